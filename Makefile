@@ -1,0 +1,39 @@
+# Two commands: `make demo` prunes a real model and shows the result, `make test` checks and tests everything.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check format clean
+
+demo: $(VENV)/.demo
+	$(BIN)/llmprune quickstart
+
+test: check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.base
+	$(PIP) --editable '.[demo]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.base
+	$(PIP) --editable '.[demo,dev]'
+	touch $@
+
+# torch first and by its exact version: a bare `torch` may bring a CUDA build of several gigabytes.
+$(VENV)/.base:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	touch $@
+
+clean:
+	rm -rf $(VENV) llmprune-run

@@ -1,0 +1,1 @@
+"""What lies on disk between commands: checkpoints, activations, importance, provenance."""

@@ -1,0 +1,59 @@
+"""Every error that llmprune raises on purpose.
+
+LlmpruneError                 message for people; the command line exits with 1
+├── UserError                 the input is wrong; exits with 2, nothing was written
+│   ├── ModelError            no such model, not a causal LM, config and weights disagree
+│   ├── CheckpointError       shards missing, truncated, or not what their index says
+│   ├── CorpusError           a text source that cannot be had, or is too short
+│   ├── TargetError           a removal target, sparsity, pattern or option out of range
+│   ├── ArtifactError         an artifact of another model, data or version, or unreadable
+│   └── OutputExistsError     the output path holds something else
+├── VerificationError         a written checkpoint does not compute what it should
+└── NumericalError            NaN, infinity, or a factorisation that failed after damping
+
+A message is one sentence or two: what was found, what was expected, what to type next.
+"""
+
+
+class LlmpruneError(Exception):
+    """Base of every deliberate error. The message is written for the user."""
+
+    exit_code = 1
+
+
+class UserError(LlmpruneError):
+    """The input is wrong. Nothing was written."""
+
+    exit_code = 2
+
+
+class ModelError(UserError):
+    """The model cannot be found, is not a causal LM, or disagrees with its own weights."""
+
+
+class CheckpointError(UserError):
+    """Checkpoint files are missing, truncated, or not what their index says."""
+
+
+class CorpusError(UserError):
+    """A text source cannot be had, or is too short for what was asked."""
+
+
+class TargetError(UserError):
+    """A removal target, sparsity, pattern or option is out of range."""
+
+
+class ArtifactError(UserError):
+    """An artifact belongs to another model, data or version, or cannot be read."""
+
+
+class OutputExistsError(UserError):
+    """The output path already holds something else."""
+
+
+class VerificationError(LlmpruneError):
+    """A written checkpoint does not compute what the pruned model computes."""
+
+
+class NumericalError(LlmpruneError):
+    """NaN, infinity, or a factorisation that failed after damping."""

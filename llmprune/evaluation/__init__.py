@@ -1,0 +1,1 @@
+"""Measuring models: perplexity and speed, each under a stated protocol."""

@@ -1,0 +1,1 @@
+"""Model cards, and everything that talks to the Hugging Face Hub."""
