@@ -12,6 +12,7 @@ from typing import Any
 
 from llmprune.errors import CorpusError
 
+OFFLINE = "HF_HUB_OFFLINE is set"
 OFFLINE_HELP = "Without the Hub, go on with --source python-docs or a local file (--source FILE.txt)."
 _SECONDS = 8.0  # to answer a first request; a Hub slower than this is taken for unreachable
 
@@ -133,7 +134,7 @@ def _why(error: Exception) -> str:
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415 - as in probe
 
     if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set"
+        return OFFLINE
     if isinstance(error, HfHubHTTPError):
         return f"the Hub answered with HTTP status {error.response.status_code}"
     return f"the Hub cannot be reached ({str(error).strip() or type(error).__name__})"

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmprune.calibration.hub_access import (
+    OFFLINE,
     OFFLINE_HELP,
     HubUnreachableError,
     Remote,
@@ -47,6 +48,17 @@ class HubText:
     spec: str
     origin: str
     truncated: bool
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The arguments of read_hub_dataset."""
+
+    repo: str
+    config: str | None
+    splits: Sequence[str]
+    column: str | None
+    max_chars: int | None
 
 
 def read_hub_file(repo: str, file: str, *, kind: Kind, column: str, max_rows: int | None = None) -> HubText:
@@ -87,28 +99,27 @@ def read_hub_dataset(
         CorpusError: no such repository, config, split or column, or gated. The message names what there is.
         HubUnreachableError: not in the cache, and the Hub does not answer.
     """
+    wanted = _Wanted(repo, config, splits, column, max_chars)
     with quiet():
         remote = probe(repo, PARQUET_BRANCH, with_files=True)
         # With HF_HUB_OFFLINE set, `datasets` may still have the data set in a cache of its own.
-        if remote is None or (not remote.files and remote.reason == "HF_HUB_OFFLINE is set"):
-            return _read_with_datasets(repo, config, splits, column, max_chars)
-        return _read_parquet_branch(remote, config, splits, column, max_chars)
+        if remote is None or (not remote.files and remote.reason == OFFLINE):
+            return _read_with_datasets(wanted, reason=remote.reason if remote else None)
+        return _read_parquet_branch(wanted, remote)
 
 
-def _read_parquet_branch(
-    remote: Remote, config: str | None, splits: Sequence[str], column: str | None, max_chars: int | None
-) -> HubText:
+def _read_parquet_branch(wanted: _Wanted, remote: Remote) -> HubText:
     tables = _tables(remote.files)
     if not tables:
-        raise HubUnreachableError(remote.repo, remote.reason or "the Hub has no Parquet files of it")
-    config = _pick_config(remote.repo, list(dict.fromkeys(name for name, _ in tables)), config)
-    split = _pick_split(remote.repo, config, [split for name, split in tables if name == config], splits)
+        raise HubUnreachableError(wanted.repo, remote.reason or "the Hub has no Parquet files of it")
+    config = _pick_config(wanted, list(dict.fromkeys(name for name, _ in tables)))
+    split = _pick_split(wanted, config, [split for name, split in tables if name == config])
     shards = tables[config, split]
     first = fetch(remote, shards[0])
-    column = row_column(first, "parquet", column)
-    rows, truncated = take(_shard_rows(remote, shards, column), max_chars=max_chars)
-    origin = f"Hub {remote.repo} {config} {split} {remote.revision}@{commit_of(first)}"
-    return HubText(rows, f"{remote.repo}:{config}:{split}:{column}", origin, truncated)
+    column = row_column(first, "parquet", wanted.column)
+    rows, truncated = take(_shard_rows(remote, shards, column), max_chars=wanted.max_chars)
+    origin = f"Hub {wanted.repo} {config} {split} {remote.revision}@{commit_of(first)}"
+    return HubText(rows, f"{wanted.repo}:{config}:{split}:{column}", origin, truncated)
 
 
 def _tables(files: Sequence[str]) -> dict[tuple[str, str], list[str]]:
@@ -120,22 +131,24 @@ def _tables(files: Sequence[str]) -> dict[tuple[str, str], list[str]]:
     return tables
 
 
-def _pick_config(repo: str, there: Sequence[str], wanted: str | None) -> str:
-    if wanted is None and len(there) == 1:
+def _pick_config(wanted: _Wanted, there: Sequence[str]) -> str:
+    if wanted.config is None and len(there) == 1:
         return there[0]
-    if (wanted or "default") in there:
-        return wanted or "default"
-    problem = f"has no config '{wanted}'" if wanted else "has several configs and no default"
-    raise CorpusError(f"{repo} {problem}; it has {_shortened(there)}. Type --source {repo}:{there[0]}.")
+    if (wanted.config or "default") in there:
+        return wanted.config or "default"
+    problem = f"has no config '{wanted.config}'" if wanted.config else "has several configs and no default"
+    raise CorpusError(
+        f"{wanted.repo} {problem}; it has {_shortened(there)}. Type --source {wanted.repo}:{there[0]}."
+    )
 
 
-def _pick_split(repo: str, config: str, there: Sequence[str], preferred: Sequence[str]) -> str:
-    for split in preferred:
+def _pick_split(wanted: _Wanted, config: str, there: Sequence[str]) -> str:
+    for split in wanted.splits:
         if split in there:
             return split
     raise CorpusError(
-        f"{repo} has no split '{preferred[0]}' in its config '{config}'; it has {_shortened(there)}. "
-        f"Type --source {repo}:{config}:{there[0]}."
+        f"{wanted.repo} has no split '{wanted.splits[0]}' in config '{config}'; it has {_shortened(there)}. "
+        f"Type --source {wanted.repo}:{config}:{there[0]}."
     )
 
 
@@ -148,40 +161,41 @@ def _shard_rows(remote: Remote, shards: Sequence[str], column: str) -> Iterator[
         yield from iter_rows(fetch(remote, shard), "parquet", column)
 
 
-def _read_with_datasets(
-    repo: str, config: str | None, splits: Sequence[str], column: str | None, max_chars: int | None
-) -> HubText:
-    builder = _prepared_builder(repo, config)
+def _read_with_datasets(wanted: _Wanted, *, reason: str | None) -> HubText:
+    """`reason`: why the Hub did not answer, None if it did."""
+    builder = _prepared_builder(wanted, reason)
     config = builder.config.name
-    split = _pick_split(repo, config, list(builder.info.splits), splits)
+    split = _pick_split(wanted, config, list(builder.info.splits))
     table = builder.as_dataset(split=split)
-    strings = {
-        name: getattr(kind, "dtype", "") in ("string", "large_string")
-        for name, kind in table.features.items()
-    }
-    column = choose_column(strings, column, where=repo)
-    rows, truncated = take((row for row in table[column] if row is not None), max_chars=max_chars)
-    return HubText(
-        rows, f"{repo}:{config}:{split}:{column}", f"Hub {repo} {config} {split} @{builder.hash}", truncated
-    )
+    strings = {name: _holds_strings(feature) for name, feature in table.features.items()}
+    column = choose_column(strings, wanted.column, where=wanted.repo)
+    present = (row for row in table[column] if row is not None)
+    rows, truncated = take(present, max_chars=wanted.max_chars)
+    origin = f"Hub {wanted.repo} {config} {split} @{builder.hash}"
+    return HubText(rows, f"{wanted.repo}:{config}:{split}:{column}", origin, truncated)
 
 
-def _prepared_builder(repo: str, config: str | None) -> Any:  # noqa: ANN401 - `datasets` has no types
+def _prepared_builder(wanted: _Wanted, reason: str | None) -> Any:  # noqa: ANN401 - `datasets` has no types
     import datasets  # noqa: PLC0415 - a second of imports, for the few data sets that need it
 
     had_bars = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        builder = datasets.load_dataset_builder(repo, config)
-        builder.download_and_prepare()
-    except ConnectionError as error:
-        raise HubUnreachableError(repo, str(error).splitlines()[0]) from error
+        with quiet():  # again: its import has just set the log levels anew
+            builder = datasets.load_dataset_builder(wanted.repo, wanted.config)
+            builder.download_and_prepare()
     except (
         Exception
     ) as error:  # a dozen kinds, from YAML's to Arrow's: the first line says what is the matter
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CorpusError(f"The Hub data set {repo} cannot be read: {reason}") from error
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        if reason is not None or isinstance(error, ConnectionError):
+            raise HubUnreachableError(wanted.repo, reason or said) from error
+        raise CorpusError(f"The Hub data set {wanted.repo} cannot be read: {said}") from error
     finally:
         if had_bars:
             datasets.enable_progress_bars()
     return builder
+
+
+def _holds_strings(feature: object) -> bool:
+    return getattr(feature, "dtype", None) in ("string", "large_string")

@@ -51,7 +51,7 @@ def sample_self_text(
     """
     if num_windows < 1 or batch_size < 1 or seq_len < 2:
         raise TargetError(
-            f"{num_windows} windows of {seq_len} tokens, {batch_size} at a time: at least 1, 2 and 1 are needed."
+            f"{num_windows} windows of {seq_len} tokens, {batch_size} at a time: needs at least 1, 2 and 1."
         )
     generator = torch.Generator().manual_seed(seed)
     first = _first_tokens(tokenizer, num_windows, generator)

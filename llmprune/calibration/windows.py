@@ -175,8 +175,8 @@ def _body_len(seq_len: int, prefix: list[int]) -> int:
 
 
 def _tokenise(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
-    # In one piece: a cut changes the tokens around it. verbose=False: a text longer than the model's positions
-    # is no mistake here.
+    # In one piece: a cut changes the tokens around it. verbose=False: a text may be longer than the model's
+    # positions.
     encoded = tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)
     return torch.tensor(encoded["input_ids"], dtype=torch.int64)
 
@@ -200,8 +200,8 @@ def _consecutive(corpus: Corpus, ids: Tensor, body: int, extra: int) -> Tensor:
 def _require(corpus: Corpus, ids: Tensor, body: int, extra: int) -> None:
     if len(ids) < body:
         raise CorpusError(
-            f"The text of {corpus.name} has {len(ids):,} tokens, and one window needs {body:,}; "
-            f"give a longer text, or type --seq-len {max(2, len(ids) + extra)} or less."
+            f"The text of {corpus.name} has {len(ids):,} tokens, a window needs {body:,}; give a longer text"
+            + (f", or type --seq-len {len(ids) + extra} or less." if len(ids) + extra >= 2 else ".")
         )
 
 
