@@ -41,8 +41,8 @@ def sample_self_text(
         tokenizer: for BOS and the special tokens.
         num_windows: windows to write.
         seq_len: tokens a window, first token included.
-        seed: decides all samples, with the model's arithmetic (another device may write another text).
-        batch_size: windows written at a time; it changes the text.
+        seed: decides the text, with batch_size and the model's arithmetic (devices may differ).
+        batch_size: windows written at a time.
         on_window: called with the number of windows finished so far, for progress.
 
     Raises:
