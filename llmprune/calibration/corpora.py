@@ -101,9 +101,7 @@ def load_corpus(spec: str, *, purpose: Purpose = "calibration") -> Corpus:
     if corpus is None:
         raise _unknown(spec)
     if not any(row.strip() for row in corpus.rows):
-        raise CorpusError(
-            f"{corpus.name} holds no text ({corpus.origin}); give another source with --source."
-        )
+        raise CorpusError(f"{corpus.name} holds no text ({corpus.origin}); give another source with --source.")
     return corpus
 
 
@@ -132,16 +130,12 @@ def _auto(purpose: Purpose) -> Corpus:
         reason = f"wikitext2 is not in the Hub's cache here, and {error.reason}"
     except CorpusError as error:  # a mirror without it, say: the default source works all the same
         reason = str(error).rstrip(".")
-    return replace(
-        _python_docs(purpose), note=f"The help texts of this Python stand in for WikiText-2: {reason}."
-    )
+    return replace(_python_docs(purpose), note=f"The help texts of this Python stand in for WikiText-2: {reason}.")
 
 
 def _python_docs(purpose: Purpose) -> Corpus:
     rows = python_docs_rows(held_out=purpose == "evaluation")
-    return Corpus(
-        "python-docs", rows, _PARAGRAPHS, f"{python_docs_origin()}, {len(rows)} topics for {purpose}"
-    )
+    return Corpus("python-docs", rows, _PARAGRAPHS, f"{python_docs_origin()}, {len(rows)} topics for {purpose}")
 
 
 def _published(name: str, purpose: Purpose) -> Corpus:
@@ -157,18 +151,14 @@ def _published(name: str, purpose: Purpose) -> Corpus:
         )
     else:
         kind: Literal["jsonl", "parquet"] = "parquet" if split.file.endswith(".parquet") else "jsonl"
-        found = read_hub_file(
-            protocol.repo, split.file, kind=kind, column=protocol.column, max_rows=split.num_rows
-        )
+        found = read_hub_file(protocol.repo, split.file, kind=kind, column=protocol.column, max_rows=split.num_rows)
     return Corpus(name, found.rows, protocol.separator, found.origin, _shortfall(name, split, found.rows))
 
 
 def _local_copy(name: str, path: str, purpose: Purpose) -> Corpus:
     protocol, file = PROTOCOLS[name], find_file(path)
     if file is None:
-        raise CorpusError(
-            f"There is no file '{path}'; expected {name}:FILE, a local copy of the data set's file."
-        )
+        raise CorpusError(f"There is no file '{path}'; expected {name}:FILE, a local copy of the data set's file.")
     split = protocol.splits[purpose]
     if file.kind != "text":
         column = row_column(file.path, file.kind, file.column or protocol.column)
@@ -224,11 +214,7 @@ def _hub_note(text: HubText, purpose: Purpose, asked: str | None) -> str | None:
 
 def _unknown(spec: str) -> CorpusError:
     near = difflib.get_close_matches(spec, _NAMES, n=1)
-    hint = (
-        f"Did you mean {near[0]}?"
-        if near
-        else "A missing file? A local text ends in .txt, .jsonl or .parquet."
-    )
+    hint = f"Did you mean {near[0]}?" if near else "A missing file? A local text ends in .txt, .jsonl or .parquet."
     return CorpusError(
         f"There is no text source '{spec}'. {hint} Named sources are {', '.join(_NAMES)}; "
         "others are a file or a Hub data set owner/name[:config[:split[:column]]]."

@@ -137,9 +137,7 @@ def _pick_config(wanted: _Wanted, there: Sequence[str]) -> str:
     if (wanted.config or "default") in there:
         return wanted.config or "default"
     problem = f"has no config '{wanted.config}'" if wanted.config else "has several configs and no default"
-    raise CorpusError(
-        f"{wanted.repo} {problem}; it has {_shortened(there)}. Type --source {wanted.repo}:{there[0]}."
-    )
+    raise CorpusError(f"{wanted.repo} {problem}; it has {_shortened(there)}. Type --source {wanted.repo}:{there[0]}.")
 
 
 def _pick_split(wanted: _Wanted, config: str, there: Sequence[str]) -> str:
@@ -175,7 +173,7 @@ def _read_with_datasets(wanted: _Wanted, *, reason: str | None) -> HubText:
     return HubText(rows, f"{wanted.repo}:{config}:{split}:{column}", origin, truncated)
 
 
-def _prepared_builder(wanted: _Wanted, reason: str | None) -> Any:  # noqa: ANN401 - `datasets` has no types
+def _prepared_builder(wanted: _Wanted, reason: str | None) -> Any:
     import datasets  # noqa: PLC0415 - a second of imports, for the few data sets that need it
 
     had_bars = not datasets.are_progress_bars_disabled()
@@ -184,9 +182,7 @@ def _prepared_builder(wanted: _Wanted, reason: str | None) -> Any:  # noqa: ANN4
         with quiet():  # again: its import has just set the log levels anew
             builder = datasets.load_dataset_builder(wanted.repo, wanted.config)
             builder.download_and_prepare()
-    except (
-        Exception
-    ) as error:  # a dozen kinds, from YAML's to Arrow's: the first line says what is the matter
+    except Exception as error:  # a dozen kinds, from YAML's to Arrow's: the first line says what is the matter
         said = (str(error).splitlines() or [type(error).__name__])[0]
         if reason is not None or isinstance(error, ConnectionError):
             raise HubUnreachableError(wanted.repo, reason or said) from error

@@ -123,9 +123,7 @@ def iter_rows(path: Path, kind: Kind, column: str) -> Iterator[str]:
         value = record.get(column)
         if column not in record or not (value is None or isinstance(value, str)):
             found = f"fields {', '.join(record)}" if column not in record else f"a {type(value).__name__}"
-            raise CorpusError(
-                f"'{path.name}', line {number}: expected a string in '{column}', found {found}."
-            )
+            raise CorpusError(f"'{path.name}', line {number}: expected a string in '{column}', found {found}.")
         if value is not None:
             yield _encodable(value)
 
@@ -190,9 +188,7 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:
         where = f"byte 0x{error.object[error.start]:02x} at position {error.start:,}"
-        raise CorpusError(
-            f"'{path.name}' is not UTF-8 text ({where}); convert it, or give another file."
-        ) from error
+        raise CorpusError(f"'{path.name}' is not UTF-8 text ({where}); convert it, or give another file.") from error
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise CorpusError(f"'{path}' cannot be read: {reason}.") from error
@@ -242,9 +238,7 @@ def _parquet_explained(path: Path) -> Iterator[None]:
         with _explained(path):
             yield
     except pa.ArrowException as error:
-        raise CorpusError(
-            f"'{path.name}' is not a readable Parquet file: {str(error).splitlines()[0]}"
-        ) from error
+        raise CorpusError(f"'{path.name}' is not a readable Parquet file: {str(error).splitlines()[0]}") from error
 
 
 def _parquet_columns(path: Path) -> dict[str, bool]:

@@ -57,9 +57,7 @@ class StandInHub:
     def load(self, *specs: str | tuple[str, str], **environment: str) -> list[dict]:
         """load_corpus of each spec, or (spec, purpose); fails if anything appears on stderr."""
         pairs = [(spec, "calibration") if isinstance(spec, str) else spec for spec in specs]
-        kept = {
-            key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))
-        }
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
         environment = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(self.home), **environment}
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", DRIVER],
@@ -105,9 +103,7 @@ class StandInHub:
                 if not any(known == repo for known, _ in hub.repos):
                     return self.send(404, b"", {"X-Error-Code": "RepoNotFound"})
                 verb, _, rest = rest.partition("/")
-                revisions = [
-                    rev for known, rev in hub.repos if known == repo and (rest + "/").startswith(rev + "/")
-                ]
+                revisions = [rev for known, rev in hub.repos if known == repo and (rest + "/").startswith(rev + "/")]
                 if verb and not revisions:
                     return self.send(404, b"", {"X-Error-Code": "RevisionNotFound"})
                 revision = max(revisions, key=len) if verb else "main"
@@ -138,15 +134,8 @@ class StandInHub:
                         inside = [name for name in files if not path or name.startswith(path + "/")]
                         if path and not inside:
                             return self.send(404, b"", {"X-Error-Code": "EntryNotFound"})
-                        folders = {
-                            parent.as_posix()
-                            for name in inside
-                            for parent in Path(name).parents
-                            if parent.name
-                        }
-                        answer = [
-                            {"type": "directory", "path": name, "oid": "0" * 40} for name in sorted(folders)
-                        ]
+                        folders = {parent.as_posix() for name in inside for parent in Path(name).parents if parent.name}
+                        answer = [{"type": "directory", "path": name, "oid": "0" * 40} for name in sorted(folders)]
                         answer += [entry(name) for name in inside]
                     case "paths-info":
                         asked = json.loads(self.body)["paths"]

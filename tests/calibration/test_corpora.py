@@ -41,9 +41,7 @@ def test_a_text_file_is_one_row_as_it_is(tmp_path, suffix):
 
 
 def test_json_lines(tmp_path):
-    lines = (
-        json_lines({"text": "a", "body": "A"}, {"text": None, "body": "B"}) + "\n" + json_lines({"text": "c"})
-    )
+    lines = json_lines({"text": "a", "body": "A"}, {"text": None, "body": "B"}) + "\n" + json_lines({"text": "c"})
     for name, content in [("x.jsonl", lines.encode()), ("x.json", b"\xef\xbb\xbf" + lines.encode())]:
         assert load_corpus(write(tmp_path / name, content)).rows == ("a", "c")
     zipped = write(tmp_path / "x.json.gz", gzip.compress(lines.encode()))
@@ -66,9 +64,7 @@ def test_half_a_surrogate_pair_becomes_a_replacement_character(tmp_path):
 
 def test_parquet(tmp_path):
     path = tmp_path / "x.parquet"
-    table = pa.table(
-        {"text": ["a", None, "c"], "big": pa.array(["A", "B", "C"], pa.large_string()), "n": [1, 2, 3]}
-    )
+    table = pa.table({"text": ["a", None, "c"], "big": pa.array(["A", "B", "C"], pa.large_string()), "n": [1, 2, 3]})
     pq.write_table(table, path)
     assert load_corpus(str(path)).rows == ("a", "c")
     assert load_corpus(f"{path}:big").rows == ("A", "B", "C")
@@ -146,9 +142,7 @@ def test_a_closed_file_is_explained(tmp_path):
         load_corpus(str(path))
 
 
-@given(
-    st.text(max_size=30).filter(lambda spec: "/" not in spec and spec.strip() not in ("auto", "wikitext2"))
-)
+@given(st.text(max_size=30).filter(lambda spec: "/" not in spec and spec.strip() not in ("auto", "wikitext2")))
 def test_whatever_is_typed_the_answer_is_a_corpus_or_a_user_error(spec):
     if spec.strip() in ("c4", "ptb"):
         return  # these ask the Hub
@@ -217,9 +211,7 @@ def test_a_python_without_its_docs(monkeypatch):
 # Small parts
 
 
-@given(
-    st.lists(st.text(), max_size=5), st.lists(st.text(), max_size=5), st.text(max_size=3), st.text(max_size=3)
-)
+@given(st.lists(st.text(), max_size=5), st.lists(st.text(), max_size=5), st.text(max_size=3), st.text(max_size=3))
 def test_equal_fingerprints_mean_equal_texts(rows, others, separator, another):
     one, two = (Corpus("n", tuple(r), s, "o") for r, s in ((rows, separator), (others, another)))
     assert (one.fingerprint == two.fingerprint) == ((rows, separator) == (others, another))

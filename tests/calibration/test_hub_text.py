@@ -36,9 +36,7 @@ def test_wikitext2_reads_train_to_calibrate_and_test_to_evaluate(hub):
     assert train["rows"] == ["", " = A = \n", " Some words . \n"]
     assert test["rows"] == ["", " = B = \n"]
     assert train["separator"] == "\n\n"
-    assert train["origin"] == (
-        f"Hub Salesforce/wikitext wikitext-2-raw-v1/train-00000-of-00001.parquet @{commit}"
-    )
+    assert train["origin"] == (f"Hub Salesforce/wikitext wikitext-2-raw-v1/train-00000-of-00001.parquet @{commit}")
     assert "36,718" in train["note"]  # the stand-in's three rows are not the protocol's
     assert auto == train
 

@@ -1,0 +1,48 @@
+"""Dropping hopeless candidates early, by paired comparison with the leader.
+
+All candidates of a round are measured on the same segments of text, so what is
+compared is the difference on each segment: the text's own difficulty cancels, and a
+few thousand tokens tell apart what an unpaired comparison could not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from scipy.special import stdtrit
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EliminationRule:
+    """When a candidate is out.
+
+    Attributes:
+        error_rate: chance, for one comparison, of dropping a candidate that is in truth
+            no worse than the leader (one-sided paired t-test).
+        min_segments: no candidate is dropped on fewer segments than this.
+    """
+
+    error_rate: float = 1e-4
+    min_segments: int = 8
+
+    def hopeless(self, losses: Tensor) -> Tensor:
+        """Which candidates are worse than the best one beyond doubt.
+
+        Args:
+            losses: (candidates, segments) float64, mean loss of each candidate on each
+                segment seen so far, in nats/token.
+
+        Returns:
+            (candidates,) bool; never true for the leader.
+        """
+        candidates, segments = losses.shape
+        if segments < self.min_segments:
+            return torch.zeros(candidates, dtype=torch.bool)
+        leader = losses[losses.mean(dim=1).argmin()]
+        excess = losses - leader
+        standard_error = excess.std(dim=1) / segments**0.5
+        quantile = float(stdtrit(segments - 1, 1 - self.error_rate))
+        hopeless: Tensor = excess.mean(dim=1) > quantile * standard_error
+        return hopeless

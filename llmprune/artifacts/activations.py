@@ -1,0 +1,216 @@
+"""The calibration artifact: token windows, cached hidden states, and what one pass over the model measured."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, ClassVar, Literal
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from llmprune.artifacts.header import build_header
+from llmprune.artifacts.provenance import Artifact, CorpusIdentity, ModelIdentity, Record
+from llmprune.errors import ArtifactError
+
+Cache = Literal["first", "all"]
+TOKENS = "tokens.safetensors"
+MANIFEST = "manifest.json"
+_DTYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64"}
+
+
+class BlockStatistics(Record):
+    """What the pass over the model measured at one block.
+
+    Attributes:
+        influence: 1 - mean cosine similarity of the block's input and output (ShortGPT's block influence).
+        input_norm: mean over tokens of the Euclidean norm of the hidden states entering it.
+        update_norm: the same of what the block adds to them.
+    """
+
+    influence: float
+    input_norm: float
+    update_norm: float
+
+
+class CachedFile(Record):
+    """A file of the artifact, with what must be read back from it."""
+
+    bytes: int
+    sha256: str
+
+
+class CalibrationManifest(Artifact):
+    """``manifest.json``.
+
+    Attributes:
+        model: the model that was run.
+        corpus: the text the windows come from.
+        num_windows: calibration windows.
+        seq_len: tokens in each.
+        sampling: how windows were drawn.
+        seed: of the drawing.
+        bos: whether every window starts with the tokenizer's BOS token.
+        windows_fingerprint: SHA-256 of the tokens.
+        dtype: what was computed in, and what hidden states are stored in.
+        cache: which hidden states are kept: ``first`` (entering block 0) or ``all``.
+        dense_losses: of every window, mean over its predicted tokens, in nats/token.
+        blocks: statistics, a record for each block.
+        angular_distances: (num_blocks + 1) rows of as many, see ``block_scores.angular_distances``.
+        files: every other file of the artifact.
+    """
+
+    KIND: ClassVar[str] = "llmprune-calibration"
+
+    kind: Literal["llmprune-calibration"] = "llmprune-calibration"
+    schema_version: int = 1
+    model: ModelIdentity
+    corpus: CorpusIdentity
+    num_windows: int
+    seq_len: int
+    sampling: str
+    seed: int | None
+    bos: bool
+    windows_fingerprint: str
+    dtype: str
+    cache: Cache
+    dense_losses: tuple[float, ...]
+    blocks: tuple[BlockStatistics, ...]
+    angular_distances: tuple[tuple[float, ...], ...]
+    files: dict[str, CachedFile]
+
+    @property
+    def dense_loss(self) -> float:
+        """Mean loss over all windows (each has as many predicted tokens), in nats/token."""
+        return sum(self.dense_losses) / len(self.dense_losses)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A calibration artifact on disk, opened for reading."""
+
+    directory: Path
+    manifest: CalibrationManifest
+
+    def tokens(self) -> Tensor:
+        """The token windows: (num_windows, seq_len) int64."""
+        path = self._checked(TOKENS)
+        with safe_open(path, framework="pt") as file:
+            tokens = file.get_tensor("tokens")
+        assert isinstance(tokens, Tensor)
+        return tokens.long()
+
+    @contextmanager
+    def hidden_states(self, block: int) -> Iterator[HiddenStates]:
+        """The hidden states entering ``block``, for reading window by window."""
+        path = self._checked(hidden_name(block))
+        with open_hidden_states(path) as states:
+            yield states
+
+    def _checked(self, name: str) -> Path:
+        known = self.manifest.files.get(name)
+        path = self.directory / name
+        if known is None:
+            raise ArtifactError(
+                f"{self.directory} does not keep {name} (its cache is '{self.manifest.cache}'); "
+                "type: llmprune calibrate --cache all"
+            )
+        if not path.is_file() or path.stat().st_size != known.bytes or sha256_of(path) != known.sha256:
+            raise ArtifactError(
+                f"{path} is missing or is not what calibrate wrote; delete {self.directory} and run llmprune calibrate."
+            )
+        return path
+
+
+def open_calibration(directory: Path) -> Calibration:
+    """Open a calibration artifact.
+
+    Raises:
+        ArtifactError: there is none, or it is damaged or of another schema.
+    """
+    return Calibration(directory, CalibrationManifest.read(directory / MANIFEST))
+
+
+def hidden_name(block: int) -> str:
+    """File name of the hidden states entering ``block``."""
+    return f"hidden-{block:05d}.safetensors"
+
+
+def save_tokens(path: Path, tokens: Tensor) -> None:
+    """Write token windows (num_windows, seq_len) int64, as int32: no vocabulary is larger."""
+    save_file({"tokens": tokens.to(torch.int32)}, path)
+
+
+class HiddenStates:
+    """Hidden states (num_windows, seq_len, hidden_size) of a file, read a few windows at a time."""
+
+    def __init__(self, file: safe_open) -> None:
+        self._slice = file.get_slice("hidden_states")  # type: ignore[no-untyped-call]
+        self.shape: tuple[int, ...] = tuple(self._slice.get_shape())
+
+    def windows(self, start: int, stop: int) -> Tensor:
+        """Windows ``start`` to ``stop``: a copy, in the file's dtype."""
+        part = self._slice[start:stop]
+        assert isinstance(part, Tensor)
+        return part.clone()  # what safetensors gives may still be the mapped file
+
+
+@contextmanager
+def open_hidden_states(path: Path) -> Iterator[HiddenStates]:
+    """Open a file that ``HiddenStatesWriter`` finished."""
+    with safe_open(path, framework="pt") as file:
+        yield HiddenStates(file)
+
+
+class HiddenStatesWriter:
+    """Writes hidden states window by window, so that only a few of them are ever in memory.
+
+    The file is an ordinary safetensors file with one tensor, ``hidden_states``. It has
+    its final name only once it is whole.
+
+    Args:
+        path: the final name.
+        shape: (num_windows, seq_len, hidden_size).
+        dtype: of the tensor.
+    """
+
+    def __init__(self, path: Path, *, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+        self._path = path
+        self._partial = path.with_suffix(".partial")
+        self._digest = hashlib.sha256()
+        nbytes = shape[0] * shape[1] * shape[2] * dtype.itemsize
+        header = build_header([("hidden_states", _DTYPE_NAMES[dtype], shape, nbytes)], {"format": "pt"})
+        self._expected = len(header) + nbytes
+        self._file: BinaryIO = self._partial.open("wb")
+        self._write(header)
+
+    def append(self, windows: Tensor) -> None:
+        """Write the next windows, (any number, seq_len, hidden_size)."""
+        self._write(windows.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+
+    def finish(self) -> CachedFile:
+        """Close the file and give it its final name."""
+        assert self._file.tell() == self._expected, "fewer or more windows than announced"
+        self._file.close()
+        self._partial.rename(self._path)
+        return CachedFile(bytes=self._expected, sha256=self._digest.hexdigest())
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+
+
+def cached_file(path: Path) -> CachedFile:
+    """Size and checksum of a finished file."""
+    return CachedFile(bytes=path.stat().st_size, sha256=sha256_of(path))
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,73 @@
+"""``llmprune.json``, which lies in every checkpoint that llmprune writes: what was done, and from what."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from llmprune.artifacts.provenance import Artifact, ModelIdentity, Record
+
+RECORD_NAME = "llmprune.json"
+
+
+class BlockRemoval(Record):
+    """Which blocks were removed, and why these.
+
+    Attributes:
+        removed: by their index in the source model, in the order in which they were chosen.
+        metric: what chose them; None: they were typed by hand.
+        importance: SHA-256 of the importance file's content; None: by hand.
+        calibration: what the losses were measured on, for people; None: by hand.
+        dense_loss: of the source model on it, in nats/token.
+        pruned_loss: of the pruned model on it, in nats/token, where the metric measured it.
+    """
+
+    removed: tuple[int, ...]
+    metric: str | None = None
+    importance: str | None = None
+    calibration: str | None = None
+    dense_loss: float | None = None
+    pruned_loss: float | None = None
+
+
+class Verification(Record):
+    """What was seen when the written checkpoint was loaded again.
+
+    Attributes:
+        dtype: computed in.
+        tokens: compared in all.
+        largest_difference: between its logits and the source model's with the blocks bypassed.
+        generated_tokens: that were the same with and without the KV cache.
+    """
+
+    dtype: str
+    tokens: int
+    largest_difference: float
+    generated_tokens: int
+
+
+class PruningRecord(Artifact):
+    """``llmprune.json``.
+
+    Attributes:
+        source: the model that was pruned.
+        source_record: the source's own ``llmprune.json``, when it was pruned before.
+        removal: what was removed.
+        num_blocks: blocks left.
+        num_parameters: weights left, tied ones once.
+        weight_bytes: on disk.
+        command: what to type to make it again.
+        verification: None with ``--no-verify``.
+    """
+
+    KIND: ClassVar[str] = "llmprune-checkpoint"
+
+    kind: Literal["llmprune-checkpoint"] = "llmprune-checkpoint"
+    schema_version: int = 1
+    source: ModelIdentity
+    source_record: PruningRecord | None = None
+    removal: BlockRemoval
+    num_blocks: int
+    num_parameters: int
+    weight_bytes: int
+    command: str
+    verification: Verification | None = None

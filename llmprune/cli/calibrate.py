@@ -1,0 +1,98 @@
+"""``llmprune calibrate``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from llmprune.cli.console import Console
+from llmprune.cli.options import (
+    DEFAULT_RUN,
+    Bos,
+    BosOpt,
+    DeviceOpt,
+    DtypeOpt,
+    ForceOpt,
+    JsonOpt,
+    ModelArg,
+    QuietOpt,
+    RemoteCodeOpt,
+    RunOpt,
+)
+
+EXAMPLE = "Example: llmprune calibrate ./my-model --source wikitext2 --samples 128 --seq-len 2048"
+
+
+class Sampling(StrEnum):
+    """How calibration windows are drawn."""
+
+    WINDOWS = "windows"
+    ROWS = "rows"
+
+
+class Cache(StrEnum):
+    """Which hidden states are kept."""
+
+    FIRST = "first"
+    ALL = "all"
+
+
+def calibrate(
+    model: ModelArg = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            help="wikitext2, c4, ptb, python-docs, self, a Hub data set (owner/name:config:split:column), a local "
+            ".txt, .jsonl or .parquet file, or wikitext2:FILE for a local copy; auto: wikitext2, else python-docs."
+        ),
+    ] = "auto",
+    samples: Annotated[int, typer.Option(help="Calibration windows.")] = 128,
+    seq_len: Annotated[int, typer.Option(help="Tokens in a window.")] = 2048,
+    seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
+    sampling: Annotated[
+        Sampling, typer.Option(help="windows at random positions, or rows as in SLEB's published code.")
+    ] = Sampling.WINDOWS,
+    bos: BosOpt = Bos.AUTO,
+    cache: Annotated[
+        Cache, typer.Option(help="Keep the hidden states entering the first block, or all blocks.")
+    ] = Cache.FIRST,
+    run: RunOpt = DEFAULT_RUN,
+    device: DeviceOpt = "auto",
+    dtype: DtypeOpt = "auto",
+    force: ForceOpt = False,
+    trust_remote_code: RemoteCodeOpt = False,
+    as_json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Run the dense model once over calibration text and keep what the other commands need."""
+    from llmprune.models.compute import choose_compute
+    from llmprune.stages.calibrate import CalibrationSettings
+    from llmprune.stages.calibrate import calibrate as run_stage
+    from llmprune.stages.workspace import open_workspace
+
+    console = Console(as_json=as_json, quiet=quiet)
+    settings = CalibrationSettings(source, samples, seq_len, seed, sampling.value, bos.value, cache.value)
+    workspace = open_workspace(
+        run,
+        model,
+        compute=choose_compute(device, dtype),
+        progress=console,
+        trust_remote_code=trust_remote_code,
+    )
+    calibration = run_stage(workspace, settings, force=force)
+    manifest = calibration.manifest
+
+    def shown(console: Console) -> None:
+        rows = [
+            [str(index), f"{block.influence:.4f}", f"{block.input_norm:.1f}", f"{block.update_norm:.1f}"]
+            for index, block in enumerate(manifest.blocks)
+        ]
+        console.table("Blocks of the dense model", ["block", "influence", "input norm", "update norm"], rows)
+        console.line(
+            f"Dense loss {manifest.dense_loss:.4f} nats/token on {manifest.num_windows} x {manifest.seq_len} tokens of "
+            f"{manifest.corpus.name}. Written to {calibration.directory}."
+        )
+
+    console.result(manifest.model_dump(mode="json"), shown=shown)

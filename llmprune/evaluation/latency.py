@@ -1,0 +1,110 @@
+"""Speed of a model in memory: generating with the KV cache, and processing a prompt."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import torch
+from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_SAMPLE_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class GenerationTime:
+    """One timed generation.
+
+    Attributes:
+        first_token: seconds until the first new token of every sequence was there.
+        total: seconds until the last was.
+    """
+
+    first_token: float
+    total: float
+
+
+class _Clock(StoppingCriteria):
+    """Notes the time after every new token, and never stops anything."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.times: list[float] = []
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        self.times.append(now(self._device))
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+def now(device: torch.device) -> float:
+    """Monotonic seconds, once everything queued on ``device`` is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def random_prompt(model: PreTrainedModel, *, batch: int, tokens: int) -> Tensor:
+    """(batch, tokens) int64 of seeded random tokens: what they say does not change how long they take."""
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
+    return torch.randint(vocabulary, (batch, tokens), generator=generator).to(model.device)
+
+
+def time_generation(model: PreTrainedModel, prompt: Tensor, *, new_tokens: int) -> GenerationTime:
+    """Generate exactly ``new_tokens`` greedily for every sequence of ``prompt`` (batch, tokens), with the KV cache."""
+    clock = _Clock(model.device)
+    started = now(model.device)
+    with torch.inference_mode():
+        model.generate(  # type: ignore[operator]
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=False,
+            min_new_tokens=new_tokens,
+            max_new_tokens=new_tokens,
+            pad_token_id=0,
+            stopping_criteria=StoppingCriteriaList([clock]),
+        )
+    return GenerationTime(first_token=clock.times[0] - started, total=clock.times[-1] - started)
+
+
+def time_prompt(model: PreTrainedModel, prompt: Tensor) -> float:
+    """Seconds to process a prompt (batch, tokens) up to its first new token."""
+    return time_generation(model, prompt, new_tokens=1).first_token
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[Callable[[], int]]:
+    """Measure the most memory in use while the context lasts, in bytes above what was in use before.
+
+    On CUDA the allocator's own count; elsewhere the process's resident memory, sampled
+    every 20 ms.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield lambda: torch.cuda.max_memory_allocated(device) - before
+        return
+    process, done = psutil.Process(), threading.Event()
+    before = peak = process.memory_info().rss
+
+    def sample() -> None:
+        nonlocal peak
+        while not done.wait(_SAMPLE_SECONDS):
+            peak = max(peak, process.memory_info().rss)
+
+    sampler = threading.Thread(target=sample, daemon=True)
+    sampler.start()
+    try:
+        yield lambda: max(peak, process.memory_info().rss) - before
+    finally:
+        done.set()
+        sampler.join()

@@ -1,0 +1,36 @@
+"""Token losses from the hidden states leaving the last block, a slice of positions at a time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from llmprune.models.capture import BlockRunner
+
+# Logits in float32 are the largest tensors of a small model by far (a window of 2048
+# tokens of a 150k vocabulary: 1.2 GB), so they exist for a slice of positions only.
+LOGITS_BYTES = 64 * 2**20
+
+
+def token_losses(runner: BlockRunner, hidden: Tensor, tokens: Tensor) -> Tensor:
+    """Negative log-likelihood of every token but the first of each window.
+
+    Args:
+        runner: the model's head.
+        hidden: (windows, seq_len, hidden_size), leaving the last block.
+        tokens: (windows, seq_len) int64.
+
+    Returns:
+        (windows, seq_len - 1) float32, in nats, from logits in float32.
+    """
+    states = hidden[:, :-1].reshape(1, -1, hidden.shape[-1])
+    targets = tokens[:, 1:].reshape(-1)
+    losses = torch.empty(targets.shape, dtype=torch.float32, device=hidden.device)
+    start, positions = 0, 16  # the first slice is small: it tells the size of the vocabulary
+    while start < len(targets):
+        part = slice(start, start + positions)
+        logits = runner.logits(states[:, part])[0].float()
+        losses[part] = torch.nn.functional.cross_entropy(logits, targets[part], reduction="none")
+        start += positions
+        positions = max(16, LOGITS_BYTES // (4 * logits.shape[-1]))
+    return losses.view(len(tokens), -1)

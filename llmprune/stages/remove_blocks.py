@@ -1,0 +1,236 @@
+"""``llmprune remove-blocks``: write the checkpoint without its most redundant blocks, and see that it is right."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+
+import torch
+
+from llmprune.algorithms.block_search import removal_count
+from llmprune.artifacts.activations import sha256_of
+from llmprune.artifacts.atomic import atomic_directory, write_json_atomic, write_text_atomic
+from llmprune.artifacts.checkpoint import Checkpoint, open_checkpoint
+from llmprune.artifacts.copying import DEFAULT_SHARD_BYTES, CopyReport, copy_tensors
+from llmprune.artifacts.importance import Importance, RoundRecord, check_blocks
+from llmprune.artifacts.pruning_record import RECORD_NAME, BlockRemoval, PruningRecord
+from llmprune.errors import TargetError
+from llmprune.hub.card import model_card
+from llmprune.models.anatomy import find_blocks, name_blocks
+from llmprune.models.loading import empty_model, load_config
+from llmprune.models.surgery import cut_config, kept_blocks, renamed_tensors, tied_copies
+from llmprune.stages.verification import verify_checkpoint
+from llmprune.stages.verify_redundancy import RedundancySettings, verify_redundancy
+from llmprune.stages.workspace import Workspace
+
+# What a checkpoint carries beside config and weights. Anything else (other weights,
+# training state, caches) stays behind.
+_CARRIED = (
+    "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*",
+    "merges.txt", "*.model", "*.tiktoken", "chat_template*", "preprocessor_config.json",
+    "processor_config.json", "*.py", "LICENSE*", "NOTICE*", "USE_POLICY*",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RemovalSettings:
+    """Which blocks to remove, and where to write the result.
+
+    Attributes:
+        target: ``20%``, ``0.2`` or ``6``: that many blocks from the head of the importance file.
+        blocks: these blocks, by hand, instead of a target.
+        out: the new checkpoint's directory; None: in the run directory, named after what is kept.
+        max_shard_bytes: largest weight file.
+        verify: reload the result and compare it with the bypassed source.
+        force: replace an output directory that holds something else.
+    """
+
+    target: str = "20%"
+    blocks: tuple[int, ...] | None = None
+    out: Path | None = None
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES
+    verify: bool = True
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class RemovalReport:
+    """What was written.
+
+    Attributes:
+        directory: the pruned checkpoint.
+        record: its ``llmprune.json``.
+        source_bytes: weight bytes of the source checkpoint.
+        copy_seconds: wall time of streaming the tensors.
+    """
+
+    directory: Path
+    record: PruningRecord
+    source_bytes: int
+    copy_seconds: float
+
+
+def remove_blocks(
+    workspace: Workspace,
+    settings: RemovalSettings,
+    *,
+    redundancy: RedundancySettings | None = None,
+    on_round: Callable[[RoundRecord], None] = lambda _: None,
+) -> RemovalReport:
+    """Write a checkpoint without the blocks that a target or a list names.
+
+    With a target, the stages that are missing (``calibrate``, ``verify-redundancy``) run first.
+    Tensors are streamed from file to file; every kept one is the same bit for bit.
+
+    Args:
+        workspace: run directory and model.
+        settings: what to remove.
+        redundancy: how to search where the importance file is missing or too short.
+        on_round: called for every round that has to be searched first.
+
+    Raises:
+        TargetError: target or block list out of range.
+        OutputExistsError: the output directory holds something else.
+        NumericalError: a kept weight is NaN or infinite.
+        VerificationError: the written checkpoint does not compute what the bypassed source does.
+    """
+    removal = _choose(workspace, settings, redundancy or RedundancySettings(), on_round)
+    kept = kept_blocks(workspace.model.num_blocks, removal.removed)
+    out = settings.out or _default_out(workspace, removal, len(kept))
+    source = open_checkpoint(workspace.directory)
+    with workspace.run.locked(), atomic_directory(out, overwrite=settings.force) as partial:
+        copied = _write_weights(workspace, source, kept, partial, settings.max_shard_bytes)
+        _carry_files(workspace.directory, partial)
+        record = _record(workspace, removal, kept, copied, out)
+        if settings.verify:
+            record = record.model_copy(update={"verification": verify_checkpoint(workspace, partial, removal.removed)})
+        write_json_atomic(partial / RECORD_NAME, record.model_dump(mode="json"))
+        write_text_atomic(partial / "README.md", model_card(record))
+    workspace.run.remember_checkpoint(out)
+    return RemovalReport(out, record, source.nbytes, copied.seconds)
+
+
+def _choose(
+    workspace: Workspace,
+    settings: RemovalSettings,
+    redundancy: RedundancySettings,
+    on_round: Callable[[RoundRecord], None],
+) -> BlockRemoval:
+    """The blocks to remove, from the command line or from the importance file."""
+    depth = workspace.model.num_blocks
+    if settings.blocks is not None:
+        if not settings.blocks:
+            raise TargetError("No block was named; type for example --blocks 3,7,12.")
+        check_blocks(settings.blocks, num_blocks=depth, source="--blocks")
+        return BlockRemoval(removed=settings.blocks)
+    path = workspace.run.importance
+    known = Importance.read(path) if path.exists() else None
+    if known is not None:
+        known.check_belongs(workspace.model, path)
+        ends = known.settings
+        count = removal_count(
+            settings.target,
+            num_blocks=depth,
+            protect_first=ends.protect_first,
+            protect_last=ends.protect_last,
+        )
+        if count <= len(known.order):
+            return _prefix(known, count, path)
+        redundancy = _as_recorded(known)
+    workspace.progress.say(
+        f"{path} ranks {len(known.order) if known else 0} blocks, too few for {settings.target}: "
+        "running verify-redundancy first."
+    )
+    searched = verify_redundancy(workspace, replace(redundancy, target=settings.target), on_round=on_round)
+    return _prefix(searched, len(searched.order), path)
+
+
+def _as_recorded(known: Importance) -> RedundancySettings:
+    """The settings with which a search that is too short must go on."""
+    return RedundancySettings(
+        metric=known.settings.metric,
+        search=known.settings.search or "eliminate",
+        protect_first=known.settings.protect_first,
+        protect_last=known.settings.protect_last,
+        error_rate=known.settings.error_rate or 1e-4,
+    )
+
+
+def _prefix(known: Importance, count: int, path: Path) -> BlockRemoval:
+    """The first ``count`` blocks of a ranking: greedy prefixes nest, so any shorter one is in it."""
+    return BlockRemoval(
+        removed=known.order[:count],
+        metric=known.settings.metric,
+        importance=sha256_of(path),
+        calibration=f"{known.num_windows} windows of {known.seq_len} tokens of {known.corpus.name}",
+        dense_loss=known.dense_loss,
+        pruned_loss=known.rounds[count - 1].loss if known.rounds else None,
+    )
+
+
+def _default_out(workspace: Workspace, removal: BlockRemoval, kept: int) -> Path:
+    """Where a result goes by itself: named after the model and the blocks that stay."""
+    name = workspace.model.name.split("@")[0].rsplit("/", 1)[-1].removesuffix(".gguf")
+    chosen = removal.metric or "-".join(map(str, sorted(removal.removed)))
+    return workspace.run.path / f"{name}-{kept}of{workspace.model.num_blocks}-{chosen}"
+
+
+def _write_weights(
+    workspace: Workspace, source: Checkpoint, kept: Sequence[int], partial: Path, max_shard_bytes: int
+) -> CopyReport:
+    """Stream the kept tensors into ``partial``, and write the config that goes with them."""
+    config = load_config(workspace.directory, trust_remote_code=workspace.trust_remote_code)
+    raw = json.loads((workspace.directory / "config.json").read_text(encoding="utf-8"))
+    model = empty_model(config, dtype=torch.float32, trust_remote_code=workspace.trust_remote_code)
+    path, blocks = find_blocks(model, config)
+    names = name_blocks(source.tensors, path=path, num_blocks=len(blocks))
+    renames = renamed_tensors(names, kept)
+    for copy in tied_copies(model, source):
+        renames.pop(copy, None)
+    write_json_atomic(partial / "config.json", cut_config(raw, config, kept))
+    total = sum(source.tensors[name].nbytes for name in renames)
+    with workspace.progress.task("Writing", total) as advance:
+        return copy_tensors(
+            source, renames, partial, max_shard_bytes=max_shard_bytes, progress=advance, check_finite=True
+        )
+
+
+def _carry_files(source: Path, target: Path) -> None:
+    """Copy tokenizer, generation config, chat template, remote code and licence."""
+    for path in sorted(source.iterdir()):
+        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in _CARRIED):
+            shutil.copyfile(path, target / path.name)
+
+
+def _record(
+    workspace: Workspace, removal: BlockRemoval, kept: Sequence[int], copied: CopyReport, out: Path
+) -> PruningRecord:
+    earlier = workspace.directory / RECORD_NAME
+    blocks = ",".join(map(str, sorted(removal.removed)))
+    return PruningRecord(
+        source=workspace.model,
+        source_record=PruningRecord.read(earlier) if earlier.exists() else None,
+        removal=removal,
+        num_blocks=len(kept),
+        num_parameters=copied.num_parameters,
+        weight_bytes=copied.nbytes,
+        command=f"llmprune remove-blocks {workspace.model.name} --blocks {blocks} --out {out.name}",
+    )
+
+
+def parse_blocks(text: str | None) -> tuple[int, ...] | None:
+    """Read ``3,7,12`` as block indices; None stays None.
+
+    Raises:
+        TargetError: something else than whole numbers and commas.
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise TargetError(f"'{text}' is not a list of block indices; type for example --blocks 3,7,12.") from None
