@@ -163,9 +163,7 @@ def compare(source: Path, *, repeats: int, cold: bool) -> None:
             start = number % len(VARIANTS)  # each variant takes each place in turn
             for variant in VARIANTS[start:] + VARIANTS[:start]:
                 runs[variant].append(measure(variant, source, Path(folder) / "copy", cold=cold))
-    print(
-        f"{'variant':24s}{'median s':>9s}{'min':>7s}{'max':>7s}{'ratio to cp -r':>16s}{'peak RSS MiB':>14s}"
-    )
+    print(f"{'variant':24s}{'median s':>9s}{'min':>7s}{'max':>7s}{'ratio to cp -r':>16s}{'peak RSS MiB':>14s}")
     for variant, results in runs.items():
         seconds = [result["seconds"] for result in results]
         ratios = [mine["seconds"] / cp["seconds"] for mine, cp in zip(results, runs["cp -r"], strict=True)]
@@ -178,9 +176,7 @@ def compare(source: Path, *, repeats: int, cold: bool) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--make", type=Path, metavar="DIR", help="only make the checkpoint, there")
     parser.add_argument("--gib", type=float, default=4, help="its size")
     parser.add_argument("--source", type=Path, help="a checkpoint that is there, instead of a temporary one")

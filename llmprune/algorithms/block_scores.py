@@ -57,10 +57,10 @@ def closest_run(distances: Sequence[Sequence[float]], *, count: int, protected: 
         ValueError: no run of that length avoids the protected blocks.
     """
     runs = [
-        range(start, start + count)
+        list(range(start, start + count))
         for start in range(len(distances) - count)
         if protected.isdisjoint(range(start, start + count))
     ]
     if not runs:
         raise ValueError(f"no {count} consecutive blocks are free of protection")
-    return list(min(runs, key=lambda run: distances[run[0]][run[0] + count]))
+    return min(runs, key=lambda run: distances[run[0]][run[0] + count])

@@ -103,9 +103,7 @@ def _refuse_occupied(path: Path, target: Path, *, overwrite: bool) -> None:
     if not target.is_dir():
         raise OutputExistsError(f"{path} is a file; give another directory with --out.")
     if target.is_mount():
-        raise UserError(
-            f"{path} is a mount point and cannot be replaced; give a directory inside it with --out."
-        )
+        raise UserError(f"{path} is a mount point and cannot be replaced; give a directory inside it with --out.")
     if Path.cwd().is_relative_to(target):
         raise UserError(f"{path} holds the working directory; give another directory with --out.")
     if not overwrite and _occupied(target):
@@ -194,9 +192,7 @@ def _remove_leftovers(target: Path) -> None:
 def _move_into_place(partial: Path, target: Path, *, overwrite: bool) -> None:
     aside = lock = None
     if overwrite and _occupied(target):
-        lock = _lock(
-            target
-        )  # follows the directory to its new name: no other process takes it for a leftover
+        lock = _lock(target)  # follows the directory to its new name: no other process takes it for a leftover
         aside = target.rename(_unused_name(target, "replaced"))
     try:
         partial.rename(target)
@@ -204,9 +200,7 @@ def _move_into_place(partial: Path, target: Path, *, overwrite: bool) -> None:
         if aside is not None:
             aside.rename(target)
         if isinstance(error, OSError) and error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
-            raise OutputExistsError(
-                f"{target} was written by something else meanwhile; it was kept."
-            ) from error
+            raise OutputExistsError(f"{target} was written by something else meanwhile; it was kept.") from error
         raise
     finally:
         _unlock(lock)

@@ -75,9 +75,7 @@ class Checkpoint:
         for shard in dict.fromkeys(entry.shard for entry in entries):
             try:
                 with safe_open(shard, framework="pt", device=device) as file:
-                    tensors |= {
-                        entry.name: file.get_tensor(entry.name) for entry in entries if entry.shard == shard
-                    }
+                    tensors |= {entry.name: file.get_tensor(entry.name) for entry in entries if entry.shard == shard}
             except (OSError, SafetensorError) as error:
                 raise CheckpointError(f"{shard} can no longer be read: {error}.") from error
         return {entry.name: tensors[entry.name] for entry in entries}
@@ -132,9 +130,7 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     tensors = _collect(shards, index)
     for name, shard in weight_map.items():
         if name not in tensors or tensors[name].shard != directory / shard:
-            raise CheckpointError(
-                f"{index} places the tensor {name!r:.100} in {shard}, which does not hold it."
-            )
+            raise CheckpointError(f"{index} places the tensor {name!r:.100} in {shard}, which does not hold it.")
     if not tensors:
         raise CheckpointError(f"{single} holds no tensors.")
     return Checkpoint(directory, tensors, shards)
@@ -145,9 +141,7 @@ def _read_weight_map(index: Path) -> dict[str, str]:
     again = "download the file again"
     try:
         if index.stat().st_size > MAX_HEADER_BYTES:
-            raise CheckpointError(
-                f"{index} has more than {MAX_HEADER_BYTES} bytes, too many for an index; {again}."
-            )
+            raise CheckpointError(f"{index} has more than {MAX_HEADER_BYTES} bytes, too many for an index; {again}.")
         text = index.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{index} cannot be read: {error.strerror}.") from error
@@ -174,9 +168,7 @@ def _collect(shards: tuple[Path, ...], index: Path) -> dict[str, TensorEntry]:
     if missing:
         source = f", named by {index.name}," if len(shards) > 1 else ""
         others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise CheckpointError(
-            f"{shards[0].parent}: {missing[0]}{others}{source} is missing; download it again."
-        )
+        raise CheckpointError(f"{shards[0].parent}: {missing[0]}{others}{source} is missing; download it again.")
     for shard in shards:
         for entry in read_header(shard):
             if entry.name in tensors:

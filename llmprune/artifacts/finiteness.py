@@ -55,9 +55,7 @@ def find_non_finite(checkpoint: Checkpoint, names: Iterable[str] | None = None) 
     Raises:
         CheckpointError: a name that the checkpoint lacks, or a file that can no longer be read.
     """
-    entries = (
-        list(checkpoint.tensors.values()) if names is None else [checkpoint.entry(name) for name in names]
-    )
+    entries = list(checkpoint.tensors.values()) if names is None else [checkpoint.entry(name) for name in names]
     entries.sort(key=lambda entry: (entry.shard, entry.start))
     found: list[str] = []
     for shard, group in groupby(entries, key=lambda entry: entry.shard):
@@ -90,12 +88,8 @@ def refuse_non_finite(names: list[str]) -> None:
         NonFiniteWeightsError: ``names`` is not empty.
     """
     if names:
-        shown = ", ".join(name[:100] for name in names[:3]) + (
-            f" and {len(names) - 3} more" if names[3:] else ""
-        )
-        raise NonFiniteWeightsError(
-            f"NaN or infinity in the weights {shown}; get an intact copy of the model."
-        )
+        shown = ", ".join(name[:100] for name in names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+        raise NonFiniteWeightsError(f"NaN or infinity in the weights {shown}; get an intact copy of the model.")
 
 
 def _piece_is_finite(piece: NDArray[np.uint8], dtype: str) -> bool:

@@ -151,9 +151,7 @@ def parse_json_object(text: bytes, *, what: str) -> dict[str, Any]:
 def _data_start(path: Path, first: bytes, size: int) -> int:
     """The absolute offset where the tensors begin, from the first bytes of the file."""
     if first == _GIT_LFS:
-        raise CheckpointError(
-            f'{path} is a Git LFS pointer, not the weights; run "git lfs pull" in its folder.'
-        )
+        raise CheckpointError(f'{path} is a Git LFS pointer, not the weights; run "git lfs pull" in its folder.')
     if size < 8:
         raise CheckpointError(f"{path} is cut off: it has {size} bytes, not even the length of a header.")
     length = int.from_bytes(first[:8], "little")
@@ -173,9 +171,7 @@ def _is_count(number: object) -> bool:
 def _parse_entry(path: Path, name: str, fields: object, data_start: int) -> TensorEntry:
     wrong = f"{path}: tensor {name!r:.100}"
     if not isinstance(fields, dict) or not {"dtype", "shape", "data_offsets"} <= fields.keys():
-        raise CheckpointError(
-            f"{wrong} has no dtype, shape and data_offsets in the header; download the file again."
-        )
+        raise CheckpointError(f"{wrong} has no dtype, shape and data_offsets in the header; download the file again.")
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         raise CheckpointError(f"{wrong} has the dtype {dtype!r:.40}, which safetensors does not know.")
@@ -205,6 +201,4 @@ def _check_offsets(path: Path, entries: list[TensorEntry], start: int, size: int
             f"{path} is cut off: its tensors end at byte {position}, the file at {size}; download it again."
         )
     if position < size:
-        raise CheckpointError(
-            f"{path} has {size - position} bytes more than its header says; download the file again."
-        )
+        raise CheckpointError(f"{path} has {size - position} bytes more than its header says; download the file again.")

@@ -59,9 +59,7 @@ def refuse_existing_weights(directory: Path) -> None:
         raise OutputExistsError(f"{directory} already holds {names[0]}; give another directory with --out.")
 
 
-def write_index(
-    directory: Path, weight_map: Mapping[str, str], *, total_size: int, total_parameters: int
-) -> None:
+def write_index(directory: Path, weight_map: Mapping[str, str], *, total_size: int, total_parameters: int) -> None:
     """Write the index of a sharded checkpoint.
 
     Args:
@@ -71,6 +69,4 @@ def write_index(
         total_parameters: elements of all tensors.
     """
     metadata = {"total_parameters": total_parameters, "total_size": total_size}
-    write_json_atomic(
-        directory / INDEX_NAME, {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}
-    )
+    write_json_atomic(directory / INDEX_NAME, {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))})

@@ -77,9 +77,7 @@ class ShardWriter:
         num_parameters: elements of the tensors so far.
     """
 
-    def __init__(
-        self, directory: Path, *, max_shard_bytes: int, metadata: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, directory: Path, *, max_shard_bytes: int, metadata: Mapping[str, str] | None = None) -> None:
         """Prepare to write into the existing folder ``directory``.
 
         Args:
@@ -163,13 +161,9 @@ class ShardWriter:
             self._partial(number).rename(shard)
         if len(names) > 1:
             weight_map = {
-                stored.name: name
-                for name, content in zip(names, self._contents, strict=True)
-                for stored in content
+                stored.name: name for name, content in zip(names, self._contents, strict=True) for stored in content
             }
-            write_index(
-                self._directory, weight_map, total_size=self.nbytes, total_parameters=self.num_parameters
-            )
+            write_index(self._directory, weight_map, total_size=self.nbytes, total_parameters=self.num_parameters)
 
     def _discard(self) -> None:
         if self._shard is not None:
@@ -206,9 +200,7 @@ class _OpenShard:
         self._header_bytes += stored.header_bytes
 
     def finish(self) -> None:
-        for stored, tensor in place_odd_last(
-            self._odd, dtype=lambda o: o[0].dtype, nbytes=lambda o: o[0].nbytes
-        ):
+        for stored, tensor in place_odd_last(self._odd, dtype=lambda o: o[0].dtype, nbytes=lambda o: o[0].nbytes):
             write_fully(self.file, _tensor_bytes(tensor))
             self._content.append(stored)
         compact = self._nbytes < _COMPACT_BELOW

@@ -24,9 +24,7 @@ def parse_size(size: str | int) -> int:
         raise TargetError(f'{str(size)[:40]!r} is not a size; write it like "5GB", "500MB" or "2GiB".')
     num_bytes = int(Decimal(match[1]) * _UNITS[match[2].upper()])
     if num_bytes < 1:
-        raise TargetError(
-            f'The size {str(size)[:40]!r} is less than one byte; write it like "5GB" or "500MB".'
-        )
+        raise TargetError(f'The size {str(size)[:40]!r} is less than one byte; write it like "5GB" or "500MB".')
     return num_bytes
 
 

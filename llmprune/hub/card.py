@@ -16,12 +16,7 @@ def model_card(record: PruningRecord) -> str:
     name = record.source.name
     return template.render(
         record=record,
-        base_name=name.rstrip("/").rsplit("/", 1)[-1],
-        hub_id=name if _looks_like_hub_id(name) else None,
+        base_name=name.split("@")[0].rsplit("/", 1)[-1],
+        hub_id=name.split("@")[0] if "/" in name else None,  # a local model's name is never a path
         removed=sorted(record.removal.removed),
     )
-
-
-def _looks_like_hub_id(name: str) -> bool:
-    """Whether a model name is ``owner/name``, and not a path on somebody's machine."""
-    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and "\\" not in name

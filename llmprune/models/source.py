@@ -36,10 +36,17 @@ class ModelSource:
     Attributes:
         name: what was typed.
         path: a checkpoint directory, or a GGUF file that is still to be converted.
+        is_hub: whether the name is a Hub id.
     """
 
     name: str
     path: Path
+    is_hub: bool = False
+
+    @property
+    def public_name(self) -> str:
+        """What may stand in an artifact: the Hub id, or a file's or directory's own name, never a whole path."""
+        return self.name if self.is_hub else self.path.name.removesuffix(".gguf")
 
     @property
     def is_gguf(self) -> bool:
@@ -65,7 +72,7 @@ def find_model(spec: str) -> ModelSource:
         raise ModelError(
             f"There is no model at {spec}; type a checkpoint directory, a .gguf file or a Hub id (owner/name)."
         )
-    return ModelSource(spec, _download(match["repo"], match["revision"]))
+    return ModelSource(spec, _download(match["repo"], match["revision"]), is_hub=True)
 
 
 def identify(source: ModelSource, directory: Path, checkpoint: Checkpoint) -> ModelIdentity:
@@ -83,7 +90,7 @@ def identify(source: ModelSource, directory: Path, checkpoint: Checkpoint) -> Mo
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     digest.update(checkpoint.fingerprint().encode())
     return ModelIdentity(
-        name=source.name.rstrip("/"),
+        name=source.public_name,
         fingerprint=digest.hexdigest(),
         model_type=config.model_type,
         num_blocks=block_count(config),

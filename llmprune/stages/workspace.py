@@ -70,7 +70,7 @@ def open_workspace(
     directory = _converted(source, place, progress) if source.is_gguf else source.path
     load_config(directory, trust_remote_code=trust_remote_code)
     identity = identify(source, directory, open_checkpoint(directory))
-    place.remember_model(source.name, directory)
+    place.remember_model(source.name, directory, from_hub=source.is_hub)
     return Workspace(place, directory, identity, compute, progress, trust_remote_code)
 
 
@@ -81,7 +81,7 @@ def _choose_model(run: RunDirectory, typed: str | None, progress: Progress) -> M
             raise ModelError(
                 f"{run.path} belongs to {known.model}, whose files were in {known.directory}; they are gone."
             )
-        return ModelSource(known.model, Path(known.directory))
+        return ModelSource(known.model, Path(known.directory), is_hub=known.from_hub)
     if typed is not None:
         return find_model(typed)
     demo = demo_model()

@@ -29,8 +29,6 @@ def snapshot() -> Callable[[Path], dict[str, bytes | None]]:
 
     def take(folder: Path) -> dict[str, bytes | None]:
         paths = sorted(folder.rglob("*"))
-        return {
-            str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in paths
-        }
+        return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in paths}
 
     return take

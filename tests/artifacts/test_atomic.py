@@ -123,9 +123,7 @@ def test_overwrite_that_fails_changes_nothing(tmp_path: Path, snapshot):
     assert snapshot(tmp_path) == before
 
 
-def test_overwrite_puts_the_old_content_back_when_the_last_rename_fails(
-    tmp_path: Path, monkeypatch, snapshot
-):
+def test_overwrite_puts_the_old_content_back_when_the_last_rename_fails(tmp_path: Path, monkeypatch, snapshot):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "old").write_text("old")
     before = snapshot(tmp_path)

@@ -27,9 +27,7 @@ def write_sharded(folder: Path, weight_map: dict[str, str] | None = None) -> Non
     save_file({"a": torch.arange(6.0).reshape(2, 3)}, folder / "model-00001-of-00002.safetensors")
     second = {"b": torch.ones(4, dtype=torch.bfloat16), "c": torch.tensor(True)}
     save_file(second, folder / "model-00002-of-00002.safetensors")
-    usual = dict.fromkeys("bc", "model-00002-of-00002.safetensors") | {
-        "a": "model-00001-of-00002.safetensors"
-    }
+    usual = dict.fromkeys("bc", "model-00002-of-00002.safetensors") | {"a": "model-00001-of-00002.safetensors"}
     index = {"metadata": {}, "weight_map": usual if weight_map is None else weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 

@@ -60,9 +60,7 @@ def test_far_into_a_large_tensor_and_names_in_order(tmp_path: Path):
     bad = torch.zeros(1_100_000, dtype=torch.bfloat16)
     bad[-1] = torch.nan
     integers = torch.full((9,), -1, dtype=torch.int16)  # all bits set, and no float
-    write(
-        tmp_path, {"b": bad, "i": integers, "empty": torch.zeros(0), "good": torch.ones(3), "a": bad.clone()}
-    )
+    write(tmp_path, {"b": bad, "i": integers, "empty": torch.zeros(0), "good": torch.ones(3), "a": bad.clone()})
     checkpoint = open_checkpoint(tmp_path)
     assert len(checkpoint.shards) == 3
     assert find_non_finite(checkpoint) == ["b", "a"]

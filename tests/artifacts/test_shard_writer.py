@@ -29,18 +29,14 @@ DTYPES = [
     ),
     torch.bool,
 ]
-NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(
-    lambda name: name != "__metadata__"
-)
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(lambda name: name != "__metadata__")
 SHAPES = st.lists(st.integers(0, 5), max_size=4)
 
 
 def random_tensor(shape: list[int], dtype: torch.dtype, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     nbytes = torch.Size(shape).numel() * dtype.itemsize
-    raw = torch.randint(
-        0, 2 if dtype is torch.bool else 256, (nbytes,), dtype=torch.uint8, generator=generator
-    )
+    raw = torch.randint(0, 2 if dtype is torch.bool else 256, (nbytes,), dtype=torch.uint8, generator=generator)
     return raw.view(dtype).reshape(shape)
 
 
