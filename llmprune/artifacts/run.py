@@ -20,7 +20,7 @@ class RunRecord(Artifact):
     Attributes:
         model: the model as it was typed: a directory, a GGUF file or a Hub id.
         directory: where its checkpoint lies on this machine.
-        from_hub: whether the model is a Hub id.
+        name: what it is called in artifacts: the Hub id, or a file's or directory's own name.
         checkpoints: pruned checkpoints made from it, oldest first.
     """
 
@@ -30,7 +30,7 @@ class RunRecord(Artifact):
     schema_version: int = 1
     model: str
     directory: str
-    from_hub: bool = False
+    name: str
     checkpoints: tuple[str, ...] = ()
 
 
@@ -64,7 +64,7 @@ class RunDirectory:
         """What is recorded of this run; None before anything was."""
         return RunRecord.read(self.record_path) if self.record_path.exists() else None
 
-    def remember_model(self, model: str, directory: Path, *, from_hub: bool) -> None:
+    def remember_model(self, model: str, directory: Path, *, name: str) -> None:
         """Record which model this run belongs to.
 
         Raises:
@@ -73,7 +73,7 @@ class RunDirectory:
         known = self.record()
         if known is None:
             self.path.mkdir(parents=True, exist_ok=True)
-            RunRecord(model=model, directory=str(directory.absolute()), from_hub=from_hub).write(self.record_path)
+            RunRecord(model=model, directory=str(directory.absolute()), name=name).write(self.record_path)
         elif known.directory != str(directory.absolute()):
             raise ArtifactError(
                 f"The run directory {self.path} belongs to the model {known.model}, not to {model}; "

@@ -34,19 +34,14 @@ class ModelSource:
     """A model as typed, and where its files are.
 
     Attributes:
-        name: what was typed.
+        typed: what was typed.
         path: a checkpoint directory, or a GGUF file that is still to be converted.
-        is_hub: whether the name is a Hub id.
+        name: what stands in artifacts: the Hub id, or a file's or directory's own name, never a whole path.
     """
 
-    name: str
+    typed: str
     path: Path
-    is_hub: bool = False
-
-    @property
-    def public_name(self) -> str:
-        """What may stand in an artifact: the Hub id, or a file's or directory's own name, never a whole path."""
-        return self.name if self.is_hub else self.path.name.removesuffix(".gguf")
+    name: str
 
     @property
     def is_gguf(self) -> bool:
@@ -62,7 +57,7 @@ def find_model(spec: str) -> ModelSource:
     """
     path = Path(spec).expanduser()
     if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
-        return ModelSource(spec, path)
+        return ModelSource(spec, path, name=path.resolve().name.removesuffix(".gguf"))
     if path.is_file():
         raise ModelError(
             f"{spec} is a file, but not a GGUF one; type a checkpoint directory, a .gguf file or a Hub id."
@@ -72,7 +67,7 @@ def find_model(spec: str) -> ModelSource:
         raise ModelError(
             f"There is no model at {spec}; type a checkpoint directory, a .gguf file or a Hub id (owner/name)."
         )
-    return ModelSource(spec, _download(match["repo"], match["revision"]), is_hub=True)
+    return ModelSource(spec, _download(match["repo"], match["revision"]), name=spec)
 
 
 def identify(source: ModelSource, directory: Path, checkpoint: Checkpoint) -> ModelIdentity:
@@ -90,7 +85,7 @@ def identify(source: ModelSource, directory: Path, checkpoint: Checkpoint) -> Mo
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     digest.update(checkpoint.fingerprint().encode())
     return ModelIdentity(
-        name=source.public_name,
+        name=source.name,
         fingerprint=digest.hexdigest(),
         model_type=config.model_type,
         num_blocks=block_count(config),

