@@ -28,7 +28,7 @@ class Compute:
     def multiplies_bfloat16(self) -> bool:
         """Whether the device multiplies bfloat16 itself; elsewhere bfloat16 is slower than float32."""
         if self.device.type == "cuda":
-            return torch.cuda.is_bf16_supported(including_emulation=False)
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
         known = torch.cpu.get_capabilities()
         return any(known.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
