@@ -21,11 +21,18 @@ class EliminationRule:
     Attributes:
         error_rate: chance, for one comparison, of dropping a candidate that is in truth
             no worse than the leader (one-sided paired t-test).
-        min_segments: no candidate is dropped on fewer segments than this.
+        min_segments: no candidate is dropped on fewer segments than this; at least 2, for
+            a single difference has no spread.
     """
 
     error_rate: float = 1e-4
     min_segments: int = 8
+
+    def __post_init__(self) -> None:
+        if not 0 < self.error_rate < 0.5:
+            raise ValueError(f"error_rate is {self.error_rate}, but must lie between 0 and 0.5")
+        if self.min_segments < 2:
+            raise ValueError(f"min_segments is {self.min_segments}, but must be 2 or more")
 
     def hopeless(self, losses: Tensor) -> Tensor:
         """Which candidates are worse than the best one beyond doubt.
@@ -43,6 +50,6 @@ class EliminationRule:
         leader = losses[losses.mean(dim=1).argmin()]
         excess = losses - leader
         standard_error = excess.std(dim=1) / segments**0.5
-        quantile = float(stdtrit(segments - 1, 1 - self.error_rate))
+        quantile = -float(stdtrit(segments - 1, self.error_rate))
         hopeless: Tensor = excess.mean(dim=1) > quantile * standard_error
         return hopeless
