@@ -10,6 +10,7 @@ own fork. The numbers are the same; the block forwards are about half.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +21,9 @@ from torch import Tensor
 
 from llmprune.algorithms.elimination import EliminationRule
 from llmprune.errors import NumericalError, TargetError
+
+# Few digits: no block count has more, and an integer of thousands takes long to read and to print.
+_TARGET = re.compile(r"(?P<number>[+-]?(?=\.?[0-9])[0-9]{0,9}(\.[0-9]{0,20})?)\s*(?P<percent>%)?")
 
 
 @dataclass(frozen=True)
@@ -115,15 +119,14 @@ def removal_count(target: str, *, num_blocks: int, protect_first: int, protect_l
     Raises:
         TargetError: not a number, nothing to remove, or nothing left between the protected ends.
     """
-    text = target.strip()
     expected = "type a share such as 20% or 0.2, or a number of blocks such as 6"
-    try:
-        number = Fraction(text.removesuffix("%").strip())
-    except (ValueError, ZeroDivisionError):
-        raise TargetError(f"'{target}' is not a removal target; {expected}.") from None
-    if text.endswith("%"):
+    match = _TARGET.fullmatch(target.strip())
+    if match is None:
+        raise TargetError(f"{target!r:.50} is not a removal target; {expected}.")
+    number = Fraction(match["number"])  # exact: 0.07 of 100 is 7, where floats would round up to 8
+    if match["percent"]:
         number /= 100
-    is_share = text.endswith("%") or "." in text or "/" in text
+    is_share = bool(match["percent"]) or "." in match["number"]
     if is_share and not 0 < number < 1:
         raise TargetError(f"A target of {target} is not between 0% and 100%; {expected}.")
     count = math.ceil(number * num_blocks) if is_share else int(number)
@@ -131,9 +134,10 @@ def removal_count(target: str, *, num_blocks: int, protect_first: int, protect_l
     if count < 1:
         raise TargetError(f"A target of {target} removes no block; {expected}.")
     if count >= removable:
+        advice = "lower the target" if removable > 1 else "protect fewer"
         raise TargetError(
             f"A target of {target} removes {count} of {num_blocks} blocks, but with {protect_first} first and "
-            f"{protect_last} last protected at most {max(removable - 1, 0)} can go; lower the target."
+            f"{protect_last} last protected at most {max(removable - 1, 0)} can go; {advice}."
         )
     return count
 
@@ -243,10 +247,10 @@ class _Race:
             self.sums[block].append(sums)
         self.tokens.append(losses.tokens)
 
-    def drop(self, rule: EliminationRule) -> None:
+    def drop(self, rule: EliminationRule, *, share_seen: float) -> None:
         tokens = torch.cat(self.tokens)
         means = torch.stack([torch.cat(self.sums[block]) / tokens for block in self.running])
-        hopeless = rule.hopeless(means).tolist()
+        hopeless = rule.hopeless(means, share_seen=share_seen).tolist()
         self.running = [block for block, out in zip(self.running, hopeless, strict=True) if not out]
 
     def standings(self) -> tuple[Candidate, ...]:
@@ -268,16 +272,17 @@ def _search_round(
     on_chunk: Callable[[ChunkDone], None],
 ) -> Round:
     race = _Race(candidates)
-    forwards = 0
+    forwards = seen = 0
     chunks = range(evaluator.num_chunks)
+    windows = sum(evaluator.windows_in(chunk) for chunk in chunks)
     for chunk in chunks:
         forwards += forked_forwards(remaining, race.running) * evaluator.windows_in(chunk)
         race.add(forked_losses(evaluator, chunk, remaining=remaining, candidates=race.running))
-        if rule is not None and chunk != chunks[-1]:
-            race.drop(rule)
+        seen += evaluator.windows_in(chunk)
+        if rule is not None and seen < windows:
+            race.drop(rule, share_seen=seen / windows)
         on_chunk(ChunkDone(chunk + 1, len(chunks), len(race.running)))
     standings = race.standings()
     best = min((c for c in standings if c.complete), key=lambda candidate: candidate.loss)
-    windows = sum(evaluator.windows_in(chunk) for chunk in chunks)
     naive = len(candidates) * (len(remaining) - 1) * windows
     return Round(best.block, best.loss, standings, forwards, naive)

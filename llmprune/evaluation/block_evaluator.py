@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -12,7 +12,11 @@ from llmprune.evaluation.losses import token_losses
 from llmprune.models.capture import BlockCall
 from llmprune.models.loading import Decoder
 
-SEGMENT = 256  # consecutive tokens that are one unit of comparison: neighbouring losses are correlated
+# Most consecutive tokens in one unit of comparison. Shorter segments tell the spread of a difference
+# from fewer tokens; but neighbours are correlated, the more the shorter they are. On SmolLM2 the true
+# standard error of a window's mean is 1.4 times what independent segments of 64 tokens would give, and
+# 1.1 times for 256. A window is cut into equal parts, for all segments count the same.
+SEGMENT = 64
 
 
 class WindowEvaluator:
@@ -61,7 +65,7 @@ class WindowEvaluator:
 
     def run(self, block: int, states: Tensor, chunk: int) -> None:
         """Replace ``states`` (n, windows, seq_len, hidden_size) by the block's outputs on them."""
-        rows = states.flatten(0, 1)
+        rows = states.view(-1, *states.shape[2:])  # a view, never a copy: what is written here is the answer
         with self._decoder.block(block):
             for start in range(0, len(rows), self._batch_size):
                 batch = rows[start : start + self._batch_size]
@@ -78,7 +82,8 @@ class WindowEvaluator:
 
     def _segment_sums(self, state: Tensor, tokens: Tensor) -> Tensor:
         losses = token_losses(self._decoder.runner, state, tokens).double()
-        return torch.stack([part.sum(dim=1) for part in losses.split(SEGMENT, dim=1)], dim=1).flatten()
+        parts = losses.split(_segment_lengths(losses.shape[1]), dim=1)
+        return torch.stack([part.sum(dim=1) for part in parts], dim=1).flatten()
 
     def _calls_of(self, chunk: int, start: int, rows: int) -> list[BlockCall]:
         """The arguments of every block for a batch: row i of the stacked states holds window i mod windows."""
@@ -91,6 +96,7 @@ class WindowEvaluator:
         return self._calls[key]
 
 
-def _segment_lengths(tokens: int) -> Sequence[int]:
-    """Lengths of the segments that a window's predicted tokens are cut into."""
-    return [min(SEGMENT, tokens - start) for start in range(0, tokens, SEGMENT)]
+def _segment_lengths(tokens: int) -> list[int]:
+    """Lengths of the segments that a window's predicted tokens are cut into: as few and as equal as can be."""
+    count = -(-tokens // SEGMENT)
+    return [tokens * (part + 1) // count - tokens * part // count for part in range(count)]

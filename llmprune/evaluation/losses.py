@@ -29,13 +29,16 @@ def token_losses(runner: BlockRunner, hidden: Tensor, tokens: Tensor) -> Tensor:
     states = hidden[:, :-1].reshape(1, -1, hidden.shape[-1])
     targets = tokens[:, 1:].reshape(-1)
     losses = torch.empty(targets.shape, dtype=torch.float32, device=hidden.device)
-    start, positions = 0, 16  # the first slice is small: it tells the size of the vocabulary
+    # A slice is never longer than a window: the model may have no more positions than that, and
+    # it makes masks of the square of a slice. The first one is small: it tells the size of the vocabulary.
+    longest = tokens.shape[1]
+    start, positions = 0, min(16, longest)
     while start < len(targets):
         part = slice(start, start + positions)
         logits = runner.logits(states[:, part])[0]
         losses[part] = _cross_entropy(logits, targets[part])
         start += positions
-        positions = max(16, _LOGITS_BYTES // (4 * logits.shape[-1]))
+        positions = min(max(16, _LOGITS_BYTES // (4 * logits.shape[-1])), longest)
     return losses.view(len(tokens), -1)
 
 

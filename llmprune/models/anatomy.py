@@ -94,7 +94,7 @@ def name_blocks(names: Iterable[str], *, path: str, num_blocks: int) -> BlockNam
         CheckpointError: the indices found are not exactly 0 .. num_blocks - 1.
     """
     names = tuple(names)
-    pattern = re.compile(rf"^((?:.+\.)?{re.escape(path.rsplit('.', 1)[-1])}\.)(\d+)\.")
+    pattern = re.compile(rf"^((?:.+?\.)??{re.escape(path.rsplit('.', 1)[-1])}\.)(\d+)\.")
     groups: dict[str, dict[int, list[str]]] = {}
     for name in names:
         if match := pattern.match(name):

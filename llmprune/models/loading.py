@@ -107,6 +107,7 @@ def open_decoder(
     _load_outside_blocks(decoder)
     with decoder.block(0):
         decoder.runner.learn_return_type(torch.zeros(1, 2, dtype=torch.int64, device=device))
+        _require_causal(decoder)
     return decoder
 
 
@@ -119,8 +120,9 @@ def load_config(directory: Path, *, trust_remote_code: bool = False) -> PreTrain
     if not (directory / "config.json").is_file():
         raise ModelError(f"{directory} has no config.json; a Hugging Face checkpoint directory was expected.")
     try:
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    except Exception as error:  # a field of any value may upset a config class in any way
         raise ModelError(f"{directory}/config.json cannot be used: {_first_sentence(error)}") from error
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{directory} is an encoder-decoder ({config.model_type}); a decoder-only LM was expected.")
@@ -166,9 +168,10 @@ def empty_model(config: PreTrainedConfig, *, dtype: torch.dtype, trust_remote_co
         # Buffers (rotary tables) are no part of a checkpoint: they must be computed, so they stay real.
         with init_empty_weights(include_buffers=False), quiet_transformers():
             model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
-    except ValueError as error:
+    except Exception as error:  # not a causal LM's config, or one with values that no model can have
         raise ModelError(
-            f"A config of type '{config.model_type}' is not a causal language model's: {_first_sentence(error)}"
+            f"No causal language model can be made from this config of type '{config.model_type}': "
+            f"{_first_sentence(error)}"
         ) from error
     model.tie_weights()
     return model.eval()  # type: ignore[no-any-return]
@@ -196,9 +199,11 @@ def load_tensors(
         raise CheckpointError(
             f"{name} has shape {tuple(found)} in the weights, but config.json asks for {tuple(expected)}."
         )
-    if info.conversion_errors or info.error_msgs:
-        problems: list[Any] = [*info.conversion_errors.values(), *info.error_msgs]
-        raise CheckpointError(f"The weights cannot be put into {type(model).__name__}: {problems[0]}")
+    if info.conversion_errors:  # experts, say, that are stored one by one and computed as one tensor
+        raise CheckpointError(
+            f"{sorted(info.conversion_errors)[0]} cannot be put together from the weights: some that it is made of "
+            "are missing, or have another shape than config.json asks for."
+        )
 
 
 def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
@@ -245,6 +250,23 @@ def _require_weights(model: nn.Module, part: nn.Module, *, besides: Set[int] = f
             raise CheckpointError(f"The weights lack {name}, which {type(model).__name__} needs.")
 
 
+def _require_causal(decoder: Decoder) -> None:
+    """See that a token's hidden state does not depend on the next token (block 0 must have its weights).
+
+    Many encoders can be loaded as causal LMs, and nothing in a config tells for all of them.
+    """
+    one, other = (
+        decoder.runner.run(0, decoder.runner.embed(tokens), decoder.runner.calls(tokens)[0])[0, 0]
+        for tokens in torch.tensor([[[0, 0]], [[0, 1]]], device=decoder.device)
+    )
+    rounding = 16 * torch.finfo(one.dtype).eps * one.abs().max()
+    if (one - other).abs().max() > rounding:
+        raise ModelError(
+            f"{type(decoder.model).__name__} lets tokens see the ones after them (an encoder, perhaps); "
+            "a causal language model was expected."
+        )
+
+
 def _drop_parameters(block: nn.Module) -> None:
     """Give up a block's weights: the shell on the meta device stays."""
     for module in block.modules():
@@ -254,4 +276,8 @@ def _drop_parameters(block: nn.Module) -> None:
 
 
 def _first_sentence(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
+    """The gist of another library's message: its first line, and the next where that one only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, KeyError) or not lines:
+        return " ".join([type(error).__name__, *lines[:1]])
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 # Counts of leading blocks that differ from the rest: how many of those are kept.
-_LEADING_COUNTS = ("max_window_layers", "first_k_dense_replace")
+_LEADING_COUNTS = ("max_window_layers", "first_k_dense_replace", "num_dense_layers")
 # Counts of trailing blocks that differ from the rest.
 _TRAILING_COUNTS = ("num_kv_shared_layers",)
+# Lists with a 0 or 1 for each block, whose names read as if they named blocks.
+_FLAGS = ("no_rope_layers",)
 # Lists that are no per-block lists, whatever their length.
 _NOT_PER_BLOCK = ("architectures", "token_id", "token_ids")
 
@@ -62,7 +64,8 @@ def cut_config(raw: Mapping[str, Any], config: PreTrainedConfig, kept: Sequence[
     if text is config:
         return {**raw, **_cut_fields(raw, text, kept)}
     section = next(key for key in config.sub_configs if getattr(config, key, None) is text)
-    return {**raw, section: {**raw[section], **_cut_fields(raw[section], text, kept)}}
+    own = raw.get(section) or {}
+    return {**raw, section: {**own, **_cut_fields(own, text, kept)}}
 
 
 def _cut_fields(raw: Mapping[str, Any], text: PreTrainedConfig, kept: Sequence[int]) -> dict[str, Any]:
@@ -97,11 +100,15 @@ def _cut_list(name: str, value: list[Any], depth: int, kept: Sequence[int]) -> l
     """A per-block list or a list of block indices after the cut; None for any other list."""
     if name.endswith(_NOT_PER_BLOCK):
         return None
-    if len(value) == depth:
-        return [value[block] for block in kept]
-    if name.endswith(("_layers", "_layer_ids", "_layer_indices")) and all(type(item) is int for item in value):
+    if _names_blocks(name, value) and (len(value) != depth or value == list(range(depth))):
         return [new for new, old in enumerate(kept) if old in value]
-    return None
+    return [value[block] for block in kept] if len(value) == depth else None
+
+
+def _names_blocks(name: str, value: list[Any]) -> bool:
+    """Whether a list holds indices of blocks. One that names all blocks is as long as the model is deep."""
+    named = name.endswith(("_layers", "_layer_ids", "_layer_indices")) and name not in _FLAGS
+    return named and all(type(item) is int for item in value)
 
 
 def _sparse_step_written_out(effective: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:

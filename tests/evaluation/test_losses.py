@@ -1,0 +1,107 @@
+"""Token losses, perplexity and the search's evaluator against one plain forward pass."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from reference_search import skipped_loss
+from tiny_models import HIDDEN, POSITIONS, random_tokens, tiny_model
+
+from llmprune.algorithms.block_search import baseline_losses
+from llmprune.evaluation import losses as losses_module
+from llmprune.evaluation.block_evaluator import SEGMENT, WindowEvaluator, _segment_lengths
+from llmprune.evaluation.losses import token_losses
+from llmprune.evaluation.perplexity import WindowLosses, window_losses
+from llmprune.models.anatomy import find_blocks
+from llmprune.models.capture import BlockRunner
+from llmprune.models.loading import open_decoder
+
+
+def plain_losses(model, tokens):
+    """(windows, seq_len - 1), from the logits of one forward pass."""
+    with torch.no_grad():
+        log_probabilities = model(tokens).logits.double().log_softmax(-1)
+    return -log_probabilities[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]
+
+
+def leaving_states(family, tokens):
+    model = tiny_model(family)
+    runner = BlockRunner(model, find_blocks(model, model.config)[1])
+    runner.learn_return_type(tokens[:1, :2])
+    hidden = runner.embed(tokens)
+    for block, call in enumerate(runner.calls(tokens)):
+        hidden = runner.run(block, hidden, call)
+    return model, runner, hidden
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "opt-projected", "gpt2"])
+@pytest.mark.parametrize("shape", [(1, 2), (3, 17), (20, POSITIONS)])
+def test_token_losses_are_those_of_a_plain_forward_pass(family, shape):
+    tokens = random_tokens(*shape)
+    model, runner, hidden = leaving_states(family, tokens)
+    found = token_losses(runner, hidden, tokens)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), plain_losses(model, tokens), atol=2e-5, rtol=0)
+
+
+def test_logits_never_exist_for_more_positions_than_allowed(monkeypatch):
+    tokens = random_tokens(6, 60)
+    model, runner, hidden = leaving_states("llama", tokens)
+    monkeypatch.setattr(losses_module, "LOGITS_BYTES", 20 * 4 * 128)
+    lengths = []
+    model.lm_head.register_forward_hook(lambda module, args, output: lengths.append(output.shape[1]))
+    token_losses(runner, hidden, tokens)
+    assert max(lengths) == 20
+    assert sum(lengths) == 6 * 59
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 50, 10_000])
+def test_perplexity_is_exp_of_the_mean_cross_entropy(batch_tokens):
+    tokens, done = random_tokens(5, 20), []
+    model = tiny_model("gemma3")
+    found = window_losses(model, tokens, batch_tokens=batch_tokens, on_windows=done.append)
+    torch.testing.assert_close(
+        torch.tensor(found.losses).double(), plain_losses(model, tokens).mean(dim=1), atol=1e-5, rtol=0
+    )
+    assert found.perplexity == pytest.approx(math.exp(skipped_loss(model, tokens, ())), rel=1e-5)
+    assert sum(done) == 5
+
+
+def test_interval_holds_the_perplexity_and_narrows_with_more_windows():
+    few, many = WindowLosses((1.0, 2.0, 3.0)), WindowLosses((1.0, 2.0, 3.0) * 20)
+    assert few.interval[0] < many.interval[0] < many.perplexity < many.interval[1] < few.interval[1]
+    assert many.perplexity == pytest.approx(math.exp(2))
+    assert WindowLosses((1.0,)).interval is None
+
+
+@given(st.integers(1, 5000))
+def test_segments_are_few_and_all_but_equal(tokens):
+    lengths = _segment_lengths(tokens)
+    assert sum(lengths) == tokens
+    assert max(lengths) <= SEGMENT
+    assert max(lengths) - min(lengths) <= 1
+    assert len(lengths) == math.ceil(tokens / SEGMENT)
+
+
+def test_segment_sums_are_sums_of_consecutive_token_losses(checkpoint, monkeypatch):
+    monkeypatch.setattr("llmprune.evaluation.block_evaluator.SEGMENT", 8)
+    tokens = random_tokens(3, 20)  # 19 predicted tokens: segments of 6, 6 and 7
+    decoder = open_decoder(checkpoint("llama"), device=torch.device("cpu"))
+    evaluator = WindowEvaluator(decoder, tokens, chunk_windows=3, batch_size=2)
+    found = baseline_losses(evaluator, 0, remaining=range(evaluator.num_blocks))
+    expected = [part.sum(dim=1) for part in plain_losses(tiny_model("llama"), tokens).split([6, 6, 7], dim=1)]
+    assert found.tokens.tolist() == [6, 6, 7] * 3
+    assert found.sums.dtype == torch.float64
+    torch.testing.assert_close(found.sums, torch.stack(expected, dim=1).flatten()[None], atol=1e-4, rtol=0)
+
+
+def test_chunks_cover_all_windows_once(checkpoint):
+    tokens = random_tokens(7, 4)
+    decoder = open_decoder(checkpoint("llama"), device=torch.device("cpu"))
+    evaluator = WindowEvaluator(decoder, tokens, chunk_windows=3, batch_size=2)
+    assert [evaluator.windows_in(chunk) for chunk in range(evaluator.num_chunks)] == [3, 3, 1]
+    states = torch.cat([evaluator.entering(chunk) for chunk in range(3)])
+    assert states.shape == (7, 4, HIDDEN)
+    assert torch.equal(states, decoder.runner.embed(tokens))

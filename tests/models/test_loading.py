@@ -1,0 +1,192 @@
+"""Opening checkpoints block by block, and one clear sentence for every one that cannot be opened."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import DEPTH, random_tokens, save_tiny, tiny_model
+from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
+from transformers.models.gemma3 import Gemma3ForCausalLM, Gemma3TextConfig
+from transformers.models.vit import ViTConfig, ViTForImageClassification
+
+from llmprune.errors import CheckpointError, LlmpruneError, ModelError
+from llmprune.models.loading import load_config, load_tokenizer, open_decoder, stored_dtype
+
+CPU = torch.device("cpu")
+SMALL = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+def opened(directory: Path, **options):
+    return open_decoder(directory, device=CPU, **options)
+
+
+@pytest.fixture
+def changed(tmp_path, checkpoint):
+    """A copy of a tiny checkpoint with other config fields or tensors; None as a tensor takes it away."""
+
+    def make(family="llama", *, fields=None, tensors=None):
+        directory = Path(shutil.copytree(checkpoint(family), tmp_path / "changed", dirs_exist_ok=True))
+        raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        (directory / "config.json").write_text(json.dumps({**raw, **(fields or {})}), encoding="utf-8")
+        stored = {**load_file(directory / "model.safetensors"), **(tensors or {})}
+        stored = {name: tensor for name, tensor in stored.items() if tensor is not None}
+        save_file(stored, directory / "model.safetensors", metadata={"format": "pt"})
+        return directory
+
+    return make
+
+
+def complaint(kind: type[LlmpruneError], action) -> str:
+    """The message of an error, which must be one line and no leftover of a traceback."""
+    with pytest.raises(kind) as caught:
+        action()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "Traceback" not in message
+    return message
+
+
+def test_one_block_of_weights_is_there_at_a_time(checkpoint):
+    decoder = opened(checkpoint("llama"))
+    assert not any(p.is_meta for name, p in decoder.model.named_parameters() if ".layers." not in name)
+    assert all(p.is_meta for p in decoder.blocks.parameters())
+    with decoder.block(3):
+        has_weights = [not any(p.is_meta for p in block.parameters()) for block in decoder.blocks]
+        assert has_weights == [index == 3 for index in range(DEPTH)]
+        expected = tiny_model("llama").model.layers[3].state_dict()
+        assert all(torch.equal(p, expected[name]) for name, p in decoder.blocks[3].state_dict().items())
+    assert all(p.is_meta for p in decoder.blocks.parameters())
+
+
+def test_a_block_is_given_up_even_when_running_it_fails(checkpoint):
+    decoder = opened(checkpoint("llama"))
+    with pytest.raises(KeyError), decoder.block(3):
+        raise KeyError
+    assert all(p.is_meta for p in decoder.blocks.parameters())
+
+
+def test_resident_blocks_stay(checkpoint):
+    decoder = opened(checkpoint("mixtral"))
+    decoder.keep_resident()
+    with decoder.block(2):
+        pass
+    assert not any(p.is_meta for p in decoder.model.parameters())
+    tokens = random_tokens(2, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(decoder.model(tokens).logits, tiny_model("mixtral")(tokens).logits)
+
+
+def test_dtype_is_the_stored_one_unless_another_is_asked_for(tmp_path):
+    directory = tmp_path / "half"
+    tiny_model("llama").to(torch.bfloat16).save_pretrained(directory)
+    decoder = opened(directory)
+    assert stored_dtype(decoder.checkpoint) == decoder.dtype == torch.bfloat16
+    wide = opened(directory, dtype=torch.float32)
+    with wide.block(1):
+        assert {p.dtype for p in wide.blocks[1].parameters()} == {torch.float32}
+    assert wide.block_bytes(1) == 2 * decoder.block_bytes(1)
+    assert decoder.block_bytes(1) == sum(2 * p.numel() for p in decoder.blocks[1].parameters())
+
+
+@pytest.mark.parametrize("name", ["model.norm.weight", "model.embed_tokens.weight", "lm_head.weight"])
+def test_parameters_outside_the_blocks_that_are_missing_are_named(changed, name):
+    assert name in complaint(CheckpointError, lambda: opened(changed(tensors={name: None})))
+
+
+def test_a_parameter_that_a_block_lacks_is_named(changed):
+    decoder = opened(changed(tensors={"model.layers.3.mlp.up_proj.weight": None}))
+    for load in (decoder.keep_resident, decoder.block(3).__enter__):
+        assert "model.layers.3.mlp.up_proj.weight" in complaint(CheckpointError, load)
+
+
+@pytest.mark.parametrize("name", ["model.norm.weight", "lm_head.weight", "model.layers.0.mlp.up_proj.weight"])
+def test_wrong_shapes_are_named_with_what_the_config_asks_for(changed, name):
+    message = complaint(CheckpointError, lambda: opened(changed(tensors={name: torch.zeros(7, 5)})))
+    assert message.startswith(f"{name} has shape (7, 5)")
+    assert "config.json asks for" in message
+
+
+@pytest.mark.parametrize("tensor", [None, torch.zeros(7, 5)], ids=["missing", "shape"])
+def test_an_expert_that_is_missing_or_misshapen_is_told_in_one_sentence(changed, checkpoint, tensor):
+    name = next(n for n in load_file(checkpoint("mixtral") / "model.safetensors") if "layers.3" in n and "1.w1" in n)
+    decoder = opened(changed("mixtral", tensors={name: tensor}))
+    message = complaint(CheckpointError, decoder.keep_resident)
+    assert message.startswith("model.layers.3.mlp.experts")
+
+
+@pytest.mark.parametrize("depth", [DEPTH - 1, DEPTH + 1])
+def test_a_config_of_another_depth_than_the_weights_is_refused(changed, depth):
+    message = complaint(CheckpointError, lambda: opened(changed(fields={"num_hidden_layers": depth})))
+    assert f"promises {depth} blocks" in message
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"num_hidden_layers": 0},
+        {"num_hidden_layers": "six"},
+        {"num_hidden_layers": None},
+        {"num_attention_heads": 5},
+        {"hidden_act": "unheard-of"},
+        {"vocab_size": -5},
+        {"rope_parameters": {"rope_type": "unheard-of"}},
+        {"layer_types": ["full_attention"]},
+        {"model_type": "unheard-of"},
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_configs_that_describe_no_model_are_refused_in_one_sentence(changed, fields):
+    complaint(ModelError, lambda: opened(changed(fields=fields)))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null", '"text"', "\xff"])
+def test_a_config_that_is_no_config_is_refused(changed, content):
+    directory = changed()
+    (directory / "config.json").write_bytes(content.encode("latin-1"))
+    assert "config.json" in complaint(ModelError, lambda: load_config(directory))
+
+
+def test_a_directory_without_config_is_refused(tmp_path):
+    assert "no config.json" in complaint(ModelError, lambda: load_config(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (lambda: T5ForConditionalGeneration(T5Config(vocab_size=64, d_model=16, d_kv=8, num_layers=2)), "encoder-dec"),
+        (lambda: ViTForImageClassification(ViTConfig(**{k: v for k, v in SMALL.items() if k != "vocab_size"})), "vit"),
+        (lambda: BertForMaskedLM(BertConfig(**SMALL)), "tokens see the ones after them"),
+        (
+            lambda: Gemma3ForCausalLM(
+                Gemma3TextConfig(**SMALL, num_key_value_heads=1, head_dim=8, use_bidirectional_attention=True)
+            ),
+            "tokens see the ones after them",
+        ),
+    ],
+    ids=["t5", "vit", "bert", "bidirectional-gemma3"],
+)
+def test_what_is_no_causal_language_model_is_refused(tmp_path, model, told):
+    torch.manual_seed(0)
+    model().save_pretrained(tmp_path / "model")
+    assert told in complaint(ModelError, lambda: opened(tmp_path / "model"))
+
+
+def test_an_encoder_turned_decoder_is_a_causal_language_model(tmp_path):
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(BertConfig(**SMALL, is_decoder=True)).save_pretrained(tmp_path / "model")
+    assert len(opened(tmp_path / "model").blocks) == 2
+
+
+def test_a_missing_tokenizer_is_told(tmp_path):
+    tiny_model("llama").save_pretrained(tmp_path / "model")
+    assert "no usable tokenizer" in complaint(ModelError, lambda: load_tokenizer(tmp_path / "model"))
+
+
+def test_opening_says_nothing(tmp_path, capfd):
+    opened(save_tiny("llama", tmp_path / "model"))
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")
