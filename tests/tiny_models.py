@@ -9,6 +9,7 @@ from transformers.models.bloom import BloomConfig
 from transformers.models.falcon import FalconConfig
 from transformers.models.gemma2 import Gemma2Config
 from transformers.models.gemma3 import Gemma3Config, Gemma3TextConfig
+from transformers.models.gemma4 import Gemma4TextConfig
 from transformers.models.gpt2 import GPT2Config
 from transformers.models.gpt_neo import GPTNeoConfig
 from transformers.models.gpt_neox import GPTNeoXConfig
@@ -44,6 +45,7 @@ OLD_SHAPE = {key: value for key, value in NO_HEAD_DIM.items() if key != "num_key
 GPT2_SHAPE = {"vocab_size": VOCAB, "n_embd": HIDDEN, "n_layer": DEPTH, "n_head": 4, "n_positions": POSITIONS}
 EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
 S, F = "sliding_attention", "full_attention"
+GEMMA4 = {**SHAPE, "sliding_window": WINDOW, "layer_types": [S, F, S, S, F, F], "global_head_dim": 16}
 
 CONFIGS = {
     "llama": lambda: LlamaConfig(**SHAPE),
@@ -75,6 +77,10 @@ CONFIGS = {
         boi_token_index=100,
         eoi_token_index=101,
         image_token_index=102,
+    ),
+    "gemma4": lambda: Gemma4TextConfig(**GEMMA4, hidden_size_per_layer_input=0),
+    "gemma4-embedding-per-block": lambda: Gemma4TextConfig(
+        **GEMMA4, hidden_size_per_layer_input=4, vocab_size_per_layer_input=VOCAB
     ),
     "phi3": lambda: Phi3Config(**NO_HEAD_DIM, sliding_window=WINDOW),
     "opt": lambda: OPTConfig(
@@ -125,7 +131,7 @@ CONFIGS = {
     "smollm3": lambda: SmolLM3Config(**SHAPE, no_rope_layer_interval=3),
 }
 
-FAMILIES = tuple(CONFIGS)
+FAMILIES = tuple(family for family in CONFIGS if family != "gemma4-embedding-per-block")  # whose blocks cannot go
 
 
 def tiny_model(family: str) -> PreTrainedModel:

@@ -39,8 +39,8 @@ def find_blocks(model: nn.Module, config: PreTrainedConfig) -> tuple[str, nn.Mod
     """Path and list of a decoder's transformer blocks.
 
     The blocks are the ``ModuleList`` as long as the text config's
-    ``num_hidden_layers``; among several (a vision tower may be as deep) the one
-    with the most parameters.
+    ``num_hidden_layers``; among several (a vision tower may be as deep, a block may
+    have as many experts) the one with the most parameters.
 
     Raises:
         ModelError: the config gives no layer count, or no list is that long.
@@ -51,17 +51,12 @@ def find_blocks(model: nn.Module, config: PreTrainedConfig) -> tuple[str, nn.Mod
         for path, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == depth
     ]
-    outermost = [
-        (path, module)
-        for path, module in lists
-        if not any(path.startswith(f"{other}.") for other, _ in lists if other != path)
-    ]
-    if not outermost:
+    if not lists:
         raise ModelError(
             f"{type(model).__name__} has no list of {depth} blocks, which its config's "
             "num_hidden_layers promises; llmprune needs a decoder made of a list of blocks."
         )
-    return max(outermost, key=lambda found: sum(p.numel() for p in found[1].parameters()))
+    return max(lists, key=lambda found: sum(p.numel() for p in found[1].parameters()))
 
 
 def block_count(config: PreTrainedConfig) -> int:

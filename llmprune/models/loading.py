@@ -150,11 +150,18 @@ def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> PreTr
 def load_whole(
     directory: Path, *, device: torch.device, dtype: torch.dtype, trust_remote_code: bool = False
 ) -> PreTrainedModel:
-    """The whole model in memory, by plain ``from_pretrained``, as any user of the checkpoint would."""
-    with quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
-        )
+    """The whole model in memory, by plain ``from_pretrained``, as any user of the checkpoint would.
+
+    Raises:
+        ModelError: transformers cannot load it.
+    """
+    try:
+        with quiet_transformers():
+            model = AutoModelForCausalLM.from_pretrained(
+                directory, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
+            )
+    except Exception as error:  # config and weights of any kind may upset a model class in any way
+        raise ModelError(f"transformers cannot load {directory}: {_first_sentence(error)}") from error
     return model.to(device).eval()  # type: ignore[arg-type, no-any-return]
 
 

@@ -38,12 +38,32 @@ def renamed_tensors(names: BlockNames, kept: Sequence[int]) -> dict[str, str]:
     return renames
 
 
+def require_removable(config: PreTrainedConfig) -> None:
+    """See that a model of this config still computes the same when its blocks are renumbered.
+
+    Raises:
+        ModelError: a block computes something that depends on its index and that no config can express.
+    """
+    text = config.get_text_config(decoder=True)
+    if getattr(text, "scale_attn_by_inverse_layer_idx", False):
+        raise ModelError(
+            "This model scales attention by the inverse of the block's index (scale_attn_by_inverse_layer_idx), "
+            "so a renumbered block would compute something else; its blocks cannot be removed."
+        )
+    if getattr(text, "hidden_size_per_layer_input", None):
+        raise ModelError(
+            "This model keeps an embedding for each block in one table as wide as all blocks together "
+            "(hidden_size_per_layer_input); its blocks cannot be removed with every kept tensor unchanged."
+        )
+
+
 def cut_config(raw: Mapping[str, Any], config: PreTrainedConfig, kept: Sequence[int]) -> dict[str, Any]:
     """The config of the model that only has the blocks ``kept``.
 
     Every per-block field follows the blocks: the count, lists with one entry a block
-    (``layer_types``, ...), lists of block indices (``mlp_only_layers``, ...) and counts of
-    leading or trailing blocks (``max_window_layers``, ``num_kv_shared_layers``, ...).
+    (``layer_types``, ...), lists of block indices (``mlp_only_layers``, ...), counts of
+    leading or trailing blocks (``max_window_layers``, ``num_kv_shared_layers``, ...) and
+    fields of single blocks (``per_layer_config``).
     Per-block lists that the model derives from a rule about indices (every sixth block is
     global, say) are written out, since the rule no longer holds after a removal.
 
@@ -55,12 +75,8 @@ def cut_config(raw: Mapping[str, Any], config: PreTrainedConfig, kept: Sequence[
     Raises:
         ModelError: a block computes something that depends on its index and that no config can express.
     """
+    require_removable(config)
     text = config.get_text_config(decoder=True)
-    if getattr(text, "scale_attn_by_inverse_layer_idx", False):
-        raise ModelError(
-            "This model scales attention by the inverse of the block's index (scale_attn_by_inverse_layer_idx), "
-            "so a renumbered block would compute something else; its blocks cannot be removed."
-        )
     if text is config:
         return {**raw, **_cut_fields(raw, text, kept)}
     section = next(key for key in config.sub_configs if getattr(config, key, None) is text)
@@ -82,6 +98,9 @@ def _cut_fields(raw: Mapping[str, Any], text: PreTrainedConfig, kept: Sequence[i
         if isinstance(value, list | tuple):
             if (cut := _cut_list(name, list(value), depth, kept)) is not None:
                 changed[name] = cut
+        elif name == "per_layer_config" and isinstance(value, Mapping):
+            single = {int(block): fields for block, fields in value.items()}  # JSON makes the indices strings
+            changed[name] = {str(new): single[old] for new, old in enumerate(kept) if old in single}
         elif name in _LEADING_COUNTS and isinstance(value, int):
             changed[name] = sum(block < value for block in kept)
         elif name in _TRAILING_COUNTS and isinstance(value, int):

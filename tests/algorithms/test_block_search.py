@@ -98,6 +98,15 @@ def test_exhaustive_search_is_the_naive_definition(checkpoint, family, chunk_win
         assert max(losses.values()) - min(losses.values()) > 0.01, "candidates must differ, or the test says nothing"
 
 
+@pytest.mark.parametrize(("chunk_windows", "batch_size"), [(2, 3), (5, 5), (3, 2)])
+def test_arguments_that_depend_on_the_tokens_go_to_the_windows_of_these_tokens(checkpoint, chunk_windows, batch_size):
+    family = "gemma4-embedding-per-block"  # every block is passed embeddings of the tokens for itself
+    evaluator = evaluator_of(checkpoint(family), chunk_windows=chunk_windows, batch_size=batch_size)
+    (decided,) = greedy_rounds(evaluator, count=1)
+    expected = naive_search(tiny_model(family), TOKENS, count=1)[0]
+    assert {c.block: c.loss for c in decided.candidates} == pytest.approx(expected, abs=1e-4, rel=0)
+
+
 @pytest.mark.parametrize("resident", [True, False])
 @pytest.mark.parametrize(("chunk_windows", "batch_size"), [(2, 3), (5, 1), (4, 64)])
 def test_counted_block_forwards_are_the_ones_that_ran(checkpoint, chunk_windows, batch_size, resident):
@@ -213,10 +222,20 @@ def test_hopeless_candidates_are_dropped_with_what_they_saw():
 
 
 def test_nothing_is_dropped_after_the_last_chunk():
-    means = torch.tensor([1.0, 100.0, 1.0], dtype=torch.float64)
+    means, told = torch.tensor([1.0, 100.0, 1.0], dtype=torch.float64), []
     ledger = Ledger(3, 1, lambda skipped: means[list(skipped)] + torch.arange(8) / 100)
-    (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule())
+    (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule(), on_chunk=told.append)
     assert decided.dropped == ()
+    assert told == [ChunkDone(1, 1, 3)]
+
+
+def test_a_dropped_candidate_that_only_saw_easy_text_is_not_chosen():
+    text = torch.cat([torch.zeros(8), torch.full((8,), 50.0)]).double()
+    means = torch.tensor([1.0, 5.0], dtype=torch.float64)
+    ledger = Ledger(2, 2, lambda skipped: text + means[list(skipped)])
+    (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule())
+    assert [(c.loss, c.complete) for c in decided.candidates] == [(26.0, True), (5.0, False)]
+    assert (decided.removed, decided.loss) == (0, 26.0)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -83,6 +83,12 @@ def test_error_rates_that_mean_nothing_are_refused(options):
         EliminationRule(**options)
 
 
+def test_even_a_certain_loser_is_kept_until_there_are_enough_segments():
+    losses = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    dropped = [EliminationRule(min_segments=5).hopeless(losses.expand(2, n)).any() for n in (1, 2, 4, 5)]
+    assert dropped == [False, False, False, True]
+
+
 def test_one_segment_can_decide_nothing():
     with pytest.raises(ValueError, match="min_segments"):
         EliminationRule(min_segments=1)

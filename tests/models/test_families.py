@@ -190,6 +190,12 @@ def test_qwen3_moe_blocks_stay_dense_or_sparse_whatever_their_new_index(cut):
         assert (config.decoder_sparse_step, config.mlp_only_layers) == (1, dense)
 
 
+def test_gemma4_fields_of_single_blocks_follow_them(cut):
+    fields = [text_fields(cut("gemma4", removed))["per_layer_config"] for removed in REMOVALS]
+    wide = {"head_dim": 16}  # the full attention blocks 1, 4 and 5
+    assert fields == [{"3": wide}, {"0": wide, "3": wide}, {"1": wide, "3": wide, "4": wide}]
+
+
 def test_llama4_names_every_block_that_is_left_a_mixture(cut):
     assert AutoConfig.from_pretrained(cut("llama4", (1, 4))).moe_layers == [0, 1, 2, 3]
 

@@ -13,7 +13,7 @@ from transformers.models.gemma3 import Gemma3ForCausalLM, Gemma3TextConfig
 from transformers.models.vit import ViTConfig, ViTForImageClassification
 
 from llmprune.errors import CheckpointError, LlmpruneError, ModelError
-from llmprune.models.loading import load_config, load_tokenizer, open_decoder, stored_dtype
+from llmprune.models.loading import load_config, load_tokenizer, load_whole, open_decoder, stored_dtype
 
 CPU = torch.device("cpu")
 SMALL = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
@@ -184,6 +184,13 @@ def test_an_encoder_turned_decoder_is_a_causal_language_model(tmp_path):
 def test_a_missing_tokenizer_is_told(tmp_path):
     tiny_model("llama").save_pretrained(tmp_path / "model")
     assert "no usable tokenizer" in complaint(ModelError, lambda: load_tokenizer(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("fields", [{"hidden_size": 64}, {"hidden_act": "unheard-of"}, {"model_type": "unheard-of"}])
+def test_what_transformers_cannot_load_is_told_in_one_sentence(changed, fields):
+    directory = changed(fields=fields)
+    message = complaint(ModelError, lambda: load_whole(directory, device=CPU, dtype=torch.float32))
+    assert "transformers cannot load" in message
 
 
 def test_opening_says_nothing(tmp_path, capfd):

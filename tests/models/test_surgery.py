@@ -145,6 +145,11 @@ def test_a_model_that_scales_by_its_blocks_indices_is_refused():
         cut(config, [0, 1, 2])
 
 
+def test_a_model_that_keeps_all_blocks_embeddings_in_one_table_is_refused():
+    with pytest.raises(ModelError, match="hidden_size_per_layer_input"):
+        cut(CONFIGS["gemma4-embedding-per-block"](), [0, 1, 2])
+
+
 def test_a_text_section_left_to_its_defaults_gets_its_fields():
     config = CONFIGS["gemma3-multimodal"]()
     raw = {"model_type": "gemma3"}
