@@ -156,7 +156,13 @@ def _recorded(settings: RedundancySettings, dtype: str) -> SearchSettings:
 
 
 def _importance(
-    workspace: Workspace, calibration: CalibrationManifest, settings: RedundancySettings, dtype: str
+    workspace: Workspace,
+    calibration: CalibrationManifest,
+    settings: RedundancySettings,
+    dtype: str,
+    *,
+    scores: tuple[float, ...] | None = None,
+    order: tuple[int, ...] = (),
 ) -> Importance:
     return Importance(
         model=workspace.model,
@@ -166,7 +172,8 @@ def _importance(
         seq_len=calibration.seq_len,
         settings=_recorded(settings, dtype),
         dense_loss=calibration.dense_loss,
-        order=(),
+        scores=scores,
+        order=order,
     )
 
 
@@ -186,8 +193,9 @@ def _score(
     else:
         scores = [calibration.angular_distances[block][block + 1] for block in range(len(calibration.blocks))]
         order = closest_run(calibration.angular_distances, count=count, protected=protected)
-    importance = _importance(workspace, calibration, settings, calibration.dtype)
-    importance = importance.model_copy(update={"scores": tuple(scores), "order": tuple(order)})
+    importance = _importance(
+        workspace, calibration, settings, calibration.dtype, scores=tuple(scores), order=tuple(order)
+    )
     importance.write(workspace.run.importance)
     return importance
 
