@@ -19,7 +19,7 @@ from llmprune.artifacts.bench_result import (
 from llmprune.artifacts.run import RunDirectory
 from llmprune.calibration.corpora import load_corpus
 from llmprune.calibration.windows import TokenWindows, consecutive_windows
-from llmprune.errors import ModelError, TargetError
+from llmprune.errors import ModelError, NumericalError, TargetError
 from llmprune.evaluation.latency import peak_memory, random_prompt, time_generation, time_prompt
 from llmprune.evaluation.machine import describe_machine
 from llmprune.evaluation.perplexity import window_losses
@@ -97,6 +97,9 @@ class BenchSettings:
 QUICK = BenchSettings(seq_len=512, max_windows=8, batch=8, gen=32, prefill=512, repeats=3)
 
 
+_LARGEST_LOSS = 300.0  # nats/token: far beyond guessing, and its exp is still a number
+
+
 @dataclass(frozen=True)
 class _Loaded:
     """A model in memory, and what is known of it."""
@@ -134,6 +137,7 @@ def bench(
         CheckpointError: a model's weights are not whole, or not what its config says.
         CorpusError: the text cannot be had, or is too short.
         TargetError: an option out of range.
+        NumericalError: a model computes NaN or infinity.
     """
     subjects = choose_subjects(
         run, model, baseline, compute=compute, progress=progress, trust_remote_code=trust_remote_code
@@ -195,6 +199,11 @@ def _text(
 def _with_perplexity(one: _Loaded, windows: TokenWindows, compute: Compute, progress: Progress) -> _Loaded:
     with progress.task(f"Perplexity, {one.result.num_blocks} blocks", len(windows.tokens)) as advance:
         losses = window_losses(one.model, windows.tokens, batch_tokens=compute.batch_tokens, on_windows=advance)
+    if not losses.mean < _LARGEST_LOSS:
+        raise NumericalError(
+            f"{one.result.name} has a loss of {losses.mean:.4g} nats/token in {dtype_name(one.model.dtype)}, of which "
+            "there is no perplexity; try --dtype float32."
+        )
     measured = {
         "window_losses": losses.losses,
         "perplexity": losses.perplexity,

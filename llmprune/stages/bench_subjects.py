@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llmprune.artifacts.bench_result import ModelResult
 from llmprune.artifacts.checkpoint import Checkpoint
+from llmprune.artifacts.finiteness import find_non_finite, refuse_non_finite
 from llmprune.artifacts.run import RunDirectory
 from llmprune.models.anatomy import block_count
 from llmprune.models.compute import Compute
@@ -59,7 +60,7 @@ def choose_subjects(
 
     Raises:
         ModelError: no such model, or none at all.
-        CheckpointError: weights that are not whole, or not what the config says.
+        CheckpointError: weights that are not whole, not finite, or not what the config says.
         ArtifactError: a GGUF file that would have to be converted in another model's run.
     """
     known = run.record()
@@ -70,6 +71,7 @@ def choose_subjects(
         name, directory = _locate(run, spec, compute, progress, trust_remote_code)
         if directory.resolve() not in {subject.directory.resolve() for subject in subjects}:
             config, checkpoint = check_model(directory, trust_remote_code=trust_remote_code)
+            refuse_non_finite(find_non_finite(checkpoint))
             subjects.append(Subject(name, directory, checkpoint, block_count(config), positions(config)))
     return subjects
 
