@@ -145,11 +145,7 @@ def bench(
     seq_len, prefill = settings.lengths(min(subject.positions for subject in subjects))
     dtype = compute.dtype or stored_dtype(subjects[-1].checkpoint)
     windows = _text(subjects, settings, seq_len, progress, trust_remote_code)
-    loaded = []
-    for subject in subjects:
-        progress.say(f"Loading {subject.name} in {dtype_name(dtype)}.")
-        whole = load_whole(subject.directory, device=compute.device, dtype=dtype, trust_remote_code=trust_remote_code)
-        loaded.append(_Loaded(whole, subject.described()))
+    loaded = [_loaded(subject, dtype, compute, progress, trust_remote_code) for subject in subjects]
     if windows is not None:
         loaded = [_with_perplexity(one, windows, compute, progress) for one in loaded]
     if settings.speed:
@@ -163,10 +159,7 @@ def bench(
         model=loaded[0].result,
         baseline=loaded[1].result if len(loaded) > 1 else None,
     )
-    run.bench.mkdir(parents=True, exist_ok=True)
-    path = run.bench / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.json"
-    result.write(path)
-    return result, path
+    return result, _save(result, run.bench)
 
 
 def _text(
@@ -194,6 +187,14 @@ def _text(
     if windows[0].note:
         progress.say(windows[0].note)
     return windows[0]
+
+
+def _loaded(
+    subject: Subject, dtype: torch.dtype, compute: Compute, progress: Progress, trust_remote_code: bool
+) -> _Loaded:
+    progress.say(f"Loading {subject.name} in {dtype_name(dtype)}.")
+    whole = load_whole(subject.directory, device=compute.device, dtype=dtype, trust_remote_code=trust_remote_code)
+    return _Loaded(whole, subject.described())
 
 
 def _with_perplexity(one: _Loaded, windows: TokenWindows, compute: Compute, progress: Progress) -> _Loaded:
@@ -268,6 +269,13 @@ class _Timer:
 def _perplexity_protocol(windows: TokenWindows) -> PerplexityProtocol:
     count, seq_len = windows.tokens.shape
     return PerplexityProtocol(corpus=corpus_identity(windows), seq_len=seq_len, windows=count, bos=windows.bos)
+
+
+def _save(result: BenchResult, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.json"
+    result.write(path)
+    return path
 
 
 def _speed_protocol(settings: BenchSettings, prefill: int) -> SpeedProtocol:
