@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -48,12 +49,12 @@ def find_file(spec: str) -> FileSpec | None:
     Raises:
         CorpusError: it means a file, and there is none, or it is a folder or of an unknown kind.
     """
-    path = Path(spec).expanduser()
+    path = _home_expanded(spec)
     if _is(path, "file"):
         return FileSpec(path, _kind(path) or _refuse_kind(path), None)
     head, colon, column = spec.rpartition(":")
     if colon and column and (kind := _kind(Path(head))):
-        return FileSpec(_existing(Path(head).expanduser()), kind, _column_of(head, kind, column))
+        return FileSpec(_existing(_home_expanded(head)), kind, _column_of(head, kind, column))
     means_a_path = spec.startswith((".", "/", "~")) or _kind(path) is not None
     if means_a_path or (_is(path, "folder") and "/" not in spec):
         _existing(path)
@@ -160,6 +161,11 @@ def _is(path: Path, what: Literal["file", "folder"]) -> bool:
         return path.is_file() if what == "file" else path.is_dir()
     except (OSError, ValueError):  # a name too long for the file system, or a folder closed to us
         return False
+
+
+def _home_expanded(path: str) -> Path:
+    """``~/...`` as a shell reads it; what names no known home stays as it is (pathlib would raise)."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def _existing(path: Path) -> Path:

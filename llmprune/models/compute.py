@@ -24,6 +24,14 @@ class Compute:
         """Tokens that keep the device busy in one forward pass of a block; more would only take memory."""
         return 2048 if self.device.type == "cpu" else 16384
 
+    @property
+    def multiplies_bfloat16(self) -> bool:
+        """Whether the device multiplies bfloat16 itself; elsewhere bfloat16 is slower than float32."""
+        if self.device.type == "cuda":
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        known = torch.cpu.get_capabilities()
+        return any(known.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
     def free_bytes(self) -> int:
         """Memory of the device that can be had now."""
         if self.device.type == "cuda":

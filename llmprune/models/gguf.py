@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ def convert_gguf(path: Path, directory: Path) -> None:
         ModelError: transformers cannot read the file.
     """
     options: dict[str, Any] = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
-    with quiet_transformers(), atomic_directory(directory) as partial:
+    # transformers draws a bar of its own here, which no setting turns off: the console is ours.
+    with quiet_transformers(), redirect_stderr(StringIO()), atomic_directory(directory) as partial:
         try:
             tokenizer = AutoTokenizer.from_pretrained(**options)
             model = AutoModelForCausalLM.from_pretrained(**options, dtype=torch.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -54,6 +54,9 @@ def quickstart(
         ModelError: the wheel is not installed.
         ArtifactError: the run directory belongs to another model, or holds other settings' artifacts.
     """
+    if compute.dtype is None and compute.multiplies_bfloat16:
+        progress.say("Computing in bfloat16, which this machine multiplies about twice as fast as float32.")
+        compute = replace(compute, dtype=torch.bfloat16)
     workspace = open_workspace(run, DEMO_NAME, compute=compute, progress=progress)
     progress.say("1/4 calibrate, on a few pages of Python's documentation (a small calibration, for a quick look)")
     calibrate(workspace, CALIBRATION)

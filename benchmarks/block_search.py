@@ -1,0 +1,109 @@
+"""Block search in three ways in one process: naive, exhaustive (forked), and with early elimination.
+
+Naive skips each candidate in a full forward pass, with the same blocks, head and loss,
+so what is compared is only which block forwards are run.
+
+    python benchmarks/block_search.py MODEL --source wikitext2:wiki.train.raw --windows 32 --seq-len 512 --rounds 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from llmprune.algorithms.block_search import baseline_losses, greedy_rounds
+from llmprune.algorithms.elimination import EliminationRule
+from llmprune.calibration.corpora import load_corpus
+from llmprune.calibration.windows import sample_windows
+from llmprune.evaluation.block_evaluator import WindowEvaluator
+from llmprune.models.compute import choose_compute
+from llmprune.models.loading import load_tokenizer, open_decoder
+
+
+def naive_rounds(evaluator: WindowEvaluator, *, count: int) -> Iterator[tuple[int, dict[int, float], int]]:
+    """SLEB as it is defined: for every candidate a full forward pass without it."""
+    removed: list[int] = []
+    for _ in range(count):
+        remaining = [block for block in range(evaluator.num_blocks) if block not in removed]
+        losses, forwards = {}, 0
+        for candidate in remaining[1:-1]:
+            others = [block for block in remaining if block != candidate]
+            chunks = [baseline_losses(evaluator, chunk, remaining=others) for chunk in range(evaluator.num_chunks)]
+            forwards += len(others) * sum(evaluator.windows_in(chunk) for chunk in range(evaluator.num_chunks))
+            tokens = sum(int(chunk.tokens.sum()) for chunk in chunks)
+            losses[candidate] = sum(float(chunk.sums.sum()) for chunk in chunks) / tokens
+        removed.append(min(losses, key=lambda block: losses[block]))
+        yield removed[-1], losses, forwards
+
+
+def search_rounds(
+    evaluator: WindowEvaluator, *, count: int, rule: EliminationRule | None
+) -> Iterator[tuple[int, dict[int, float], int]]:
+    """The search as llmprune runs it, in the same form."""
+    ends = frozenset({0, evaluator.num_blocks - 1})
+    for decided in greedy_rounds(evaluator, count=count, protected=ends, rule=rule):
+        complete = {candidate.block: candidate.loss for candidate in decided.candidates if candidate.complete}
+        yield decided.removed, complete, decided.block_forwards
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--source", required=True)
+    parser.add_argument("--windows", type=int, default=32)
+    parser.add_argument("--seq-len", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--ways", default="naive,exhaustive,eliminate")
+    options = parser.parse_args()
+
+    compute = choose_compute("auto", options.dtype)
+    decoder = open_decoder(options.model, device=compute.device, dtype=compute.dtype)
+    decoder.keep_resident()
+    windows = sample_windows(
+        load_corpus(options.source),
+        load_tokenizer(options.model),
+        num_windows=options.windows,
+        seq_len=options.seq_len,
+    )
+    evaluator = WindowEvaluator(
+        decoder,
+        windows.tokens,
+        chunk_windows=max(1, 2048 // options.seq_len),
+        batch_size=max(1, compute.batch_tokens // options.seq_len),
+    )
+    baseline_losses(evaluator, 0, remaining=range(evaluator.num_blocks))  # warm-up
+    ways = {
+        "naive": lambda: naive_rounds(evaluator, count=options.rounds),
+        "exhaustive": lambda: search_rounds(evaluator, count=options.rounds, rule=None),
+        "eliminate": lambda: search_rounds(evaluator, count=options.rounds, rule=EliminationRule()),
+    }
+    results = {}
+    for way in options.ways.split(","):
+        started = time.perf_counter()
+        rounds = list(ways[way]())
+        results[way] = {
+            "seconds": time.perf_counter() - started,
+            "block_forwards": sum(forwards for _, _, forwards in rounds),
+            "removed": [block for block, _, _ in rounds],
+            "losses": [losses for _, losses, _ in rounds],
+        }
+        print(way, {key: value for key, value in results[way].items() if key != "losses"}, flush=True)
+    summary = {"threads": torch.get_num_threads(), "dtype": options.dtype, "ratios": {}, "largest_difference": {}}
+    first = results[next(iter(results))]
+    for way, result in results.items():
+        summary["ratios"][way] = {key: result[key] / first[key] for key in ("seconds", "block_forwards")}
+        pairs = zip(first["losses"], result["losses"], strict=True)
+        summary["largest_difference"][way] = max(
+            abs(ours[block] - theirs[block]) for theirs, ours in pairs for block in ours
+        )
+    print(json.dumps(summary, indent=2))
+
+
+if __name__ == "__main__":
+    main()
