@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal
@@ -120,10 +121,8 @@ class Calibration:
                 f"{self.directory} does not keep {name} (its cache is '{self.manifest.cache}'); "
                 "type: llmprune calibrate --cache all"
             )
-        if not path.is_file() or path.stat().st_size != known.bytes or sha256_of(path) != known.sha256:
-            raise ArtifactError(
-                f"{path} is missing or is not what calibrate wrote; delete {self.directory} and run llmprune calibrate."
-            )
+        if not is_intact(path, known):
+            raise ArtifactError(f"{path} is missing or is not what calibrate wrote; type: llmprune calibrate --force")
         return path
 
 
@@ -133,6 +132,10 @@ def open_calibration(directory: Path) -> Calibration:
     Raises:
         ArtifactError: there is none, or it is damaged or of another schema.
     """
+    if not (directory / MANIFEST).is_file():
+        raise ArtifactError(
+            f"{directory} holds no {MANIFEST}, so it is no calibration; type: llmprune calibrate --force"
+        )
     return Calibration(directory, CalibrationManifest.read(directory / MANIFEST))
 
 
@@ -194,15 +197,29 @@ class HiddenStatesWriter:
         self._write(windows.detach().cpu().contiguous().view(torch.uint8).numpy().data)
 
     def finish(self) -> CachedFile:
-        """Close the file and give it its final name."""
+        """Flush the file to the disk, close it and give it its final name."""
         assert self._file.tell() == self._expected, "fewer or more windows than announced"
+        self._file.flush()
+        os.fsync(self._file.fileno())
         self._file.close()
         self._partial.rename(self._path)
         return CachedFile(bytes=self._expected, sha256=self._digest.hexdigest())
 
+    def discard(self) -> None:
+        """Close the file and remove it, unless it is finished."""
+        if not self._file.closed:
+            with suppress(OSError):  # what a full disk did not take is still in the buffer
+                self._file.close()
+            self._partial.unlink(missing_ok=True)
+
     def _write(self, data: bytes | memoryview) -> None:
         self._file.write(data)
         self._digest.update(data)
+
+
+def is_intact(path: Path, known: CachedFile) -> bool:
+    """Whether a file is there and is what it was when it was finished."""
+    return path.is_file() and path.stat().st_size == known.bytes and sha256_of(path) == known.sha256
 
 
 def cached_file(path: Path) -> CachedFile:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from llmprune.artifacts.provenance import Artifact, CorpusIdentity, ModelIdentity, Record
 from llmprune.errors import ArtifactError
@@ -86,6 +88,15 @@ class Importance(Artifact):
     scores: tuple[float, ...] | None = None
     order: tuple[int, ...]
 
+    @model_validator(mode="after")
+    def _one_ranking(self) -> Self:
+        """A searched order is what the rounds decided; a scored one has a score for every block."""
+        if self.settings.metric == "sleb" and tuple(decided.removed for decided in self.rounds) != self.order:
+            raise ValueError("the order is not the one that the rounds decided")
+        if self.settings.metric != "sleb" and (self.rounds or len(self.scores or ()) != self.model.num_blocks):
+            raise ValueError("there is not one score for each block")
+        return self
+
     @property
     def block_forwards(self) -> int:
         """Forward passes of one block on one window that the search ran."""
@@ -95,6 +106,13 @@ class Importance(Artifact):
     def naive_block_forwards(self) -> int:
         """How many skipping each candidate in a full forward pass would have run."""
         return sum(decided.naive_block_forwards for decided in self.rounds)
+
+    def has_best(self, count: int) -> bool:
+        """Whether the first ``count`` blocks of the order are what a search for just so many would name.
+
+        Greedy choices and single blocks' scores nest; the closest run of fewer blocks may be another one.
+        """
+        return count == len(self.order) or (count < len(self.order) and self.settings.metric != "angular")
 
     def check_belongs(self, model: ModelIdentity, path: Path) -> None:
         """See that this file ranks the blocks of ``model``.

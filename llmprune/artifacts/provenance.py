@@ -83,11 +83,14 @@ class Artifact(Record):
             ArtifactError: missing, broken JSON, another kind, a newer schema, or fields that do not fit.
         """
         content = _read_json(path)
-        if not isinstance(content, dict) or content.get("kind") != cls.KIND:
-            raise ArtifactError(f"{path} is not a file of kind '{cls.KIND}' that llmprune wrote.")
+        kind = content.get("kind") if isinstance(content, dict) else None
+        if not isinstance(content, dict) or kind != cls.KIND:
+            raise ArtifactError(
+                f"{path} is of kind {kind!r:.60}, but a file of kind '{cls.KIND}' was expected there; move it away."
+            )
         if content.get("schema_version") != cls.SCHEMA:
             raise ArtifactError(
-                f"{path} has schema {content.get('schema_version')!r}, but this llmprune ({__version__}) reads "
+                f"{path} has schema {content.get('schema_version')!r:.40}, but this llmprune ({__version__}) reads "
                 f"schema {cls.SCHEMA}; use the version that wrote it, or delete the file to make it anew."
             )
         try:
@@ -104,6 +107,8 @@ def _read_json(path: Path) -> object:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ArtifactError(f"{path} does not exist.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path} is missing; run the command that writes it again, with --force.") from None
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is not valid JSON ({error}); delete it to make it anew.") from error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from filelock import FileLock, Timeout
 
+from llmprune.artifacts.disk_space import explain_full_disk
 from llmprune.artifacts.provenance import Artifact
 from llmprune.errors import ArtifactError
 
@@ -17,8 +18,10 @@ from llmprune.errors import ArtifactError
 class RunRecord(Artifact):
     """``run.json``: what a run directory belongs to.
 
+    Paths inside the run directory are kept relative to it, so that it can be moved.
+
     Attributes:
-        model: the model as it was typed: a directory, a GGUF file or a Hub id.
+        model: which model: a Hub id, the demo model's name, or the absolute path of a directory or a GGUF file.
         directory: where its checkpoint lies on this machine.
         name: what it is called in artifacts: the Hub id, or a file's or directory's own name.
         checkpoints: pruned checkpoints made from it, oldest first.
@@ -46,9 +49,19 @@ class RunDirectory:
         return self.path / "run.json"
 
     @property
+    def dense(self) -> Path:
+        """The checkpoint made from a GGUF file."""
+        return self.path / "dense"
+
+    @property
     def calibration(self) -> Path:
         """Directory of the calibration artifact."""
         return self.path / "calibration"
+
+    @property
+    def partial_calibration(self) -> Path:
+        """The same while it is being made."""
+        return self.path / "calibration.partial"
 
     @property
     def importance(self) -> Path:
@@ -61,55 +74,105 @@ class RunDirectory:
         return self.path / "bench"
 
     def record(self) -> RunRecord | None:
-        """What is recorded of this run; None before anything was."""
-        return RunRecord.read(self.record_path) if self.record_path.exists() else None
-
-    def remember_model(self, model: str, directory: Path, *, name: str) -> None:
-        """Record which model this run belongs to.
+        """What is recorded of this run; None before anything was.
 
         Raises:
-            ArtifactError: it belongs to another one already.
+            ArtifactError: the path is no directory, or the record cannot be read.
         """
-        known = self.record()
-        if known is None:
-            self.path.mkdir(parents=True, exist_ok=True)
-            RunRecord(model=model, directory=str(directory.absolute()), name=name).write(self.record_path)
-        elif known.directory != str(directory.absolute()):
+        try:
+            if self.path.exists() and not self.path.is_dir():
+                raise ArtifactError(f"The run directory {self.path} is a file; type --run OTHER.")
+            return RunRecord.read(self.record_path) if self.record_path.exists() else None
+        except OSError as error:
             raise ArtifactError(
-                f"The run directory {self.path} belongs to the model {known.model}, not to {model}; "
-                f"type --run OTHER for another model."
-            )
+                f"The run directory {self.path} cannot be read: {error.strerror}; type --run OTHER."
+            ) from error
+
+    def new_record(self, *, model: str, directory: Path, name: str) -> RunRecord:
+        """What is to be recorded of a run that belongs to ``model``; nothing is written."""
+        return RunRecord(model=model, directory=self._spelled(directory), name=name)
+
+    def located(self, path: str) -> Path:
+        """A path as the record spells it, as one that can be opened."""
+        return self.path / path
 
     def remember_checkpoint(self, checkpoint: Path) -> None:
         """Record a pruned checkpoint as the newest."""
         known = self.record()
-        assert known is not None, "a checkpoint is pruned from a remembered model"
-        name = str(checkpoint.absolute())
+        assert known is not None, "a checkpoint is pruned from a recorded model"
+        name = self._spelled(checkpoint)
         others = tuple(path for path in known.checkpoints if path != name)
         known.model_copy(update={"checkpoints": (*others, name)}).write(self.record_path)
 
     def newest_checkpoint(self) -> Path | None:
         """The pruned checkpoint made last that still exists."""
         known = self.record()
-        existing = [Path(path) for path in known.checkpoints if Path(path).is_dir()] if known else []
-        return existing[-1] if existing else None
+        paths = [self.located(path) for path in known.checkpoints] if known else []
+        return next((path for path in reversed(paths) if path.is_dir()), None)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run for writing.
+    def writing(self, record: RunRecord) -> Iterator[None]:
+        """Hold the run for writing, and record first which model it belongs to.
+
+        What fails before it has written anything of its own leaves no run directory behind.
 
         Raises:
-            ArtifactError: another llmprune is writing to it.
+            ArtifactError: another llmprune is writing to it, it belongs to another model, or cannot be written.
+            LlmpruneError: the disk is full.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            known = self.record()
+            if known is None:
+                record.write(self.record_path)
+            elif known.model != record.model:
+                raise belongs_to_another(self.path, known, record.model)
+            try:
+                yield
+            except BaseException:
+                if known is None and {path.name for path in self.path.iterdir()} <= {".lock", self.record_path.name}:
+                    self.record_path.unlink()
+                raise
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        new = [path for path in (self.path / ".lock", self.path, *self.path.parents) if not path.exists()]
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
-            lock.acquire()
+            with explain_full_disk(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock.acquire()
         except Timeout:
             raise ArtifactError(
                 f"Another llmprune is at work in {self.path}; wait for it, or type --run OTHER."
             ) from None
+        except OSError as error:
+            raise ArtifactError(f"Cannot write in {self.path}: {error.strerror}; type --run OTHER.") from error
         try:
             yield
+        except BaseException:
+            _remove_unused(new)
+            raise
         finally:
             lock.release()
+
+    def _spelled(self, path: Path) -> str:
+        path, own = path.absolute(), self.path.absolute()
+        return str(path.relative_to(own) if path.is_relative_to(own) else path)
+
+
+def belongs_to_another(run: Path, known: RunRecord, model: str) -> ArtifactError:
+    """The error of a run directory that belongs to another model."""
+    return ArtifactError(
+        f"The run directory {run} belongs to the model {known.model}, not to {model}; "
+        "type --run OTHER for another model."
+    )
+
+
+def _remove_unused(new: list[Path]) -> None:
+    """Remove a lock and the directories that were made for it, up to the first that is in use by now."""
+    with suppress(OSError):
+        for path in new:
+            if path.name == ".lock":
+                path.unlink()
+            else:
+                path.rmdir()

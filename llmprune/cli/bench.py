@@ -37,10 +37,20 @@ def bench(
     batch: Annotated[int, typer.Option(help="Sequences generated together.")] = 64,
     gen: Annotated[int, typer.Option(help="New tokens for each.")] = 128,
     prompt: Annotated[int, typer.Option(help="Prompt tokens of each.")] = 64,
-    prefill: Annotated[int, typer.Option(help="Tokens of the single long prompt.")] = 2048,
+    prefill: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens of the single long prompt. Default: 2048, or all of a shorter model's.", show_default=False
+        ),
+    ] = None,
     repeats: Annotated[int, typer.Option(help="Timed repeats, baseline and model in turn.")] = 5,
     ppl: Annotated[str, typer.Option(help="Text source of the perplexity, as calibrate's --source.")] = "auto",
-    seq_len: Annotated[int, typer.Option(help="Tokens in a perplexity window.")] = 2048,
+    seq_len: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens in a perplexity window. Default: 2048, or all of a shorter model's.", show_default=False
+        ),
+    ] = None,
     max_windows: Annotated[
         int | None, typer.Option(help="At most so many perplexity windows. Default: all.", show_default=False)
     ] = None,

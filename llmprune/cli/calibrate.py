@@ -49,7 +49,10 @@ def calibrate(
         ),
     ] = "auto",
     samples: Annotated[int, typer.Option(help="Calibration windows.")] = 128,
-    seq_len: Annotated[int, typer.Option(help="Tokens in a window.")] = 2048,
+    seq_len: Annotated[
+        int | None,
+        typer.Option(help="Tokens in a window. Default: 2048, or all of a shorter model's.", show_default=False),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
     sampling: Annotated[
         Sampling, typer.Option(help="windows at random positions, or rows as in SLEB's published code.")

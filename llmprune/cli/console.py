@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import typer
 from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import (
@@ -30,8 +31,8 @@ class Console:
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self._as_json, self._quiet = as_json, quiet
-        self._out = RichConsole(highlight=False, soft_wrap=True)
-        self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self._out = _plain_console()
+        self._err = _plain_console(stderr=True)
 
     def say(self, text: str) -> None:
         """Show a remark."""
@@ -58,7 +59,7 @@ class Console:
     def result(self, data: Any, *, shown: Callable[[Console], None]) -> None:
         """Give a result: ``data`` as JSON with --json, else by ``shown``."""
         if self._as_json:
-            self._out.print(json.dumps(data, indent=2, default=str), markup=False)
+            typer.echo(json.dumps(data, indent=2, default=str))
         else:
             shown(self)
 
@@ -78,4 +79,9 @@ class Console:
 
 def complain(text: str) -> None:
     """Show an error."""
-    RichConsole(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]Error:[/] {escape(text)}")
+    _plain_console(stderr=True).print(f"[bold red]Error:[/] {escape(text)}")
+
+
+def _plain_console(*, stderr: bool = False) -> RichConsole:
+    """What is printed is what was meant: no colouring of numbers, and ``owner/name:train:text`` has no emoji."""
+    return RichConsole(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)

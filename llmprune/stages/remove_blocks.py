@@ -18,11 +18,13 @@ from llmprune.artifacts.checkpoint import Checkpoint, open_checkpoint
 from llmprune.artifacts.copying import DEFAULT_SHARD_BYTES, CopyReport, copy_tensors
 from llmprune.artifacts.importance import Importance, RoundRecord, check_blocks
 from llmprune.artifacts.pruning_record import RECORD_NAME, BlockRemoval, PruningRecord
-from llmprune.errors import TargetError
+from llmprune.errors import ArtifactError, CheckpointError, TargetError
 from llmprune.hub.card import model_card
 from llmprune.models.anatomy import find_blocks, name_blocks
 from llmprune.models.loading import empty_model, load_config
 from llmprune.models.surgery import cut_config, kept_blocks, renamed_tensors, tied_copies
+from llmprune.stages.options import require_target
+from llmprune.stages.output_place import check_output
 from llmprune.stages.verification import verify_checkpoint
 from llmprune.stages.verify_redundancy import RedundancySettings, verify_redundancy
 from llmprune.stages.workspace import Workspace
@@ -46,7 +48,10 @@ class RemovalSettings:
         out: the new checkpoint's directory; None: in the run directory, named after what is kept.
         max_shard_bytes: largest weight file.
         verify: reload the result and compare it with the bypassed source.
-        force: replace an output directory that holds something else.
+        force: replace an output directory that holds another checkpoint.
+
+    Raises:
+        TargetError: a target that no model could satisfy, or no block at all.
     """
 
     target: str = "20%"
@@ -55,6 +60,12 @@ class RemovalSettings:
     max_shard_bytes: int = DEFAULT_SHARD_BYTES
     verify: bool = True
     force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.blocks is None:
+            require_target(self.target)
+        elif not self.blocks:
+            raise TargetError("No block was named; type for example --blocks 3,7,12.")
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,7 @@ class RemovalReport:
         directory: the pruned checkpoint.
         record: its ``llmprune.json``.
         source_bytes: weight bytes of the source checkpoint.
-        copy_seconds: wall time of streaming the tensors.
+        copy_seconds: wall time of streaming the tensors; 0 where the checkpoint was there already.
     """
 
     directory: Path
@@ -84,7 +95,8 @@ def remove_blocks(
     """Write a checkpoint without the blocks that a target or a list names.
 
     With a target, the stages that are missing (``calibrate``, ``verify-redundancy``) run first.
-    Tensors are streamed from file to file; every kept one is the same bit for bit.
+    Tensors are streamed from file to file; every kept one is the same bit for bit. A checkpoint
+    that was made like this before is kept.
 
     Args:
         workspace: run directory and model.
@@ -95,14 +107,38 @@ def remove_blocks(
     Raises:
         TargetError: target or block list out of range.
         OutputExistsError: the output directory holds something else.
-        NumericalError: a kept weight is NaN or infinite.
+        ArtifactError: an importance file or calibration of another model or other settings.
+        CheckpointError: the source's files are not whole, or a kept weight is NaN or infinite.
+        LlmpruneError: the disk is full; what was there before is intact.
         VerificationError: the written checkpoint does not compute what the bypassed source does.
     """
+    if settings.out is not None:  # before anything that takes long
+        check_output(workspace, settings.out, force=settings.force)
     removal = _choose(workspace, settings, redundancy or RedundancySettings(), on_round)
     kept = kept_blocks(workspace.model.num_blocks, removal.removed)
     out = settings.out or _default_out(workspace, removal, len(kept))
+    check_output(workspace, out, force=settings.force)
     source = open_checkpoint(workspace.directory)
-    with workspace.run.locked(), atomic_directory(out, overwrite=settings.force) as partial:
+    with workspace.writing():
+        if (record := _made_before(workspace, removal, settings, out)) is not None:
+            workspace.progress.say(f"{out} is complete already: nothing to do.")
+            seconds = 0.0
+        else:
+            record, seconds = _write(workspace, source, removal, kept, out, settings)
+        workspace.run.remember_checkpoint(out)
+    return RemovalReport(out, record, source.nbytes, seconds)
+
+
+def _write(
+    workspace: Workspace,
+    source: Checkpoint,
+    removal: BlockRemoval,
+    kept: Sequence[int],
+    out: Path,
+    settings: RemovalSettings,
+) -> tuple[PruningRecord, float]:
+    """Write the checkpoint, all of it or nothing: its record, and the wall time of streaming the tensors."""
+    with atomic_directory(out, overwrite=settings.force) as partial:
         copied = _write_weights(workspace, source, kept, partial, settings.max_shard_bytes)
         _carry_files(workspace.directory, partial)
         record = _record(workspace, removal, kept, copied, out)
@@ -110,8 +146,24 @@ def remove_blocks(
             record = record.model_copy(update={"verification": verify_checkpoint(workspace, partial, removal.removed)})
         write_json_atomic(partial / RECORD_NAME, record.model_dump(mode="json"))
         write_text_atomic(partial / "README.md", model_card(record))
-    workspace.run.remember_checkpoint(out)
-    return RemovalReport(out, record, source.nbytes, copied.seconds)
+    return record, copied.seconds
+
+
+def _made_before(
+    workspace: Workspace, removal: BlockRemoval, settings: RemovalSettings, out: Path
+) -> PruningRecord | None:
+    """The record of a checkpoint in ``out`` that lacks just these blocks of this model; None if it is another."""
+    if settings.force or not (out / RECORD_NAME).is_file():
+        return None
+    try:
+        record = PruningRecord.read(out / RECORD_NAME)
+        open_checkpoint(out)
+    except (ArtifactError, CheckpointError):
+        return None
+    same_source = record.source.fingerprint == workspace.model.fingerprint
+    same_blocks = sorted(record.removal.removed) == sorted(removal.removed)
+    verified = record.verification is not None or not settings.verify
+    return record if same_source and same_blocks and verified else None
 
 
 def _choose(
@@ -123,8 +175,6 @@ def _choose(
     """The blocks to remove, from the command line or from the importance file."""
     depth = workspace.model.num_blocks
     if settings.blocks is not None:
-        if not settings.blocks:
-            raise TargetError("No block was named; type for example --blocks 3,7,12.")
         check_blocks(settings.blocks, num_blocks=depth, source="--blocks")
         return BlockRemoval(removed=settings.blocks)
     path = workspace.run.importance
@@ -138,12 +188,11 @@ def _choose(
             protect_first=ends.protect_first,
             protect_last=ends.protect_last,
         )
-        if count <= len(known.order):
+        if known.has_best(count):
             return _prefix(known, count, path)
         redundancy = _as_recorded(known)
     workspace.progress.say(
-        f"{path} ranks {len(known.order) if known else 0} blocks, too few for {settings.target}: "
-        "running verify-redundancy first."
+        f"{path} does not tell which blocks to remove for {settings.target} yet: running verify-redundancy first."
     )
     searched = verify_redundancy(workspace, replace(redundancy, target=settings.target), on_round=on_round)
     return _prefix(searched, len(searched.order), path)
@@ -161,7 +210,7 @@ def _as_recorded(known: Importance) -> RedundancySettings:
 
 
 def _prefix(known: Importance, count: int, path: Path) -> BlockRemoval:
-    """The first ``count`` blocks of a ranking: greedy prefixes nest, so any shorter one is in it."""
+    """The first ``count`` blocks of a ranking."""
     return BlockRemoval(
         removed=known.order[:count],
         metric=known.settings.metric,

@@ -37,7 +37,7 @@ def verify_checkpoint(workspace: Workspace, pruned: Path, removed: Sequence[int]
         VerificationError: logits differ, or generation with and without the KV cache does.
     """
     decoder = workspace.open_decoder()
-    tokens = _random_tokens(decoder)
+    tokens = _random_tokens(decoder, min(_SEQ_LEN, workspace.positions))
     expected = _bypassed_logits(decoder, tokens, removed)
     del decoder
     workspace.progress.say("Loading the written checkpoint again to compare it with the bypassed source model.")
@@ -63,11 +63,11 @@ def verify_checkpoint(workspace: Workspace, pruned: Path, removed: Sequence[int]
     )
 
 
-def _random_tokens(decoder: Decoder) -> Tensor:
+def _random_tokens(decoder: Decoder, seq_len: int) -> Tensor:
     """A few windows of random tokens: any text would do, and none need be at hand."""
     generator = torch.Generator().manual_seed(0)
     vocabulary = int(decoder.model.config.get_text_config(decoder=True).vocab_size)
-    return torch.randint(vocabulary, (_WINDOWS, _SEQ_LEN), generator=generator).to(decoder.device)
+    return torch.randint(vocabulary, (_WINDOWS, seq_len), generator=generator).to(decoder.device)
 
 
 def _bypassed_logits(decoder: Decoder, tokens: Tensor, removed: Sequence[int]) -> Tensor:

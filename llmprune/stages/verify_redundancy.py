@@ -24,7 +24,8 @@ from llmprune.errors import ArtifactError, TargetError
 from llmprune.evaluation.block_evaluator import WindowEvaluator
 from llmprune.models.compute import dtype_name
 from llmprune.models.loading import Decoder
-from llmprune.stages.calibrate import CalibrationSettings, calibrate
+from llmprune.stages.calibrate import CalibrationSettings, calibrate, require_same_model
+from llmprune.stages.options import require_at_least, require_target
 from llmprune.stages.search_plan import SearchPlan, chunk_windows, measure_cost
 from llmprune.stages.workspace import Workspace
 
@@ -42,6 +43,9 @@ class RedundancySettings:
         error_rate: of one early-elimination comparison.
         chunk_windows: windows that go through the model together; None: from a memory budget.
         batch_size: windows in one forward pass of a block; None: what keeps the device busy.
+
+    Raises:
+        TargetError: a target or number that no model could satisfy.
     """
 
     target: str = "20%"
@@ -52,6 +56,15 @@ class RedundancySettings:
     error_rate: float = 1e-4
     chunk_windows: int | None = None
     batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        require_target(self.target)
+        require_at_least(0, protect_first=self.protect_first, protect_last=self.protect_last)
+        require_at_least(1, chunk_windows=self.chunk_windows, batch_size=self.batch_size)
+        if not 0 < self.error_rate < 0.5:
+            raise TargetError(
+                f"--error-rate {self.error_rate} is not between 0 and 0.5; type for example --error-rate 1e-4."
+            )
 
 
 def verify_redundancy(
@@ -78,32 +91,21 @@ def verify_redundancy(
         TargetError: the target or another option is out of range.
         ArtifactError: calibration or importance file of another model, or made with other settings.
     """
-    count = _check(settings, workspace)
-    calibration = _calibration(workspace)
-    known = _known(workspace, calibration.manifest, settings, force=force)
-    if known is not None and len(known.order) >= count:
-        workspace.progress.say(f"{workspace.run.importance} already ranks {len(known.order)} blocks: nothing to do.")
-        return known
-    with workspace.run.locked():
-        if settings.metric == "sleb":
-            return _search(workspace, calibration, settings, count, known, on_round)
-        return _score(workspace, calibration.manifest, settings, count)
-
-
-def _check(settings: RedundancySettings, workspace: Workspace) -> int:
-    if settings.protect_first < 0 or settings.protect_last < 0:
-        raise TargetError("A negative number of blocks cannot be protected; type --protect-first 1 --protect-last 1.")
-    for name, value in (("--chunk-windows", settings.chunk_windows), ("--batch-size", settings.batch_size)):
-        if value is not None and value < 1:
-            raise TargetError(f"{name} {value} is no number of windows; type 1 or more.")
-    if not 0 < settings.error_rate < 0.5:
-        raise TargetError(f"An error rate of {settings.error_rate} is not between 0 and 0.5; type --error-rate 1e-4.")
-    return removal_count(
+    count = removal_count(
         settings.target,
         num_blocks=workspace.model.num_blocks,
         protect_first=settings.protect_first,
         protect_last=settings.protect_last,
     )
+    calibration = _calibration(workspace)
+    known = _known(workspace, calibration.manifest, settings, force=force)
+    if known is not None and len(known.order) >= count:
+        workspace.progress.say(f"{workspace.run.importance} already ranks {len(known.order)} blocks: nothing to do.")
+        return known
+    with workspace.writing():
+        if settings.metric == "sleb":
+            return _search(workspace, calibration, settings, count, known, on_round)
+        return _score(workspace, calibration.manifest, settings, count)
 
 
 def _calibration(workspace: Workspace) -> Calibration:
@@ -114,11 +116,7 @@ def _calibration(workspace: Workspace) -> Calibration:
         )
         return calibrate(workspace, CalibrationSettings())
     calibration = open_calibration(place)
-    if calibration.manifest.model.fingerprint != workspace.model.fingerprint:
-        raise ArtifactError(
-            f"{place} is a calibration of {calibration.manifest.model.name}, whose config or weights differ from "
-            f"{workspace.model.name} now; type --run OTHER, or: llmprune calibrate --force"
-        )
+    require_same_model(workspace, calibration)
     return calibration
 
 
@@ -158,7 +156,13 @@ def _recorded(settings: RedundancySettings, dtype: str) -> SearchSettings:
 
 
 def _importance(
-    workspace: Workspace, calibration: CalibrationManifest, settings: RedundancySettings, dtype: str
+    workspace: Workspace,
+    calibration: CalibrationManifest,
+    settings: RedundancySettings,
+    dtype: str,
+    *,
+    scores: tuple[float, ...] | None = None,
+    order: tuple[int, ...] = (),
 ) -> Importance:
     return Importance(
         model=workspace.model,
@@ -168,7 +172,8 @@ def _importance(
         seq_len=calibration.seq_len,
         settings=_recorded(settings, dtype),
         dense_loss=calibration.dense_loss,
-        order=(),
+        scores=scores,
+        order=order,
     )
 
 
@@ -188,8 +193,9 @@ def _score(
     else:
         scores = [calibration.angular_distances[block][block + 1] for block in range(len(calibration.blocks))]
         order = closest_run(calibration.angular_distances, count=count, protected=protected)
-    importance = _importance(workspace, calibration, settings, calibration.dtype)
-    importance = importance.model_copy(update={"scores": tuple(scores), "order": tuple(order)})
+    importance = _importance(
+        workspace, calibration, settings, calibration.dtype, scores=tuple(scores), order=tuple(order)
+    )
     importance.write(workspace.run.importance)
     return importance
 

