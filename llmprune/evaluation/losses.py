@@ -9,7 +9,7 @@ from llmprune.models.capture import BlockRunner
 
 # Logits in float32 are the largest tensors of a small model by far (a window of 2048
 # tokens of a 150k vocabulary: 1.2 GB), so they exist for a slice of positions only.
-_LOGITS_BYTES = 64 * 2**20
+LOGITS_BYTES = 64 * 2**20
 # The softmax goes over its logits several times, and does so in a core's own cache when
 # they are few: a quarter to a third of the head's time on the CPU in bfloat16.
 _SOFTMAX_BYTES = 2 * 2**20
@@ -38,7 +38,7 @@ def token_losses(runner: BlockRunner, hidden: Tensor, tokens: Tensor) -> Tensor:
         logits = runner.logits(states[:, part])[0]
         losses[part] = _cross_entropy(logits, targets[part])
         start += positions
-        positions = min(max(16, _LOGITS_BYTES // (4 * logits.shape[-1])), longest)
+        positions = min(max(16, LOGITS_BYTES // (4 * logits.shape[-1])), longest)
     return losses.view(len(tokens), -1)
 
 

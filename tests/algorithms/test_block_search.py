@@ -209,7 +209,7 @@ def test_hopeless_candidates_are_dropped_with_what_they_saw():
         return 5 + means[block] + noise + 0.2 * wobble
 
     ledger, told = Ledger(4, 5, losses), []
-    (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule(), on_chunk=told.append)
+    (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule(min_segments=8), on_chunk=told.append)
     seen = {c.block: (c.complete, c.tokens) for c in decided.candidates}
     assert seen == {0: (False, 32), 1: (True, 160), 2: (False, 32), 3: (True, 160)}
     assert {c.block for c in decided.dropped} == {0, 2}
@@ -224,7 +224,7 @@ def test_hopeless_candidates_are_dropped_with_what_they_saw():
 def test_nothing_is_dropped_after_the_last_chunk():
     means, told = torch.tensor([1.0, 100.0, 1.0], dtype=torch.float64), []
     ledger = Ledger(3, 1, lambda skipped: means[list(skipped)] + torch.arange(8) / 100)
-    (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule(), on_chunk=told.append)
+    (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule(min_segments=8), on_chunk=told.append)
     assert decided.dropped == ()
     assert told == [ChunkDone(1, 1, 3)]
 
