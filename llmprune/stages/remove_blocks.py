@@ -22,7 +22,7 @@ from llmprune.errors import ArtifactError, CheckpointError, TargetError
 from llmprune.hub.card import model_card
 from llmprune.models.anatomy import find_blocks, name_blocks
 from llmprune.models.loading import empty_model, load_config
-from llmprune.models.surgery import cut_config, kept_blocks, renamed_tensors, tied_copies
+from llmprune.models.surgery import cut_config, kept_blocks, renamed_tensors, require_removable, tied_copies
 from llmprune.stages.options import require_target
 from llmprune.stages.output_place import check_output
 from llmprune.stages.verification import verify_checkpoint
@@ -114,6 +114,7 @@ def remove_blocks(
     """
     if settings.out is not None:  # before anything that takes long
         check_output(workspace, settings.out, force=settings.force)
+    require_removable(load_config(workspace.directory, trust_remote_code=workspace.trust_remote_code))
     removal = _choose(workspace, settings, redundancy or RedundancySettings(), on_round)
     kept = kept_blocks(workspace.model.num_blocks, removal.removed)
     out = settings.out or _default_out(workspace, removal, len(kept))

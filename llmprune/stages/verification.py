@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from llmprune.artifacts.pruning_record import Verification
-from llmprune.errors import VerificationError
+from llmprune.errors import ModelError, VerificationError
 from llmprune.models.compute import dtype_name
 from llmprune.models.loading import Decoder, load_whole
 from llmprune.models.surgery import kept_blocks
@@ -34,7 +34,7 @@ def verify_checkpoint(workspace: Workspace, pruned: Path, removed: Sequence[int]
         removed: the blocks that it lacks, by their index in the source.
 
     Raises:
-        VerificationError: logits differ, or generation with and without the KV cache does.
+        VerificationError: it cannot be loaded, logits differ, or generation with and without the KV cache does.
     """
     decoder = workspace.open_decoder()
     tokens = _random_tokens(decoder, min(_SEQ_LEN, workspace.positions))
@@ -42,9 +42,15 @@ def verify_checkpoint(workspace: Workspace, pruned: Path, removed: Sequence[int]
     del decoder
     workspace.progress.say("Loading the written checkpoint again to compare it with the bypassed source model.")
     dtype = workspace.compute.dtype or expected.dtype
-    model = load_whole(
-        pruned, device=workspace.compute.device, dtype=dtype, trust_remote_code=workspace.trust_remote_code
-    )
+    try:
+        model = load_whole(
+            pruned, device=workspace.compute.device, dtype=dtype, trust_remote_code=workspace.trust_remote_code
+        )
+    except ModelError as error:
+        raise VerificationError(
+            f"The written checkpoint cannot be loaded again, so it was not kept; this model type "
+            f"({workspace.model.model_type}) needs something that these blocks carried. Other blocks may do: --blocks."
+        ) from error
     with torch.inference_mode():
         found = model(input_ids=tokens, use_cache=False).logits.float()
     difference = float((found - expected.float()).abs().max())

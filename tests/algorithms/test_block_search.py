@@ -233,7 +233,7 @@ def test_a_dropped_candidate_that_only_saw_easy_text_is_not_chosen():
     text = torch.cat([torch.zeros(8), torch.full((8,), 50.0)]).double()
     means = torch.tensor([1.0, 5.0], dtype=torch.float64)
     ledger = Ledger(2, 2, lambda skipped: text + means[list(skipped)])
-    (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule())
+    (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule(min_segments=8))
     assert [(c.loss, c.complete) for c in decided.candidates] == [(26.0, True), (5.0, False)]
     assert (decided.removed, decided.loss) == (0, 26.0)
 

@@ -46,7 +46,7 @@ def test_the_texts_own_difficulty_cancels(losses, seed):
     assert torch.equal(rule.hopeless(exact), rule.hopeless(exact + difficulty))
 
 
-@given(st.integers(0, 10**6), st.integers(8, 40), st.floats(0, 1))
+@given(st.integers(0, 10**6), st.integers(16, 40), st.floats(0, 1))
 def test_decides_as_a_one_sided_paired_t_test(seed, segments, gap):
     generator = torch.Generator().manual_seed(seed)
     losses = torch.randn(2, segments, generator=generator, dtype=torch.float64)
@@ -62,9 +62,25 @@ def test_equal_candidates_are_all_kept():
 
 
 def test_always_worse_by_the_same_is_hopeless():
-    losses = torch.ones(3, 8, dtype=torch.float64)
+    losses = torch.ones(3, 16, dtype=torch.float64)
     losses[1] += 0.5
     assert EliminationRule().hopeless(losses).tolist() == [False, True, False]
+
+
+@given(st.integers(0, 10**6), st.floats(0, 0.5), st.floats(0, 0.99))
+def test_the_more_of_all_windows_is_seen_the_surer_it_is(seed, gap, share):
+    generator = torch.Generator().manual_seed(seed)
+    losses = torch.randn(2, 16, generator=generator, dtype=torch.float64)
+    losses[1] += gap
+    rule, best = EliminationRule(), losses.mean(dim=1).argmin()
+    excess = losses[1 - best] - losses[best]
+    bound = stats.t.isf(rule.error_rate, 15) * stats.sem(excess.numpy()) * (1 - share) ** 0.5
+    assert rule.hopeless(losses, share_seen=share).any() == (excess.mean() > bound)
+
+
+def test_when_everything_is_seen_whatever_is_worse_is_hopeless():
+    losses = torch.randn(5, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert EliminationRule().hopeless(losses, share_seen=1.0).sum() == 4
 
 
 def test_equally_good_candidates_are_dropped_no_oftener_than_the_error_rate():
