@@ -227,7 +227,7 @@ def _with_speed(
                 timer.repeat()
                 advance(1)
     return [
-        _Loaded(one.model, one.result.model_copy(update=timer.measured(one.result.weight_bytes)))
+        _Loaded(one.model, one.result.model_copy(update=timer.measured()))
         for one, timer in zip(loaded, timers, strict=True)
     ]
 
@@ -257,12 +257,12 @@ class _Timer:
         self._first_token.append(1000 * generation.first_token)
         self._prefill.append(self._long.numel() / time_prompt(self._model, self._long))
 
-    def measured(self, weight_bytes: int) -> dict[str, object]:
+    def measured(self) -> dict[str, object]:
         return {
             "generation": Repeats(values=tuple(self._generation)),
             "first_token": Repeats(values=tuple(self._first_token)),
             "prompt": Repeats(values=tuple(self._prefill)),
-            "peak_bytes": weight_bytes + self._peak,
+            "peak_bytes": self._model.get_memory_footprint() + self._peak,  # weights as computed, not as stored
         }
 
 
