@@ -9,6 +9,7 @@ from llmprune.algorithms.factor import InverseFactor
 from llmprune.algorithms.patterns import Pattern
 from llmprune.algorithms.pruned import PrunedWeight
 from llmprune.algorithms.refit import refit
+from llmprune.errors import TargetError
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,13 @@ class LayerSettings:
     pattern: Pattern
     damping: float = 0.01
     block_size: int = 128
-    refit_steps: int = 20
+    refit_steps: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.damping < float("inf"):
+            raise TargetError(f"The damping must be at least 0, and {self.damping:g} is not.")
+        if self.block_size < 1:
+            raise TargetError(f"The block size must be at least 1, and {self.block_size} is not.")
 
 
 def prune_layer(

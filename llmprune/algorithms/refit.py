@@ -10,7 +10,7 @@ from torch import Tensor
 from llmprune.algorithms.pruned import PrunedWeight, finish, working_dtype
 
 
-def refit(pruned: PrunedWeight, gram: Tensor, *, target: Tensor, steps: int = 20) -> PrunedWeight:
+def refit(pruned: PrunedWeight, gram: Tensor, *, target: Tensor, steps: int = 10) -> PrunedWeight:
     """Refit the kept weights of `pruned` to `target` (out, in) on the inputs behind `gram` (in, in).
 
     Computed in float32, or float64 if `target` or `gram` is, and cast back to the dtype of `pruned.weight`.

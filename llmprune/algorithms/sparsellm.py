@@ -15,7 +15,7 @@ down projection is solved and pruned on what the pruned gate and up projections 
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from torch import Tensor
@@ -38,14 +38,6 @@ from llmprune.algorithms.sweeps import (
 )
 from llmprune.errors import TargetError
 
-GATED_COEFFICIENTS = Coefficients(alpha=1.0, beta=1.0, gamma=1.0)
-PLAIN_COEFFICIENTS = Coefficients(alpha=0.1, beta=1.0, gamma=1.0)
-
-
-def default_coefficients(ffn: Ffn) -> Coefficients:
-    """What measured best for the kind of FFN."""
-    return GATED_COEFFICIENTS if isinstance(ffn, GatedFfn) else PLAIN_COEFFICIENTS
-
 
 class Targets(Enum):
     """Whose activations the FFN is to reproduce."""
@@ -67,12 +59,12 @@ class FfnSettings:
     """
 
     layer: LayerSettings
-    coefficients: Coefficients | None = None
+    coefficients: Coefficients = field(default_factory=Coefficients)
     targets: Targets = Targets.PRUNED
     rounds: int = 4
     patience: int = 2
     ridge: float = 0.01
-    steps: int = 4
+    steps: int = 2
     products: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def __post_init__(self) -> None:
@@ -127,9 +119,10 @@ def alternate(ffn: Ffn, chunks: ChunkStore, settings: FfnSettings) -> Iterator[F
     """Yield every round, `settings.rounds` of them; `chunks` moves on with each."""
     dense = settings.targets is Targets.DENSE
     with settings.products():
-        inputs = _Inputs.of(input_gram(chunks), settings)
+        gram = input_gram(chunks)
         inner = inner_moments(ffn, chunks) if dense else None
         outer = None if dense else hidden_moments(ffn, chunks, auxiliary=True)
+    inputs = _Inputs.of(gram, settings)
     for index in range(settings.rounds):
         up, gate = _prune_inner(ffn, inputs, inner, settings)
         pruned = _with_inner(ffn, up, gate)
@@ -149,7 +142,7 @@ def alternate(ffn: Ffn, chunks: ChunkStore, settings: FfnSettings) -> Iterator[F
 
 
 def _advance(pruned: Ffn, chunks: ChunkStore, settings: FfnSettings) -> Advance:
-    coefficients = settings.coefficients or default_coefficients(pruned)
+    coefficients = settings.coefficients
     solver = hidden_solver(pruned.down, coefficients)
     with_hidden = settings.targets is Targets.PRUNED
     with settings.products():

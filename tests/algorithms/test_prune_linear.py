@@ -112,6 +112,20 @@ def test_nan_in_the_gram_matrix(prune):
         prune(weight, gram, Unstructured(0.5))
 
 
+@METHODS
+def test_nan_in_the_weight(prune):
+    weight, gram = layer(4, 10, seed=0)
+    weight[1, 2] = torch.nan
+    with pytest.raises(NumericalError, match="NaN"):
+        prune(weight, gram, Unstructured(0.5))
+
+
+@pytest.mark.parametrize("option", [{"damping": -0.1}, {"damping": float("nan")}, {"block_size": 0}])
+def test_settings_out_of_range(option):
+    with pytest.raises(TargetError):
+        LayerSettings(Unstructured(0.5), **option)
+
+
 @settings(deadline=None, max_examples=25)
 @given(
     rows=st.integers(1, 12), columns=st.integers(1, 40), ratio=st.floats(0.01, 0.99), seed=st.integers(0, 99)
