@@ -88,7 +88,8 @@ def test_the_kept_round_is_the_best_and_its_error_is_the_true_one(ffn, targets, 
 )
 def test_alternation_helps(ffn, targets):
     chunks = chunks_of(ffn, seed=5, tokens=240, dense_shift=0.3 if targets is Targets.DENSE else 0.0)
-    result = prune_ffn(ffn, chunks, FfnSettings(PLAIN, targets=targets, rounds=5))
+    # A weak ridge: what the strong default gives up here it wins back on tokens not seen.
+    result = prune_ffn(ffn, chunks, FfnSettings(PLAIN, targets=targets, rounds=5, ridge=0.01))
     assert result.best.error < 0.98 * result.errors[0]
 
 
