@@ -1,0 +1,155 @@
+"""Sparsity patterns: what they mean, how a keep mask is chosen from scores, how a mask is checked.
+
+Scores and masks are (out, in) like the weight they belong to; a mask is bool, True where the weight is kept.
+Among equal scores the one with the smaller index is pruned first, so every choice is deterministic.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from llmprune.errors import TargetError
+
+
+@dataclass(frozen=True)
+class Unstructured:
+    """A `ratio` of all weights is zero, anywhere in the matrix. `0 <= ratio < 1`."""
+
+    ratio: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ratio < 1:
+            raise TargetError(f"The sparsity must be at least 0 and below 1, and {self.ratio:g} is not.")
+
+    def __str__(self) -> str:
+        return f"{self.ratio * 100:g}%"
+
+
+@dataclass(frozen=True)
+class SemiStructured:
+    """`n` ZEROS in every `m` consecutive inputs of every output row. `3:4` keeps one weight of four."""
+
+    n: int
+    m: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.n < self.m:
+            raise TargetError(
+                f"The pattern {self.n}:{self.m} must have at least one zero, and fewer than {self.m}, "
+                f"in every {self.m} weights."
+            )
+
+    def __str__(self) -> str:
+        return f"{self.n}:{self.m}"
+
+    @property
+    def ratio(self) -> float:
+        """The share of weights that are zero."""
+        return self.n / self.m
+
+
+Pattern = Unstructured | SemiStructured
+
+
+def parse_sparsity(text: str) -> Unstructured:
+    """Read `0.7` or `70%`. Anything else, and a value outside [0, 1), raises `TargetError`."""
+    number = text.strip()
+    percent = number.endswith("%")
+    try:
+        value = float(number.removesuffix("%"))
+    except ValueError:
+        raise TargetError(
+            f"The sparsity {text!r} is neither a ratio such as 0.7 nor a percentage such as 70%."
+        ) from None
+    return Unstructured(value / 100 if percent else value)
+
+
+def parse_pattern(text: str) -> SemiStructured:
+    """Read `2:4` (2 zeros in every 4 weights). Anything else raises `TargetError`."""
+    match = re.fullmatch(r"\s*([0-9]+):([0-9]+)\s*", text)
+    if match is None:
+        raise TargetError(f"The pattern {text!r} is not of the form ZEROS:GROUP, such as 2:4.")
+    return SemiStructured(int(match[1]), int(match[2]))
+
+
+def check_fits(pattern: Pattern, in_features: int) -> None:
+    """Raise `TargetError` when groups of `m` inputs do not divide a row of `in_features` weights."""
+    if isinstance(pattern, SemiStructured) and in_features % pattern.m:
+        raise TargetError(
+            f"The pattern {pattern} needs a multiple of {pattern.m} inputs, and there are {in_features}."
+        )
+
+
+def zero_count(ratio: float, count: int) -> int:
+    """How many of `count` weights are zero: `ratio * count`, halves rounded up."""
+    return math.floor(ratio * count + 0.5)
+
+
+def keep_largest(scores: Tensor, zeros: int) -> Tensor:
+    """The mask, of any shape, that prunes exactly the `zeros` smallest entries of `scores`."""
+    flat = scores.reshape(-1)
+    if zeros == 0:
+        return torch.ones_like(scores, dtype=torch.bool)
+    threshold = flat.kthvalue(zeros).values
+    keep = flat > threshold
+    ties = (flat == threshold).nonzero().squeeze(1)
+    spare = flat.numel() - zeros - int(keep.sum())  # places left for scores equal to the threshold
+    if spare:
+        keep[ties[len(ties) - spare :]] = True
+    return keep.view(scores.shape)
+
+
+def keep_largest_in_rows(scores: Tensor, ratio: float) -> Tensor:
+    """Prune the same share of every row; rows differ by one weight so that the whole matrix is exact."""
+    rows, columns = scores.shape
+    bounds = [zero_count(ratio, columns * row) for row in range(rows + 1)]
+    zeros = torch.tensor(bounds, device=scores.device).diff()
+    return rank(scores, dim=1) >= zeros.unsqueeze(1)
+
+
+def keep_largest_in_groups(scores: Tensor, pattern: SemiStructured) -> Tensor:
+    """Prune the `n` smallest of every `m` consecutive entries of a row.
+
+    Raises `TargetError` when m does not divide the row.
+    """
+    check_fits(pattern, scores.shape[1])
+    groups = scores.reshape(scores.shape[0], -1, pattern.m)
+    return (rank(groups, dim=2) >= pattern.n).view(scores.shape)
+
+
+def rank(scores: Tensor, *, dim: int) -> Tensor:
+    """The place, from 0, of every entry in ascending order along `dim`; equal entries in index order."""
+    return scores.argsort(dim=dim, stable=True).argsort(dim=dim)
+
+
+def select_mask(scores: Tensor, pattern: Pattern, *, scope: Literal["matrix", "row"] = "matrix") -> Tensor:
+    """The keep mask (out, in) that `pattern` takes from `scores` (out, in).
+
+    `scope` is where an unstructured ratio holds: the whole matrix (magnitude) or every output row (Wanda).
+    The number of zeros is exact: `zero_count(ratio, scores.numel())`, or n of every m.
+    """
+    match pattern:
+        case Unstructured(ratio) if scope == "matrix":
+            return keep_largest(scores, zero_count(ratio, scores.numel()))
+        case Unstructured(ratio):
+            return keep_largest_in_rows(scores, ratio)
+        case SemiStructured():
+            return keep_largest_in_groups(scores, pattern)
+
+
+def satisfies(mask: Tensor, pattern: Pattern) -> bool:
+    """Whether `mask` (out, in), True where kept, has at least the zeros that `pattern` asks for.
+
+    At least, because weights of dead inputs are zero beyond the pattern. Unstructured: within one weight.
+    """
+    match pattern:
+        case Unstructured(ratio):
+            return int((~mask).sum()) >= zero_count(ratio, mask.numel()) - 1
+        case SemiStructured(n, m):
+            if mask.shape[1] % m:
+                return False
+            return bool(((~mask).view(mask.shape[0], -1, m).sum(2) >= n).all())

@@ -1,0 +1,63 @@
+"""What pruning one linear layer returns, and how its error is measured."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llmprune.errors import NumericalError
+
+
+@dataclass(frozen=True)
+class PrunedWeight:
+    """A pruned linear layer.
+
+    `weight` (out, in), in the dtype of the weight it replaces; `mask` (out, in), bool, True where kept;
+    `weight` is zero wherever `mask` is False. `error` = tr((W - T) G (W - T)^T) = ||W X - T X||^2, for the
+    weights T that were to be reproduced and the Gram matrix G = X X^T, and `energy` = tr(T G T^T). `damping`
+    is the relative damping that the factorisation took, 0 where there was none.
+    """
+
+    weight: Tensor
+    mask: Tensor
+    error: float
+    energy: float
+    damping: float = 0.0
+
+    @property
+    def relative_error(self) -> float:
+        """`error / energy`: 0 is exact, 1 is as bad as all zeros."""
+        return self.error / self.energy if self.energy > 0 else 0.0
+
+    @property
+    def zeros(self) -> int:
+        """How many weights the mask prunes."""
+        return int((~self.mask).sum())
+
+
+def finish(
+    weight: Tensor, mask: Tensor, gram: Tensor | None, *, target: Tensor, damping: float = 0.0
+) -> PrunedWeight:
+    """Measure a pruned `weight` (out, in) against `target` (out, in). `gram` None stands for the identity.
+
+    `weight` arrives in its final dtype: the error is that of the weights as they are returned. Raises
+    `NumericalError` when it is not finite.
+    """
+    error = quadratic(weight.to(working_dtype(target, gram)) - target.to(working_dtype(target, gram)), gram)
+    energy = quadratic(target.to(working_dtype(target, gram)), gram)
+    if not (error < float("inf") and energy < float("inf")):
+        raise NumericalError("The pruned weights or their activations hold NaN or infinity.")
+    return PrunedWeight(weight=weight, mask=mask, error=error, energy=energy, damping=damping)
+
+
+def quadratic(matrix: Tensor, gram: Tensor | None) -> float:
+    """tr(M G M^T) for M (out, in) and G (in, in), or the identity for None; in float64, never below 0."""
+    product = matrix if gram is None else matrix @ gram.to(matrix.dtype)
+    value = float((product * matrix).sum(dtype=torch.float64))
+    return 0.0 if value < 0 else value  # NaN stays NaN
+
+
+def working_dtype(weight: Tensor, gram: Tensor | None) -> torch.dtype:
+    """Float32, or float64 as soon as one of the two is float64."""
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    return wide if gram is None else torch.promote_types(wide, gram.dtype)
