@@ -8,9 +8,7 @@ from torch import Tensor
 from llmprune.algorithms.patterns import Pattern, SemiStructured, Unstructured
 
 
-def obs_sparsegpt(
-    weight: Tensor, gram: Tensor, pattern: Pattern, *, damping: float, block_size: int
-) -> Tensor:
+def obs_sparsegpt(weight: Tensor, gram: Tensor, pattern: Pattern, *, damping: float, block_size: int) -> Tensor:
     """SparseGPT row by row, with the inverse of what remains of the Hessian formed anew at every column.
 
     The optimal brain surgeon: pruning weight q costs w_q^2 / [H^-1]_qq and moves the remaining weights by

@@ -52,10 +52,6 @@ def _gelu_tanh(x: Tensor) -> tuple[Tensor, Tensor]:
 
 RELU = Activation(value=torch.relu, value_and_slope=_relu, rectifier=True)
 SILU = Activation(value=torch.nn.functional.silu, value_and_slope=lambda x: _scaled_silu(x, 1.0))
-QUICK_GELU = Activation(
-    value=lambda x: x * torch.sigmoid(x * 1.702), value_and_slope=lambda x: _scaled_silu(x, 1.702)
-)
+QUICK_GELU = Activation(value=lambda x: x * torch.sigmoid(x * 1.702), value_and_slope=lambda x: _scaled_silu(x, 1.702))
 GELU = Activation(value=torch.nn.functional.gelu, value_and_slope=_gelu)
-GELU_TANH = Activation(
-    value=lambda x: torch.nn.functional.gelu(x, approximate="tanh"), value_and_slope=_gelu_tanh
-)
+GELU_TANH = Activation(value=lambda x: torch.nn.functional.gelu(x, approximate="tanh"), value_and_slope=_gelu_tanh)

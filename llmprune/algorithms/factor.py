@@ -58,9 +58,7 @@ def factorise(gram: Tensor, *, damping: float = 0.01) -> InverseFactor:
 
 def _check(gram: Tensor) -> None:
     if not bool(gram.isfinite().all()):
-        raise NumericalError(
-            "The Gram matrix holds NaN or infinity: the calibration activations are not finite."
-        )
+        raise NumericalError("The Gram matrix holds NaN or infinity: the calibration activations are not finite.")
     if not bool((gram.diagonal() > 0).any()):
         raise NumericalError("The Gram matrix is zero: calibration saw no activations of this layer.")
 

@@ -79,9 +79,7 @@ def parse_pattern(text: str) -> SemiStructured:
 def check_fits(pattern: Pattern, in_features: int) -> None:
     """Raise `TargetError` when groups of `m` inputs do not divide a row of `in_features` weights."""
     if isinstance(pattern, SemiStructured) and in_features % pattern.m:
-        raise TargetError(
-            f"The pattern {pattern} needs a multiple of {pattern.m} inputs, and there are {in_features}."
-        )
+        raise TargetError(f"The pattern {pattern} needs a multiple of {pattern.m} inputs, and there are {in_features}.")
 
 
 def zero_count(ratio: float, count: int) -> int:

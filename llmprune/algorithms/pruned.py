@@ -35,9 +35,7 @@ class PrunedWeight:
         return int((~self.mask).sum())
 
 
-def finish(
-    weight: Tensor, mask: Tensor, gram: Tensor | None, *, target: Tensor, damping: float = 0.0
-) -> PrunedWeight:
+def finish(weight: Tensor, mask: Tensor, gram: Tensor | None, *, target: Tensor, damping: float = 0.0) -> PrunedWeight:
     """Measure a pruned `weight` (out, in) against `target` (out, in). `gram` None stands for the identity.
 
     `weight` arrives in its final dtype: the error is that of the weights as they are returned. Raises

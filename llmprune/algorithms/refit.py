@@ -20,9 +20,7 @@ def refit(pruned: PrunedWeight, gram: Tensor, *, target: Tensor, steps: int = 10
     dtype = working_dtype(target, gram)
     start = pruned.weight.to(dtype)
     weight = _conjugate_gradients(start, gram.to(dtype), target.to(dtype), pruned.mask.to(dtype), steps)
-    refitted = finish(
-        weight.to(pruned.weight.dtype), pruned.mask, gram, target=target, damping=pruned.damping
-    )
+    refitted = finish(weight.to(pruned.weight.dtype), pruned.mask, gram, target=target, damping=pruned.damping)
     return refitted if refitted.error < pruned.error else pruned
 
 

@@ -190,9 +190,7 @@ def _prune_inner(
     return up, prune(ffn.gate.weight, None if moments is None else moments.gate)
 
 
-def _prune_down(
-    weight: Tensor, moments: HiddenMoments, settings: FfnSettings, *, as_dense: bool
-) -> PrunedWeight:
+def _prune_down(weight: Tensor, moments: HiddenMoments, settings: FfnSettings, *, as_dense: bool) -> PrunedWeight:
     """Prune down towards Y P^T, or, `as_dense`, as it is."""
     inputs = _Inputs.of(moments.gram, settings)
     target = None if as_dense else ridge_towards(weight, moments.cross, inputs.gram, inputs.ridge)

@@ -71,9 +71,7 @@ def solve_up(centre: Tensor, gate_value: Tensor, hidden: Tensor, coefficients: C
     return numerator.div_(gate_value.square().mul_(ratio).add_(1))
 
 
-def solve_rectified(
-    centre: Tensor, scale: Tensor | None, hidden: Tensor, coefficients: Coefficients
-) -> Tensor:
+def solve_rectified(centre: Tensor, scale: Tensor | None, hidden: Tensor, coefficients: Coefficients) -> Tensor:
     """The global minimum in x of alpha (x - m)^2 + gamma (max(x, 0) c - p)^2, elementwise.
 
     `centre` m, `scale` c (None for 1) and `hidden` p: (tokens, hidden). x is z of a plain FFN, or s of a
@@ -82,11 +80,7 @@ def solve_rectified(
     """
     ratio = coefficients.gamma / coefficients.alpha
     scale = torch.ones_like(centre) if scale is None else scale
-    right = (
-        torch.addcmul(centre, scale, hidden, value=ratio)
-        .div_(scale.square().mul_(ratio).add_(1))
-        .clamp_(min=0)
-    )
+    right = torch.addcmul(centre, scale, hidden, value=ratio).div_(scale.square().mul_(ratio).add_(1)).clamp_(min=0)
     left = centre.clamp(max=0)
     right_cost = (right - centre).square_().add_((right * scale).sub_(hidden).square_(), alpha=ratio)
     left_cost = (left - centre).square_().add_(hidden.square(), alpha=ratio)

@@ -6,9 +6,7 @@ from llmprune.algorithms.patterns import Pattern, check_fits, select_mask
 from llmprune.algorithms.pruned import PrunedWeight, finish, working_dtype
 
 
-def prune_linear(
-    weight: Tensor, gram: Tensor, pattern: Pattern, *, target: Tensor | None = None
-) -> PrunedWeight:
+def prune_linear(weight: Tensor, gram: Tensor, pattern: Pattern, *, target: Tensor | None = None) -> PrunedWeight:
     """Zero the weights of smallest |W_ij| ||X_j|| (the paper's eq. 1); a ratio holds for every output row.
 
     `weight` (out, in), any float dtype; `gram` (in, in), of which the choice only uses the diagonal

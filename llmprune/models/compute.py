@@ -57,8 +57,10 @@ def choose_compute(device: str = "auto", dtype: str = "auto") -> Compute:
         chosen = torch.device(device)
     except RuntimeError:
         raise TargetError(f"'{device}' is not a device; type auto, cpu or cuda.") from None
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise TargetError("This machine has no CUDA device that torch can use; type --device cpu.")
+    if chosen.type not in ("cpu", "cuda") or (chosen.type == "cpu" and chosen.index):
+        raise TargetError(f"'{device}' is not a device that llmprune computes on; type auto, cpu or cuda.")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise TargetError(f"This machine has no device '{device}' that torch can use; type --device cpu.")
     return Compute(chosen, _DTYPES.get(dtype))
 
 

@@ -153,16 +153,24 @@ def load_whole(
     """The whole model in memory, by plain ``from_pretrained``, as any user of the checkpoint would.
 
     Raises:
-        ModelError: transformers cannot load it.
+        ModelError: transformers cannot load it, or would fill in weights that are not there.
     """
     try:
         with quiet_transformers():
-            model = AutoModelForCausalLM.from_pretrained(
-                directory, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
+            model, info = AutoModelForCausalLM.from_pretrained(
+                directory,
+                dtype=dtype,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                output_loading_info=True,
             )
     except Exception as error:  # config and weights of any kind may upset a model class in any way
         raise ModelError(f"transformers cannot load {directory}: {_first_sentence(error)}") from error
-    return model.to(device).eval()  # type: ignore[arg-type, no-any-return]
+    if info["missing_keys"]:
+        raise ModelError(
+            f"The weights in {directory} lack {min(info['missing_keys'])}; transformers would make it up at random."
+        )
+    return model.to(device).eval()  # type: ignore[no-any-return]
 
 
 def empty_model(config: PreTrainedConfig, *, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:

@@ -55,9 +55,7 @@ def plain_ffn(
     )
 
 
-def chunks_of(
-    ffn: Ffn, *, count: int = 3, tokens: int = 80, seed: int, dense_shift: float = 0.0
-) -> list[FfnChunk]:
+def chunks_of(ffn: Ffn, *, count: int = 3, tokens: int = 80, seed: int, dense_shift: float = 0.0) -> list[FfnChunk]:
     """Chunks at the dense activations; with `dense_shift` the dense inputs differ from the pruned ones."""
     width = ffn.up.weight.shape[1]
     chunks = []

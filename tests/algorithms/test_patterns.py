@@ -25,9 +25,7 @@ def test_parse_sparsity(text, ratio):
     assert parse_sparsity(text) == Unstructured(ratio)
 
 
-@pytest.mark.parametrize(
-    "text", ["1", "1.0", "100%", "-0.1", "-5%", "70", "nan", "inf", "", "half", "0.5.1", "2:4"]
-)
+@pytest.mark.parametrize("text", ["1", "1.0", "100%", "-0.1", "-5%", "70", "nan", "inf", "", "half", "0.5.1", "2:4"])
 def test_parse_sparsity_refuses(text):
     with pytest.raises(TargetError) as caught:
         parse_sparsity(text)
@@ -35,16 +33,12 @@ def test_parse_sparsity_refuses(text):
     assert str(caught.value).endswith(".")
 
 
-@pytest.mark.parametrize(
-    ("text", "pattern"), [("2:4", (2, 4)), ("4:8", (4, 8)), ("3:4", (3, 4)), (" 1:2 ", (1, 2))]
-)
+@pytest.mark.parametrize(("text", "pattern"), [("2:4", (2, 4)), ("4:8", (4, 8)), ("3:4", (3, 4)), (" 1:2 ", (1, 2))])
 def test_parse_pattern(text, pattern):
     assert parse_pattern(text) == SemiStructured(*pattern)
 
 
-@pytest.mark.parametrize(
-    "text", ["0:4", "5:4", "4:4", "x:y", "2:", ":4", "2:4:8", "-2:4", "2.0:4", "0:0", "0.5", ""]
-)
+@pytest.mark.parametrize("text", ["0:4", "5:4", "4:4", "x:y", "2:", ":4", "2:4:8", "-2:4", "2.0:4", "0:0", "0.5", ""])
 def test_parse_pattern_refuses(text):
     with pytest.raises(TargetError) as caught:
         parse_pattern(text)

@@ -127,9 +127,7 @@ def test_settings_out_of_range(option):
 
 
 @settings(deadline=None, max_examples=25)
-@given(
-    rows=st.integers(1, 12), columns=st.integers(1, 40), ratio=st.floats(0.01, 0.99), seed=st.integers(0, 99)
-)
+@given(rows=st.integers(1, 12), columns=st.integers(1, 40), ratio=st.floats(0.01, 0.99), seed=st.integers(0, 99))
 def test_better_methods_have_smaller_errors_and_exact_zeros(rows, columns, ratio, seed):
     weight, gram = layer(rows, columns, seed=seed)
     plain = sparsegpt.prune_linear(weight, gram, Unstructured(ratio), block_size=7)

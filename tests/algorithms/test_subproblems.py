@@ -36,8 +36,7 @@ def test_p_minimises_its_objective(seed, coefficients, biased):
     hidden, outputs = draw(seed, count=1)[0], normal(6, 4, seed=seed + 2, dtype=torch.float64)
     p = hidden_solver(down, coefficients)(hidden, outputs).requires_grad_()
     objective = (
-        coefficients.beta * (down(p) - outputs).square().sum()
-        + coefficients.gamma * (p - hidden).square().sum()
+        coefficients.beta * (down(p) - outputs).square().sum() + coefficients.gamma * (p - hidden).square().sum()
     )
     (slope,) = torch.autograd.grad(objective, p)
     scale = max(coefficients.beta, coefficients.gamma)
@@ -46,9 +45,7 @@ def test_p_minimises_its_objective(seed, coefficients, biased):
 
 def pull_cost(coefficients, centre, scale, hidden, function):
     """Alpha (x - m)^2 + gamma (f(x) c - p)^2, as a function of x."""
-    return lambda x: (
-        coefficients.alpha * (x - centre) ** 2 + coefficients.gamma * (function(x) * scale - hidden) ** 2
-    )
+    return lambda x: coefficients.alpha * (x - centre) ** 2 + coefficients.gamma * (function(x) * scale - hidden) ** 2
 
 
 @EXAMPLES

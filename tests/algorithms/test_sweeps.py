@@ -59,9 +59,7 @@ def test_one_pass_lowers_the_penalty_function(name, seed, coefficients):
     solver = hidden_solver(ffn.down, coefficients)
     before = objective(ffn, chunk, hidden(ffn, chunk.up, chunk.gate), coefficients)
     p_only = objective(ffn, chunk, solver(hidden(ffn, chunk.up, chunk.gate), chunk.outputs), coefficients)
-    solved, p = solve_auxiliary(
-        ffn, chunk, *pre_activations(ffn, chunk.inputs), solver, coefficients, steps=3
-    )
+    solved, p = solve_auxiliary(ffn, chunk, *pre_activations(ffn, chunk.inputs), solver, coefficients, steps=3)
     after = objective(ffn, solved, p, coefficients)
     assert after <= p_only * (1 + 1e-9) <= before * (1 + 1e-8)
 
