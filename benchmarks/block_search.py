@@ -74,7 +74,7 @@ def main() -> None:
     evaluator = WindowEvaluator(
         decoder,
         windows.tokens,
-        chunk_windows=max(1, 2048 // options.seq_len),
+        chunk_windows=max(1, 512 // options.seq_len),
         batch_size=max(1, compute.batch_tokens // options.seq_len),
     )
     baseline_losses(evaluator, 0, remaining=range(evaluator.num_blocks))  # warm-up

@@ -30,8 +30,8 @@ class EliminationRule:
             a single difference has no spread.
     """
 
-    error_rate: float = 1e-4
-    min_segments: int = 16
+    error_rate: float = 1e-3
+    min_segments: int = 8
 
     def __post_init__(self) -> None:
         if not 0 < self.error_rate < 0.5:

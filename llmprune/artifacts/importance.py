@@ -44,7 +44,7 @@ class SearchSettings(Record):
         protect_first: blocks at the start that are never candidates.
         protect_last: the same at the end.
         error_rate: of one early-elimination comparison; None when nothing is eliminated.
-        min_segments: segments of 256 tokens before which nothing is dropped.
+        min_segments: segments (of at most 64 tokens) before which nothing is dropped.
         dtype: what the losses were computed in.
     """
 

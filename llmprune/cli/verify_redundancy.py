@@ -67,7 +67,7 @@ def verify_redundancy(
     error_rate: Annotated[
         float,
         typer.Option(help="Chance, in one comparison, of dropping a block that is no worse than the leader."),
-    ] = 1e-4,
+    ] = 1e-3,
     chunk_windows: Annotated[
         int | None,
         typer.Option(help="Windows that go through the model together. Default: from a memory budget."),

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from llmprune.algorithms.block_search import removal_count
+from llmprune.algorithms.elimination import EliminationRule
 from llmprune.artifacts.activations import sha256_of
 from llmprune.artifacts.atomic import atomic_directory, write_json_atomic, write_text_atomic
 from llmprune.artifacts.checkpoint import Checkpoint, open_checkpoint
@@ -206,7 +207,7 @@ def _as_recorded(known: Importance) -> RedundancySettings:
         search=known.settings.search or "eliminate",
         protect_first=known.settings.protect_first,
         protect_last=known.settings.protect_last,
-        error_rate=known.settings.error_rate or 1e-4,
+        error_rate=known.settings.error_rate or EliminationRule.error_rate,
     )
 
 

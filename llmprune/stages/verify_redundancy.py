@@ -53,7 +53,7 @@ class RedundancySettings:
     search: Search = "eliminate"
     protect_first: int = 1
     protect_last: int = 1
-    error_rate: float = 1e-4
+    error_rate: float = EliminationRule.error_rate
     chunk_windows: int | None = None
     batch_size: int | None = None
 
@@ -63,7 +63,7 @@ class RedundancySettings:
         require_at_least(1, chunk_windows=self.chunk_windows, batch_size=self.batch_size)
         if not 0 < self.error_rate < 0.5:
             raise TargetError(
-                f"--error-rate {self.error_rate} is not between 0 and 0.5; type for example --error-rate 1e-4."
+                f"--error-rate {self.error_rate} is not between 0 and 0.5; type for example --error-rate 1e-3."
             )
 
 
