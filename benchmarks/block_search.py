@@ -71,17 +71,19 @@ def main() -> None:
         num_windows=options.windows,
         seq_len=options.seq_len,
     )
-    evaluator = WindowEvaluator(
-        decoder,
-        windows.tokens,
-        chunk_windows=max(1, 512 // options.seq_len),
-        batch_size=max(1, compute.batch_tokens // options.seq_len),
-    )
-    baseline_losses(evaluator, 0, remaining=range(evaluator.num_blocks))  # warm-up
+    batch = max(1, compute.batch_tokens // options.seq_len)
+
+    def evaluator(chunk_tokens: int) -> WindowEvaluator:
+        chunk = max(1, chunk_tokens // options.seq_len)
+        return WindowEvaluator(decoder, windows.tokens, chunk_windows=chunk, batch_size=batch)
+
+    # Each way gets the chunks that suit it: full batches, or small steps between comparisons.
+    full, small = evaluator(compute.batch_tokens), evaluator(512)
+    baseline_losses(full, 0, remaining=range(full.num_blocks))  # warm-up
     ways = {
-        "naive": lambda: naive_rounds(evaluator, count=options.rounds),
-        "exhaustive": lambda: search_rounds(evaluator, count=options.rounds, rule=None),
-        "eliminate": lambda: search_rounds(evaluator, count=options.rounds, rule=EliminationRule()),
+        "naive": lambda: naive_rounds(full, count=options.rounds),
+        "exhaustive": lambda: search_rounds(full, count=options.rounds, rule=None),
+        "eliminate": lambda: search_rounds(small, count=options.rounds, rule=EliminationRule()),
     }
     results = {}
     for way in options.ways.split(","):
