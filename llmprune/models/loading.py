@@ -157,7 +157,7 @@ def load_whole(
     """
     try:
         with quiet_transformers():
-            model, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 directory,
                 dtype=dtype,
                 trust_remote_code=trust_remote_code,
@@ -166,6 +166,7 @@ def load_whole(
             )
     except Exception as error:  # config and weights of any kind may upset a model class in any way
         raise ModelError(f"transformers cannot load {directory}: {_first_sentence(error)}") from error
+    model, info = loaded  # a pair, when the loading info is asked for
     if info["missing_keys"]:
         raise ModelError(
             f"The weights in {directory} lack {min(info['missing_keys'])}; transformers would make it up at random."
