@@ -127,7 +127,7 @@ def test_angular_names_the_contiguous_run_that_turns_least(workspace):
 
 
 @pytest.mark.parametrize(
-    "other", [{"metric": "angular"}, {"search": "exhaustive"}, {"protect_first": 2}, {"error_rate": 1e-3}]
+    "other", [{"metric": "angular"}, {"search": "exhaustive"}, {"protect_first": 2}, {"error_rate": 1e-2}]
 )
 def test_other_settings_are_refused_and_force_starts_anew(other, workspace, run):
     verify_redundancy(workspace, RedundancySettings("1"))
