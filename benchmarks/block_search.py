@@ -1,7 +1,8 @@
-"""Block search in three ways in one process: naive, exhaustive (forked), and with early elimination.
+"""Block search in several ways in one process: plain, naive, exhaustive (forked), and with early elimination.
 
-Naive skips each candidate in a full forward pass, with the same blocks, head and loss,
-so what is compared is only which block forwards are run.
+Plain is what one would write with transformers alone: a full forward pass of the model for every candidate, which
+is bypassed, and the loss from all logits. Naive does the same with llmprune's own blocks, head and loss, so that
+what differs from exhaustive is only which block forwards are run.
 
     python benchmarks/block_search.py MODEL --source wikitext2:wiki.train.raw --windows 32 --seq-len 512 --rounds 1
 """
@@ -15,14 +16,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from llmprune.algorithms.block_search import baseline_losses, greedy_rounds
 from llmprune.algorithms.elimination import EliminationRule
 from llmprune.calibration.corpora import load_corpus
 from llmprune.calibration.windows import sample_windows
 from llmprune.evaluation.block_evaluator import WindowEvaluator
+from llmprune.models.capture import bypassed
 from llmprune.models.compute import choose_compute
-from llmprune.models.loading import load_tokenizer, open_decoder
+from llmprune.models.loading import Decoder, load_tokenizer, open_decoder
 
 
 def naive_rounds(evaluator: WindowEvaluator, *, count: int) -> Iterator[tuple[int, dict[int, float], int]]:
@@ -39,6 +43,25 @@ def naive_rounds(evaluator: WindowEvaluator, *, count: int) -> Iterator[tuple[in
             losses[candidate] = sum(float(chunk.sums.sum()) for chunk in chunks) / tokens
         removed.append(min(losses, key=lambda block: losses[block]))
         yield removed[-1], losses, forwards
+
+
+def plain_rounds(
+    evaluator: WindowEvaluator, decoder: Decoder, tokens: Tensor, *, count: int, batch: int
+) -> Iterator[tuple[int, dict[int, float], int]]:
+    """The same by plain transformers: the whole model is called, and gives all logits of a batch at once."""
+    removed: list[int] = []
+    for _ in range(count):
+        remaining = [block for block in range(evaluator.num_blocks) if block not in removed]
+        losses = {}
+        for candidate in remaining[1:-1]:
+            total = 0.0
+            with bypassed(decoder.blocks, [*removed, candidate], returns_tuple=False), torch.inference_mode():
+                for windows in tokens.split(batch):
+                    logits = decoder.model(input_ids=windows, use_cache=False).logits[:, :-1].float()
+                    total += float(cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten(), reduction="sum"))
+            losses[candidate] = total / (tokens.shape[0] * (tokens.shape[1] - 1))
+        removed.append(min(losses, key=lambda block: losses[block]))
+        yield removed[-1], losses, (len(remaining) - 1) * len(losses) * len(tokens)
 
 
 def search_rounds(
@@ -59,7 +82,7 @@ def main() -> None:
     parser.add_argument("--seq-len", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--ways", default="naive,exhaustive,eliminate")
+    parser.add_argument("--ways", default="plain,naive,exhaustive,eliminate")
     options = parser.parse_args()
 
     compute = choose_compute("auto", options.dtype)
@@ -81,6 +104,7 @@ def main() -> None:
     full, small = evaluator(compute.batch_tokens), evaluator(512)
     baseline_losses(full, 0, remaining=range(full.num_blocks))  # warm-up
     ways = {
+        "plain": lambda: plain_rounds(full, decoder, windows.tokens, count=options.rounds, batch=batch),
         "naive": lambda: naive_rounds(full, count=options.rounds),
         "exhaustive": lambda: search_rounds(full, count=options.rounds, rule=None),
         "eliminate": lambda: search_rounds(small, count=options.rounds, rule=EliminationRule()),

@@ -142,21 +142,23 @@ def alternate(ffn: Ffn, chunks: ChunkStore, settings: FfnSettings) -> Iterator[F
         assert outer is not None
         down = _prune_down(ffn.down.weight, outer, settings, as_dense=not dense and index == 0)
         pruned = replace(pruned, down=Linear(down.weight, ffn.down.bias))
-        if index + 1 == settings.rounds:
+        found = outer.fit(down.weight) if dense else None
+        if index + 1 < settings.rounds:
+            step = _advance(pruned, chunks, settings)
+            inner, outer, found = step.inner, step.hidden, found or step.fit
+        elif found is None:
             with settings.products():
                 found = fit(pruned, chunks)
-        else:
-            step = _advance(pruned, chunks, settings)
-            found, inner, outer = step.fit, step.inner, step.hidden
+        assert found is not None
         yield FfnRound(index, up, gate, down, error=found.error, energy=found.energy)
 
 
 def _advance(pruned: Ffn, chunks: ChunkStore, settings: FfnSettings) -> Advance:
     coefficients = settings.coefficients
     solver = hidden_solver(pruned.down, coefficients)
-    with_hidden = settings.targets is Targets.PRUNED
+    as_papers = settings.targets is Targets.PRUNED
     with settings.products():
-        return advance(pruned, chunks, solver, coefficients, steps=settings.steps, with_hidden=with_hidden)
+        return advance(pruned, chunks, solver, coefficients, steps=settings.steps, as_papers=as_papers)
 
 
 @dataclass(frozen=True)

@@ -108,17 +108,27 @@ def solve_activated(
     x = start
     cost, pull, curve = _expand(x, centre, scale, hidden, activation, ratio)
     length = torch.ones_like(x)
-    for step in range(steps):
+    for _ in range(steps - 1):
         trial = torch.addcdiv(x, length * pull, curve, value=-1)
         trial_cost, trial_pull, trial_curve = _expand(trial, centre, scale, hidden, activation, ratio)
         better = (trial_cost <= cost).to(x.dtype)
         x = torch.lerp(x, trial, better)
-        if step + 1 < steps:
-            cost = torch.minimum(cost, trial_cost)
-            pull = pull.lerp_(trial_pull, better)
-            curve = curve.lerp_(trial_curve, better)
-            length.mul_(better.mul_(0.75).add_(0.25))
-    return x
+        cost = torch.minimum(cost, trial_cost)
+        pull = pull.lerp_(trial_pull, better)
+        curve = curve.lerp_(trial_curve, better)
+        length.mul_(better.mul_(0.75).add_(0.25))
+    trial = torch.addcdiv(x, length.mul_(pull), curve, value=-1)
+    return torch.where(_cost(trial, centre, scale, hidden, activation, ratio) <= cost, trial, x)
+
+
+def _cost(
+    x: Tensor, centre: Tensor, scale: Tensor | None, hidden: Tensor, activation: Activation, ratio: float
+) -> Tensor:
+    """The objective at x, divided by alpha."""
+    value = activation.value(x)
+    if scale is not None:
+        value = value.mul_(scale)
+    return (x - centre).square_().add_(value.sub_(hidden).square_(), alpha=ratio)
 
 
 def _expand(

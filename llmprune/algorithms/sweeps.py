@@ -38,19 +38,33 @@ class InnerMoments:
 
 
 @dataclass(frozen=True)
-class HiddenMoments:
-    """What the down weights are fitted to: P P^T (hidden, hidden) and (Y - b) P^T (out, hidden)."""
-
-    gram: Tensor
-    cross: Tensor
-
-
-@dataclass(frozen=True)
 class Fit:
     """`error` = ||FFN(X) - Y||^2 and `energy` = ||Y||^2, summed over all tokens in float64."""
 
     error: float
     energy: float
+
+
+@dataclass(frozen=True)
+class HiddenMoments:
+    """What the down weights are fitted to: P P^T (hidden, hidden) and (Y - b) P^T (out, hidden).
+
+    `owed` = ||Y - b||^2 and `energy` = ||Y||^2.
+    """
+
+    gram: Tensor
+    cross: Tensor
+    owed: float
+    energy: float
+
+    def fit(self, weight: Tensor) -> Fit:
+        """The true error of down weights (out, hidden) on this P, without another pass over the tokens.
+
+        ||W P + b - Y||^2 = tr(W P P^T W^T) - 2 tr(W P (Y - b)^T) + ||Y - b||^2.
+        """
+        wide = weight.to(self.gram.dtype)
+        error = ((wide @ self.gram - 2 * self.cross) * wide).sum(dtype=torch.float64)
+        return Fit(max(0.0, float(error) + self.owed), self.energy)
 
 
 def input_gram(chunks: ChunkStore) -> Tensor:
@@ -88,10 +102,13 @@ def fit(ffn: Ffn, chunks: ChunkStore) -> Fit:
 
 @dataclass(frozen=True)
 class Advance:
-    """What a pass of `advance` found: the true error of its weights, the moments of the new z, s and p."""
+    """What a pass of `advance` found: the moments of the new z, s and p, and the true error of its weights.
 
-    fit: Fit
+    `fit` and `hidden` are None where they were not asked for.
+    """
+
     inner: InnerMoments
+    fit: Fit | None
     hidden: HiddenMoments | None
 
 
@@ -102,29 +119,31 @@ def advance(
     coefficients: Coefficients,
     *,
     steps: int,
-    with_hidden: bool,
+    as_papers: bool,
 ) -> Advance:
     """Solve p, then z, then s for the weights of `ffn`; the chunks take the new z and s.
 
-    `solver` is `hidden_solver(ffn.down, coefficients)`; `steps` are the Newton steps of an element;
-    `with_hidden` asks for the moments of p. The true error of `ffn` costs one product more in the same pass.
+    `solver` is `hidden_solver(ffn.down, coefficients)`; `steps` are the Newton steps of an element. `as_papers`
+    asks for the moments of p and for the true error of `ffn`, which costs one product more in the same pass:
+    where down is fitted to what the pruned weights give, the moments of that tell the error already.
     """
     fits, inner, outer = _FitSums(), _InnerSums(ffn), _HiddenSums(ffn)
     for place in range(len(chunks)):
         stored = chunks[place]
         chunk = widen(stored)
         up, gate = pre_activations(ffn, chunk.inputs)
-        fits.add(chunk, ffn.down(hidden(ffn, up, gate)))
+        if as_papers:
+            fits.add(chunk, ffn.down(hidden(ffn, up, gate)))
         chunk, p = solve_auxiliary(ffn, chunk, up, gate, solver, coefficients, steps=steps)
         inner.add(chunk)
-        if with_hidden:
+        if as_papers:
             outer.add(chunk, p)
         chunks[place] = replace(
             stored,
             up=chunk.up.to(stored.up.dtype),
             gate=None if chunk.gate is None else chunk.gate.to(stored.up.dtype),
         )
-    return Advance(fits.result(), inner.result(), outer.result() if with_hidden else None)
+    return Advance(inner.result(), fits.result() if as_papers else None, outer.result() if as_papers else None)
 
 
 def solve_auxiliary(
@@ -204,13 +223,18 @@ class _HiddenSums:
         self._down = ffn.down
         self._gram = GramAccumulator()
         self._cross = CrossAccumulator()
+        self._owed = 0.0
+        self._energy = 0.0
 
     def add(self, chunk: FfnChunk, p: Tensor) -> None:
+        owed = self._down.without_bias(chunk.outputs)
         self._gram.update(p)
-        self._cross.update(self._down.without_bias(chunk.outputs), p)
+        self._cross.update(owed, p)
+        self._owed += float(owed.square().sum(dtype=torch.float64))
+        self._energy += float(chunk.outputs.square().sum(dtype=torch.float64))
 
     def result(self) -> HiddenMoments:
-        return HiddenMoments(self._gram.result().matrix, self._cross.result().matrix)
+        return HiddenMoments(self._gram.result().matrix, self._cross.result().matrix, self._owed, self._energy)
 
 
 class _FitSums:

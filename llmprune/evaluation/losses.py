@@ -12,7 +12,7 @@ from llmprune.models.capture import BlockRunner
 LOGITS_BYTES = 64 * 2**20
 # The softmax goes over its logits several times, and does so in a core's own cache when
 # they are few: a quarter to a third of the head's time on the CPU in bfloat16.
-_SOFTMAX_BYTES = 2 * 2**20
+_SOFTMAX_BYTES = 2**20
 
 
 def token_losses(runner: BlockRunner, hidden: Tensor, tokens: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """How a block's feed-forward network is wired, found by what it computes and never by a name.
 
-Two linear layers that follow each other are an FFN when the second one's input is one of the known functions
-of what the first gives: f(up(x)), f(gate(x)) up(x), or the same with gate and up stored as one matrix. The
-functions are tried on real activations, so a wiring that is found is one that was seen to hold.
+Linear layers are an FFN when what a later one is given is one of the known functions of what earlier ones
+give: f(up(x)), f(gate(x)) up(x), or the same with gate and up stored as one matrix. The functions are tried
+on real activations, so a wiring that is found is one that was seen to hold.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import pairwise
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -77,11 +77,14 @@ def find_ffn(
         layers: weights and biases by path.
         inputs: what each layer was given, (tokens, in).
     """
+    # Any one or two layers of a group: where attention and FFN run side by side, both may see the same input.
     found = [
         wiring
-        for first, then in pairwise(groups)
-        if len(then) == 1 and len(first) <= 2
-        for wiring in _holding(first, then[0], layers, inputs)
+        for place, group in enumerate(groups)
+        for then in groups[place + 1 :]
+        if len(then) == 1
+        for inner in (*combinations(group, 1), *combinations(group, 2))
+        for wiring in _holding(inner, then[0], layers, inputs)
     ]
     return found[0] if len(found) == 1 else None
 

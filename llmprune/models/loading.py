@@ -97,18 +97,34 @@ def open_decoder(
         ModelError: not a causal LM, or config and weights disagree.
         CheckpointError: files missing, truncated or malformed.
     """
+    decoder = open_shell(directory, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    _load_outside_blocks(decoder)
+    with decoder.block(0):
+        decoder.runner.learn_return_type(torch.zeros(1, 2, dtype=torch.int64, device=device))
+        _require_causal(decoder)
+    return decoder
+
+
+def open_shell(
+    directory: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    trust_remote_code: bool = False,
+) -> Decoder:
+    """The same with no weights at all: enough to look at shapes and names.
+
+    Raises:
+        ModelError: not a causal LM, or config and weights disagree.
+        CheckpointError: files missing, truncated or malformed.
+    """
     config = load_config(directory, trust_remote_code=trust_remote_code)
     checkpoint = open_checkpoint(directory)
     dtype = dtype or stored_dtype(checkpoint)
     model = empty_model(config, dtype=dtype, trust_remote_code=trust_remote_code)
     path, blocks = find_blocks(model, config)
     names = name_blocks(checkpoint.tensors, path=path, num_blocks=len(blocks))
-    decoder = Decoder(model, blocks, names, checkpoint, BlockRunner(model, blocks), device, dtype)
-    _load_outside_blocks(decoder)
-    with decoder.block(0):
-        decoder.runner.learn_return_type(torch.zeros(1, 2, dtype=torch.int64, device=device))
-        _require_causal(decoder)
-    return decoder
+    return Decoder(model, blocks, names, checkpoint, BlockRunner(model, blocks), device, dtype)
 
 
 def load_config(directory: Path, *, trust_remote_code: bool = False) -> PreTrainedConfig:

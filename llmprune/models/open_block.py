@@ -34,6 +34,11 @@ class OpenBlock:
         """Its linear layers by path."""
         return block_linears(self.decoder, self.index)
 
+    def other_matrices(self) -> list[str]:
+        """Paths of parameters that are matrices, or stacks of them (experts), but no linear layer's."""
+        linear = {f"{path}.weight" for path in self.linears()}
+        return [name for name, parameter in self.module.named_parameters() if parameter.ndim > 1 and name not in linear]
+
     def run(self, hidden: Tensor, call: BlockCall) -> Tensor:
         """Output (batch, seq_len, hidden_size) on ``hidden``, of the same shape."""
         return self.decoder.runner.run(self.index, hidden, call)

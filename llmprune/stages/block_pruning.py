@@ -67,11 +67,12 @@ def plan_block(block: OpenBlock, window: Batch, selection: Selection, *, joint: 
     groups, ffn = block.groups(window.pruned, window.call)
     slots = {path: slot for path, slot in block.linears().items() if selection.takes(slot)}
     unused = [path for path in slots if not any(path in group for group in groups)]
-    remarks = [f"block {block.index}: {path} was used by no token, and stays dense" for path in unused]
+    remarks = [f"{path} was used by no token, and stays dense" for path in unused]
+    remarks += [f"{path} is no linear layer, and stays dense" for path in block.other_matrices()]
     slots = {path: slot for path, slot in slots.items() if path not in unused}
-    if joint and (why := _why_not_joint(ffn, slots)):
-        remarks.append(f"block {block.index}: {why}; its FFN is pruned by SparseGPT, matrix by matrix")
-    whole = ffn if joint and not _why_not_joint(ffn, slots) else None
+    why = _why_not_joint(ffn, slots) if joint else None
+    remarks += [f"{why}: such an FFN is pruned by SparseGPT, matrix by matrix"] if why else []
+    whole = ffn if joint and ffn is not None and ffn.down in slots and why is None else None
     steps = list(_steps(groups, slots, whole))
     return BlockPlan(tuple(steps), slots, tuple(remarks))
 
@@ -81,9 +82,9 @@ def _why_not_joint(ffn: FfnWiring | None, slots: dict[str, LinearSlot]) -> str |
     if not any(slot.part() == "ffn" for slot in slots.values()):
         return None
     if ffn is None:
-        return "no gated or plain feed-forward network of a known activation was seen in it"
+        return "No gated or plain feed-forward network of a known activation was seen in some block"
     missing = [path for path in (*ffn.inner, ffn.down) if path not in slots]
-    return f"{', '.join(missing)} stays dense" if missing else None
+    return f"{', '.join(missing)} is to stay dense" if missing else None
 
 
 def _steps(

@@ -9,7 +9,6 @@ from enum import Enum
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from llmprune.algorithms.layer import LayerMethod, LayerSettings
 from llmprune.algorithms.patterns import Pattern, SemiStructured, Unstructured
@@ -142,12 +141,14 @@ def global_prune(
     out = settings.out or workspace.run.path / _default_name(workspace, settings)
     check_output(workspace, out, force=settings.force)
     blocks = parse_layers(settings.selection.layers, depth=workspace.model.num_blocks)
+    widest = check_shapes(workspace.open_shell(), blocks, settings.selection, settings.pattern)
     known = _calibrated(workspace, settings, calibration or CalibrationSettings())
     recorded = _settings_record(workspace, settings, blocks, known)
     if (record := _made_before(workspace, recorded, settings, out)) is not None:
         workspace.progress.say(f"{out} is complete already: nothing to do.")
     else:
         with workspace.writing():
+            _remark_few_tokens(workspace, recorded, widest)
             record = _make(workspace, settings, recorded, known, out, on_block)
     with workspace.writing():
         workspace.run.remember_checkpoint(out)
@@ -164,9 +165,7 @@ def _make(
 ) -> PruningRecord:
     """Prune, and write the checkpoint, all of it or nothing."""
     decoder = workspace.open_decoder()
-    widest = check_shapes(decoder, recorded.layers, settings.selection, settings.pattern)
     tokens = known.tokens()[: settings.samples]
-    _remark_few_tokens(workspace, tokens, widest, settings)
     before = _zeros_before(workspace, decoder, recorded, settings)
     folder = out.with_name(f"{out.name}.partial")
     state = PruningPass(
@@ -307,10 +306,12 @@ def _settings_record(
 
 
 def _pass_settings(settings: PruningSettings, blocks: Sequence[int], decoder: Decoder) -> PassSettings:
-    ffn = FfnSettings(settings.layer, settings.coefficients, targets=settings.targets, rounds=settings.rounds)
+    some = settings.pattern.ratio > 0  # with no zeros asked for no weight moves either
+    targets = settings.targets if some else Targets.PRUNED
+    ffn = FfnSettings(settings.layer, settings.coefficients, targets=targets, rounds=settings.rounds)
     if decoder.dtype == torch.bfloat16:  # the activations are rounded to it already
         ffn = replace(ffn, products=bfloat16_products)
-    return PassSettings(ffn, settings.method is Method.SPARSELLM, settings.selection, tuple(blocks))
+    return PassSettings(ffn, some and settings.method is Method.SPARSELLM, settings.selection, tuple(blocks))
 
 
 def _calibrated(workspace: Workspace, settings: PruningSettings, calibration: CalibrationSettings) -> Calibration:
@@ -319,7 +320,8 @@ def _calibrated(workspace: Workspace, settings: PruningSettings, calibration: Ca
         known = open_calibration(settings.calibration or workspace.run.calibration)
     else:
         workspace.progress.say(f"{workspace.run.path} holds no calibration yet: running calibrate first.")
-        known = calibrate(workspace, calibration)
+        samples = settings.samples or calibration.samples
+        known = calibrate(workspace, replace(calibration, samples=samples))
     require_same_model(workspace, known)
     return known
 
@@ -340,12 +342,13 @@ def _made_before(
     return record if same and (record.verification is not None or not settings.verify) else None
 
 
-def _remark_few_tokens(workspace: Workspace, tokens: Tensor, widest: int, settings: PruningSettings) -> None:
-    if tokens.numel() < widest:
+def _remark_few_tokens(workspace: Workspace, recorded: SparsitySettings, widest: int) -> None:
+    tokens = recorded.windows * recorded.seq_len
+    if tokens < widest:
         workspace.progress.say(
-            f"{tokens.numel()} calibration tokens are fewer than the {widest} inputs of the widest matrix: its Gram "
-            f"matrix is singular, and the damping ({settings.damping:g} of its mean diagonal) decides what the tokens "
-            "leave open. More --samples would be better."
+            f"{tokens} calibration tokens are fewer than the {widest} inputs of the widest matrix: its Gram matrix is "
+            f"singular, and the damping ({recorded.damping:g} of its mean diagonal) decides what the tokens leave "
+            "open. More --samples would be better."
         )
 
 

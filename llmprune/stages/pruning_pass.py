@@ -135,7 +135,9 @@ class PruningPass:
         return state.model_copy(
             update={
                 "blocks": (*state.blocks, record),
-                "remarks": (*state.remarks, *plan.remarks, *_raised_dampings(record, self._settings)),
+                "remarks": tuple(
+                    dict.fromkeys((*state.remarks, *plan.remarks, *_raised_dampings(record, self._settings)))
+                ),
                 "weights": {**state.weights, **weights},
             }
         )

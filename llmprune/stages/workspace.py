@@ -15,7 +15,7 @@ from llmprune.errors import ArtifactError, ModelError
 from llmprune.models.compute import Compute
 from llmprune.models.demo import DEMO_NAME, demo_model
 from llmprune.models.gguf import convert_gguf
-from llmprune.models.loading import Decoder, open_decoder, stored_dtype
+from llmprune.models.loading import Decoder, open_decoder, open_shell, stored_dtype
 from llmprune.models.source import ModelSource, check_model, find_model, identify, origin_of, positions
 from llmprune.stages.progress import Progress, Silent
 
@@ -47,6 +47,15 @@ class Workspace:
     def open_decoder(self) -> Decoder:
         """The dense model, with everything but its blocks in memory."""
         return open_decoder(
+            self.directory,
+            device=self.compute.device,
+            dtype=self.compute.dtype,
+            trust_remote_code=self.trust_remote_code,
+        )
+
+    def open_shell(self) -> Decoder:
+        """The dense model with no weights at all: enough to look at shapes and names."""
+        return open_shell(
             self.directory,
             device=self.compute.device,
             dtype=self.compute.dtype,

@@ -124,7 +124,7 @@ def test_dense_and_pruned_inputs_agree_without_sparsity(targets):
     ffn = FFNS["silu"]
     settings = FfnSettings(LayerSettings(Unstructured(0)), targets=targets, rounds=1)
     best = prune_ffn(ffn, chunks_of(ffn, seed=5), settings).best
-    assert best.relative_error < 1e-9
+    assert best.relative_error < 1e-7  # as near to 0 as moments in float32 can tell
     torch.testing.assert_close(best.up.weight, ffn.up.weight, rtol=1e-3, atol=1e-4)
     if targets is Targets.PRUNED:
         assert torch.equal(best.up.weight, ffn.up.weight)

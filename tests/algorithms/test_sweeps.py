@@ -87,12 +87,14 @@ def test_advance_reports_the_true_error_and_the_new_moments(ffn):
     error = fit(pruned, chunks).error
     solver = hidden_solver(pruned.down, Coefficients())
     old = chunks[0].up
-    step = advance(pruned, chunks, solver, Coefficients(), steps=2, with_hidden=True)
+    step = advance(pruned, chunks, solver, Coefficients(), steps=2, as_papers=True)
     assert step.fit.error == pytest.approx(error)
     assert not torch.equal(chunks[0].up, old)
     torch.testing.assert_close(step.inner.up, inner_moments(pruned, chunks).up)
     assert step.hidden.gram.shape == (10, 10)
-    assert advance(pruned, chunks, solver, Coefficients(), steps=2, with_hidden=False).hidden is None
+    step = advance(pruned, chunks, solver, Coefficients(), steps=2, as_papers=False)
+    assert step.hidden is None
+    assert step.fit is None
 
 
 def test_linear_adds_its_bias_and_takes_it_away():
@@ -101,3 +103,13 @@ def test_linear_adds_its_bias_and_takes_it_away():
     torch.testing.assert_close(linear(x), torch.nn.functional.linear(x, linear.weight, linear.bias))
     torch.testing.assert_close(linear.without_bias(linear(x)), x @ linear.weight.T)
     assert FFNS["silu"].activation is SILU
+
+
+@EVERY_FFN
+def test_moments_tell_the_true_error_of_any_down_weights(ffn):
+    chunks = chunks_of(ffn, seed=1)
+    pruned = halved(ffn)
+    moments = hidden_moments(pruned, chunks, auxiliary=False)
+    found, expected = moments.fit(pruned.down.weight), fit(pruned, chunks)
+    assert found.error == pytest.approx(expected.error, rel=1e-9)
+    assert found.energy == pytest.approx(expected.energy, rel=1e-12)

@@ -1,0 +1,122 @@
+"""Weight pruning side by side: perplexity, seconds and peak memory of `llmprune global-prune`, whole commands.
+
+Every row runs the command in a process of its own, then measures the written checkpoint. Rows that the results
+file has already are not run again, so a long table can be made in several sittings; run nothing beside it.
+
+    python benchmarks/weight_pruning.py MODEL --source wikitext2:wiki.train.raw --ppl wikitext2:wiki.test.raw \
+        --patterns 70%,2:4 --rows sparsegpt,sparsellm --out results.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import torch
+
+from llmprune.calibration.corpora import load_corpus
+from llmprune.calibration.windows import consecutive_windows
+from llmprune.evaluation.perplexity import window_losses
+from llmprune.models.loading import load_tokenizer, load_whole
+
+PAPERS = "--targets-from pruned --no-refit"  # as the papers define the method
+ROWS = {
+    "magnitude": "--method magnitude --targets-from pruned --no-refit",
+    "magnitude+refit": "--method magnitude",
+    "wanda": f"--method wanda {PAPERS}",
+    "wanda+refit": "--method wanda",
+    "sparsegpt": f"--method sparsegpt {PAPERS}",
+    "sparsegpt+refit": "--method sparsegpt",
+    "sparsellm": f"--method sparsellm {PAPERS}",
+    "sparsellm+refit": "--method sparsellm",  # the default setting
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--source", required=True, help="calibration text")
+    parser.add_argument("--samples", default="32")
+    parser.add_argument("--seq-len", default="1024")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--patterns", default="70%")
+    parser.add_argument("--layers", default="all")
+    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--ppl", action="append", required=True, help="evaluation text; can be repeated")
+    parser.add_argument("--windows", type=int, help="use the first so many windows of 2048 tokens of each text")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+
+    known = json.loads(options.out.read_text()) if options.out.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        calibrate = ["calibrate", options.model, "--source", options.source, "--samples", options.samples]
+        _run([*calibrate, "--seq-len", options.seq_len, "--dtype", options.dtype, "--run", run, "--quiet"])
+        patterns, rows = options.patterns.split(","), options.rows.split(",")
+        table = [("dense", "", ""), *((row, pattern, ROWS[row]) for pattern in patterns for row in rows)]
+        for row, pattern, arguments in table:
+            name = " ".join([options.layers, pattern, row]) if pattern else row
+            if name not in known:
+                known[name] = _measure(options, run, pattern, arguments)
+                options.out.write_text(json.dumps(known, indent=1) + "\n")
+            print(name, json.dumps(known[name]), flush=True)
+
+
+def _measure(options: argparse.Namespace, run: Path, pattern: str, arguments: str) -> dict[str, object]:
+    """Prune (nothing, for the dense model), and measure what was written."""
+    directory, figures = options.model, {}
+    if pattern:
+        directory = run / "pruned"
+        kind = "--pattern" if ":" in pattern else "--sparsity"
+        words = ["global-prune", kind, pattern, *arguments.split(), "--layers", options.layers, "--out", directory]
+        figures = _run([*words, "--run", run, "--dtype", options.dtype, "--no-verify", "--quiet"])
+        sparsity = json.loads((directory / "llmprune.json").read_text())["sparsity"]
+        figures["zeros"] = sparsity["zeros"] / sparsity["numel"]
+    figures["perplexity"] = {spec.rsplit("/", 1)[-1]: _perplexity(directory, spec, options) for spec in options.ppl}
+    if pattern:
+        shutil.rmtree(directory)
+    return figures
+
+
+def _perplexity(directory: Path, spec: str, options: argparse.Namespace) -> float:
+    corpus = load_corpus(spec, purpose="evaluation")
+    windows = consecutive_windows(corpus, load_tokenizer(directory), seq_len=2048, max_windows=options.windows)
+    model = load_whole(directory, device=torch.device("cpu"), dtype=getattr(torch, options.dtype))
+    losses = window_losses(model, windows.tokens, batch_tokens=2048)
+    return math.exp(sum(losses) / len(losses))
+
+
+def _run(words: list[object]) -> dict[str, float]:
+    """Run llmprune: wall seconds, and the largest resident memory in MB."""
+    began = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", "llmprune", *map(str, words)], stdout=subprocess.DEVNULL)
+    peak = [0]
+
+    def watch() -> None:
+        own = psutil.Process(process.pid)
+        while process.poll() is None:
+            try:
+                peak[0] = max(peak[0], own.memory_info().rss)
+            except psutil.NoSuchProcess:
+                return
+            time.sleep(0.05)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    if process.wait():
+        raise SystemExit(f"llmprune {' '.join(map(str, words))} failed")
+    watcher.join()
+    return {"seconds": time.perf_counter() - began, "peak_mb": peak[0] / 1e6}
+
+
+if __name__ == "__main__":
+    main()
