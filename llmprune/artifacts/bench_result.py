@@ -1,6 +1,6 @@
 """Benchmark results: every number beside the protocol that it was measured under.
 
-The page docs/bench-schema.md is made from the docstrings here (``python -m llmprune.artifacts.schema_page``).
+The page docs/bench-schema.md is made from the docstrings here (``python docs/bench_schema.py``).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from llmprune.cli.console import Console
 
 if TYPE_CHECKING:
-    from llmprune.artifacts.bench_result import BenchResult, Estimate, GenerationResult, ModelResult, Repeats
+    from llmprune.artifacts.bench_result import BenchResult, Estimate, GenerationResult, Machine, ModelResult, Repeats
     from llmprune.artifacts.sparsity import SparsityReport
 
 _KNOWN = 0.05  # a ratio whose interval ends further away than this share of it is called uncertain
@@ -60,8 +60,8 @@ def _perplexities(result: BenchResult) -> Iterator[list[str]]:
 
 def _accuracies(result: BenchResult) -> Iterator[list[str]]:
     for index, measured in enumerate(zip(*(one.tasks for one in _models(result)), strict=True)):
-        cells = [f"{one.accuracy:.3f}{_plus_minus(one.stderr)}" for one in measured]
-        differences = [f"{one.difference:+.3f}{_plus_minus(one.stderr)}" for one in result.differences[index:][:1]]
+        cells = [f"{one.accuracy:.3f}{_stderr(one.stderr)}" for one in measured]
+        differences = [f"{one.difference:+.3f}{_stderr(one.stderr)}" for one in result.differences[index:][:1]]
         yield [f"{measured[0].task}, {measured[0].metric}", *cells, *differences]
 
 
@@ -87,13 +87,13 @@ def _quality_protocols(result: BenchResult) -> Iterator[str]:
     for protocol in result.perplexity:
         yield (
             f"Perplexity: {protocol.corpus.origin}, {protocol.windows} windows of {protocol.seq_len} tokens, "
-            f"{_bos(protocol.bos)}, {result.dtype}; 95% intervals over windows, paired for the ratio."
+            f"{_bos(protocol.bos)}, {result.dtype}; ± 95% intervals over windows, paired for the ratio."
         )
     if result.tasks is not None:
         items = f"the first {result.tasks.limit} items of each task" if result.tasks.limit else "all items"
         yield (
             f"Zero-shot: lm-eval {result.tasks.lm_eval}, {items}, {_bos(result.tasks.bos)}, {result.dtype}; "
-            "± standard errors, of the differences on the same items."
+            "SE: standard errors, of differences on the same items."
         )
 
 
@@ -103,12 +103,11 @@ def _speed_protocol(result: BenchResult) -> Iterator[str]:
         return
     repeats = {len(one.tokens_per_second.values) for one in result.model.generation} | {len(result.model.prompt.values)}
     counts = f"{min(repeats)} to {max(repeats)}" if len(repeats) > 1 else str(min(repeats))
-    place = f"CUDA {machine.cuda}" if machine.cuda else f"{machine.threads} threads"
     yield (
         f"Speed: generation {', '.join(map(str, speed.batch))} x {speed.new_tokens} tokens after "
         f"{speed.prompt_tokens}, KV cache; prompt 1 x {speed.prefill_tokens}; medians of {counts} repeats in turn "
-        f"(smallest to largest), {result.dtype}, attention {', '.join(machine.attention)}; {machine.processor}, "
-        f"{place}, {machine.memory_bytes / 2**30:.0f} GiB. Energy: {speed.energy}."
+        f"(smallest to largest), ratios ± 95% intervals; {result.dtype}, attention {', '.join(machine.attention)}; "
+        f"{_machine(machine)}. Energy: {speed.energy}."
     )
     ratios = ["prompt_ratio", *(f"generation_ratio.{batch}" for batch in speed.batch)]
     vague = [name for name in ratios if name in result.metrics and not _is_known(result.metrics[name])]
@@ -141,6 +140,11 @@ def _about_gate(result: BenchResult) -> Iterator[str]:
         yield f"--fail-if {check.condition}: {'HOLDS' if check.failed else 'does not hold'} ({check.value:.6g})."
 
 
+def _machine(machine: Machine) -> str:
+    place = f"CUDA {machine.cuda}" if machine.cuda else f"{machine.threads} threads"
+    return f"{machine.processor}, {place}, {machine.memory_bytes / 2**30:.0f} GiB"
+
+
 def _ratio(result: BenchResult, metric: str) -> list[str]:
     """The last cell of a row; none without a baseline."""
     found = result.metrics.get(metric)
@@ -148,11 +152,12 @@ def _ratio(result: BenchResult, metric: str) -> list[str]:
 
 
 def _estimate(estimate: Estimate, spelling: str) -> str:
+    """A value and, to fit a narrow terminal, half the width of its interval in percent."""
     value = format(estimate.value, spelling)
     if estimate.interval is None:
         return value
     low, high = estimate.interval
-    return f"{value} ({low:{spelling}}-{high:{spelling}})"
+    return f"{value} ±{(high - low) / 2 / estimate.value:.1%}"
 
 
 def _is_known(estimate: Estimate) -> bool:
@@ -166,8 +171,8 @@ def _spread(repeats: Repeats) -> str:
     return f"{repeats.median:{spelling}} ({low:{spelling}}-{high:{spelling}})"
 
 
-def _plus_minus(stderr: float | None) -> str:
-    return "" if stderr is None else f" ± {stderr:.3f}"
+def _stderr(stderr: float | None) -> str:
+    return "" if stderr is None else f" (SE {stderr:.3f})"
 
 
 def _bos(bos: bool) -> str:

@@ -13,6 +13,23 @@ from dataclasses import dataclass
 from llmprune.artifacts.bench_result import Estimate, GenerationResult, ModelResult, Repeats, TaskResult
 from llmprune.evaluation.intervals import estimate_loss_ratio, estimate_mean, estimate_ratio
 
+MEANINGS: Mapping[str, str] = {
+    "sparsity": "share of the stored weights that are zero; 0 where next to none are",
+    "blocks": "transformer blocks",
+    "params": "weights stored, tied ones once",
+    "effective_params": "those that are not zero",
+    "bytes": "of the weights on disk",
+    "load_seconds": "from files to a model in memory",
+    "peak_bytes": "weights, and the most memory in use above them",
+    "prompt": "prompt tokens/s of the single long prompt, median of the repeats",
+    "ppl": "perplexity on a text",
+    "acc": "accuracy on a task, and by any other name (`acc_norm`) that lm-eval gives a metric",
+    "generation": "generated tokens/s at a batch size, median of the repeats",
+    "first_token": "ms until every sequence of the batch has its first new token, median of the repeats",
+    "joules": "joules a generated token at a batch size, where the platform counts energy",
+}
+"""What every figure is, for docs/bench-schema.md."""
+
 _COUNTS: Mapping[str, Callable[[ModelResult], float | None]] = {
     "blocks": lambda one: one.num_blocks,
     "params": lambda one: one.num_parameters,
