@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
-from llmprune.artifacts.bench_result import BenchResult, ModelResult
+from llmprune.artifacts.bench_result import BenchResult, ModelResult, TaskProtocol
 from llmprune.artifacts.run import RunDirectory
 from llmprune.calibration.windows import TokenWindows
 from llmprune.evaluation.energy import EnergyMeter, find_energy_meter
 from llmprune.evaluation.machine import describe_machine
+from llmprune.evaluation.zero_shot import ZeroShotTasks
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.loading import stored_dtype
 from llmprune.stages.bench_gate import require_metrics
@@ -22,6 +23,7 @@ from llmprune.stages.bench_perplexity import measure_perplexity, perplexity_prot
 from llmprune.stages.bench_settings import BenchSettings
 from llmprune.stages.bench_speed import measure_speed, speed_protocol
 from llmprune.stages.bench_subjects import Loaded, Subject, choose_subjects, load_subject
+from llmprune.stages.bench_tasks import measure_tasks, open_asked_tasks, task_differences
 from llmprune.stages.calibration_text import corpus_identity
 from llmprune.stages.progress import Progress
 
@@ -35,6 +37,7 @@ class _Plan:
         dtype: what both models are computed in.
         prefill: tokens of the long prompt.
         texts: windows of every text.
+        tasks: zero-shot tasks, and how they are asked; None: there are none.
         meter: of energy.
     """
 
@@ -42,6 +45,7 @@ class _Plan:
     dtype: torch.dtype
     prefill: int
     texts: list[TokenWindows]
+    tasks: tuple[ZeroShotTasks, TaskProtocol] | None
     meter: EnergyMeter
 
 
@@ -86,7 +90,7 @@ def bench(
         load_subject(one, dtype=plan.dtype, compute=compute, progress=progress, trust_remote_code=trust_remote_code)
         for one in subjects
     ]
-    result = _result(plan, loaded, _measure(plan, loaded, compute, progress), compute)
+    result = _result(plan, loaded, _measure(plan, loaded, compute, progress, trust_remote_code), compute)
     return result, _save(result, run.bench)
 
 
@@ -96,30 +100,40 @@ def _plan(
     """Look at everything that may be wrong before the first model is loaded."""
     seq_len, prefill = settings.lengths(min(subject.positions for subject in subjects))
     texts = read_texts(subjects, settings, seq_len=seq_len, progress=progress, trust_remote_code=trust_remote_code)
+    tasks = open_asked_tasks(subjects, settings, trust_remote_code=trust_remote_code)
     meter = find_energy_meter()
     names = metric_names(
         texts=[corpus_identity(windows).name for windows in texts],
-        tasks=[],
+        tasks=tasks[0].metrics if tasks else (),
         batch=settings.batch if settings.speed else (),
         energy=bool(meter.counters),
         compared=len(subjects) > 1,
     )
     require_metrics(settings.conditions, names)
-    return _Plan(settings, compute.dtype or stored_dtype(subjects[-1].checkpoint), prefill, texts, meter)
+    dtype = compute.dtype or stored_dtype(subjects[-1].checkpoint)
+    return _Plan(settings, dtype, prefill, texts, tasks, meter)
 
 
-def _measure(plan: _Plan, loaded: Sequence[Loaded], compute: Compute, progress: Progress) -> list[ModelResult]:
+def _measure(
+    plan: _Plan, loaded: Sequence[Loaded], compute: Compute, progress: Progress, trust_remote_code: bool
+) -> list[ModelResult]:
     """Everything that is to be measured of the loaded models."""
-    results = [
-        one.subject.described().model_copy(update={"load_seconds": one.seconds, "perplexity": perplexity})
-        for one, perplexity in zip(
-            loaded, measure_perplexity(loaded, plan.texts, compute=compute, progress=progress), strict=True
+    results = [_with(one.subject.described(), load_seconds=one.seconds) for one in loaded]
+    perplexities = measure_perplexity(loaded, plan.texts, compute=compute, progress=progress)
+    results = [_with(one, perplexity=found) for one, found in zip(results, perplexities, strict=True)]
+    if plan.tasks is not None:
+        scores = measure_tasks(
+            loaded, *plan.tasks, compute=compute, progress=progress, trust_remote_code=trust_remote_code
         )
-    ]
-    if not plan.settings.speed:
-        return results
-    speeds = measure_speed(loaded, plan.settings, prefill=plan.prefill, meter=plan.meter, progress=progress)
-    return [result.model_copy(update=vars(speed)) for result, speed in zip(results, speeds, strict=True)]
+        results = [_with(one, tasks=found) for one, found in zip(results, scores, strict=True)]
+    if plan.settings.speed:
+        speeds = measure_speed(loaded, plan.settings, prefill=plan.prefill, meter=plan.meter, progress=progress)
+        results = [_with(one, **vars(found)) for one, found in zip(results, speeds, strict=True)]
+    return results
+
+
+def _with(result: ModelResult, **measured: object) -> ModelResult:
+    return result.model_copy(update=measured)
 
 
 def _result(plan: _Plan, loaded: Sequence[Loaded], measured: Sequence[ModelResult], compute: Compute) -> BenchResult:
@@ -132,9 +146,11 @@ def _result(plan: _Plan, loaded: Sequence[Loaded], measured: Sequence[ModelResul
         device=str(compute.device),
         dtype=dtype_name(plan.dtype),
         perplexity=tuple(perplexity_protocol(windows) for windows in plan.texts),
+        tasks=plan.tasks[1] if plan.tasks else None,
         speed=speed_protocol(settings, prefill=plan.prefill, meter=plan.meter) if settings.speed else None,
         model=model,
         baseline=baseline,
+        differences=task_differences(model, baseline),
         metrics=metrics,
         gate=tuple(condition.check(metrics) for condition in settings.conditions),
     )

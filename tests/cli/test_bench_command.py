@@ -1,8 +1,10 @@
 """What only bench has: several texts, sweeps, limits, and words about zeros."""
 
 import gzip
+import importlib.util
 import io
 import json
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,9 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from llmprune.artifacts.bench_result import BenchResult
 from tests.calibration.conftest import hub  # noqa: F401 - a fixture of the Hub's stand-in, too
+from tests.cli.conftest import ROOT
 from tests.cli.world import refused
+from tests.tasks import ITEMS, write_task
 
 TEXT = ["--seq-len", "32", "--max-windows", "2"]
+SHARED = ROOT.parent / "shared" / "lm_eval_tasks"
+ONLY_TASKS = ["--no-ppl", "--no-speed"]
+needs_lm_eval = pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="lm-eval is not installed")
 SPEED = ["--no-ppl", "--gen", "2", "--prompt", "3", "--prefill", "8", "--repeats", "2", "--max-seconds", "0"]
 
 
@@ -158,3 +165,51 @@ def test_a_result_of_an_older_schema_is_refused(pruned, text, llmprune):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 1}))
     with pytest.raises(ArtifactError, match="has schema 1"):
         BenchResult.read(path)
+
+
+@pytest.fixture
+def _own_cache(tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+
+
+@needs_lm_eval
+@pytest.mark.usefixtures("_own_cache")
+def test_tasks_are_asked_of_both_models_and_compared_item_by_item(pruned, tmp_path, llmprune):
+    tasks = ["--tasks", "sea", "--lm-eval-include", write_task(tmp_path / "tasks")]
+    result = llmprune("bench", *ONLY_TASKS, *tasks, "--fail-if", "acc_diff.sea<=1", "--run", pruned)
+    assert result.exit_code == 3, result.stderr
+    assert "all items, no BOS, float32; SE: standard errors, of differences on the same items" in result.stdout
+    measured = BenchResult.read(next((pruned / "bench").iterdir()))
+    assert (measured.tasks.tasks, measured.tasks.limit) == (("sea",), None)
+    assert [(one.task, one.metric) for one in measured.differences] == [("sea", "acc"), ("sea", "acc_norm")]
+    for one, other, difference in zip(measured.model.tasks, measured.baseline.tasks, measured.differences, strict=True):
+        assert len(one.items) == len(other.items) == len(ITEMS)
+        assert difference.difference == pytest.approx(one.accuracy - other.accuracy)
+        assert f"{difference.difference:+.3f} (SE {difference.stderr:.3f})" in result.stdout
+        assert measured.metrics[f"{one.metric}_diff.sea"].value == pytest.approx(difference.difference)
+
+
+@needs_lm_eval
+def test_an_unknown_task_is_refused(world, llmprune):
+    words = ["bench", world.intact, *ONLY_TASKS, "--tasks", "piqua", "--run", world.folder / "new"]
+    assert "There is no task 'piqua' in lm-eval" in refused(llmprune, world.folder, words)
+
+
+def test_without_lm_eval_the_message_says_what_to_install(world, llmprune, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
+    words = ["bench", world.intact, *ONLY_TASKS, "--tasks", "piqa", "--run", world.folder / "new"]
+    assert "pip install 'llmprune[eval]'" in refused(llmprune, world.folder, words)
+
+
+@needs_lm_eval
+@pytest.mark.usefixtures("_own_cache")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no task files in ../shared")
+def test_the_shared_task_files_work(model, tmp_path, monkeypatch, llmprune):
+    monkeypatch.chdir(ROOT)  # their data files are named from here
+    tasks = ["--tasks", "piqa_local,arc_easy_local", "--lm-eval-include", SHARED, "--limit", 3]
+    result = llmprune("bench", model, *ONLY_TASKS, *tasks, "--json", "--run", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    measured = BenchResult.model_validate(json.loads(result.stdout))
+    assert {(one.task, len(one.items)) for one in measured.model.tasks} == {("piqa_local", 3), ("arc_easy_local", 3)}
