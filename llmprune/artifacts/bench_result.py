@@ -45,6 +45,10 @@ class Machine(Record):
     cuda: str | None = None
     attention: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        place = f"CUDA {self.cuda}" if self.cuda else f"{self.threads} threads"
+        return f"{self.processor}, {place}, {self.memory_bytes / 2**30:.0f} GiB"
+
 
 class PerplexityProtocol(Record):
     """How perplexity was measured on one text: non-overlapping windows, logits in float32.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from llmprune.cli.console import Console
 
 if TYPE_CHECKING:
-    from llmprune.artifacts.bench_result import BenchResult, Estimate, GenerationResult, Machine, ModelResult, Repeats
+    from llmprune.artifacts.bench_result import BenchResult, Estimate, GenerationResult, ModelResult, Repeats
     from llmprune.artifacts.sparsity import SparsityReport
 
 _KNOWN = 0.05  # a ratio whose interval ends further away than this share of it is called uncertain
@@ -107,7 +107,7 @@ def _speed_protocol(result: BenchResult) -> Iterator[str]:
         f"Speed: generation {', '.join(map(str, speed.batch))} x {speed.new_tokens} tokens after "
         f"{speed.prompt_tokens}, KV cache; prompt 1 x {speed.prefill_tokens}; medians of {counts} repeats in turn "
         f"(smallest to largest), ratios ± 95% intervals; {result.dtype}, attention {', '.join(machine.attention)}; "
-        f"{_machine(machine)}. Energy: {speed.energy}."
+        f"{machine}. Energy: {speed.energy}."
     )
     ratios = ["prompt_ratio", *(f"generation_ratio.{batch}" for batch in speed.batch)]
     vague = [name for name in ratios if name in result.metrics and not _is_known(result.metrics[name])]
@@ -138,11 +138,6 @@ def _zeros(report: SparsityReport) -> str:
 def _about_gate(result: BenchResult) -> Iterator[str]:
     for check in result.gate:
         yield f"--fail-if {check.condition}: {'HOLDS' if check.failed else 'does not hold'} ({check.value:.6g})."
-
-
-def _machine(machine: Machine) -> str:
-    place = f"CUDA {machine.cuda}" if machine.cuda else f"{machine.threads} threads"
-    return f"{machine.processor}, {place}, {machine.memory_bytes / 2**30:.0f} GiB"
 
 
 def _ratio(result: BenchResult, metric: str) -> list[str]:
