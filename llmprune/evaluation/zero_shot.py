@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +90,7 @@ def score_tasks(
     """
     from lm_eval.evaluator import evaluate  # noqa: PLC0415 - an extra, and a second to import
 
-    with _quiet_lm_eval():
+    with _quiet_lm_eval(), _no_bars():
         for task in tasks.tasks.values():
             task.set_config("num_fewshot", 0)
         try:
@@ -193,6 +194,19 @@ def _quiet_lm_eval() -> Iterator[None]:
         logger.setLevel(level)
         if had_bars:
             datasets.enable_progress_bars()
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """lm-eval draws a bar while it puts a task's requests together, and has no option against it."""
+    from lm_eval.api import task as module  # noqa: PLC0415 - an extra
+
+    drawn = module.tqdm
+    module.tqdm = partial(drawn, disable=True)
+    try:
+        yield
+    finally:
+        module.tqdm = drawn
 
 
 def _gist(error: Exception) -> str:

@@ -192,6 +192,15 @@ def test_tasks_are_asked_of_both_models_and_compared_item_by_item(pruned, tmp_pa
 
 
 @needs_lm_eval
+@pytest.mark.usefixtures("_own_cache")
+def test_quiet_is_quiet_with_tasks_too(model, tmp_path, llmprune, caplog):
+    tasks = ["--tasks", "sea", "--lm-eval-include", write_task(tmp_path / "tasks"), "--limit", 2]
+    result = llmprune("bench", model, *ONLY_TASKS, *tasks, "--quiet", "--run", tmp_path / "run")
+    assert (result.exit_code, result.stderr, caplog.text) == (0, "", "")
+    assert "the first 2 items of each task" in result.stdout
+
+
+@needs_lm_eval
 def test_an_unknown_task_is_refused(world, llmprune):
     words = ["bench", world.intact, *ONLY_TASKS, "--tasks", "piqua", "--run", world.folder / "new"]
     assert "There is no task 'piqua' in lm-eval" in refused(llmprune, world.folder, words)
