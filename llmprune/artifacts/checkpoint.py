@@ -4,11 +4,13 @@ Files are found as transformers finds them: ``model.safetensors``, else the shar
 ``model.safetensors.index.json`` names. A folder of symbolic links, as in the Hub's cache, is fine.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Self
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -79,6 +81,22 @@ class Checkpoint:
             except (OSError, SafetensorError) as error:
                 raise CheckpointError(f"{shard} can no longer be read: {error}.") from error
         return {entry.name: tensors[entry.name] for entry in entries}
+
+    def overlaid(self, newer: Iterable[Path]) -> Self:
+        """The same tensors in the same order, those that the safetensors files ``newer`` hold taken from there.
+
+        Raises:
+            CheckpointError: a file is malformed, or holds a tensor that this checkpoint lacks or has in another shape.
+        """
+        replaced = dict(self.tensors)
+        files = tuple(newer)
+        for entry in (entry for file in files for entry in read_header(file)):
+            if self.entry(entry.name).shape != entry.shape:
+                raise CheckpointError(
+                    f"{entry.shard} holds {entry.name!r:.100} in another shape than {self.directory}."
+                )
+            replaced[entry.name] = entry
+        return dataclasses.replace(self, tensors=replaced, shards=(*self.shards, *files))
 
     def fingerprint(self) -> str:
         """A SHA-256 that tells checkpoints apart after reading at most 64 KiB of each tensor.

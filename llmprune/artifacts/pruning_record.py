@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from llmprune.artifacts.provenance import Artifact, ModelIdentity, Record
+from llmprune.artifacts.sparsity_record import WeightSparsity
 
 RECORD_NAME = "llmprune.json"
 
@@ -35,7 +36,8 @@ class Verification(Record):
     Attributes:
         dtype: computed in.
         tokens: compared in all.
-        largest_difference: between its logits and the source model's with the blocks bypassed.
+        largest_difference: between its logits and those that the source's blocks give, run one by one: without the
+            removed ones, or with the pruned weights.
         generated_tokens: that were the same with and without the KV cache.
     """
 
@@ -51,7 +53,8 @@ class PruningRecord(Artifact):
     Attributes:
         source: the model that was pruned.
         source_record: the source's own ``llmprune.json``, when it was pruned before.
-        removal: what was removed.
+        removal: which blocks were removed; None: none.
+        sparsity: which weights were pruned; None: none.
         num_blocks: blocks left.
         num_parameters: weights left, tied ones once.
         weight_bytes: on disk.
@@ -65,7 +68,8 @@ class PruningRecord(Artifact):
     schema_version: int = 1
     source: ModelIdentity
     source_record: PruningRecord | None = None
-    removal: BlockRemoval
+    removal: BlockRemoval | None = None
+    sparsity: WeightSparsity | None = None
     num_blocks: int
     num_parameters: int
     weight_bytes: int

@@ -74,6 +74,7 @@ def remove_blocks(
 
 def _show(console: Console, report: RemovalReport) -> None:
     record = report.record
+    assert record.removal is not None
     removed = ", ".join(map(str, sorted(record.removal.removed)))
     console.line(f"Removed blocks {removed}: {record.source.num_blocks} -> {record.num_blocks} blocks.")
     console.line(

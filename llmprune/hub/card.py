@@ -18,5 +18,5 @@ def model_card(record: PruningRecord) -> str:
         record=record,
         base_name=name.split("@")[0].rsplit("/", 1)[-1],
         hub_id=name.split("@")[0] if "/" in name else None,  # a local model's name is never a path
-        removed=sorted(record.removal.removed),
+        removed=sorted(record.removal.removed) if record.removal else [],
     )

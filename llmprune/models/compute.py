@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import torch
@@ -62,6 +65,21 @@ def choose_compute(device: str = "auto", dtype: str = "auto") -> Compute:
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise TargetError(f"This machine has no device '{device}' that torch can use; type --device cpu.")
     return Compute(chosen, _DTYPES.get(dtype))
+
+
+@contextmanager
+def bfloat16_products() -> Iterator[None]:
+    """Float32 matrix products of factors rounded to bfloat16, summed in float32, for as long as the context lasts.
+
+    Exact for what was bfloat16 before. It changes nothing on CUDA.
+    """
+    setting: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = setting.fp32_precision
+    setting.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        setting.fp32_precision = before
 
 
 def dtype_name(dtype: torch.dtype) -> str:

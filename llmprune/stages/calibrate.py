@@ -13,7 +13,6 @@ from llmprune.artifacts.finiteness import find_non_finite, refuse_non_finite
 from llmprune.calibration.windows import TokenWindows
 from llmprune.errors import ArtifactError, TargetError
 from llmprune.models.compute import dtype_name
-from llmprune.models.loading import stored_dtype
 from llmprune.stages.calibration_pass import run_pass
 from llmprune.stages.calibration_text import SELF, draw_windows
 from llmprune.stages.options import require_at_least, require_positions
@@ -121,9 +120,8 @@ def _finished_before(workspace: Workspace, known: Calibration, settings: Calibra
     """The finished calibration, if it is the one that ``settings`` ask for."""
     require_same_model(workspace, known)
     manifest = known.manifest
-    dtype = workspace.compute.dtype or stored_dtype(open_checkpoint(workspace.directory))
     less = settings.cache == "all" and manifest.cache == "first"
-    if less or manifest.dtype != dtype_name(dtype) or not _same_windows(workspace, manifest, settings):
+    if less or manifest.dtype != dtype_name(workspace.dtype) or not _same_windows(workspace, manifest, settings):
         raise ArtifactError(
             f"{known.directory} holds a calibration of {manifest.num_windows} x {manifest.seq_len} tokens of "
             f"{manifest.corpus.name} in {manifest.dtype} with cache '{manifest.cache}', made with other settings; "

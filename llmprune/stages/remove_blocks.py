@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
@@ -24,19 +22,12 @@ from llmprune.hub.card import model_card
 from llmprune.models.anatomy import find_blocks, name_blocks
 from llmprune.models.loading import empty_model, load_config
 from llmprune.models.surgery import cut_config, kept_blocks, renamed_tensors, require_removable, tied_copies
+from llmprune.stages.carried_files import carry_files
 from llmprune.stages.options import require_target
 from llmprune.stages.output_place import check_output
 from llmprune.stages.verification import verify_checkpoint
 from llmprune.stages.verify_redundancy import RedundancySettings, verify_redundancy
 from llmprune.stages.workspace import Workspace
-
-# What a checkpoint carries beside config and weights. Anything else (other weights,
-# training state, caches) stays behind.
-_CARRIED = (
-    "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*",
-    "merges.txt", "*.model", "*.tiktoken", "chat_template*", "preprocessor_config.json",
-    "processor_config.json", "*.py", "LICENSE*", "NOTICE*", "USE_POLICY*",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -142,10 +133,12 @@ def _write(
     """Write the checkpoint, all of it or nothing: its record, and the wall time of streaming the tensors."""
     with atomic_directory(out, overwrite=settings.force) as partial:
         copied = _write_weights(workspace, source, kept, partial, settings.max_shard_bytes)
-        _carry_files(workspace.directory, partial)
+        carry_files(workspace.directory, partial)
         record = _record(workspace, removal, kept, copied, out)
         if settings.verify:
-            record = record.model_copy(update={"verification": verify_checkpoint(workspace, partial, removal.removed)})
+            record = record.model_copy(
+                update={"verification": verify_checkpoint(workspace, partial, removed=removal.removed)}
+            )
         write_json_atomic(partial / RECORD_NAME, record.model_dump(mode="json"))
         write_text_atomic(partial / "README.md", model_card(record))
     return record, copied.seconds
@@ -163,7 +156,7 @@ def _made_before(
     except (ArtifactError, CheckpointError):
         return None
     same_source = record.source.fingerprint == workspace.model.fingerprint
-    same_blocks = sorted(record.removal.removed) == sorted(removal.removed)
+    same_blocks = record.removal is not None and sorted(record.removal.removed) == sorted(removal.removed)
     verified = record.verification is not None or not settings.verify
     return record if same_source and same_blocks and verified else None
 
@@ -248,13 +241,6 @@ def _write_weights(
         return copy_tensors(
             source, renames, partial, max_shard_bytes=max_shard_bytes, progress=advance, check_finite=True
         )
-
-
-def _carry_files(source: Path, target: Path) -> None:
-    """Copy tokenizer, generation config, chat template, remote code and licence."""
-    for path in sorted(source.iterdir()):
-        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in _CARRIED):
-            shutil.copyfile(path, target / path.name)
 
 
 def _record(

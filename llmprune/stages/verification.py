@@ -1,4 +1,4 @@
-"""Seeing that a checkpoint without blocks computes what its source computes with these blocks bypassed."""
+"""Seeing that a written checkpoint computes what its source does, blocks bypassed or weights replaced."""
 
 from __future__ import annotations
 
@@ -25,22 +25,26 @@ _WINDOWS, _SEQ_LEN, _NEW_TOKENS = 2, 64, 16
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 
 
-def verify_checkpoint(workspace: Workspace, pruned: Path, removed: Sequence[int]) -> Verification:
+def verify_checkpoint(
+    workspace: Workspace, pruned: Path, *, removed: Sequence[int] = (), weights: Sequence[Path] = ()
+) -> Verification:
     """Load ``pruned`` as any user would and compare it with the source, whose blocks are run one by one.
 
     Args:
         workspace: the source model.
         pruned: the new checkpoint's directory.
         removed: the blocks that it lacks, by their index in the source.
+        weights: files of the tensors in which it differs from the source.
 
     Raises:
         VerificationError: it cannot be loaded, logits differ, or generation with and without the KV cache does.
     """
     decoder = workspace.open_decoder()
+    decoder.checkpoint = decoder.checkpoint.overlaid(weights)
     tokens = _random_tokens(decoder, min(_SEQ_LEN, workspace.positions))
     expected = _bypassed_logits(decoder, tokens, removed)
     del decoder
-    workspace.progress.say("Loading the written checkpoint again to compare it with the bypassed source model.")
+    workspace.progress.say("Loading the written checkpoint again to compare it with the source model.")
     dtype = workspace.compute.dtype or expected.dtype
     try:
         model = load_whole(
@@ -49,7 +53,7 @@ def verify_checkpoint(workspace: Workspace, pruned: Path, removed: Sequence[int]
     except ModelError as error:
         raise VerificationError(
             f"The written checkpoint cannot be loaded again, so it was not kept; this model type "
-            f"({workspace.model.model_type}) needs something that these blocks carried. Other blocks may do: --blocks."
+            f"({workspace.model.model_type}) needs something that is gone."
         ) from error
     with torch.inference_mode():
         found = model(input_ids=tokens, use_cache=False).logits.float()
@@ -57,7 +61,7 @@ def verify_checkpoint(workspace: Workspace, pruned: Path, removed: Sequence[int]
     allowed = _TOLERANCE[dtype] * max(1.0, float(expected.float().abs().max()))
     if not difference <= allowed:
         raise VerificationError(
-            f"The written checkpoint's logits differ from the bypassed source's by {difference:.3g} (allowed: "
+            f"The written checkpoint's logits differ from the source's by {difference:.3g} (allowed: "
             f"{allowed:.3g}); it was not kept. Please report this model type: {workspace.model.model_type}."
         )
     generated = _compare_generation(model, tokens[:1, :8], workspace.model.model_type)

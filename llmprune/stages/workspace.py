@@ -6,13 +6,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from llmprune.artifacts.checkpoint import open_checkpoint
 from llmprune.artifacts.provenance import ModelIdentity
 from llmprune.artifacts.run import RunDirectory, RunRecord, belongs_to_another
 from llmprune.errors import ArtifactError, ModelError
 from llmprune.models.compute import Compute
 from llmprune.models.demo import DEMO_NAME, demo_model
 from llmprune.models.gguf import convert_gguf
-from llmprune.models.loading import Decoder, open_decoder
+from llmprune.models.loading import Decoder, open_decoder, stored_dtype
 from llmprune.models.source import ModelSource, check_model, find_model, identify, origin_of, positions
 from llmprune.stages.progress import Progress, Silent
 
@@ -49,6 +52,11 @@ class Workspace:
             dtype=self.compute.dtype,
             trust_remote_code=self.trust_remote_code,
         )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What is computed in: as asked for, else as the model is stored."""
+        return self.compute.dtype or stored_dtype(open_checkpoint(self.directory))
 
     def writing(self) -> AbstractContextManager[None]:
         """Hold the run for writing, see ``RunDirectory.writing``."""

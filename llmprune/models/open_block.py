@@ -1,0 +1,112 @@
+"""A block whose weights are there, seen from the outside: run it, look at its layers' inputs, change its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmprune.algorithms.ffn import Linear
+from llmprune.models.block_linears import LinearSlot, by_input, find_linears, input_of, inputs_noted, trace
+from llmprune.models.capture import BlockCall, relayed
+from llmprune.models.ffn_wiring import FfnWiring, find_ffn
+from llmprune.models.loading import Decoder
+
+_FEW_TOKENS = 128  # enough to tell wirings apart
+
+
+@dataclass(frozen=True)
+class OpenBlock:
+    """Block ``index`` of a decoder, inside ``decoder.block(index)``. Inputs of layers are (tokens, in)."""
+
+    decoder: Decoder
+    index: int
+
+    @property
+    def module(self) -> nn.Module:
+        """The block."""
+        return self.decoder.blocks[self.index]
+
+    def linears(self) -> dict[str, LinearSlot]:
+        """Its linear layers by path."""
+        return block_linears(self.decoder, self.index)
+
+    def run(self, hidden: Tensor, call: BlockCall) -> Tensor:
+        """Output (batch, seq_len, hidden_size) on ``hidden``, of the same shape."""
+        return self.decoder.runner.run(self.index, hidden, call)
+
+    def input_of(self, path: str, hidden: Tensor, call: BlockCall) -> Tensor:
+        """What the layer at ``path`` is given when the block runs on ``hidden``; the block stops there."""
+        return _flat(input_of(self.module.get_submodule(path), lambda: self.run(hidden, call)))
+
+    def inputs_of(self, paths: Iterable[str], hidden: Tensor, call: BlockCall) -> tuple[dict[str, Tensor], Tensor]:
+        """What the layers at ``paths`` are given, and the block's output."""
+        seen: dict[str, Tensor] = {}
+        modules = {path: self.module.get_submodule(path) for path in paths}
+        with inputs_noted(modules, lambda path, value: seen.__setitem__(path, _flat(value))):
+            output = self.run(hidden, call)
+        return seen, output
+
+    def without_ffn(self, ffn: FfnWiring, hidden: Tensor, call: BlockCall) -> Tensor:
+        """The block's output when its FFN gives zeros, bias included: the residual stream around it."""
+        paths = (*ffn.inner, ffn.down)
+        slots = self.linears()
+        silent = [_zeros_of(slots[path].out_features) for path in paths]
+        with relayed([self.module.get_submodule(path) for path in paths], silent):
+            return self.run(hidden, call)
+
+    def adds_ffn(self, ffn: FfnWiring, hidden: Tensor, call: BlockCall) -> bool:
+        """Whether the FFN's output goes into the block's output unscaled and unnormed, as a plain sum."""
+        output = self.run(hidden, call)
+        rest = self.without_ffn(ffn, hidden, call)
+        inputs, _ = self.inputs_of([ffn.down], hidden, call)
+        own = self.layer(ffn.down)(inputs[ffn.down].float()).view(output.shape)
+        missed = (output.float() - rest.float() - own).square().sum()
+        rounding = 4 * torch.finfo(output.dtype).eps ** 2 * output.float().square().sum()
+        return bool(missed <= rounding + 1e-6 * own.square().sum())
+
+    def groups(self, hidden: Tensor, call: BlockCall) -> tuple[list[tuple[str, ...]], FfnWiring | None]:
+        """Layers that share an input, in order of use, and the FFN where one of a known kind was seen to hold."""
+        modules = {path: self.module.get_submodule(path) for path in self.linears()}
+        traced = trace(modules, lambda: self.run(hidden, call))
+        groups = by_input(traced)
+        inputs = {path: _flat(value)[:_FEW_TOKENS] for path, value in traced}
+        layers = {path: self.layer(path) for path in inputs}
+        return groups, find_ffn(groups, layers, inputs)
+
+    def layer(self, path: str) -> Linear:
+        """The layer at ``path``, weight (out, in) and bias in float32."""
+        module: Any = self.module.get_submodule(path)
+        weight = self.linears()[path].turned(module.weight.detach()).float()
+        bias = None if module.bias is None else module.bias.detach().float()
+        return Linear(weight, bias)
+
+    def stored_weights(self, slots: Iterable[LinearSlot]) -> dict[str, Tensor]:
+        """The weights (out, in) by path, in the dtype of the checkpoint, unrounded by the dtype of computing."""
+        slots = list(slots)
+        stored = self.decoder.checkpoint.load([slot.tensor for slot in slots])
+        return {slot.path: slot.turned(stored[slot.tensor]).to(self.decoder.device) for slot in slots}
+
+    def install(self, weights: Mapping[str, Tensor]) -> None:
+        """Let the block compute with other weights (out, in) from now on."""
+        slots = self.linears()
+        with torch.no_grad():
+            for path, weight in weights.items():
+                parameter: Any = self.module.get_submodule(path).weight
+                parameter.copy_(slots[path].turned(weight))
+
+
+def block_linears(decoder: Decoder, index: int) -> dict[str, LinearSlot]:
+    """The linear layers of a block by path, whether or not its weights are there."""
+    return find_linears(decoder.blocks[index], tensor_prefix=f"{decoder.names.prefix}{index}.")
+
+
+def _flat(value: Tensor) -> Tensor:
+    return value.reshape(-1, value.shape[-1])
+
+
+def _zeros_of(out_features: int) -> Any:
+    return lambda value: value.new_zeros(*value.shape[:-1], out_features)
