@@ -13,19 +13,16 @@ from llmprune.artifacts.bench_result import ModelResult
 from llmprune.artifacts.checkpoint import Checkpoint
 from llmprune.artifacts.finiteness import find_non_finite, refuse_non_finite
 from llmprune.artifacts.run import RunDirectory
-from llmprune.artifacts.sparsity import SparsityReport
-from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.models.anatomy import block_count
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.loading import load_whole
 from llmprune.models.source import check_model, find_model, origin_of, positions
+from llmprune.stages.bench_sparsity import count_zeros
 from llmprune.stages.progress import Progress
 from llmprune.stages.workspace import open_workspace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_FEW_ZEROS = 0.01  # rounding to few bits, and rows of unused tokens, make some zeros (SmolLM2 in Q4_1: 0.24%)
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class Subject:
             num_blocks=self.num_blocks,
             num_parameters=self.checkpoint.num_parameters,
             weight_bytes=self.checkpoint.nbytes,
-            sparsity=_sparsity(self.checkpoint),
+            sparsity=count_zeros(self.checkpoint),
         )
 
 
@@ -116,11 +113,6 @@ def load_subject(
     started = time.perf_counter()
     model = load_whole(subject.directory, device=compute.device, dtype=dtype, trust_remote_code=trust_remote_code)
     return Loaded(subject, model, time.perf_counter() - started)
-
-
-def _sparsity(checkpoint: Checkpoint) -> SparsityReport | None:
-    report = measure_sparsity(checkpoint)
-    return report if report.ratio >= _FEW_ZEROS else None
 
 
 def _locate(
