@@ -132,6 +132,8 @@ def _zeros(report: SparsityReport) -> str:
     said = f"{report.ratio:.2%} of the stored weights are zero; {lines}."
     if report.pattern is None:
         return said
+    if not report.violations:
+        return f"{said} The pattern {report.pattern} holds in all {report.groups:,} groups of pruned weights."
     return f"{said} The pattern {report.pattern} is broken in {report.violations:,} of {report.groups:,} groups."
 
 

@@ -157,6 +157,14 @@ def test_zeros_are_counted_in_the_files_and_said_to_buy_no_speed(world, llmprune
     assert f"{measured.model.num_parameters - zeros:,}" in result.stdout
 
 
+def test_a_pattern_that_the_record_claims_is_looked_for(run, text, llmprune):
+    pruned = llmprune("global-prune", "--pattern", "2:4", "--method", "magnitude", "--no-verify", "--run", run)
+    assert pruned.exit_code == 0, pruned.stderr
+    result = llmprune("bench", *TEXT, "--ppl", text, "--no-speed", "--run", run)
+    assert "The pattern 2:4 holds in all" in result.stdout
+    assert "not zero" in result.stdout
+
+
 def test_a_result_of_an_older_schema_is_refused(pruned, text, llmprune):
     from llmprune.errors import ArtifactError
 
