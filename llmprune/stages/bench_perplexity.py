@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from llmprune.artifacts.bench_result import PerplexityProtocol, PerplexityResult
 from llmprune.calibration.corpora import Corpus, load_corpus
 from llmprune.calibration.windows import TokenWindows, adds_bos, consecutive_windows
-from llmprune.errors import ModelError, NumericalError, TargetError
+from llmprune.errors import CorpusError, ModelError, NumericalError, TargetError
 from llmprune.evaluation.intervals import estimate_exp_mean
 from llmprune.evaluation.perplexity import window_losses
 from llmprune.models.compute import Compute, dtype_name
@@ -37,7 +37,7 @@ def read_texts(
     """
     if not settings.ppl:
         return []
-    corpora = [load_corpus(spec, purpose="evaluation") for spec in dict.fromkeys(settings.ppl)]
+    corpora = [_corpus(spec) for spec in dict.fromkeys(settings.ppl)]
     tokenizers = [load_tokenizer(one.directory, trust_remote_code=trust_remote_code) for one in subjects]
     if settings.bos == "never" and adds_bos(tokenizers[0]):
         progress.say("This tokenizer puts BOS in front by itself; without it some models' perplexity is far too high.")
@@ -47,6 +47,14 @@ def read_texts(
             progress.say(windows.note)
     _require_different_names(texts)
     return texts
+
+
+def _corpus(spec: str) -> Corpus:
+    """A text; what is wrong with it is said of the option that was typed."""
+    try:
+        return load_corpus(spec, purpose="evaluation")
+    except CorpusError as error:
+        raise CorpusError(str(error).replace("--source", "--ppl")) from error
 
 
 def _windows(

@@ -157,6 +157,29 @@ def test_weights_that_the_config_does_not_ask_for_are_not_measured(run, only_tex
     assert not run.exists()
 
 
+def test_leaving_out_a_bos_that_belongs_there_is_remarked_upon(run, tmp_path, only_text):
+    directory = save_tiny_llama(tmp_path / "adds")
+    path = directory / "tokenizer.json"
+    special = {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}
+    single = [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    template = {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": special}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"post_processor": template}))
+    listener = Listener()
+    for bos, expected in (("auto", True), ("never", False)):
+        settings = replace(only_text, bos=bos)
+        compute = choose_compute("cpu")
+        result, _ = bench(
+            RunDirectory(run),
+            model=str(directory),
+            baseline=None,
+            settings=settings,
+            compute=compute,
+            progress=listener,
+        )
+        assert result.perplexity[0].bos is expected
+        assert listener.heard("far too high") is not expected
+
+
 def test_no_path_of_this_machine_stands_in_a_result(workspace, pruned, only_text, text, run):
     _, path = measure(workspace.run, only_text)
     assert str(text.parent) not in path.read_text()
