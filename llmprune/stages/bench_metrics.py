@@ -48,10 +48,18 @@ _LOWER_IS_BETTER = ("ppl", "first_token", "joules")
 
 @dataclass(frozen=True)
 class _Figure:
-    """One figure of one text, task or batch size, and the same against the baseline (``kind``: ratio or diff)."""
+    """One figure, and the same against the baseline.
+
+    Attributes:
+        name: of the figure.
+        which: text, task or batch size; None where there is but one.
+        own: of the model.
+        against: compared with the baseline's; None without one.
+        kind: of the comparison, ``ratio`` or ``diff``.
+    """
 
     name: str
-    which: str
+    which: str | None
     own: Estimate
     against: Estimate | None
     kind: str = "ratio"
@@ -60,19 +68,11 @@ class _Figure:
 def collect_metrics(model: ModelResult, baseline: ModelResult | None) -> dict[str, Estimate]:
     """All figures of ``model``, and against ``baseline``, by name."""
     metrics = {"sparsity": Estimate(value=model.sparsity.ratio if model.sparsity else 0.0)}
-    for name, read in _COUNTS.items():
-        value, other = read(model), read(baseline) if baseline else None
-        if value is not None:
-            metrics[name] = Estimate(value=value)
-        if value is not None and other is not None:
-            metrics[f"{name}_ratio"] = Estimate(value=value / other)
-    if model.prompt is not None:
-        figure = _of_repeats("prompt", "", model.prompt, baseline.prompt if baseline else None)
-        metrics |= {"prompt": figure.own} | ({"prompt_ratio": figure.against} if figure.against else {})
-    for figure in (*_perplexities(model, baseline), *_accuracies(model, baseline), *_speeds(model, baseline)):
-        _add(metrics, figure.name, figure.name, figure.which, figure.own)
-        if figure.against is not None:
-            _add(metrics, figure.name, f"{figure.name}_{figure.kind}", figure.which, figure.against)
+    for part in (_counts, _perplexities, _accuracies, _speeds):
+        for figure in part(model, baseline):
+            _enter(metrics, figure, figure.name, figure.own)
+            if figure.against is not None:
+                _enter(metrics, figure, f"{figure.name}_{figure.kind}", figure.against)
     return metrics
 
 
@@ -105,12 +105,21 @@ def metric_names(
     return list(dict.fromkeys(names))
 
 
-def _add(metrics: dict[str, Estimate], figure: str, name: str, which: str, estimate: Estimate) -> None:
+def _enter(metrics: dict[str, Estimate], figure: _Figure, name: str, estimate: Estimate) -> None:
     """Enter an estimate under its full name, and under the short one if it is the worst so far."""
-    metrics[f"{name}.{which}"] = estimate
+    if figure.which is not None:
+        metrics[f"{name}.{figure.which}"] = estimate
     worst = metrics.setdefault(name, estimate)
-    if (estimate.value > worst.value) == (figure in _LOWER_IS_BETTER):
+    if (estimate.value > worst.value) == (figure.name in _LOWER_IS_BETTER):
         metrics[name] = estimate
+
+
+def _counts(model: ModelResult, baseline: ModelResult | None) -> Iterator[_Figure]:
+    for name, read in _COUNTS.items():
+        value, other = read(model), read(baseline) if baseline else None
+        if value is not None:
+            ratio = Estimate(value=value / other) if other is not None else None
+            yield _Figure(name, None, Estimate(value=value), ratio)
 
 
 def _perplexities(model: ModelResult, baseline: ModelResult | None) -> Iterator[_Figure]:
@@ -128,6 +137,8 @@ def _accuracies(model: ModelResult, baseline: ModelResult | None) -> Iterator[_F
 
 
 def _speeds(model: ModelResult, baseline: ModelResult | None) -> Iterator[_Figure]:
+    if model.prompt is not None:
+        yield _of_repeats("prompt", None, model.prompt, baseline.prompt if baseline else None)
     others = baseline.generation if baseline else (None,) * len(model.generation)
     for name, read in _SERIES.items():
         for one, other in zip(model.generation, others, strict=True):
@@ -136,7 +147,7 @@ def _speeds(model: ModelResult, baseline: ModelResult | None) -> Iterator[_Figur
                 yield _of_repeats(name, str(one.batch), repeats, against)
 
 
-def _of_repeats(name: str, which: str, repeats: Repeats, baseline: Repeats | None) -> _Figure:
+def _of_repeats(name: str, which: str | None, repeats: Repeats, baseline: Repeats | None) -> _Figure:
     """A median, and the paired ratio of repeats taken in turn."""
     ratio = estimate_ratio(repeats.values, baseline.values) if baseline else None
     return _Figure(name, which, Estimate(value=repeats.median), ratio)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,31 +57,35 @@ def measure_speed(
     loads = [_Load(batch, settings.prompt, settings.gen) for batch in settings.batch] + [_Load(1, prefill, 1)]
     timed: list[list[_Timer]] = []
     deadline = time.monotonic() + settings.max_seconds
-    with progress.task("Speed", len(loads)) as advance:
+    with progress.task("Speed", len(loads) * (1 + settings.repeats)) as advance:
         for left, load in zip(range(len(loads), 0, -1), loads, strict=True):
             timers = [_Timer(one.model, load, meter) for one in loaded]
             until = time.monotonic() + (deadline - time.monotonic()) / left
-            _time_in_turn(timers, repeats=settings.repeats, until=until)
+            _time_in_turn(timers, repeats=settings.repeats, until=until, advance=advance)
             timed.append(timers)
-            advance(1)
     return [_speed(of_model) for of_model in zip(*timed, strict=True)]
 
 
-def _time_in_turn(timers: Sequence[_Timer], *, repeats: int, until: float) -> None:
+def _time_in_turn(
+    timers: Sequence[_Timer], *, repeats: int, until: float, advance: Callable[[float], None] = lambda _: None
+) -> None:
     """Repeat all timers in turn, so that a drift of the machine's speed meets all alike.
 
     Args:
         timers: of the models.
         repeats: at least so many.
         until: monotonic seconds after which no repeat beyond these begins.
+        advance: called with 1 after the warm-up and after each of these.
     """
     for timer in timers:
         timer.warm_up()
+    advance(1)
     done = 0
     while done < repeats or (time.monotonic() < until and not _is_known(timers)):
         for timer in timers[:: 1 if done % 2 == 0 else -1]:  # neither is always the one after the other
             timer.repeat()
         done += 1
+        advance(1 if done <= repeats else 0)
 
 
 def _is_known(timers: Sequence[_Timer]) -> bool:
