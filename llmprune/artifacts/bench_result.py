@@ -198,7 +198,7 @@ class ModelResult(Record):
         num_blocks: transformer blocks.
         num_parameters: weights stored, tied ones once.
         weight_bytes: of its safetensors files' tensors.
-        sparsity: what is zero in these files, tensor by tensor; null where next to nothing is.
+        sparsity: what is zero in these files, tensor by tensor; null where it was not counted.
         load_seconds: from files to a model in memory; the files had just been read.
         perplexity: a result a text, in the order of the protocols.
         tasks: a result a task and metric.

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from llmprune.artifacts.bench_result import BenchResult, Estimate, GenerationResult, ModelResult, Repeats
     from llmprune.artifacts.sparsity import SparsityReport
 
+_FEW_ZEROS = 0.01  # rounding to few bits makes some (SmolLM2 in Q4_1: 0.24%): not worth a word
 _KNOWN = 0.05  # a ratio whose interval ends further away than this share of it is called uncertain
 
 
@@ -38,12 +39,16 @@ def _counts(result: BenchResult) -> Iterator[list[str]]:
         ("s to load", "load_seconds", lambda one: one.load_seconds, ".2f"),
         ("peak MB", "peak_bytes", lambda one: one.peak_bytes and one.peak_bytes / 1e6, ",.0f"),
     ]
-    if any(one.sparsity for one in _models(result)):
+    if any(map(_is_sparse, _models(result))):
         counts.insert(2, ("not zero", "effective_params", _effective, ","))
     for label, metric, read, spelling in counts:
         values = [value for one in _models(result) if (value := read(one)) is not None]
         if len(values) == len(_models(result)):
             yield [label, *(format(value, spelling) for value in values), *_ratio(result, f"{metric}_ratio")]
+
+
+def _is_sparse(one: ModelResult) -> bool:
+    return one.sparsity is not None and one.sparsity.ratio >= _FEW_ZEROS
 
 
 def _effective(one: ModelResult) -> int:
@@ -118,9 +123,9 @@ def _speed_protocol(result: BenchResult) -> Iterator[str]:
 def _about_zeros(result: BenchResult) -> Iterator[str]:
     """Zeros are easily taken for a speed-up: say what is there, and what it does not buy."""
     for one in _models(result):
-        if one.sparsity is not None:
+        if one.sparsity is not None and _is_sparse(one):
             yield f"{one.name}: {_zeros(one.sparsity)}"
-    if result.model.sparsity is not None:
+    if _is_sparse(result.model):
         yield (
             "Its zeros buy no speed and no memory here: they are stored and multiplied like any other number; "
             "only kernels made for them (2:4 on some GPUs, sparse CPU runtimes) can leave them out."
@@ -153,8 +158,8 @@ def _estimate(estimate: Estimate, spelling: str) -> str:
     value = format(estimate.value, spelling)
     if estimate.interval is None:
         return value
-    low, high = estimate.interval
-    return f"{value} ±{(high - low) / 2 / estimate.value:.1%}"
+    share = (estimate.interval[1] - estimate.interval[0]) / 2 / estimate.value
+    return f"{value} ±{share:.1%}" if share < 1 else f"{value} ±>100%"
 
 
 def _is_known(estimate: Estimate) -> bool:

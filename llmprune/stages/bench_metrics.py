@@ -14,7 +14,7 @@ from llmprune.artifacts.bench_result import Estimate, GenerationResult, ModelRes
 from llmprune.evaluation.intervals import estimate_loss_ratio, estimate_mean, estimate_ratio
 
 MEANINGS: Mapping[str, str] = {
-    "sparsity": "share of the stored weights that are zero; 0 where next to none are",
+    "sparsity": "share of the stored weights that are zero",
     "blocks": "transformer blocks",
     "params": "weights stored, tied ones once",
     "effective_params": "those that are not zero",

@@ -13,8 +13,6 @@ from llmprune.artifacts.sparsity_record import WeightSparsity
 from llmprune.errors import ArtifactError
 from llmprune.evaluation.sparsity import measure_sparsity
 
-_FEW_ZEROS = 0.01  # rounding to few bits, and rows of unused tokens, make some zeros (SmolLM2 in Q4_1: 0.24%)
-
 
 @dataclass(frozen=True)
 class _Claim:
@@ -31,17 +29,15 @@ class _Claim:
     inputs_first: Container[str]
 
 
-def count_zeros(checkpoint: Checkpoint) -> SparsityReport | None:
-    """What is zero in a checkpoint, and where its N:M pattern is broken; None if next to nothing is zero."""
+def count_zeros(checkpoint: Checkpoint) -> SparsityReport:
+    """What is zero in a checkpoint, and where the N:M pattern that its record claims is broken."""
     claim = _claim(checkpoint)
     if claim is None:
-        report = measure_sparsity(checkpoint)
-    else:
-        others = measure_sparsity(checkpoint, [name for name in checkpoint.tensors if name not in claim.names])
-        claimed = measure_sparsity(checkpoint, claim.names, claim.pattern, inputs_first=claim.inputs_first)
-        found = {tensor.name: tensor for tensor in (*others.tensors, *claimed.tensors)}
-        report = SparsityReport(pattern=claimed.pattern, tensors=tuple(found[name] for name in checkpoint.tensors))
-    return report if report.ratio >= _FEW_ZEROS else None
+        return measure_sparsity(checkpoint)
+    others = measure_sparsity(checkpoint, [name for name in checkpoint.tensors if name not in claim.names])
+    claimed = measure_sparsity(checkpoint, claim.names, claim.pattern, inputs_first=claim.inputs_first)
+    found = {tensor.name: tensor for tensor in (*others.tensors, *claimed.tensors)}
+    return SparsityReport(pattern=claimed.pattern, tensors=tuple(found[name] for name in checkpoint.tensors))
 
 
 def _claim(checkpoint: Checkpoint) -> _Claim | None:

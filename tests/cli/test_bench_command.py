@@ -87,14 +87,21 @@ def test_two_texts_of_one_name_are_refused(world, llmprune):
 
 
 def test_the_table_has_intervals_and_paired_ratios(pruned, text, llmprune):
-    result = llmprune("bench", *TEXT, "--ppl", text, "--ppl", "python-docs", "--no-speed", "--run", pruned)
+    words = ["--seq-len", 32, "--max-windows", 60, "--ppl", text, "--ppl", "python-docs", "--no-speed", "--run", pruned]
+    result = llmprune("bench", *words)
     assert result.exit_code == 0, result.stderr
     for row in ("perplexity, sea.txt", "perplexity, python-docs", "s to load"):
         assert row in result.stdout
-    assert result.stdout.count("2 windows of 32 tokens, no BOS, float32; ± 95% intervals over windows") == 2
+    assert result.stdout.count("60 windows of 32 tokens, no BOS, float32; ± 95% intervals over windows") == 2
     measured = BenchResult.read(next((pruned / "bench").iterdir()))
     ratio = measured.metrics["ppl_ratio.sea.txt"]
     assert f"{ratio.value:.3f} ±{(ratio.interval[1] - ratio.interval[0]) / 2 / ratio.value:.1%}" in result.stdout
+
+
+def test_an_interval_beyond_measure_is_said_to_be_one(run, text, llmprune):
+    result = llmprune("bench", "--seq-len", 8, "--max-windows", 2, "--ppl", text, "--no-speed", "--run", run)
+    found = BenchResult.read(next((run / "bench").iterdir())).metrics["ppl"]
+    assert ("±>100%" in result.stdout) == (found.interval[1] - found.interval[0] >= 2 * found.value)
 
 
 def test_batch_sizes_are_swept(pruned, llmprune):
@@ -152,7 +159,7 @@ def test_zeros_are_counted_in_the_files_and_said_to_buy_no_speed(world, llmprune
     assert "rows and 0 columns of matrices are zero throughout" in result.stdout
     measured = BenchResult.read(next((world.folder / "new" / "bench").iterdir()))
     assert measured.model.sparsity.zeros == zeros
-    assert measured.baseline.sparsity is None
+    assert measured.baseline.sparsity.zeros == 0
     assert measured.metrics["effective_params"].value == measured.model.num_parameters - zeros
     assert f"{measured.model.num_parameters - zeros:,}" in result.stdout
 

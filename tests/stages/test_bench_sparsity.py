@@ -57,5 +57,5 @@ def test_without_a_pattern_zeros_are_counted_all_the_same(workspace):
     assert count_zeros(open_checkpoint(directory)) == report
 
 
-def test_a_dense_model_has_no_report(model):
-    assert count_zeros(open_checkpoint(model)) is None
+def test_a_dense_model_has_no_zeros(model):
+    assert count_zeros(open_checkpoint(model)).zeros == 0
