@@ -6,8 +6,10 @@ LlmpruneError                 message for people; the command line exits with 1
 │   ├── CheckpointError       shards missing, truncated, or not what their index says
 │   ├── CorpusError           a text source that cannot be had, or is too short
 │   ├── TargetError           a removal target, sparsity, pattern or option out of range
+│   ├── TaskError             a zero-shot task that cannot be had
 │   ├── ArtifactError         an artifact of another model, data or version, or unreadable
 │   └── OutputExistsError     the output path holds something else
+├── GateError                 a benchmark beyond its --fail-if limits; exits with 3, all was written
 ├── VerificationError         a written checkpoint does not compute what it should
 └── NumericalError            NaN, infinity, or a factorisation that failed after damping
 
@@ -43,12 +45,22 @@ class TargetError(UserError):
     """A removal target, sparsity, pattern or option is out of range."""
 
 
+class TaskError(UserError):
+    """A zero-shot task is unknown, or it cannot be had, or lm-eval is not installed."""
+
+
 class ArtifactError(UserError):
     """An artifact belongs to another model, data or version, or cannot be read."""
 
 
 class OutputExistsError(UserError):
     """The output path already holds something else."""
+
+
+class GateError(LlmpruneError):
+    """A benchmark is beyond its limits. Everything was measured and written."""
+
+    exit_code = 3
 
 
 class VerificationError(LlmpruneError):

@@ -22,7 +22,13 @@ class Record(BaseModel):
 
 
 class Versions(Record):
-    """The software that made an artifact."""
+    """The software that made an artifact.
+
+    Attributes:
+        llmprune: its version.
+        torch: its version, with the build (``+cpu``).
+        transformers: its version.
+    """
 
     llmprune: str = __version__
     torch: str = Field(default_factory=lambda: version("torch"))
@@ -48,7 +54,14 @@ class ModelIdentity(Record):
 
 
 class CorpusIdentity(Record):
-    """Which text an artifact was made from."""
+    """Which text an artifact was made from.
+
+    Attributes:
+        name: what was typed, less the folders of a local file.
+        origin: where the text really comes from, with the revision or the version.
+        fingerprint: SHA-256 of its rows.
+        note: what had to be told about it, if anything.
+    """
 
     name: str
     origin: str

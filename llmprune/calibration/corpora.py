@@ -3,7 +3,7 @@
 | spec | rows | joined by |
 |---|---|---|
 | `wikitext2` | WikiText-2 raw: train to calibrate, test to evaluate (blank lines are rows too) | blank line |
-| `c4` | C4 English: the first 5,000 documents of train, the first 1,100 of validation | space |
+| `c4` | C4 English: the first 5,000 documents of train; of validation 1,100, cut to 256 windows | space |
 | `ptb` | Penn Treebank sentences: train, test | space |
 | `wikitext2:FILE`, `c4:FILE`, `ptb:FILE` | the same, from a local copy of the split's file | as above |
 | `owner/name[:config[:split[:column]]]` | any Hub data set | blank line |
@@ -54,6 +54,7 @@ class Corpus:
         separator: joins the rows into one text, for windows and for perplexity.
         origin: where the rows really come from, with the revision or the version.
         note: something that the user must be told, or None.
+        max_windows: perplexity windows that a published protocol takes of it, or None for all.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Corpus:
     separator: str
     origin: str
     note: str | None = None
+    max_windows: int | None = None
 
     @cached_property
     def text(self) -> str:
@@ -152,7 +154,8 @@ def _published(name: str, purpose: Purpose) -> Corpus:
     else:
         kind: Literal["jsonl", "parquet"] = "parquet" if split.file.endswith(".parquet") else "jsonl"
         found = read_hub_file(protocol.repo, split.file, kind=kind, column=protocol.column, max_rows=split.num_rows)
-    return Corpus(name, found.rows, protocol.separator, found.origin, _shortfall(name, split, found.rows))
+    note = _shortfall(name, split, found.rows)
+    return Corpus(name, found.rows, protocol.separator, found.origin, note, split.max_windows)
 
 
 def _local_copy(name: str, path: str, purpose: Purpose) -> Corpus:
@@ -170,7 +173,8 @@ def _local_copy(name: str, path: str, purpose: Purpose) -> Corpus:
             f"'{file.path.name}' is a plain text, and {name} is made of documents: give .jsonl or .parquet."
         )
     origin = f"file {file.path.name} as {name} {split.label}"
-    return Corpus(f"{name}:{file}", rows, protocol.separator, origin, _shortfall(name, split, rows))
+    note = _shortfall(name, split, rows)
+    return Corpus(f"{name}:{file}", rows, protocol.separator, origin, note, split.max_windows)
 
 
 def _shortfall(name: str, split: Split, rows: tuple[str, ...]) -> str | None:

@@ -13,11 +13,19 @@ Purpose = Literal["calibration", "evaluation"]
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a published protocol: the Hub file that holds it, and how many rows of it count."""
+    """One split of a published protocol.
+
+    Attributes:
+        label: its name.
+        file: the Hub file that holds it.
+        num_rows: how many rows of it count.
+        max_windows: how many windows of the joined rows count; None: all.
+    """
 
     label: str
     file: str
     num_rows: int
+    max_windows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
         separator=" ",
         splits={
             "calibration": Split("train", "en/c4-train.00000-of-01024.json.gz", 5_000),
-            "evaluation": Split("validation", "en/c4-validation.00000-of-00008.json.gz", 1_100),
+            "evaluation": Split("validation", "en/c4-validation.00000-of-00008.json.gz", 1_100, max_windows=256),
         },
         row_of_line=None,
     ),

@@ -129,7 +129,8 @@ def consecutive_windows(
         corpus: the text.
         tokenizer: of the model.
         seq_len: tokens a window, BOS included.
-        max_windows: keep the first windows alone (the papers: 256 for C4); None for all.
+        max_windows: keep the first windows alone; None for as many as the text's published protocol takes
+            (C4: 256), or all.
         bos: as in sample_windows.
 
     Raises:
@@ -141,7 +142,7 @@ def consecutive_windows(
     prefix = _bos_prefix(tokenizer, bos)
     body = _body_len(seq_len, prefix)
     ids = _tokenise(tokenizer, corpus.text)
-    pieces = _consecutive(corpus, ids, body, len(prefix))[:max_windows]
+    pieces = _consecutive(corpus, ids, body, len(prefix))[: max_windows or corpus.max_windows]
     return _windows(corpus, ids, _with_prefix(pieces, prefix), bool(prefix), "consecutive", None, corpus.note)
 
 

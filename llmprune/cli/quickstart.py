@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llmprune.cli.bench import show_bench
+from llmprune.cli.bench_table import show_bench
 from llmprune.cli.console import Console
 from llmprune.cli.options import DEFAULT_RUN, DeviceOpt, DtypeOpt, JsonOpt, QuietOpt, RunOpt
 from llmprune.cli.verify_redundancy import round_teller

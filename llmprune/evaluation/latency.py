@@ -62,7 +62,10 @@ def random_prompt(model: PreTrainedModel, *, batch: int, tokens: int) -> Tensor:
 
 
 def time_generation(model: PreTrainedModel, prompt: Tensor, *, new_tokens: int) -> GenerationTime:
-    """Generate exactly ``new_tokens`` greedily for every sequence of ``prompt`` (batch, tokens), with the KV cache."""
+    """Generate exactly ``new_tokens`` greedily for every sequence of ``prompt`` (batch, tokens), with the KV cache.
+
+    A single new token is what processing the prompt takes.
+    """
     clock = _Clock(model.device)
     started = now(model.device)
     with torch.inference_mode():
@@ -76,11 +79,6 @@ def time_generation(model: PreTrainedModel, prompt: Tensor, *, new_tokens: int) 
             stopping_criteria=StoppingCriteriaList([clock]),
         )
     return GenerationTime(first_token=clock.times[0] - started, total=clock.times[-1] - started)
-
-
-def time_prompt(model: PreTrainedModel, prompt: Tensor) -> float:
-    """Seconds to process a prompt (batch, tokens) up to its first new token."""
-    return time_generation(model, prompt, new_tokens=1).first_token
 
 
 def _give_back_freed_memory() -> None:

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
 
+from llmprune.artifacts.bench_result import Machine
 
-def describe_machine(device: torch.device) -> str:
-    """Processor or GPU, threads and memory, for people who compare numbers."""
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
-    memory = psutil.virtual_memory().total / 2**30
-    return f"{_processor()}, {torch.get_num_threads()} threads, {memory:.0f} GiB"
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def describe_machine(device: torch.device, models: Iterable[PreTrainedModel] = ()) -> Machine:
+    """Processor or GPU, threads, memory, versions, and the attention kernels of ``models``."""
+    on_gpu = device.type == "cuda"
+    memory = torch.cuda.get_device_properties(device).total_memory if on_gpu else psutil.virtual_memory().total
+    return Machine(
+        processor=torch.cuda.get_device_name(device) if on_gpu else _processor(),
+        threads=torch.get_num_threads(),
+        memory_bytes=memory,
+        system=platform.platform(),
+        python=platform.python_version(),
+        cuda=torch.version.cuda if on_gpu else None,
+        attention=tuple(dict.fromkeys(_attention(model) for model in models)),
+    )
+
+
+def _attention(model: PreTrainedModel) -> str:
+    """The kernel as transformers names it; it has no public name for what it chose."""
+    return str(getattr(model.config, "_attn_implementation", None) or "the model's own")
 
 
 def _processor() -> str:

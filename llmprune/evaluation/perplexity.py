@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,40 +16,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-@dataclass(frozen=True)
-class WindowLosses:
-    """Mean loss of every window, in nats/token; every window predicts as many tokens."""
-
-    losses: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Mean loss over all tokens, in nats/token."""
-        return sum(self.losses) / len(self.losses)
-
-    @property
-    def perplexity(self) -> float:
-        """Exp of the mean loss."""
-        return math.exp(self.mean)
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """95% confidence interval of the perplexity over windows; None for fewer than two."""
-        if len(self.losses) < 2:
-            return None
-        variance = sum((loss - self.mean) ** 2 for loss in self.losses) / (len(self.losses) - 1)
-        margin = 1.96 * math.sqrt(variance / len(self.losses))
-        return math.exp(self.mean - margin), math.exp(self.mean + margin)
-
-
 def window_losses(
     model: PreTrainedModel,
     tokens: Tensor,
     *,
     batch_tokens: int,
     on_windows: Callable[[int], None] = lambda _: None,
-) -> WindowLosses:
-    """Losses of a whole model on token windows.
+) -> tuple[float, ...]:
+    """Mean loss of every token window, in nats/token; every window predicts as many tokens.
 
     The model's own blocks and head are run, logits in float32 and a slice of positions
     at a time, losses averaged in float64.
@@ -74,4 +46,4 @@ def window_losses(
         with torch.inference_mode():
             losses += token_losses(runner, hidden, on_device).double().mean(dim=1).tolist()
         on_windows(len(batch))
-    return WindowLosses(tuple(losses))
+    return tuple(losses)

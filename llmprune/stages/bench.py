@@ -1,111 +1,52 @@
-"""``llmprune bench``: perplexity and speed of a pruned model beside its source, under one stated protocol."""
+"""``llmprune bench``: quality and speed of a pruned model beside its source, under stated protocols."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from llmprune.artifacts.bench_result import (
-    BenchResult,
-    ModelResult,
-    PerplexityProtocol,
-    Repeats,
-    SpeedProtocol,
-)
+from llmprune.artifacts.bench_result import BenchResult, ModelResult, TaskProtocol
 from llmprune.artifacts.run import RunDirectory
-from llmprune.calibration.corpora import load_corpus
-from llmprune.calibration.windows import TokenWindows, consecutive_windows
-from llmprune.errors import ModelError, NumericalError, TargetError
-from llmprune.evaluation.latency import peak_memory, random_prompt, time_generation, time_prompt
+from llmprune.calibration.windows import TokenWindows
+from llmprune.evaluation.energy import EnergyMeter, find_energy_meter
 from llmprune.evaluation.machine import describe_machine
-from llmprune.evaluation.perplexity import window_losses
+from llmprune.evaluation.zero_shot import ZeroShotTasks
 from llmprune.models.compute import Compute, dtype_name
-from llmprune.models.loading import load_tokenizer, load_whole, stored_dtype
-from llmprune.stages.bench_subjects import Subject, choose_subjects
+from llmprune.models.loading import stored_dtype
+from llmprune.stages.bench_gate import require_metrics
+from llmprune.stages.bench_metrics import collect_metrics, metric_names
+from llmprune.stages.bench_perplexity import measure_perplexity, perplexity_protocol, read_texts
+from llmprune.stages.bench_settings import BenchSettings
+from llmprune.stages.bench_speed import measure_speed, speed_protocol
+from llmprune.stages.bench_subjects import Loaded, Subject, choose_subjects, load_subject
+from llmprune.stages.bench_tasks import measure_tasks, open_asked_tasks, task_differences
 from llmprune.stages.calibration_text import corpus_identity
-from llmprune.stages.options import require_at_least, require_positions
 from llmprune.stages.progress import Progress
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 
 @dataclass(frozen=True)
-class BenchSettings:
-    """What to measure, and how.
+class _Plan:
+    """What will be measured, once all that could be refused has been looked at.
 
     Attributes:
-        ppl: text source of the perplexity; None: leave it out.
-        seq_len: tokens in a perplexity window; None: 2048, or as many as the models have positions.
-        max_windows: at most so many of them; None: all.
-        bos: whether windows start with BOS: ``auto`` as the tokenizer does by itself.
-        speed: measure speed.
-        batch: sequences generated together.
-        gen: new tokens for each.
-        prompt: prompt tokens of each.
-        prefill: tokens of the single long prompt; None: as ``seq_len``.
-        repeats: timed repeats.
-
-    Raises:
-        TargetError: a number that no model could satisfy, or nothing to measure.
+        settings: as asked for.
+        dtype: what both models are computed in.
+        prefill: tokens of the long prompt.
+        texts: windows of every text.
+        tasks: zero-shot tasks, and how they are asked; None: there are none.
+        meter: of energy.
     """
 
-    ppl: str | None = "auto"
-    seq_len: int | None = None
-    max_windows: int | None = None
-    bos: Literal["auto", "always", "never"] = "auto"
-    speed: bool = True
-    batch: int = 64
-    gen: int = 128
-    prompt: int = 64
-    prefill: int | None = None
-    repeats: int = 5
-
-    def __post_init__(self) -> None:
-        require_at_least(2, seq_len=self.seq_len)
-        require_at_least(1, batch=self.batch, gen=self.gen, prompt=self.prompt, prefill=self.prefill)
-        require_at_least(1, repeats=self.repeats, max_windows=self.max_windows)
-        if self.ppl is None and not self.speed:
-            raise TargetError(
-                "With neither perplexity nor speed there is nothing to measure; leave out --no-ppl or --no-speed."
-            )
-
-    def lengths(self, positions: int) -> tuple[int, int]:
-        """Tokens of a perplexity window and of the long prompt, for a model of so many positions.
-
-        Raises:
-            TargetError: what is to be measured is beyond them.
-        """
-        usual = min(2048, positions)
-        seq_len, prefill = self.seq_len or usual, self.prefill or usual
-        if self.ppl is not None:
-            require_positions(positions, seq_len=seq_len)
-        if self.speed:
-            require_positions(positions, prefill=prefill)
-            if self.prompt + self.gen > positions:
-                raise TargetError(
-                    f"--prompt {self.prompt} and --gen {self.gen} together are beyond the model's {positions} "
-                    "positions; type smaller numbers."
-                )
-        return seq_len, prefill
-
-
-QUICK = BenchSettings(seq_len=512, max_windows=8, batch=8, gen=32, prefill=512, repeats=3)
-
-
-_LARGEST_LOSS = 300.0  # nats/token: far beyond guessing, and its exp is still a number
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """A model in memory, and what is known of it."""
-
-    model: PreTrainedModel
-    result: ModelResult
+    settings: BenchSettings
+    dtype: torch.dtype
+    prefill: int
+    texts: list[TokenWindows]
+    tasks: tuple[ZeroShotTasks, TaskProtocol] | None
+    meter: EnergyMeter
 
 
 def bench(
@@ -130,145 +71,89 @@ def bench(
         trust_remote_code: let the checkpoints' own Python files run.
 
     Returns:
-        The result, and the file it was written to.
+        The result, and the file it was written to. To raise for the conditions that hold is the caller's
+        (``bench_gate.refuse_failed``).
 
     Raises:
         ModelError: nothing to measure, or a model cannot be loaded.
         CheckpointError: a model's weights are not whole, or not what its config says.
-        CorpusError: the text cannot be had, or is too short.
-        TargetError: an option out of range.
+        CorpusError: a text cannot be had, or is too short.
+        TaskError: a task cannot be had.
+        TargetError: an option out of range, or a condition on what is not measured.
         NumericalError: a model computes NaN or infinity.
     """
     subjects = choose_subjects(
         run, model, baseline, compute=compute, progress=progress, trust_remote_code=trust_remote_code
     )
-    seq_len, prefill = settings.lengths(min(subject.positions for subject in subjects))
-    dtype = compute.dtype or stored_dtype(subjects[-1].checkpoint)
-    windows = _text(subjects, settings, seq_len, progress, trust_remote_code)
-    loaded = [_loaded(subject, dtype, compute, progress, trust_remote_code) for subject in subjects]
-    if windows is not None:
-        loaded = [_with_perplexity(one, windows, compute, progress) for one in loaded]
-    if settings.speed:
-        loaded = _with_speed(loaded, settings, prefill, compute, progress)
-    result = BenchResult(
-        machine=describe_machine(compute.device),
-        device=str(compute.device),
-        dtype=dtype_name(dtype),
-        perplexity=_perplexity_protocol(windows) if windows is not None else None,
-        speed=_speed_protocol(settings, prefill) if settings.speed else None,
-        model=loaded[0].result,
-        baseline=loaded[1].result if len(loaded) > 1 else None,
-    )
+    plan = _plan(subjects, settings, compute, progress, trust_remote_code)
+    loaded = [
+        load_subject(one, dtype=plan.dtype, compute=compute, progress=progress, trust_remote_code=trust_remote_code)
+        for one in subjects
+    ]
+    result = _result(plan, loaded, _measure(plan, loaded, compute, progress, trust_remote_code), compute)
     return result, _save(result, run.bench)
 
 
-def _text(
-    subjects: list[Subject], settings: BenchSettings, seq_len: int, progress: Progress, trust_remote_code: bool
-) -> TokenWindows | None:
-    """The windows for perplexity, tokenised once: both models must read the same tokens."""
-    if settings.ppl is None:
-        return None
-    corpus = load_corpus(settings.ppl, purpose="evaluation")
-    windows = [
-        consecutive_windows(
-            corpus,
-            load_tokenizer(subject.directory, trust_remote_code=trust_remote_code),
-            seq_len=seq_len,
-            max_windows=settings.max_windows,
-            bos=settings.bos,
+def _plan(
+    subjects: list[Subject], settings: BenchSettings, compute: Compute, progress: Progress, trust_remote_code: bool
+) -> _Plan:
+    """Look at everything that may be wrong before the first model is loaded."""
+    seq_len, prefill = settings.lengths(min(subject.positions for subject in subjects))
+    texts = read_texts(subjects, settings, seq_len=seq_len, progress=progress, trust_remote_code=trust_remote_code)
+    tasks = open_asked_tasks(subjects, settings, trust_remote_code=trust_remote_code)
+    meter = find_energy_meter()
+    names = metric_names(
+        texts=[corpus_identity(windows).name for windows in texts],
+        tasks=tasks[0].metrics if tasks else (),
+        batch=settings.batch if settings.speed else (),
+        energy=bool(meter.counters),
+        compared=len(subjects) > 1,
+    )
+    require_metrics(settings.conditions, names)
+    dtype = compute.dtype or stored_dtype(subjects[-1].checkpoint)
+    return _Plan(settings, dtype, prefill, texts, tasks, meter)
+
+
+def _measure(
+    plan: _Plan, loaded: Sequence[Loaded], compute: Compute, progress: Progress, trust_remote_code: bool
+) -> list[ModelResult]:
+    """Everything that is to be measured of the loaded models."""
+    results = [_with(one.subject.described(), load_seconds=one.seconds) for one in loaded]
+    perplexities = measure_perplexity(loaded, plan.texts, compute=compute, progress=progress)
+    results = [_with(one, perplexity=found) for one, found in zip(results, perplexities, strict=True)]
+    if plan.tasks is not None:
+        scores = measure_tasks(
+            loaded, *plan.tasks, compute=compute, progress=progress, trust_remote_code=trust_remote_code
         )
-        for subject in subjects
-    ]
-    if len({one.fingerprint for one in windows}) > 1:
-        raise ModelError(
-            f"{subjects[0].name} and {subjects[1].name} cut the text into different tokens, so their perplexities "
-            "do not compare; type another --baseline, or --no-ppl."
-        )
-    if windows[0].note:
-        progress.say(windows[0].note)
-    return windows[0]
+        results = [_with(one, tasks=found) for one, found in zip(results, scores, strict=True)]
+    if plan.settings.speed:
+        speeds = measure_speed(loaded, plan.settings, prefill=plan.prefill, meter=plan.meter, progress=progress)
+        results = [_with(one, **vars(found)) for one, found in zip(results, speeds, strict=True)]
+    return results
 
 
-def _loaded(
-    subject: Subject, dtype: torch.dtype, compute: Compute, progress: Progress, trust_remote_code: bool
-) -> _Loaded:
-    progress.say(f"Loading {subject.name} in {dtype_name(dtype)}.")
-    whole = load_whole(subject.directory, device=compute.device, dtype=dtype, trust_remote_code=trust_remote_code)
-    return _Loaded(whole, subject.described())
+def _with(result: ModelResult, **measured: object) -> ModelResult:
+    return result.model_copy(update=measured)
 
 
-def _with_perplexity(one: _Loaded, windows: TokenWindows, compute: Compute, progress: Progress) -> _Loaded:
-    with progress.task(f"Perplexity, {one.result.num_blocks} blocks", len(windows.tokens)) as advance:
-        losses = window_losses(one.model, windows.tokens, batch_tokens=compute.batch_tokens, on_windows=advance)
-    if not losses.mean < _LARGEST_LOSS:
-        raise NumericalError(
-            f"{one.result.name} has a loss of {losses.mean:.4g} nats/token in {dtype_name(one.model.dtype)}, of which "
-            "there is no perplexity; try --dtype float32."
-        )
-    measured = {
-        "window_losses": losses.losses,
-        "perplexity": losses.perplexity,
-        "perplexity_interval": losses.interval,
-    }
-    return _Loaded(one.model, one.result.model_copy(update=measured))
-
-
-def _with_speed(
-    loaded: list[_Loaded], settings: BenchSettings, prefill: int, compute: Compute, progress: Progress
-) -> list[_Loaded]:
-    """Time all models in turn, so that a drift of the machine's speed meets all alike."""
-    timers = [_Timer(one.model, settings, prefill) for one in loaded]
-    with progress.task("Speed", (settings.repeats + 1) * len(timers)) as advance:
-        for timer in timers:
-            timer.warm_up(compute.device)
-            advance(1)
-        for _ in range(settings.repeats):
-            for timer in timers:
-                timer.repeat()
-                advance(1)
-    return [
-        _Loaded(one.model, one.result.model_copy(update=timer.measured()))
-        for one, timer in zip(loaded, timers, strict=True)
-    ]
-
-
-class _Timer:
-    """The repeats of one model."""
-
-    def __init__(self, model: PreTrainedModel, settings: BenchSettings, prefill: int) -> None:
-        self._model, self._settings = model, settings
-        self._prompt = random_prompt(model, batch=settings.batch, tokens=settings.prompt)
-        self._long = random_prompt(model, batch=1, tokens=prefill)
-        self._generation: list[float] = []
-        self._first_token: list[float] = []
-        self._prefill: list[float] = []
-        self._peak = 0
-
-    def warm_up(self, device: torch.device) -> None:
-        """One run that is not timed, and whose memory is measured instead."""
-        with peak_memory(device) as peak:
-            time_prompt(self._model, self._long)
-            time_generation(self._model, self._prompt, new_tokens=self._settings.gen)
-            self._peak = peak()
-
-    def repeat(self) -> None:
-        generation = time_generation(self._model, self._prompt, new_tokens=self._settings.gen)
-        self._generation.append(self._settings.batch * self._settings.gen / generation.total)
-        self._first_token.append(1000 * generation.first_token)
-        self._prefill.append(self._long.numel() / time_prompt(self._model, self._long))
-
-    def measured(self) -> dict[str, object]:
-        return {
-            "generation": Repeats(values=tuple(self._generation)),
-            "first_token": Repeats(values=tuple(self._first_token)),
-            "prompt": Repeats(values=tuple(self._prefill)),
-            "peak_bytes": self._model.get_memory_footprint() + self._peak,  # weights as computed, not as stored
-        }
-
-
-def _perplexity_protocol(windows: TokenWindows) -> PerplexityProtocol:
-    count, seq_len = windows.tokens.shape
-    return PerplexityProtocol(corpus=corpus_identity(windows), seq_len=seq_len, windows=count, bos=windows.bos)
+def _result(plan: _Plan, loaded: Sequence[Loaded], measured: Sequence[ModelResult], compute: Compute) -> BenchResult:
+    """What was measured, beside its protocols, and checked against the conditions."""
+    model, baseline = measured[0], measured[1] if len(measured) > 1 else None
+    metrics = collect_metrics(model, baseline)
+    settings = plan.settings
+    return BenchResult(
+        machine=describe_machine(compute.device, [one.model for one in loaded]),
+        device=str(compute.device),
+        dtype=dtype_name(plan.dtype),
+        perplexity=tuple(perplexity_protocol(windows) for windows in plan.texts),
+        tasks=plan.tasks[1] if plan.tasks else None,
+        speed=speed_protocol(settings, prefill=plan.prefill, meter=plan.meter) if settings.speed else None,
+        model=model,
+        baseline=baseline,
+        differences=task_differences(model, baseline),
+        metrics=metrics,
+        gate=tuple(condition.check(metrics) for condition in settings.conditions),
+    )
 
 
 def _save(result: BenchResult, folder: Path) -> Path:
@@ -276,13 +161,3 @@ def _save(result: BenchResult, folder: Path) -> Path:
     path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.json"
     result.write(path)
     return path
-
-
-def _speed_protocol(settings: BenchSettings, prefill: int) -> SpeedProtocol:
-    return SpeedProtocol(
-        batch=settings.batch,
-        prompt_tokens=settings.prompt,
-        new_tokens=settings.gen,
-        prefill_tokens=prefill,
-        repeats=settings.repeats,
-    )

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
 
 from llmprune.artifacts.bench_result import ModelResult
 from llmprune.artifacts.checkpoint import Checkpoint
 from llmprune.artifacts.finiteness import find_non_finite, refuse_non_finite
 from llmprune.artifacts.run import RunDirectory
 from llmprune.models.anatomy import block_count
-from llmprune.models.compute import Compute
+from llmprune.models.compute import Compute, dtype_name
+from llmprune.models.loading import load_whole
 from llmprune.models.source import check_model, find_model, origin_of, positions
+from llmprune.stages.bench_sparsity import count_zeros
 from llmprune.stages.progress import Progress
 from llmprune.stages.workspace import open_workspace
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -35,13 +44,29 @@ class Subject:
     positions: int
 
     def described(self) -> ModelResult:
-        """A result of which nothing is measured yet."""
+        """A result that knows what the files tell."""
         return ModelResult(
             name=self.name,
             num_blocks=self.num_blocks,
             num_parameters=self.checkpoint.num_parameters,
             weight_bytes=self.checkpoint.nbytes,
+            sparsity=count_zeros(self.checkpoint),
         )
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory.
+
+    Attributes:
+        subject: which it is.
+        model: in evaluation mode.
+        seconds: that loading took.
+    """
+
+    subject: Subject
+    model: PreTrainedModel
+    seconds: float
 
 
 def choose_subjects(
@@ -74,6 +99,20 @@ def choose_subjects(
             refuse_non_finite(find_non_finite(checkpoint))
             subjects.append(Subject(name, directory, checkpoint, block_count(config), positions(config)))
     return subjects
+
+
+def load_subject(
+    subject: Subject, *, dtype: torch.dtype, compute: Compute, progress: Progress, trust_remote_code: bool
+) -> Loaded:
+    """Load a model as any user of its checkpoint would, and note how long that takes.
+
+    Raises:
+        ModelError: transformers cannot load it.
+    """
+    progress.say(f"Loading {subject.name} in {dtype_name(dtype)}.")
+    started = time.perf_counter()
+    model = load_whole(subject.directory, device=compute.device, dtype=dtype, trust_remote_code=trust_remote_code)
+    return Loaded(subject, model, time.perf_counter() - started)
 
 
 def _locate(

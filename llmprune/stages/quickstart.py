@@ -13,7 +13,8 @@ from llmprune.artifacts.importance import RoundRecord
 from llmprune.models.compute import Compute
 from llmprune.models.demo import DEMO_NAME
 from llmprune.models.loading import load_tokenizer, load_whole
-from llmprune.stages.bench import BenchSettings, bench
+from llmprune.stages.bench import bench
+from llmprune.stages.bench_settings import BenchSettings
 from llmprune.stages.calibrate import CalibrationSettings, calibrate
 from llmprune.stages.progress import Progress
 from llmprune.stages.remove_blocks import RemovalReport, RemovalSettings, remove_blocks
@@ -23,7 +24,7 @@ from llmprune.stages.workspace import open_workspace
 PROMPT = "The most important thing about the sea is"
 # Small enough for two cores and a few minutes; a real run takes 128 windows of 2048 tokens.
 CALIBRATION = CalibrationSettings(source="python-docs", samples=16, seq_len=512)
-BENCH = BenchSettings(ppl="python-docs", seq_len=1024, batch=8, gen=64, prefill=1024, repeats=3)
+BENCH = BenchSettings(ppl=("python-docs",), seq_len=1024, batch=(8,), gen=64, prefill=1024, repeats=3, max_seconds=0)
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,17 @@ from llmprune.artifacts.bench_result import BenchResult
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import CheckpointError, ModelError, TargetError
 from llmprune.models.compute import choose_compute
-from llmprune.stages.bench import BenchSettings, bench
+from llmprune.stages.bench import bench
+from llmprune.stages.bench_settings import BenchSettings
 from llmprune.stages.remove_blocks import RemovalSettings, remove_blocks
 from tests.tiny import NUM_BLOCKS, POSITIONS, Listener, save_tiny_llama, snapshot
 
-SPEED = BenchSettings(ppl=None, batch=2, gen=3, prompt=4, prefill=8, repeats=3)
+SPEED = BenchSettings(ppl=(), batch=(2,), gen=3, prompt=4, prefill=8, repeats=3, max_seconds=0)
 
 
 @pytest.fixture
 def only_text(text) -> BenchSettings:
-    return BenchSettings(ppl=str(text), seq_len=64, max_windows=5, speed=False)
+    return BenchSettings(ppl=(str(text),), seq_len=64, max_windows=5, speed=False)
 
 
 @pytest.fixture
@@ -44,13 +45,14 @@ def plain_perplexity(directory, text, seq_len, windows):
 
 def test_perplexity_is_that_of_plain_transformers(workspace, pruned, only_text, text, model):
     result, _ = measure(workspace.run, only_text)
-    assert result.model.perplexity == pytest.approx(plain_perplexity(pruned, text, 64, 5), rel=1e-4)
-    assert result.baseline.perplexity == pytest.approx(plain_perplexity(model, text, 64, 5), rel=1e-4)
+    for one, directory in ((result.model, pruned), (result.baseline, model)):
+        found = one.perplexity[0].perplexity.value
+        assert found == pytest.approx(plain_perplexity(directory, text, 64, 5), rel=1e-4)
 
 
 def test_the_protocol_stands_beside_the_numbers(workspace, pruned, only_text, text):
     result, path = measure(workspace.run, only_text)
-    protocol = result.perplexity
+    (protocol,) = result.perplexity
     assert (protocol.seq_len, protocol.windows, protocol.bos) == (64, 5, False)
     assert protocol.corpus.name == text.name
     assert (result.dtype, result.device, result.speed) == ("float32", "cpu", None)
@@ -84,12 +86,13 @@ def test_a_baseline_may_be_named(run, pruned, model, only_text, tmp_path):
 def test_speed_is_measured_in_as_many_repeats_as_were_asked_for(workspace, pruned):
     result, _ = measure(workspace.run, SPEED)
     for one in (result.model, result.baseline):
-        for series in (one.generation, one.prompt, one.first_token):
+        (generation,) = one.generation
+        for series in (generation.tokens_per_second, generation.first_token_ms, one.prompt):
             assert len(series.values) == 3
             assert min(series.values) > 0
         assert one.peak_bytes >= one.weight_bytes
     speed = result.speed
-    assert (speed.batch, speed.new_tokens, speed.prompt_tokens, speed.prefill_tokens) == (2, 3, 4, 8)
+    assert (speed.batch, speed.new_tokens, speed.prompt_tokens, speed.prefill_tokens) == ((2,), 3, 4, 8)
 
 
 def test_two_results_never_share_a_file(workspace, only_text):
@@ -98,20 +101,31 @@ def test_two_results_never_share_a_file(workspace, only_text):
 
 
 def test_lengths_fit_a_short_model_by_themselves(workspace, text):
-    settings = BenchSettings(ppl=str(text), max_windows=1, batch=1, gen=2, prompt=2, repeats=1)
+    settings = BenchSettings(ppl=(str(text),), max_windows=1, batch=(1,), gen=2, prompt=2, repeats=1, max_seconds=0)
     result, _ = measure(workspace.run, settings)
-    assert (result.perplexity.seq_len, result.speed.prefill_tokens) == (POSITIONS, POSITIONS)
+    assert (result.perplexity[0].seq_len, result.speed.prefill_tokens) == (POSITIONS, POSITIONS)
 
 
 @pytest.mark.parametrize("wrong", [{"seq_len": 1000}, {"prefill": 1000}, {"gen": 250, "prompt": 100}])
 def test_lengths_beyond_the_models_positions_are_refused(wrong, workspace, text, run):
     before = snapshot(run)
     with pytest.raises(TargetError, match=f"{POSITIONS} positions"):
-        measure(workspace.run, replace(SPEED, ppl=str(text), **wrong))
+        measure(workspace.run, replace(SPEED, ppl=(str(text),), **wrong))
     assert snapshot(run) == before
 
 
-@pytest.mark.parametrize("wrong", [{"batch": 0}, {"gen": -1}, {"repeats": 0}, {"max_windows": 0}, {"seq_len": 1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batch": (1, 0)},
+        {"gen": -1},
+        {"repeats": 0},
+        {"max_windows": 0},
+        {"seq_len": 1},
+        {"max_seconds": -1},
+        {"limit": 3},
+    ],
+)
 def test_numbers_that_no_model_allows_are_refused(wrong):
     with pytest.raises(TargetError, match="--"):
         BenchSettings(**wrong)
@@ -119,7 +133,7 @@ def test_numbers_that_no_model_allows_are_refused(wrong):
 
 def test_nothing_to_measure_is_refused():
     with pytest.raises(TargetError, match="nothing to measure"):
-        BenchSettings(ppl=None, speed=False)
+        BenchSettings(ppl=(), speed=False)
 
 
 def test_models_that_tokenise_differently_are_not_compared(workspace, only_text, tmp_path, run):
@@ -141,6 +155,29 @@ def test_weights_that_the_config_does_not_ask_for_are_not_measured(run, only_tex
     with pytest.raises(CheckpointError, match="promises 4 blocks"):
         measure(run, only_text, model=wrong)
     assert not run.exists()
+
+
+def test_leaving_out_a_bos_that_belongs_there_is_remarked_upon(run, tmp_path, only_text):
+    directory = save_tiny_llama(tmp_path / "adds")
+    path = directory / "tokenizer.json"
+    special = {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}
+    single = [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    template = {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": special}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"post_processor": template}))
+    listener = Listener()
+    for bos, expected in (("auto", True), ("never", False)):
+        settings = replace(only_text, bos=bos)
+        compute = choose_compute("cpu")
+        result, _ = bench(
+            RunDirectory(run),
+            model=str(directory),
+            baseline=None,
+            settings=settings,
+            compute=compute,
+            progress=listener,
+        )
+        assert result.perplexity[0].bos is expected
+        assert listener.heard("far too high") is not expected
 
 
 def test_no_path_of_this_machine_stands_in_a_result(workspace, pruned, only_text, text, run):
