@@ -70,6 +70,9 @@ RefitOpt = Annotated[bool, typer.Option("--refit/--no-refit", help="Refit the ke
 SamplesOpt = Annotated[
     int | None, typer.Option(help="Use the first so many calibration windows. Default: all.", show_default=False)
 ]
+SeqLenOpt = Annotated[
+    int | None, typer.Option(help="Tokens in a calibration window. Default: as calibrated.", show_default=False)
+]
 CalibrationOpt = Annotated[
     Path | None, typer.Option(help="A calibration artifact. Default: the run's own.", show_default=False)
 ]
@@ -92,8 +95,11 @@ def global_prune(
     block_size: Annotated[int, typer.Option(help="Columns that sparsegpt prunes at a time.")] = 128,
     refit: RefitOpt = True,
     samples: SamplesOpt = None,
+    seq_len: SeqLenOpt = None,
     calibration: CalibrationOpt = None,
-    out: Annotated[Path | None, typer.Option(help="The new checkpoint.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The new checkpoint. Default: in the run directory.", show_default=False)
+    ] = None,
     max_shard_size: Annotated[str, typer.Option(help="Largest weight file: 5GB, 500MB.")] = "5GB",
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Load the result and compare.")] = True,
     run: RunOpt = DEFAULT_RUN,
@@ -109,9 +115,9 @@ def global_prune(
     from llmprune.algorithms.subproblems import Coefficients
     from llmprune.artifacts.sizes import parse_size
     from llmprune.models.compute import choose_compute
-    from llmprune.stages.global_prune import Method, PruningSettings
     from llmprune.stages.global_prune import global_prune as run_stage
     from llmprune.stages.layer_selection import Selection, parse_parts
+    from llmprune.stages.pruning_settings import Method, PruningSettings
     from llmprune.stages.workspace import open_workspace
 
     console = Console(as_json=as_json, quiet=quiet)
@@ -126,6 +132,7 @@ def global_prune(
         block_size=block_size,
         refit_steps=REFIT_STEPS if refit else 0,
         samples=samples,
+        seq_len=seq_len,
         calibration=calibration,
         out=out,
         max_shard_bytes=parse_size(max_shard_size),
