@@ -69,7 +69,7 @@ def zero_masked(checkpoint: Checkpoint, mask: Mask, *, progress: Callable[[int],
 
 
 def require_masked(source: Checkpoint, written: Checkpoint, mask: Mask) -> None:
-    """See in the files that ``written`` is (plus) zero where the mask says so, and ``source`` everywhere else, to the bit.
+    """See in the files that ``written`` is zero where the mask says so, and ``source`` everywhere else, to the bit.
 
     Raises:
         VerificationError: a tensor is missing, or not what it should be.
