@@ -18,30 +18,35 @@ from llmprune.errors import ArtifactError, VerificationError
 _CHUNK = 1 << 20  # elements; a multiple of 8, so that every piece of a mask begins at a byte
 
 
-def check_fits(mask: Mask, checkpoint: Checkpoint) -> None:
+def check_fits(mask: Mask, checkpoint: Checkpoint, *, called: Path | None = None) -> None:
     """See that a checkpoint has every weight of a mask in its shape, and as many blocks as the mask was made for.
+
+    Args:
+        mask: the mask.
+        checkpoint: the checkpoint that it is to be laid on.
+        called: what errors call the mask; None: its file.
 
     Raises:
         ArtifactError: it has not, or packs several weights into a byte.
     """
-    directory = checkpoint.directory
+    directory, called = checkpoint.directory, called or mask.path
     for name, tensor in mask.tensors.items():
         entry = checkpoint.tensors.get(name)
         if entry is None:
             raise ArtifactError(
-                f"{mask.path} masks {name:.100}, which {directory} does not have; a mask fits the model that it was "
+                f"{called} masks {name:.100}, which {directory} does not have; a mask fits the model that it was "
                 "made from and its fine-tuned siblings."
             )
         if entry.shape != tensor.shape:
             raise ArtifactError(
-                f"{mask.path} masks {name:.100} with shape {tensor.shape}, but in {directory} it has {entry.shape}; a "
+                f"{called} masks {name:.100} with shape {tensor.shape}, but in {directory} it has {entry.shape}; a "
                 "mask fits the model that it was made from and its fine-tuned siblings."
             )
         if DTYPE_BITS[entry.dtype] % 8:
             raise ArtifactError(
                 f"{name:.100} in {directory} is packed as {entry.dtype}; unpack it before it is masked."
             )
-    _check_depth(mask, checkpoint)
+    _check_depth(mask, checkpoint, called)
 
 
 def zero_masked(checkpoint: Checkpoint, mask: Mask, *, progress: Callable[[int], None] = lambda _: None) -> None:
@@ -84,12 +89,12 @@ def require_masked(source: Checkpoint, written: Checkpoint, mask: Mask) -> None:
                 raise VerificationError(f"{name:.100} was not written as it should be; the checkpoint was not kept.")
 
 
-def _check_depth(mask: Mask, checkpoint: Checkpoint) -> None:
+def _check_depth(mask: Mask, checkpoint: Checkpoint, called: Path) -> None:
     counts = numbered_modules(checkpoint.tensors)
     for prefix, count in mask.numbered.items():
         if counts.get(prefix) != count:
             raise ArtifactError(
-                f"{mask.path} was made from {count} blocks ({prefix}0 to {prefix}{count - 1}), but "
+                f"{called} was made from {count} blocks ({prefix}0 to {prefix}{count - 1}), but "
                 f"{checkpoint.directory} has {counts.get(prefix, 0)}; if blocks were removed before the mask was made, "
                 "remove the same ones first: llmprune remove-blocks --blocks LIST"
             )

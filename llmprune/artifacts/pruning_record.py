@@ -34,8 +34,8 @@ class MaskApplication(Record):
     """Which weights were made zero by the mask of another checkpoint.
 
     Attributes:
-        mask: the mask file's name.
-        sha256: of its content.
+        mask: name of the mask file, or of the checkpoint whose mask it is.
+        sha256: of the mask file.
         fingerprint: SHA-256 of the weights that the mask was read from (``Checkpoint.fingerprint``).
         pattern: what the mask says of its pattern.
         tensors: the masked weights, by name.
@@ -101,3 +101,18 @@ class PruningRecord(Artifact):
     weight_bytes: int
     command: str
     verification: Verification | None = None
+
+    @property
+    def pruned_tensors(self) -> tuple[str, ...]:
+        """Names of the weights that were given zeros, by pruning or by a mask; none where only blocks were removed."""
+        if self.masked is not None:
+            return self.masked.tensors
+        blocks = self.sparsity.blocks if self.sparsity is not None else ()
+        return tuple(matrix.tensor for block in blocks for matrix in block.matrices)
+
+    @property
+    def pattern(self) -> str | None:
+        """The pattern of these zeros, such as ``2:4``, where it is known."""
+        if self.masked is not None:
+            return self.masked.pattern
+        return self.sparsity.settings.pattern if self.sparsity is not None else None

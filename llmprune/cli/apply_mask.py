@@ -32,7 +32,9 @@ def apply_mask(
             help="A sibling of the model that the mask was made from: a checkpoint directory, a GGUF file or a Hub id."
         ),
     ],
-    mask: Annotated[Path, typer.Argument(help="The mask file, such as a published mask.safetensors.")],
+    mask: Annotated[
+        Path, typer.Argument(help="A mask file, such as a published mask.safetensors, or a weight-pruned checkpoint.")
+    ],
     out: Annotated[
         Path | None,
         typer.Option(help="The new checkpoint. Default: in the run directory.", show_default=False),

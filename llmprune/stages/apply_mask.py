@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from llmprune.artifacts.activations import sha256_of
 from llmprune.artifacts.atomic import atomic_directory, write_json_atomic, write_text_atomic
 from llmprune.artifacts.checkpoint import Checkpoint, open_checkpoint
 from llmprune.artifacts.copying import DEFAULT_SHARD_BYTES, CopyReport, copy_tensors
-from llmprune.artifacts.mask import Mask, read_mask
+from llmprune.artifacts.mask import MASK_NAME, Mask, read_mask, write_mask
 from llmprune.artifacts.masking import check_fits, require_masked, zero_masked
 from llmprune.artifacts.pruning_record import RECORD_NAME, MaskApplication, PruningRecord
 from llmprune.errors import ArtifactError, CheckpointError
@@ -28,7 +31,7 @@ class MaskSettings:
     """Which mask to lay on the model, and where to write the result.
 
     Attributes:
-        mask: the mask file.
+        mask: the mask file, or a weight-pruned checkpoint's directory.
         out: the new checkpoint's directory; None: in the run directory, named after the model.
         max_shard_bytes: largest weight file.
         verify: compare the result with the source, in the files and (loaded again) in what it computes.
@@ -72,17 +75,37 @@ def apply_mask(workspace: Workspace, settings: MaskSettings) -> MaskingReport:
         VerificationError: the written checkpoint is not what it should be.
         LlmpruneError: the disk is full; what was there before is intact.
     """
-    mask, source = read_mask(settings.mask), open_checkpoint(workspace.directory)
-    check_fits(mask, source)
-    out = settings.out or workspace.run.path / _default_name(workspace, mask)
-    check_output(workspace, out, force=settings.force)
-    with workspace.writing():
+    with workspace.writing(), _opened(workspace, settings.mask) as mask:
+        source = open_checkpoint(workspace.directory)
+        check_fits(mask, source, called=settings.mask)
+        out = settings.out or workspace.run.path / _default_name(workspace, mask)
+        check_output(workspace, out, force=settings.force)
         if (record := _made_before(workspace, mask, settings, out)) is not None:
             workspace.progress.say(f"{out} is complete already: nothing to do.")
         else:
             record = _write(workspace, source, mask, out, settings)
         workspace.run.remember_checkpoint(out)
     return MaskingReport(out, record)
+
+
+@contextmanager
+def _opened(workspace: Workspace, given: Path) -> Iterator[Mask]:
+    """The mask in a file, or that of a pruned checkpoint: published with it, or read from its weights for now."""
+    if not given.is_dir():
+        yield read_mask(given)
+    elif (given / MASK_NAME).is_file():
+        yield read_mask(given / MASK_NAME)
+    else:
+        record = PruningRecord.read(given / RECORD_NAME)
+        if not record.pruned_tensors:
+            raise ArtifactError(
+                f"{given} has no pruned weights, so no mask can be read from it; type the directory of a checkpoint "
+                "that global-prune wrote, or a mask file."
+            )
+        with TemporaryDirectory(prefix=".mask-", dir=workspace.run.path) as folder:
+            path = Path(folder) / MASK_NAME
+            write_mask(open_checkpoint(given), record.pruned_tensors, path, pattern=record.pattern)
+            yield read_mask(path)
 
 
 def _write(workspace: Workspace, source: Checkpoint, mask: Mask, out: Path, settings: MaskSettings) -> PruningRecord:
@@ -92,7 +115,7 @@ def _write(workspace: Workspace, source: Checkpoint, mask: Mask, out: Path, sett
         shutil.copyfile(workspace.directory / "config.json", partial / "config.json")
         carry_files(workspace.directory, partial)
         written = open_checkpoint(partial)
-        record = _record(workspace, _application(source, written, mask), copied, out)
+        record = _record(workspace, _application(source, written, mask, settings.mask), copied, out)
         if settings.verify:
             require_masked(source, written, mask)
             seen = verify_checkpoint(workspace, partial, weights=written.shards)
@@ -115,11 +138,11 @@ def _copy_masked(
     return copied
 
 
-def _application(source: Checkpoint, written: Checkpoint, mask: Mask) -> MaskApplication:
+def _application(source: Checkpoint, written: Checkpoint, mask: Mask, given: Path) -> MaskApplication:
     """What came of it, the zeros counted in the files."""
     before, after = (measure_sparsity(checkpoint, mask.tensors) for checkpoint in (source, written))
     return MaskApplication(
-        mask=mask.path.name,
+        mask=given.resolve().name,
         sha256=sha256_of(mask.path),
         fingerprint=mask.fingerprint,
         pattern=mask.pattern,

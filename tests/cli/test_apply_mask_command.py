@@ -54,7 +54,7 @@ def _text(path, **text):
 
 BROKEN = {
     "no file": (lambda world, mask: mask.unlink(), "mask cannot be read"),
-    "a folder": (lambda world, mask: (mask.unlink(), mask.mkdir()), "mask cannot be read"),
+    "a folder": (lambda world, mask: (mask.unlink(), mask.mkdir()), "mask/llmprune.json is missing"),
     "cut off": (lambda world, mask: mask.write_bytes(mask.read_bytes()[:-1]), "is cut off"),
     "a pickle": (lambda world, mask: mask.write_bytes(b"\x80\x04" * 50), "is no safetensors file"),
     "weights": (lambda world, mask: _text(mask, format="pt"), "is no mask of llmprune's: its kind is None"),

@@ -6,7 +6,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmprune.algorithms.patterns import SemiStructured
 from llmprune.artifacts.checkpoint import open_checkpoint
-from llmprune.artifacts.mask import write_mask
 from llmprune.artifacts.pruning_record import RECORD_NAME, PruningRecord
 from llmprune.evaluation.sparsity import measure_sparsity
 
@@ -16,8 +15,7 @@ PATTERN = SemiStructured(2, 4)
 
 
 def pruned_names(directory):
-    sparsity = PruningRecord.read(directory / RECORD_NAME).sparsity
-    return [matrix.tensor for block in sparsity.blocks for matrix in block.matrices]
+    return PruningRecord.read(directory / RECORD_NAME).pruned_tensors
 
 
 def trained(directory, tokens, *, steps=2):
@@ -59,12 +57,11 @@ def test_an_adapter_is_saved_and_loaded_on_the_pruned_checkpoint(sparse, tokens,
 
 def test_merging_fills_the_zeros_and_apply_mask_brings_them_back(sparse, tokens, prune, tmp_path):
     names = pruned_names(sparse)
-    write_mask(open_checkpoint(sparse), names, tmp_path / "mask", pattern=str(PATTERN))
     merged, _ = trained(sparse, tokens)
     merged.merge_and_unload().save_pretrained(tmp_path / "merged")
     AutoTokenizer.from_pretrained(sparse).save_pretrained(tmp_path / "merged")
     filled = measure_sparsity(open_checkpoint(tmp_path / "merged"), names, PATTERN)
     assert filled.violations > 0
-    masked = open_checkpoint(prune("apply-mask", tmp_path / "merged", tmp_path / "mask"))
+    masked = open_checkpoint(prune("apply-mask", tmp_path / "merged", sparse))
     counted = measure_sparsity(masked, names, PATTERN)
     assert (counted.ratio, counted.violations) == (0.5, 0)

@@ -16,8 +16,7 @@ HAS_KERNELS = torch.cuda.is_available() and torch.cuda.get_device_capability() >
 
 
 def pruned_names(directory):
-    sparsity = PruningRecord.read(directory / RECORD_NAME).sparsity
-    return [matrix.tensor for block in sparsity.blocks for matrix in block.matrices]
+    return PruningRecord.read(directory / RECORD_NAME).pruned_tensors
 
 
 def test_every_pruned_matrix_is_packed_without_loss_and_no_other_is(sparse):

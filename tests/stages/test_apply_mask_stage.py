@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from llmprune.algorithms.patterns import SemiStructured, Unstructured
 from llmprune.artifacts.checkpoint import open_checkpoint
-from llmprune.artifacts.mask import read_mask, write_mask
+from llmprune.artifacts.mask import MASK_NAME, read_mask, write_mask
 from llmprune.artifacts.pruning_record import PruningRecord
 from llmprune.errors import ArtifactError, OutputExistsError, VerificationError
 from llmprune.evaluation.sparsity import measure_sparsity
@@ -21,10 +21,6 @@ from llmprune.stages.global_prune import Method, PruningSettings, global_prune
 from llmprune.stages.remove_blocks import RemovalSettings, remove_blocks
 from llmprune.stages.workspace import open_workspace
 from tests.tiny import NUM_BLOCKS, save_tiny_llama, snapshot
-
-
-def names_of(record):
-    return [matrix.tensor for block in record.sparsity.blocks for matrix in block.matrices]
 
 
 def weights_of(directory):
@@ -51,7 +47,9 @@ def pruned(workspace):
 
 @pytest.fixture
 def mask(pruned, tmp_path):
-    write_mask(open_checkpoint(pruned.directory), names_of(pruned.record), tmp_path / "mask.safetensors", pattern="2:4")
+    write_mask(
+        open_checkpoint(pruned.directory), pruned.record.pruned_tensors, tmp_path / "mask.safetensors", pattern="2:4"
+    )
     return tmp_path / "mask.safetensors"
 
 
@@ -78,7 +76,7 @@ def test_a_sibling_is_zero_where_the_mask_says_and_itself_elsewhere(dtype, prune
     assert snapshot(sibling) == before
     dense, zeroed, masked = (weights_of(path) for path in (sibling, pruned.directory, report.directory))
     assert masked.keys() == dense.keys()
-    names = names_of(pruned.record)
+    names = pruned.record.pruned_tensors
     for name, weight in dense.items():
         expected = torch.where(zeroed[name] == 0, 0, weight) if name in names else weight
         assert torch.equal(masked[name], expected)
@@ -96,7 +94,7 @@ def test_the_record_says_what_was_done_from_what(pruned, mask, sibling, open_sib
     assert report.directory == workspace.run.path / "tuned-masked-2of4"
     assert record.source == workspace.model
     assert record.masked.fingerprint == open_checkpoint(pruned.directory).fingerprint() == read_mask(mask).fingerprint
-    assert set(record.masked.tensors) == set(names_of(pruned.record))
+    assert set(record.masked.tensors) == set(pruned.record.pruned_tensors)
     assert (record.masked.zeros, record.masked.zeros_before) == (record.masked.numel // 2, 0)
     assert record.command == "llmprune apply-mask tuned mask.safetensors --out tuned-masked-2of4"
     assert record.verification.generated_tokens > 0
@@ -121,7 +119,7 @@ def test_what_was_made_before_is_kept_and_another_mask_needs_force(pruned, mask,
     assert snapshot(out) == before
     assert listener.heard("is complete already: nothing to do.")
     other = mask.with_name("other")
-    write_mask(open_checkpoint(pruned.directory), names_of(pruned.record)[:3], other)
+    write_mask(open_checkpoint(pruned.directory), pruned.record.pruned_tensors[:3], other)
     with pytest.raises(OutputExistsError, match="--force"):
         apply_mask(open_sibling(sibling), MaskSettings(other, out))
     assert snapshot(out) == before
@@ -134,7 +132,7 @@ def test_a_mask_made_after_blocks_were_removed_asks_for_their_removal_first(
     cut = remove_blocks(open_run(), RemovalSettings(blocks=(2,))).directory
     second = open_workspace(tmp_path / "second", str(cut), compute=choose_compute("cpu"))
     pruned = global_prune(second, PruningSettings(Unstructured(0.5), Method.MAGNITUDE), calibration=settings)
-    write_mask(open_checkpoint(pruned.directory), names_of(pruned.record), tmp_path / "m")
+    write_mask(open_checkpoint(pruned.directory), pruned.record.pruned_tensors, tmp_path / "m")
     whole = fine_tuned(model, tmp_path / "tuned")
     with pytest.raises(ArtifactError, match=rf"made from {NUM_BLOCKS - 1} blocks .* has {NUM_BLOCKS}; .*remove-blocks"):
         apply_mask(open_sibling(whole), MaskSettings(tmp_path / "m"))
@@ -143,6 +141,34 @@ def test_a_mask_made_after_blocks_were_removed_asks_for_their_removal_first(
     report = apply_mask(third, MaskSettings(tmp_path / "m"))
     assert report.record.masked.zeros == pruned.record.sparsity.zeros
     assert report.record.source_record.removal.removed == (2,)
+
+
+def test_a_pruned_checkpoint_stands_for_its_mask(pruned, mask, sibling, open_sibling):
+    workspace = open_sibling(sibling)
+    by_file = apply_mask(workspace, MaskSettings(mask, sibling.with_name("by-file")))
+    left = set(workspace.run.path.iterdir())
+    directly = apply_mask(workspace, MaskSettings(pruned.directory, sibling.with_name("directly")))
+    ours, theirs = weights_of(directly.directory), weights_of(by_file.directory)
+    assert all(torch.equal(ours[name], weight) for name, weight in theirs.items())
+    assert directly.record.masked.mask == pruned.directory.name
+    assert directly.record.masked.sha256 == by_file.record.masked.sha256
+    assert set(workspace.run.path.iterdir()) == left
+    again = apply_mask(workspace, MaskSettings(directly.directory, sibling.with_name("again")))
+    assert again.record.masked.tensors == directly.record.masked.tensors
+    assert again.record.masked.pattern == "2:4"
+
+
+def test_a_published_mask_is_taken_from_beside_the_weights(pruned, mask, sibling, open_sibling):
+    write_mask(open_checkpoint(pruned.directory), pruned.record.pruned_tensors[:2], pruned.directory / MASK_NAME)
+    report = apply_mask(open_sibling(sibling), MaskSettings(pruned.directory))
+    assert report.record.masked.tensors == tuple(sorted(pruned.record.pruned_tensors[:2]))
+
+
+def test_a_checkpoint_without_pruned_weights_has_no_mask(open_run, sibling, open_sibling, tmp_path):
+    cut = remove_blocks(open_run(), RemovalSettings(blocks=(2,))).directory
+    with pytest.raises(ArtifactError, match="has no pruned weights, so no mask can be read from it"):
+        apply_mask(open_sibling(sibling), MaskSettings(cut))
+    assert not (tmp_path / "tuned-run").exists()
 
 
 def test_a_file_written_wrong_is_not_kept(mask, sibling, open_sibling, monkeypatch):
