@@ -115,7 +115,7 @@ def write_mask(checkpoint: Checkpoint, tensors: Sequence[str], path: Path, *, pa
     fields = ((entry.name, "U8", (-(-entry.numel // 8),), -(-entry.numel // 8)) for entry in entries)
     with (
         atomic_file(path) as partial,
-        partial.open("xb", buffering=0) as target,
+        partial.open("wb", buffering=0) as target,
         open_shards(checkpoint.shards) as files,
     ):
         write_fully(target, build_header(fields, metadata))
@@ -148,7 +148,9 @@ def read_mask(path: Path) -> Mask:
     _check_last_bytes(path, tensors.values())
     if not all(type(count) is int and count > 0 for count in numbered.values()):
         raise _damaged(path, "'numbered' does not hold counts")
-    return Mask(path, str(text.get("fingerprint")), tensors, numbered, text.get("pattern"))
+    if "fingerprint" not in text:
+        raise _damaged(path, "its header has no 'fingerprint'")
+    return Mask(path, text["fingerprint"], tensors, numbered, text.get("pattern"))
 
 
 def kept_elements(file: FileIO, tensor: MaskedTensor, start: int, end: int) -> NDArray[np.bool_]:

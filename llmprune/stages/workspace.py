@@ -133,9 +133,10 @@ def open_workspace(
         raise belongs_to_another(run, record, origin)
     directory, left_out = _checkpoint(place, record, progress, find), frozenset[str]()
     if is_hub_id(record.model):
-        left_out = absent_shards(directory, without, trust_remote_code=trust_remote_code)
-        if lacks_shards(directory, left_out):  # an earlier command could do without some of them
+        absent = partial(absent_shards, without=without, trust_remote_code=trust_remote_code)
+        if lacks_shards(directory, absent(directory)):  # an earlier command could do without some of them
             directory = find(record.model).path
+        left_out = absent(directory)
     config, checkpoint = check_model(directory, trust_remote_code=trust_remote_code, left_out=left_out)
     identity = identify(record.name, directory, config, checkpoint, trust_remote_code=trust_remote_code)
     return Workspace(

@@ -156,6 +156,7 @@ TEXT = {"kind": "llmprune-mask", "schema_version": "1", "fingerprint": "f", "sha
 BROKEN = {
     "another kind": ({"kind": "else"}, "is no mask of llmprune's: its kind is 'else'"),
     "a newer schema": ({"schema_version": "2"}, f"has schema '2', but this llmprune .* reads schema {SCHEMA}"),
+    "no fingerprint": ({"fingerprint": None}, "its header has no 'fingerprint'"),
     "no shapes": ({"shapes": None}, "its header has no 'shapes'"),
     "shapes in broken JSON": ({"shapes": "{"}, "There is no valid JSON in 'shapes'"),
     "shapes of a list": ({"shapes": "[]"}, "There is no JSON object in 'shapes'"),

@@ -53,7 +53,7 @@ def test_generation_is_the_same_with_and_without_the_cache(attention, pruned, to
     assert cached.shape == (2, 44)
 
 
-def test_a_pipeline_writes_with_the_tokenizer_and_settings_of_the_source(pruned):
+def test_it_writes_with_the_tokenizer_and_the_settings_of_the_source(pruned):
     tokenizer = AutoTokenizer.from_pretrained(pruned)
     model = load(pruned)
     encoded = tokenizer("the sea", return_tensors="pt", return_token_type_ids=False)
