@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--ppl", action="append", required=True, help="evaluation text; can be repeated")
     parser.add_argument("--windows", type=int, help="use the first so many windows of 2048 tokens of each text")
-    parser.add_argument("--run", type=Path, help="run directory to keep, with its calibration; default: a temporary one")
+    parser.add_argument("--run", type=Path, help="run directory to keep; default: a temporary one")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
 
