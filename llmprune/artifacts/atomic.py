@@ -55,8 +55,11 @@ def atomic_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         _move_into_place(partial, target, overwrite=overwrite)
 
 
-def write_text_atomic(path: Path, text: str) -> None:
-    """Replace the file ``path`` by ``text`` (UTF-8), flushed to the disk before the rename.
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``; the file written there replaces ``path`` when the block ends.
+
+    It is flushed to the disk before the rename, and removed after any exception.
 
     Raises:
         LlmpruneError: the disk is full; the old file is intact.
@@ -64,15 +67,23 @@ def write_text_atomic(path: Path, text: str) -> None:
     partial = path.with_name(f".{_stem(path)}.{os.getpid()}-{threading.get_ident()}.partial")
     with explain_full_disk(path):
         try:
-            with partial.open("w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+            yield partial
+            _sync(partial)
             partial.replace(path)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
         _sync(path.parent)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Replace the file ``path`` by ``text`` (UTF-8), flushed to the disk before the rename.
+
+    Raises:
+        LlmpruneError: the disk is full; the old file is intact.
+    """
+    with atomic_file(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json_atomic(path: Path, obj: object) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from llmprune import __version__
-from llmprune.cli import bench, calibrate, global_prune, quickstart, remove_blocks, verify_redundancy
+from llmprune.cli import apply_mask, bench, calibrate, global_prune, quickstart, remove_blocks, verify_redundancy
 from llmprune.cli.console import complain
 from llmprune.errors import LlmpruneError
 
@@ -99,6 +99,7 @@ app.command("calibrate", epilog=calibrate.EXAMPLE)(_friendly(calibrate.calibrate
 app.command("verify-redundancy", epilog=verify_redundancy.EXAMPLE)(_friendly(verify_redundancy.verify_redundancy))
 app.command("remove-blocks", epilog=remove_blocks.EXAMPLE)(_friendly(remove_blocks.remove_blocks))
 app.command("global-prune", epilog=global_prune.EXAMPLE)(_friendly(global_prune.global_prune))
+app.command("apply-mask", epilog=apply_mask.EXAMPLE)(_friendly(apply_mask.apply_mask))
 app.command("bench", epilog=bench.EXAMPLE)(_friendly(bench.bench))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +82,7 @@ def open_decoder(
     device: torch.device,
     dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
+    left_out: Container[str] = (),
 ) -> Decoder:
     """Open a checkpoint directory with everything but the blocks' weights loaded.
 
@@ -90,12 +91,13 @@ def open_decoder(
         device: where to compute.
         dtype: what to compute in; None: the dtype that the checkpoint is stored in.
         trust_remote_code: let the checkpoint's own Python files run.
+        left_out: names of shards that need not be there; they hold blocks other than the first, which is tried.
 
     Raises:
         ModelError: not a causal LM, or config and weights disagree.
         CheckpointError: files missing, truncated or malformed.
     """
-    decoder = open_shell(directory, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    decoder = open_shell(directory, device=device, dtype=dtype, trust_remote_code=trust_remote_code, left_out=left_out)
     _load_outside_blocks(decoder)
     with decoder.block(0):
         decoder.runner.learn_return_type(torch.zeros(1, 2, dtype=torch.int64, device=device))
@@ -109,6 +111,7 @@ def open_shell(
     device: torch.device,
     dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
+    left_out: Container[str] = (),
 ) -> Decoder:
     """The same with no weights at all: enough to look at shapes and names.
 
@@ -117,11 +120,11 @@ def open_shell(
         CheckpointError: files missing, truncated or malformed.
     """
     config = load_config(directory, trust_remote_code=trust_remote_code)
-    checkpoint = open_checkpoint(directory)
+    checkpoint = open_checkpoint(directory, left_out=left_out)
     dtype = dtype or stored_dtype(checkpoint)
     model = empty_model(config, dtype=dtype, trust_remote_code=trust_remote_code)
     path, blocks = find_blocks(model, config)
-    names = name_blocks(checkpoint.tensors, path=path, num_blocks=len(blocks))
+    names = name_blocks(checkpoint.names, path=path, num_blocks=len(blocks))
     return Decoder(model, blocks, names, checkpoint, BlockRunner(model, blocks), device, dtype)
 
 
