@@ -23,7 +23,7 @@ from llmprune.stages.calibrate import CalibrationSettings, calibrate, require_sa
 from llmprune.stages.layer_selection import check_shapes, parse_layers
 from llmprune.stages.output_place import check_output
 from llmprune.stages.pruned_checkpoint import write_checkpoint
-from llmprune.stages.pruning_pass import PassSettings, PassState, PruningPass, is_left_by_a_pass
+from llmprune.stages.pruning_pass import PassSettings, PassState, PruningPass, is_left_by_a_pass, stopped_pass
 from llmprune.stages.pruning_settings import Method, PruningSettings, default_name
 from llmprune.stages.workspace import Workspace
 
@@ -84,7 +84,7 @@ def global_prune(
         else:
             _remark_few_tokens(workspace, recorded, widest)
             record = _make(workspace, settings, recorded, known, folder, out, on_block)
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove_finished(folder, recorded)
         workspace.run.remember_checkpoint(out)
     return PruningReport(out, record)
 
@@ -97,6 +97,13 @@ def _working_folder(out: Path) -> Path:
             f"{folder}, where the work would go on, holds something else; move it, or give another --out."
         )
     return folder
+
+
+def _remove_finished(folder: Path, recorded: SparsitySettings) -> None:
+    """Remove the pass behind a checkpoint that is whole; one with other settings may still be gone on with."""
+    stopped = stopped_pass(folder)
+    if stopped is not None and stopped.settings == recorded:
+        shutil.rmtree(folder)
 
 
 def _make(

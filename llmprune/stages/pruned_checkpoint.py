@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from llmprune.algorithms.patterns import Pattern
 from llmprune.artifacts.atomic import atomic_directory, write_json_atomic, write_text_atomic
 from llmprune.artifacts.checkpoint import Checkpoint, open_checkpoint
 from llmprune.artifacts.copying import CopyReport, copy_tensors
@@ -53,7 +52,7 @@ def write_checkpoint(
         copied = _copy(workspace, source.overlaid(weights), partial, settings.max_shard_bytes)
         shutil.copyfile(workspace.directory / "config.json", partial / "config.json")
         carry_files(workspace.directory, partial)
-        sparsity = _measured(open_checkpoint(partial), settings.pattern, recorded, state, zeros_before)
+        sparsity = _measured(open_checkpoint(partial), recorded, state, zeros_before)
         record = _record(workspace, settings, sparsity, copied, out)
         if settings.verify:
             record = record.model_copy(update={"verification": verify_checkpoint(workspace, partial, weights=weights)})
@@ -70,9 +69,7 @@ def _copy(workspace: Workspace, source: Checkpoint, partial: Path, max_shard_byt
         )
 
 
-def _measured(
-    written: Checkpoint, pattern: Pattern, recorded: SparsitySettings, state: PassState, zeros_before: int
-) -> WeightSparsity:
+def _measured(written: Checkpoint, recorded: SparsitySettings, state: PassState, zeros_before: int) -> WeightSparsity:
     """What came of it, the zeros counted in the written files."""
     matrices = [matrix for block in state.blocks for matrix in block.matrices]
     turned = {m.tensor for m in matrices if written.tensors[m.tensor].shape != (m.rows, m.columns)}

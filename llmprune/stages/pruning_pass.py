@@ -69,6 +69,14 @@ class PassState(Record):
     states: dict[str, CachedFile] = Field(default_factory=dict)
 
 
+def stopped_pass(folder: Path) -> PassState | None:
+    """What a pass in ``folder`` had finished when it was stopped; None where there is none."""
+    try:
+        return PassState.model_validate_json((folder / _STATE).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
 def is_left_by_a_pass(folder: Path) -> bool:
     """Whether a folder holds nothing but what a pass, finished or not, leaves there."""
     return folder.is_dir() and all(any(fnmatch(path.name, name) for name in _OWN) for path in folder.iterdir())
@@ -248,9 +256,8 @@ class PruningPass:
 
     def _resumed(self) -> PassState | None:
         """Where an earlier pass on the same stopped; None where there is none, or its files are not whole."""
-        try:
-            state = PassState.model_validate_json((self._folder / _STATE).read_bytes())
-        except (OSError, ValueError):
+        state = stopped_pass(self._folder)
+        if state is None:
             return None
         same = (state.model, state.settings) == (self._begin.model, self._begin.settings)
         files = {**state.weights, **state.states}

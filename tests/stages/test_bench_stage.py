@@ -9,10 +9,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmprune.artifacts.bench_result import BenchResult
 from llmprune.artifacts.run import RunDirectory
-from llmprune.errors import CheckpointError, ModelError, TargetError
+from llmprune.errors import ArtifactError, CheckpointError, ModelError, TargetError
 from llmprune.models.compute import choose_compute
 from llmprune.stages.bench import bench
-from llmprune.stages.bench_settings import BenchSettings
+from llmprune.stages.bench_settings import QUICK, BenchSettings
 from llmprune.stages.remove_blocks import RemovalSettings, remove_blocks
 from tests.tiny import NUM_BLOCKS, POSITIONS, Listener, save_tiny_llama, snapshot
 
@@ -41,6 +41,20 @@ def plain_perplexity(directory, text, seq_len, windows):
     with torch.no_grad():
         logits = AutoModelForCausalLM.from_pretrained(directory).eval()(tokens).logits[:, :-1]
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).exp().item()
+
+
+def test_a_run_that_cannot_be_written_is_found_out_before_anything_is_measured(run, model, only_text, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    monkeypatch.setattr("llmprune.stages.bench.load_subject", lambda *_, **__: pytest.fail("a model was loaded"))
+    with pytest.raises(ArtifactError, match=r"Cannot write in .* type --run OTHER"):
+        measure(run, only_text, model=model)
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(("settings", "usual"), [(BenchSettings(), 2048), (QUICK, 512)])
+def test_lengths_that_were_not_typed_are_those_that_a_short_model_has(settings, usual):
+    assert settings.lengths(4096) == (usual, usual)
+    assert settings.lengths(200) == (200, 200)
 
 
 def test_perplexity_is_that_of_plain_transformers(workspace, pruned, only_text, text, model):

@@ -13,6 +13,7 @@ from llmprune.errors import ArtifactError, NumericalError, OutputExistsError, Ta
 from llmprune.models.compute import choose_compute
 from llmprune.stages.calibrate import calibrate
 from llmprune.stages.global_prune import global_prune
+from llmprune.stages.pruning_pass import PassState
 from llmprune.stages.pruning_settings import Method, PruningSettings
 from llmprune.stages.workspace import open_workspace
 from tests.tiny import SEQ_LEN, save_tiny_llama, snapshot
@@ -52,14 +53,20 @@ def test_a_folder_of_the_users_where_the_work_would_go_on_is_kept(workspace, run
     refused(OutputExistsError, "holds something else", workspace, PruningSettings(HALF, out=run / "new"))
 
 
-def test_what_a_pass_left_after_its_checkpoint_was_written_is_removed(workspace):
+@pytest.mark.parametrize("same", [True, False])
+def test_what_a_pass_left_after_its_checkpoint_was_written_is_removed_unless_it_is_another_s(same, workspace):
     settings = PruningSettings(HALF, Method.MAGNITUDE)
-    out = global_prune(workspace, settings).directory
-    left = out.with_name(f"{out.name}.partial")
-    left.mkdir()
-    (left / "state.json").write_text("{}")
-    global_prune(workspace, settings, on_block=never)
+    report = global_prune(workspace, settings)
+    left = report.directory.with_name(f"{report.directory.name}.partial")
     assert not left.exists()
+    left.mkdir()
+    done = report.record.sparsity.settings
+    state = PassState(
+        model=workspace.model.fingerprint, settings=done if same else done.model_copy(update={"alpha": 9})
+    )
+    (left / "state.json").write_text(state.model_dump_json())
+    global_prune(workspace, settings, on_block=never)
+    assert left.exists() != same
 
 
 def test_a_place_where_nothing_can_be_written(workspace):
