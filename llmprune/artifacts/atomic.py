@@ -108,7 +108,14 @@ def _occupied(target: Path) -> bool:
     return target.is_dir() and any(target.iterdir())
 
 
-def _refuse_occupied(path: Path, target: Path, *, overwrite: bool) -> None:
+def require_replaceable(path: Path) -> None:
+    """See that a directory could be put at ``path``, whatever it holds.
+
+    Raises:
+        OutputExistsError: it is a file.
+        UserError: it is a mount point, or the working directory lies in it.
+    """
+    target = path.resolve()
     if not target.exists():
         return
     if not target.is_dir():
@@ -117,6 +124,10 @@ def _refuse_occupied(path: Path, target: Path, *, overwrite: bool) -> None:
         raise UserError(f"{path} is a mount point and cannot be replaced; give a directory inside it with --out.")
     if Path.cwd().is_relative_to(target):
         raise UserError(f"{path} holds the working directory; give another directory with --out.")
+
+
+def _refuse_occupied(path: Path, target: Path, *, overwrite: bool) -> None:
+    require_replaceable(path)
     if not overwrite and _occupied(target):
         names = sorted(child.name for child in target.iterdir())
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -13,12 +13,13 @@ import torch
 from llmprune.artifacts.checkpoint import Checkpoint, open_checkpoint
 from llmprune.artifacts.provenance import ModelIdentity
 from llmprune.artifacts.run import RunDirectory, RunRecord, belongs_to_another
+from llmprune.calibration.tokenizer_identity import tokenizer_fingerprint
 from llmprune.errors import ArtifactError, ModelError
 from llmprune.models.compute import Compute
 from llmprune.models.demo import DEMO_NAME, demo_model
 from llmprune.models.gguf import convert_gguf
 from llmprune.models.hub_download import absent_shards, lacks_shards
-from llmprune.models.loading import Decoder, open_decoder, open_shell, stored_dtype
+from llmprune.models.loading import Decoder, load_tokenizer, open_decoder, open_shell, stored_dtype
 from llmprune.models.source import (
     ModelSource,
     check_model,
@@ -82,6 +83,14 @@ class Workspace:
             trust_remote_code=self.trust_remote_code,
             left_out=self.left_out,
         )
+
+    def tokenizer_fingerprint(self) -> str:
+        """Which tokenizer the model has now.
+
+        Raises:
+            ModelError: none that can be used.
+        """
+        return tokenizer_fingerprint(load_tokenizer(self.directory, trust_remote_code=self.trust_remote_code))
 
     @property
     def dtype(self) -> torch.dtype:
