@@ -1,4 +1,4 @@
-"""llama.cpp finds the token likeliest that transformers finds: benchmarks/llama_cpp.py on a real, pruned model.
+"""llama.cpp finds the token likeliest that transformers finds, on a real model without six of its blocks.
 
 Not part of every run: it fetches llama.cpp's sources (LLAMA_CPP names a copy that is there) and converts. Type:
 pytest -m slow tests/interchange/test_llama_cpp.py
@@ -19,14 +19,17 @@ ROOT = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(demo_model() is None, reason="the demo model is not installed (extra 'demo')"),
-    pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed"),
+    pytest.mark.skipif(
+        not all(map(importlib.util.find_spec, ("llama_cpp", "sentencepiece"))),
+        reason="llama-cpp-python or sentencepiece is not installed (extra 'llama-cpp')",
+    ),
 ]
 
 
 def test_the_same_token_is_likeliest_after_twenty_prompts(prune, tmp_path):
     convert_gguf(demo_model(), tmp_path / "dense")
     pruned = prune("remove-blocks", tmp_path / "dense", "--blocks", "13,14,15,16,17,26")
-    words = [sys.executable, ROOT / "benchmarks" / "llama_cpp.py", pruned]
+    words = [sys.executable, ROOT / "benchmarks" / "llama_cpp_agreement.py", pruned]
     words += ["--llama-cpp", os.environ["LLAMA_CPP"]] if "LLAMA_CPP" in os.environ else []
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

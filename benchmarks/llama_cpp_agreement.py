@@ -1,13 +1,12 @@
 """Does llama.cpp compute what transformers computes on a pruned checkpoint? Its own converter and runtime say so.
 
-    pip install --constraint constraints.txt llama-cpp-python       # compiles llama.cpp: some minutes
-    python benchmarks/llama_cpp.py PRUNED [PRUNED ...]
+    pip install --constraint constraints.txt '.[llama-cpp]'       # compiles llama.cpp: some minutes
+    python benchmarks/llama_cpp_agreement.py PRUNED [PRUNED ...]
 
 The source archive of the installed llama-cpp-python, fetched once by pip, holds the convert_hf_to_gguf.py of the same
 llama.cpp: that one writes a float32 GGUF file, and llama-cpp-python runs it. (``--llama-cpp DIR`` takes another copy of
-llama.cpp instead. The converter needs the packages sentencepiece and protobuf.) Beside it, plain transformers runs the
-checkpoint in float32. Each tokenises with its own tokenizer. The exit code is 1 unless both cut every prompt into the
-same tokens and find the same token likeliest after each.
+llama.cpp instead.) Beside it, plain transformers runs the checkpoint in float32. Each tokenises with its own tokenizer.
+The exit code is 1 unless both cut every prompt into the same tokens and find the same token likeliest after each.
 """
 
 import argparse
