@@ -74,7 +74,7 @@ def search_rounds(
         yield decided.removed, complete, decided.block_forwards
 
 
-def main() -> None:
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--source", required=True)
@@ -83,8 +83,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--ways", default="plain,naive,exhaustive,eliminate")
-    options = parser.parse_args()
+    return parser.parse_args()
 
+
+def _summary(results: dict[str, dict], *, dtype: str) -> dict:
+    """Every way against the first: ratios of time and work, and how far its losses are off."""
+    summary = {"threads": torch.get_num_threads(), "dtype": dtype, "ratios": {}, "largest_difference": {}}
+    first = results[next(iter(results))]
+    for way, result in results.items():
+        summary["ratios"][way] = {key: result[key] / first[key] for key in ("seconds", "block_forwards")}
+        pairs = zip(first["losses"], result["losses"], strict=True)
+        summary["largest_difference"][way] = max(
+            abs(ours[block] - theirs[block]) for theirs, ours in pairs for block in ours
+        )
+    return summary
+
+
+def main() -> None:
+    options = _options()
     compute = choose_compute("auto", options.dtype)
     decoder = open_decoder(options.model, device=compute.device, dtype=compute.dtype)
     decoder.keep_resident()
@@ -120,15 +136,7 @@ def main() -> None:
             "losses": [losses for _, losses, _ in rounds],
         }
         print(way, {key: value for key, value in results[way].items() if key != "losses"}, flush=True)
-    summary = {"threads": torch.get_num_threads(), "dtype": options.dtype, "ratios": {}, "largest_difference": {}}
-    first = results[next(iter(results))]
-    for way, result in results.items():
-        summary["ratios"][way] = {key: result[key] / first[key] for key in ("seconds", "block_forwards")}
-        pairs = zip(first["losses"], result["losses"], strict=True)
-        summary["largest_difference"][way] = max(
-            abs(ours[block] - theirs[block]) for theirs, ours in pairs for block in ours
-        )
-    print(json.dumps(summary, indent=2))
+    print(json.dumps(_summary(results, dtype=options.dtype), indent=2))
 
 
 if __name__ == "__main__":

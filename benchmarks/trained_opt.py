@@ -38,7 +38,8 @@ PATTERNS, ROWS = "70%,80%,90%", "sparsegpt,sparsellm,sparsegpt+refit,sparsellm+r
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form, allow_abbrev=False)
     parser.add_argument("model", type=Path)
     parser.add_argument("--text", action="append", required=True, help="training text; can be repeated")
     parser.add_argument("--ppl", required=True, help="evaluation text")

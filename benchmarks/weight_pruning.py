@@ -1,8 +1,8 @@
 """Weight pruning side by side: perplexity, seconds and peak memory of `llmprune global-prune`, whole commands.
 
 Every row runs the command in a process of its own, then measures the written checkpoint. Rows that the results
-file has already are not run again, so a long table can be made in several sittings; run nothing beside it. A row
-may be followed by options of its own: --rows "sparsellm,sparsellm --alpha 1".
+file has already are not run again, so a long table can be made in several sittings (with --run, on one and the same
+calibration); run nothing beside it. A row may be followed by options of its own: --rows "sparsellm --alpha 1".
 
     python benchmarks/weight_pruning.py MODEL --source wikitext2:wiki.train.raw --ppl wikitext2:wiki.test.raw \
         --patterns 70%,2:4 --rows sparsegpt,sparsellm --out results.json
@@ -55,12 +55,13 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--ppl", action="append", required=True, help="evaluation text; can be repeated")
     parser.add_argument("--windows", type=int, help="use the first so many windows of each text")
     parser.add_argument("--ppl-seq-len", type=int, default=2048, help="tokens a window of these")
+    parser.add_argument("--run", type=Path, help="run directory to keep; default: a temporary one")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(words)
 
     known = json.loads(options.out.read_text()) if options.out.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
+        run = options.run or Path(folder) / "run"
         calibrate = ["calibrate", options.model, "--source", options.source, "--samples", options.samples]
         _run([*calibrate, "--seq-len", options.seq_len, "--dtype", options.dtype, "--run", run, "--quiet"])
         patterns, rows = options.patterns.split(","), options.rows.split(",")

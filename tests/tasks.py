@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
+
 ITEMS = [
     {"goal": "A boat goes out at", "sol1": " dawn", "sol2": " the shore looks up", "label": 0},
     {"goal": "The sea is", "sol1": " work", "sol2": " wide", "label": 1},
@@ -37,3 +39,12 @@ def write_task(folder: Path, *, name: str = "sea") -> Path:
     ]
     (folder / f"{name}.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def loglikelihood(model, tokenizer, context: str, continuation: str) -> float:
+    """Of a continuation, in nats, token by token from the definition."""
+    before = tokenizer(context, add_special_tokens=False)["input_ids"]
+    after = tokenizer(continuation, add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        logits = model(torch.tensor([before + after])).logits[0].log_softmax(dim=-1)
+    return sum(float(logits[len(before) - 1 + i, token]) for i, token in enumerate(after))

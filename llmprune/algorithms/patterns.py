@@ -140,14 +140,14 @@ def select_mask(scores: Tensor, pattern: Pattern, *, scope: Literal["matrix", "r
 
 
 def satisfies(mask: Tensor, pattern: Pattern) -> bool:
-    """Whether `mask` (out, in), True where kept, has at least the zeros that `pattern` asks for.
+    """Whether `mask` (out, in), True where kept, has the zeros that `pattern` asks for, and no others.
 
-    At least, because weights of dead inputs are zero beyond the pattern. Unstructured: within one weight.
+    Unstructured: within one weight.
     """
     match pattern:
         case Unstructured(ratio):
-            return int((~mask).sum()) >= zero_count(ratio, mask.numel()) - 1
+            return abs(int((~mask).sum()) - zero_count(ratio, mask.numel())) <= 1
         case SemiStructured(n, m):
             if mask.shape[1] % m:
                 return False
-            return bool(((~mask).view(mask.shape[0], -1, m).sum(2) >= n).all())
+            return bool(((~mask).view(mask.shape[0], -1, m).sum(2) == n).all())

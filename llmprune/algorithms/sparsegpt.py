@@ -38,8 +38,10 @@ def prune_linear(
     float64 if either is, and cast back to the dtype of `weight`. `target` (out, in) are the weights to prune
     and reproduce in place of `weight`, which then only gives the dtype. `factor` is `factorise(gram,
     damping=damping)` where the caller has it already. An unstructured ratio is met to the weight: block by
-    block of `block_size` columns, the rounding carried over. Weights of dead inputs are zero and count as
-    pruned, even beyond the pattern; nothing else is. A ratio of 0 returns the target itself.
+    block of `block_size` columns, the rounding carried over; N:M holds with exactly n zeros in every group.
+    Weights of dead inputs go before all others, the smallest first, but never beyond the pattern: those that
+    it leaves room for stay as they are, since calibration says nothing about them. A ratio of 0 returns the
+    target itself.
 
     Raises `TargetError` when groups of N:M do not divide the inputs and `NumericalError` when `factorise`
     does.
@@ -68,7 +70,6 @@ def _prune_columns(columns: Tensor, factor: InverseFactor, pattern: Pattern, blo
     pivots = factor.upper.diagonal()
     steps = factor.upper / pivots.unsqueeze(1)  # U_cj / U_cc: what a unit of column c takes from column j
     keep = torch.empty_like(columns, dtype=torch.bool)
-    columns[factor.dead] = 0
     zeros = 0
     for start in range(0, len(columns), block_size):
         here = slice(start, min(start + block_size, len(columns)))
@@ -76,8 +77,8 @@ def _prune_columns(columns: Tensor, factor: InverseFactor, pattern: Pattern, blo
         match pattern:
             case Unstructured(ratio):
                 budget = zero_count(ratio, here.stop * columns.shape[1]) - zeros
-                keep[here] = _choose(block, budget)
-                zeros += keep[here].numel() - int(keep[here].sum())
+                keep[here] = keep_largest(block.scores(slice(None)), budget)
+                zeros += budget
                 dropped = _eliminate(block, keep[here])
             case SemiStructured():
                 dropped = _eliminate(block, keep[here], pattern)
@@ -96,25 +97,17 @@ class _Block:
     dead: Tensor
 
     def scores(self, here: slice) -> Tensor:
-        """(w / U_cc)^2, and below any score for dead inputs: they go first."""
-        scores = (self.columns[here] / self.pivots[here].unsqueeze(1)).square_()
-        scores[self.dead[here]] = -1
+        """(w / U_cc)^2, and -1 / |w| for dead inputs: below any other score, and rising with the weight."""
+        columns, dead = self.columns[here], self.dead[here]
+        scores = (columns / self.pivots[here].unsqueeze(1)).square_()
+        scores[dead] = columns[dead].abs().reciprocal_().neg_()
         return scores
 
 
-def _choose(block: _Block, budget: int) -> Tensor:
-    """The keep mask of a block with `budget` zeros, as far as its dead inputs and its size allow."""
-    least = int(block.dead.sum()) * block.columns.shape[1]
-    zeros = min(max(budget, least), block.columns.numel())
-    return keep_largest(block.scores(slice(None)), zeros)
-
-
 def _choose_group(block: _Block, group: slice, zeros: int) -> Tensor:
-    """The keep mask (m, out) of a group of inputs: its `zeros` smallest in each output and its dead go."""
+    """The keep mask (m, out) of a group of inputs: the `zeros` of smallest score go in each output."""
     order = block.scores(group).argsort(dim=0, stable=True)
-    keep = torch.ones_like(order, dtype=torch.bool).scatter_(0, order[:zeros], False)
-    keep[block.dead[group]] = False
-    return keep
+    return torch.ones_like(order, dtype=torch.bool).scatter_(0, order[:zeros], False)
 
 
 def _eliminate(block: _Block, keep: Tensor, groups: SemiStructured | None = None) -> Tensor:

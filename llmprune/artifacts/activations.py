@@ -58,6 +58,8 @@ class CalibrationManifest(Artifact):
         seed: of the drawing.
         bos: whether every window starts with the tokenizer's BOS token.
         windows_fingerprint: SHA-256 of the tokens.
+        tokenizer: fingerprint of the tokenizer that gave them (``calibration.tokenizer_identity``); None in files
+            from before it was kept.
         dtype: what was computed in, and what hidden states are stored in.
         cache: which hidden states are kept: ``first`` (entering block 0) or ``all``.
         dense_losses: of every window, mean over its predicted tokens, in nats/token.
@@ -78,6 +80,7 @@ class CalibrationManifest(Artifact):
     seed: int | None
     bos: bool
     windows_fingerprint: str
+    tokenizer: str | None = None
     dtype: str
     cache: Cache
     dense_losses: tuple[float, ...]

@@ -55,8 +55,11 @@ def atomic_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         _move_into_place(partial, target, overwrite=overwrite)
 
 
-def write_text_atomic(path: Path, text: str) -> None:
-    """Replace the file ``path`` by ``text`` (UTF-8), flushed to the disk before the rename.
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``; the file written there replaces ``path`` when the block ends.
+
+    It is flushed to the disk before the rename, and removed after any exception.
 
     Raises:
         LlmpruneError: the disk is full; the old file is intact.
@@ -64,15 +67,23 @@ def write_text_atomic(path: Path, text: str) -> None:
     partial = path.with_name(f".{_stem(path)}.{os.getpid()}-{threading.get_ident()}.partial")
     with explain_full_disk(path):
         try:
-            with partial.open("w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+            yield partial
+            _sync(partial)
             partial.replace(path)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
         _sync(path.parent)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Replace the file ``path`` by ``text`` (UTF-8), flushed to the disk before the rename.
+
+    Raises:
+        LlmpruneError: the disk is full; the old file is intact.
+    """
+    with atomic_file(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json_atomic(path: Path, obj: object) -> None:
@@ -97,7 +108,14 @@ def _occupied(target: Path) -> bool:
     return target.is_dir() and any(target.iterdir())
 
 
-def _refuse_occupied(path: Path, target: Path, *, overwrite: bool) -> None:
+def require_replaceable(path: Path) -> None:
+    """See that a directory could be put at ``path``, whatever it holds.
+
+    Raises:
+        OutputExistsError: it is a file.
+        UserError: it is a mount point, or the working directory lies in it.
+    """
+    target = path.resolve()
     if not target.exists():
         return
     if not target.is_dir():
@@ -106,6 +124,10 @@ def _refuse_occupied(path: Path, target: Path, *, overwrite: bool) -> None:
         raise UserError(f"{path} is a mount point and cannot be replaced; give a directory inside it with --out.")
     if Path.cwd().is_relative_to(target):
         raise UserError(f"{path} holds the working directory; give another directory with --out.")
+
+
+def _refuse_occupied(path: Path, target: Path, *, overwrite: bool) -> None:
+    require_replaceable(path)
     if not overwrite and _occupied(target):
         names = sorted(child.name for child in target.iterdir())
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -6,7 +6,7 @@ Files are found as transformers finds them: ``model.safetensors``, else the shar
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -19,7 +19,7 @@ from llmprune.artifacts.header import MAX_HEADER_BYTES, TensorEntry, parse_json_
 from llmprune.artifacts.ranges import open_shards, read_range
 from llmprune.errors import CheckpointError
 
-__all__ = ["INDEX_NAME", "SINGLE_NAME", "Checkpoint", "TensorEntry", "open_checkpoint"]
+__all__ = ["INDEX_NAME", "SINGLE_NAME", "Checkpoint", "TensorEntry", "open_checkpoint", "read_weight_map"]
 
 SINGLE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -36,11 +36,18 @@ class Checkpoint:
         tensors: every tensor by name; in the order of the shards' names, then of the bytes in a shard, so
             that walking them reads the disk forwards.
         shards: the files, sorted by name.
+        elsewhere: names of the tensors in shards that were left out, known from the index alone.
     """
 
     directory: Path
     tensors: Mapping[str, TensorEntry]
     shards: tuple[Path, ...]
+    elsewhere: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every tensor's name, those elsewhere behind the others."""
+        return (*self.tensors, *sorted(self.elsewhere))
 
     @property
     def nbytes(self) -> int:
@@ -61,7 +68,8 @@ class Checkpoint:
         try:
             return self.tensors[name]
         except KeyError:
-            raise CheckpointError(f"{self.directory} has no tensor named {name!r:.100}.") from None
+            problem = "does not hold the shard with" if name in self.elsewhere else "has no tensor named"
+            raise CheckpointError(f"{self.directory} {problem} {name!r:.100}.") from None
 
     def load(self, names: Iterable[str], *, device: str = "cpu") -> dict[str, Tensor]:
         """Read just these tensors, in the order asked for, with the dtypes and shapes they have on disk.
@@ -103,7 +111,7 @@ class Checkpoint:
 
         Covers every name, dtype and shape and, of each tensor, its bytes up to 64 KiB or, of a larger one, 16
         pages of 4 KiB spaced evenly from its first to its last bytes. Sharding, order and metadata do not
-        matter.
+        matter. Of tensors elsewhere it covers the names only, so it is not the whole checkpoint's.
 
         Tells apart: other architectures, dtypes, trainings, quantisations and prunings, renamed or swapped
         tensors, files cut off or zeroed in part: whatever changes weights throughout a tensor. Cannot tell:
@@ -121,13 +129,19 @@ class Checkpoint:
                 digest.update(repr((name, entry.dtype, entry.shape)).encode())
                 for start, end in _sampled_ranges(entry):
                     digest.update(read_range(files[entry.shard], start, end))
+        for name in sorted(self.elsewhere):
+            digest.update(repr((name, "left out")).encode())
         return digest.hexdigest()
 
 
-def open_checkpoint(directory: Path) -> Checkpoint:
+def open_checkpoint(directory: Path, *, left_out: Container[str] = ()) -> Checkpoint:
     """Read the headers of the checkpoint in ``directory``; check them against its index and the files' sizes.
 
     Tensors that a shard holds and the index leaves out are taken, as transformers takes them.
+
+    Args:
+        directory: the folder.
+        left_out: names of shards that need not be there and are not looked at.
 
     Raises:
         CheckpointError: there are no safetensors files, one is missing, cut off or malformed, or they
@@ -141,21 +155,28 @@ def open_checkpoint(directory: Path) -> Checkpoint:
         weight_map: dict[str, str] = {}
         shards: tuple[Path, ...] = (single,)
     elif index.exists():
-        weight_map = _read_weight_map(index)
-        shards = tuple(directory / name for name in sorted(set(weight_map.values())))
+        weight_map = read_weight_map(index)
+        shards = tuple(directory / name for name in sorted(set(weight_map.values())) if name not in left_out)
     else:
         raise CheckpointError(_explain_no_weights(directory))
     tensors = _collect(shards, index)
+    elsewhere = frozenset(name for name, shard in weight_map.items() if shard in left_out)
     for name, shard in weight_map.items():
+        if name in elsewhere:
+            continue
         if name not in tensors or tensors[name].shard != directory / shard:
             raise CheckpointError(f"{index} places the tensor {name!r:.100} in {shard}, which does not hold it.")
     if not tensors:
         raise CheckpointError(f"{single} holds no tensors.")
-    return Checkpoint(directory, tensors, shards)
+    return Checkpoint(directory, tensors, shards, elsewhere)
 
 
-def _read_weight_map(index: Path) -> dict[str, str]:
-    """Tensor name -> file name, from the index."""
+def read_weight_map(index: Path) -> dict[str, str]:
+    """Tensor name -> file name, from the index of a sharded checkpoint.
+
+    Raises:
+        CheckpointError: it cannot be read, is no index, or names files outside its folder.
+    """
     again = "download the file again"
     try:
         if index.stat().st_size > MAX_HEADER_BYTES:

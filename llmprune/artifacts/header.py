@@ -67,22 +67,26 @@ def read_header(path: Path) -> list[TensorEntry]:
     Raises:
         CheckpointError: the file is not what the format says, cut off, or longer than its header says.
     """
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            start = _data_start(path, file.read(len(_GIT_LFS)), size)
-            file.seek(8)
-            text = file.read(start - 8)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
-    header = parse_json_object(text, what=f"the header of {path}")
-    metadata = header.pop(_METADATA, {})
-    if not isinstance(metadata, dict):
-        raise CheckpointError(f"{path}: its {_METADATA} is not a JSON object; download the file again.")
+    header, start, size = _read_json(path)
+    _pop_metadata(path, header)
     entries = [_parse_entry(path, name, fields, start) for name, fields in header.items()]
     entries.sort(key=lambda entry: (entry.start, entry.end))
     _check_offsets(path, entries, start, size)
     return entries
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The free text in the header of the safetensors file ``path``: name -> text; empty where there is none.
+
+    Raises:
+        CheckpointError: the file is not what the format says.
+    """
+    header, _, _ = _read_json(path)
+    metadata = _pop_metadata(path, header)
+    for name, text in metadata.items():
+        if not isinstance(text, str):
+            raise CheckpointError(f"{path}: {name!r:.60} in its {_METADATA} is no text; download the file again.")
+    return metadata
 
 
 def build_header(
@@ -146,6 +150,26 @@ def parse_json_object(text: bytes, *, what: str) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise CheckpointError(f"There is no JSON object in {what}; download the file again.")
     return parsed
+
+
+def _read_json(path: Path) -> tuple[dict[str, Any], int, int]:
+    """The header as it stands, where the tensors begin, and how many bytes the file has."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = _data_start(path, file.read(len(_GIT_LFS)), size)
+            file.seek(8)
+            text = file.read(start - 8)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+    return parse_json_object(text, what=f"the header of {path}"), start, size
+
+
+def _pop_metadata(path: Path, header: dict[str, Any]) -> dict[str, Any]:
+    metadata = header.pop(_METADATA, {})
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{path}: its {_METADATA} is not a JSON object; download the file again.")
+    return metadata
 
 
 def _data_start(path: Path, first: bytes, size: int) -> int:

@@ -40,7 +40,8 @@ class ModelIdentity(Record):
 
     Attributes:
         name: what a person would call it: the Hub id, or the directory's name.
-        fingerprint: SHA-256 over its config and weights (``models.source``).
+        fingerprint: SHA-256 over its config and weights (``models.source``); of a Hub model whose unneeded shards
+            were not downloaded, over the others.
         model_type: the config's ``model_type``.
         num_blocks: transformer blocks.
         num_parameters: weights stored, tied ones once.

@@ -30,6 +30,30 @@ class BlockRemoval(Record):
     pruned_loss: float | None = None
 
 
+class MaskApplication(Record):
+    """Which weights were made zero by the mask of another checkpoint.
+
+    Attributes:
+        mask: name of the mask file, or of the checkpoint whose mask it is.
+        sha256: of the mask file.
+        fingerprint: SHA-256 of the weights that the mask was read from (``Checkpoint.fingerprint``).
+        pattern: what the mask says of its pattern.
+        tensors: the masked weights, by name.
+        numel: elements of them.
+        zeros_before: of these, zero in the source.
+        zeros: zero in the written files.
+    """
+
+    mask: str
+    sha256: str
+    fingerprint: str
+    pattern: str | None
+    tensors: tuple[str, ...]
+    numel: int
+    zeros_before: int
+    zeros: int
+
+
 class Verification(Record):
     """What was seen when the written checkpoint was loaded again.
 
@@ -55,6 +79,7 @@ class PruningRecord(Artifact):
         source_record: the source's own ``llmprune.json``, when it was pruned before.
         removal: which blocks were removed; None: none.
         sparsity: which weights were pruned; None: none.
+        masked: which weights a mask made zero; None: none.
         num_blocks: blocks left.
         num_parameters: weights left, tied ones once.
         weight_bytes: on disk.
@@ -70,8 +95,24 @@ class PruningRecord(Artifact):
     source_record: PruningRecord | None = None
     removal: BlockRemoval | None = None
     sparsity: WeightSparsity | None = None
+    masked: MaskApplication | None = None
     num_blocks: int
     num_parameters: int
     weight_bytes: int
     command: str
     verification: Verification | None = None
+
+    @property
+    def pruned_tensors(self) -> tuple[str, ...]:
+        """Names of the weights that were given zeros, by pruning or by a mask; none where only blocks were removed."""
+        if self.masked is not None:
+            return self.masked.tensors
+        blocks = self.sparsity.blocks if self.sparsity is not None else ()
+        return tuple(matrix.tensor for block in blocks for matrix in block.matrices)
+
+    @property
+    def pattern(self) -> str | None:
+        """The pattern of these zeros, such as ``2:4``, where it is known."""
+        if self.masked is not None:
+            return self.masked.pattern
+        return self.sparsity.settings.pattern if self.sparsity is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -109,6 +110,16 @@ class RunDirectory:
         known = self.record()
         paths = [self.located(path) for path in known.checkpoints] if known else []
         return next((path for path in reversed(paths) if path.is_dir()), None)
+
+    def require_writable(self) -> None:
+        """See, before what takes long, that something could be written here; nothing is.
+
+        Raises:
+            ArtifactError: it could not.
+        """
+        place = next(place for place in (self.path, *self.path.absolute().parents) if place.exists())
+        if not os.access(place, os.W_OK):
+            raise ArtifactError(f"Cannot write in {self.path}: {place} is closed to writing; type --run OTHER.")
 
     @contextmanager
     def writing(self, record: RunRecord) -> Iterator[None]:

@@ -55,6 +55,7 @@ class Corpus:
         origin: where the rows really come from, with the revision or the version.
         note: something that the user must be told, or None.
         max_windows: perplexity windows that a published protocol takes of it, or None for all.
+        short_name: the name less the folders of a local file, or None where there are none.
     """
 
     name: str
@@ -63,6 +64,12 @@ class Corpus:
     origin: str
     note: str | None = None
     max_windows: int | None = None
+    short_name: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What artifacts and remarks call it: never a path on somebody's machine."""
+        return self.short_name or self.name
 
     @cached_property
     def text(self) -> str:
@@ -174,7 +181,8 @@ def _local_copy(name: str, path: str, purpose: Purpose) -> Corpus:
         )
     origin = f"file {file.path.name} as {name} {split.label}"
     note = _shortfall(name, split, rows)
-    return Corpus(f"{name}:{file}", rows, protocol.separator, origin, note, split.max_windows)
+    short = f"{name}:{file.short}"
+    return Corpus(f"{name}:{file}", rows, protocol.separator, origin, note, split.max_windows, short)
 
 
 def _shortfall(name: str, split: Split, rows: tuple[str, ...]) -> str | None:
@@ -187,7 +195,7 @@ def _load_file(spec: str) -> Corpus | None:
     file = find_file(spec) if spec else None
     if file is None:
         return None
-    return Corpus(str(file), _file_rows(file), _PARAGRAPHS, f"file {file.path.name}")
+    return Corpus(str(file), _file_rows(file), _PARAGRAPHS, f"file {file.path.name}", short_name=file.short)
 
 
 def _file_rows(file: FileSpec) -> tuple[str, ...]:

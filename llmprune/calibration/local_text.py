@@ -11,7 +11,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -41,6 +41,11 @@ class FileSpec:
 
     def __str__(self) -> str:
         return f"{self.path}:{self.column}" if self.column else str(self.path)
+
+    @property
+    def short(self) -> str:
+        """The same without folders."""
+        return str(replace(self, path=Path(self.path.name)))
 
 
 def find_file(spec: str) -> FileSpec | None:

@@ -60,15 +60,19 @@ def sample_self_text(
         batches.append(_write(model, start, seq_len, generator))
         if on_window is not None:
             on_window(sum(len(batch) for batch in batches))
-    tokens = torch.cat(batches)
+    origin = f"written by the model at temperature 1, seed {seed}, {batch_size} windows at a time"
+    return _as_windows(torch.cat(batches), origin, bos=tokenizer.bos_token_id is not None, seed=seed)
+
+
+def _as_windows(tokens: Tensor, origin: str, *, bos: bool, seed: int) -> TokenWindows:
     return TokenWindows(
         tokens=tokens,
-        bos=tokenizer.bos_token_id is not None,
+        bos=bos,
         sampling="self",
         seed=seed,
         text_tokens=tokens.numel(),
         corpus_name="self",
-        corpus_origin=f"written by the model at temperature 1, seed {seed}, {batch_size} windows at a time",
+        corpus_origin=origin,
         corpus_fingerprint=hashlib.sha256(tokens.numpy().astype("<i8").tobytes()).hexdigest(),
     )
 

@@ -31,7 +31,7 @@ class TokenWindows:
         sampling: `windows`, `rows`, `consecutive` as below, or `self` (written by the model, self_text.py).
         seed: of the random positions, rows or samples; None where nothing is random.
         text_tokens: how many tokens the text had from which the windows were cut, BOS not counted.
-        corpus_name, corpus_origin, corpus_fingerprint: the text's provenance.
+        corpus_name, corpus_origin, corpus_fingerprint: the text's provenance; the name is its label.
         note: what the user must be told about text or windows, or None.
     """
 
@@ -209,7 +209,7 @@ def _require(corpus: Corpus, ids: Tensor, body: int, extra: int) -> None:
 def _overlap_note(corpus: Corpus, asked: int, there: int) -> str | None:
     if asked <= there:
         return corpus.note
-    short = f"{corpus.name} has {there:,} tokens, and {asked:,} were drawn from it: the windows overlap."
+    short = f"{corpus.label} has {there:,} tokens, and {asked:,} were drawn from it: the windows overlap."
     return f"{corpus.note} {short}" if corpus.note else short
 
 
@@ -233,7 +233,7 @@ def _windows(
         sampling=sampling,
         seed=seed,
         text_tokens=len(ids),
-        corpus_name=corpus.name,
+        corpus_name=corpus.label,
         corpus_origin=corpus.origin,
         corpus_fingerprint=corpus.fingerprint,
         note=note,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from llmprune.cli.options import (
     RunOpt,
 )
 
+if TYPE_CHECKING:
+    from llmprune.artifacts.activations import Calibration
+
 EXAMPLE = "Example: llmprune calibrate ./my-model --source wikitext2 --samples 128 --seq-len 2048"
 
 
@@ -39,28 +42,34 @@ class Cache(StrEnum):
     ALL = "all"
 
 
+SourceOpt = Annotated[
+    str,
+    typer.Option(
+        help="wikitext2, c4, ptb, python-docs, self, a Hub data set (owner/name:config:split:column), a local "
+        ".txt, .jsonl or .parquet file, or wikitext2:FILE for a local copy; auto: wikitext2, else python-docs."
+    ),
+]
+SamplesOpt = Annotated[int, typer.Option(help="Calibration windows.")]
+SeqLenOpt = Annotated[
+    int | None,
+    typer.Option(help="Tokens in a window. Default: 2048, or all of a shorter model's.", show_default=False),
+]
+SeedOpt = Annotated[int, typer.Option(help="Of the drawing.")]
+SamplingOpt = Annotated[
+    Sampling, typer.Option(help="windows at random positions, or rows as in SLEB's published code.")
+]
+CacheOpt = Annotated[Cache, typer.Option(help="Keep the hidden states entering the first block, or all blocks.")]
+
+
 def calibrate(
     model: ModelArg = None,
-    source: Annotated[
-        str,
-        typer.Option(
-            help="wikitext2, c4, ptb, python-docs, self, a Hub data set (owner/name:config:split:column), a local "
-            ".txt, .jsonl or .parquet file, or wikitext2:FILE for a local copy; auto: wikitext2, else python-docs."
-        ),
-    ] = "auto",
-    samples: Annotated[int, typer.Option(help="Calibration windows.")] = 128,
-    seq_len: Annotated[
-        int | None,
-        typer.Option(help="Tokens in a window. Default: 2048, or all of a shorter model's.", show_default=False),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
-    sampling: Annotated[
-        Sampling, typer.Option(help="windows at random positions, or rows as in SLEB's published code.")
-    ] = Sampling.WINDOWS,
+    source: SourceOpt = "auto",
+    samples: SamplesOpt = 128,
+    seq_len: SeqLenOpt = None,
+    seed: SeedOpt = 0,
+    sampling: SamplingOpt = Sampling.WINDOWS,
     bos: BosOpt = Bos.AUTO,
-    cache: Annotated[
-        Cache, typer.Option(help="Keep the hidden states entering the first block, or all blocks.")
-    ] = Cache.FIRST,
+    cache: CacheOpt = Cache.FIRST,
     run: RunOpt = DEFAULT_RUN,
     device: DeviceOpt = "auto",
     dtype: DtypeOpt = "auto",
@@ -85,17 +94,17 @@ def calibrate(
         trust_remote_code=trust_remote_code,
     )
     calibration = run_stage(workspace, settings, force=force)
+    console.result(calibration.manifest.model_dump(mode="json"), shown=lambda console: _show(console, calibration))
+
+
+def _show(console: Console, calibration: Calibration) -> None:
     manifest = calibration.manifest
-
-    def shown(console: Console) -> None:
-        rows = [
-            [str(index), f"{block.influence:.4f}", f"{block.input_norm:.1f}", f"{block.update_norm:.1f}"]
-            for index, block in enumerate(manifest.blocks)
-        ]
-        console.table("Blocks of the dense model", ["block", "influence", "input norm", "update norm"], rows)
-        console.line(
-            f"Dense loss {manifest.dense_loss:.4f} nats/token on {manifest.num_windows} x {manifest.seq_len} tokens of "
-            f"{manifest.corpus.name}. Written to {calibration.directory}."
-        )
-
-    console.result(manifest.model_dump(mode="json"), shown=shown)
+    rows = [
+        [str(index), f"{block.influence:.4f}", f"{block.input_norm:.1f}", f"{block.update_norm:.1f}"]
+        for index, block in enumerate(manifest.blocks)
+    ]
+    console.table("Blocks of the dense model", ["block", "influence", "input norm", "update norm"], rows)
+    console.line(
+        f"Dense loss {manifest.dense_loss:.4f} nats/token on {manifest.num_windows} x {manifest.seq_len} tokens of "
+        f"{manifest.corpus.name}. Written to {calibration.directory}."
+    )

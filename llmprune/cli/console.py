@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -52,7 +53,13 @@ class Console:
             TimeRemainingColumn(),
         )
         hidden = self._quiet or not self._err.is_terminal
-        with Progress(*columns, console=self._err, transient=True, disable=hidden) as progress:
+        with Progress(
+            *columns,
+            console=self._err,
+            transient=True,
+            disable=hidden,
+            speed_estimate_period=math.inf,  # by itself of half a minute, in which not one large block may end
+        ) as progress:
             bar = progress.add_task(escape(description), total=total)
             yield lambda steps: progress.advance(bar, steps)
 

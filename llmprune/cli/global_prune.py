@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from llmprune.cli.console import Console
 from llmprune.cli.options import (
@@ -22,57 +18,37 @@ from llmprune.cli.options import (
     RemoteCodeOpt,
     RunOpt,
 )
+from llmprune.cli.pruning_options import (
+    AlphaOpt,
+    BetaOpt,
+    BlockSizeOpt,
+    CalibrationOpt,
+    DampingOpt,
+    ExcludeOpt,
+    GammaOpt,
+    LayersOpt,
+    MethodName,
+    MethodOpt,
+    PartsOpt,
+    PatternOpt,
+    PrunedOutOpt,
+    RefitOpt,
+    RoundsOpt,
+    SamplesOpt,
+    SeqLenOpt,
+    ShardSizeOpt,
+    SparsityOpt,
+    TargetsFromOpt,
+    TargetsName,
+    VerifyOpt,
+    read_settings,
+)
 
 if TYPE_CHECKING:
-    from llmprune.algorithms.patterns import Pattern
     from llmprune.artifacts.sparsity_record import BlockRecord, MatrixRecord
     from llmprune.stages.global_prune import PruningReport
 
 EXAMPLE = "Example: llmprune global-prune --sparsity 70%    or: llmprune global-prune --pattern 2:4 --dtype bfloat16"
-REFIT_STEPS = 10
-
-
-class MethodName(StrEnum):
-    """What prunes."""
-
-    SPARSELLM = "sparsellm"
-    SPARSEGPT = "sparsegpt"
-    WANDA = "wanda"
-    MAGNITUDE = "magnitude"
-
-
-class TargetsName(StrEnum):
-    """Whose activations are to be reproduced."""
-
-    DENSE = "dense"
-    PRUNED = "pruned"
-
-
-SparsityOpt = Annotated[str | None, typer.Option(help="Share of zeros: 0.7 or 70%. Default: 50%.", show_default=False)]
-PatternOpt = Annotated[
-    str | None,
-    typer.Option(help="Instead: the first number counts ZEROS in every group of inputs: 2:4, 4:8, 3:4."),
-]
-MethodOpt = Annotated[MethodName, typer.Option(help="sparsellm solves each FFN as one problem on top of sparsegpt.")]
-LayersOpt = Annotated[str, typer.Option(help="Blocks: all, first-half (the paper's protocol), 0-15, 0,3,8-11.")]
-PartsOpt = Annotated[str, typer.Option("--targets", help="Parts of a block: attention,ffn or one of them.")]
-ExcludeOpt = Annotated[
-    list[str] | None,
-    typer.Option(metavar="GLOB", help="Matrices that stay dense, by name: '*.o_proj'. Can be repeated."),
-]
-TargetsFromOpt = Annotated[
-    TargetsName,
-    typer.Option(help="Reproduce the dense model's activations, or (the papers' protocol) the pruned model's own."),
-]
-RoundsOpt = Annotated[int, typer.Option(help="Most rounds of sparsellm; round 0 is sparsegpt, the best is kept.")]
-DampingOpt = Annotated[float, typer.Option(help="Of Gram matrices, relative to their mean diagonal.")]
-RefitOpt = Annotated[bool, typer.Option("--refit/--no-refit", help="Refit the kept weights by least squares.")]
-SamplesOpt = Annotated[
-    int | None, typer.Option(help="Use the first so many calibration windows. Default: all.", show_default=False)
-]
-CalibrationOpt = Annotated[
-    Path | None, typer.Option(help="A calibration artifact. Default: the run's own.", show_default=False)
-]
 
 
 def global_prune(
@@ -84,18 +60,19 @@ def global_prune(
     targets: PartsOpt = "attention,ffn",
     exclude: ExcludeOpt = None,
     targets_from: TargetsFromOpt = TargetsName.DENSE,
-    alpha: Annotated[float, typer.Option(help="Coefficient of the pre-activations.")] = 0.1,
-    beta: Annotated[float, typer.Option(help="Coefficient of the FFN's output.")] = 1.0,
-    gamma: Annotated[float, typer.Option(help="Coefficient of the activation.")] = 1.0,
+    alpha: AlphaOpt = 0.1,
+    beta: BetaOpt = 1.0,
+    gamma: GammaOpt = 1.0,
     rounds: RoundsOpt = 4,
     damping: DampingOpt = 0.01,
-    block_size: Annotated[int, typer.Option(help="Columns that sparsegpt prunes at a time.")] = 128,
+    block_size: BlockSizeOpt = 128,
     refit: RefitOpt = True,
     samples: SamplesOpt = None,
+    seq_len: SeqLenOpt = None,
     calibration: CalibrationOpt = None,
-    out: Annotated[Path | None, typer.Option(help="The new checkpoint.", show_default=False)] = None,
-    max_shard_size: Annotated[str, typer.Option(help="Largest weight file: 5GB, 500MB.")] = "5GB",
-    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Load the result and compare.")] = True,
+    out: PrunedOutOpt = None,
+    max_shard_size: ShardSizeOpt = "5GB",
+    verify: VerifyOpt = True,
     run: RunOpt = DEFAULT_RUN,
     device: DeviceOpt = "auto",
     dtype: DtypeOpt = "auto",
@@ -105,33 +82,13 @@ def global_prune(
     quiet: QuietOpt = False,
 ) -> None:
     """Write a checkpoint with zeros in its weights: SparseLLM, SparseGPT, Wanda or magnitude."""
-    from llmprune.algorithms.sparsellm import Targets
-    from llmprune.algorithms.subproblems import Coefficients
-    from llmprune.artifacts.sizes import parse_size
+    typed = locals()  # every option by its name
     from llmprune.models.compute import choose_compute
-    from llmprune.stages.global_prune import Method, PruningSettings
     from llmprune.stages.global_prune import global_prune as run_stage
-    from llmprune.stages.layer_selection import Selection, parse_parts
     from llmprune.stages.workspace import open_workspace
 
     console = Console(as_json=as_json, quiet=quiet)
-    settings = PruningSettings(
-        pattern=_chosen_pattern(sparsity, pattern),
-        method=Method(method.value),
-        selection=Selection(layers, parse_parts(targets), tuple(exclude or ())),
-        targets=Targets(targets_from.value),
-        coefficients=Coefficients(alpha, beta, gamma),
-        rounds=rounds,
-        damping=damping,
-        block_size=block_size,
-        refit_steps=REFIT_STEPS if refit else 0,
-        samples=samples,
-        calibration=calibration,
-        out=out,
-        max_shard_bytes=parse_size(max_shard_size),
-        verify=verify,
-        force=force,
-    )
+    settings = read_settings(typed)
     compute = choose_compute(device, dtype)
     workspace = open_workspace(run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code)
     report = run_stage(workspace, settings, on_block=_block_teller(console))
@@ -139,27 +96,20 @@ def global_prune(
     console.result(data, shown=lambda console: _show(console, report))
 
 
-def _chosen_pattern(sparsity: str | None, pattern: str | None) -> Pattern:
-    """What ``--sparsity`` or ``--pattern`` says."""
-    from llmprune.algorithms.patterns import parse_pattern, parse_sparsity
-    from llmprune.errors import TargetError
-
-    if sparsity is not None and pattern is not None:
-        raise TargetError("--sparsity and --pattern exclude each other; type one of them.")
-    return parse_pattern(pattern) if pattern is not None else parse_sparsity(sparsity or "50%")
-
-
 def _block_teller(console: Console) -> Callable[[BlockRecord], None]:
     """What says a line for every block as it finishes."""
 
     def tell(block: BlockRecord) -> None:
+        if not block.matrices:
+            console.say(f"block {block.block:3}: no matrix to prune ({block.seconds:.0f} s)")
+            return
         worst = max(block.matrices, key=lambda matrix: matrix.error)
         said = f"largest error {worst.error:.4f} ({worst.kind})"
         if block.ffn is not None:
             first, kept = block.ffn.errors[0], block.ffn.errors[block.ffn.kept]
             said = f"FFN error {first:.4f} -> {kept:.4f} (round {block.ffn.kept} of {len(block.ffn.errors) - 1})"
         leaving = "" if block.output_error is None else f", output error {block.output_error:.4f}"
-        zeros = block.zeros / block.numel if block.numel else 0.0
+        zeros = block.zeros / block.numel
         console.say(f"block {block.block:3}: {said}{leaving}, {zeros:.1%} zeros ({block.seconds:.0f} s)")
 
     return tell

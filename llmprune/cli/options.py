@@ -11,7 +11,7 @@ import typer
 ModelArg = Annotated[
     str | None,
     typer.Argument(
-        metavar="[MODEL]",
+        metavar="MODEL",
         help="A checkpoint directory, a GGUF file or a Hub id (owner/name@revision). "
         "Default: the run's own model, else the demo model.",
         show_default=False,

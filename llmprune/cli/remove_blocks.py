@@ -66,6 +66,7 @@ def remove_blocks(
         compute=choose_compute(device, dtype),
         progress=console,
         trust_remote_code=trust_remote_code,
+        without=settings.blocks or (),
     )
     report = run_stage(workspace, settings, on_round=round_teller(console))
     data = {"directory": str(report.directory), **report.record.model_dump(mode="json")}

@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable
 from io import FileIO
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmprune.algorithms.patterns import Pattern, SemiStructured, check_fits
 from llmprune.artifacts.checkpoint import Checkpoint, TensorEntry
-from llmprune.artifacts.ranges import open_shards, read_into
+from llmprune.artifacts.ranges import open_shards
 from llmprune.artifacts.sparsity import SparsityReport, TensorSparsity
-from llmprune.errors import CheckpointError
-
-_CHUNK = 1 << 20  # bytes: stays in a core's own cache
-
-# Elements seen as integers, and the bits that are clear in a zero: in floats all but the signs.
-_ZERO_BITS: dict[str, np.unsignedinteger[Any]] = {
-    "F64": np.uint64(0x7FFFFFFF_FFFFFFFF),
-    "F32": np.uint32(0x7FFFFFFF),
-    "C64": np.uint64(0x7FFFFFFF_7FFFFFFF),
-    "F16": np.uint16(0x7FFF),
-    "BF16": np.uint16(0x7FFF),
-    "F8_E4M3": np.uint8(0x7F),
-    "F8_E5M2": np.uint8(0x7F),
-    "F8_E4M3FNUZ": np.uint8(0xFF),  # what would be -0 is NaN
-    "F8_E5M2FNUZ": np.uint8(0xFF),
-    **dict.fromkeys(("I64", "U64"), np.uint64(2**64 - 1)),
-    **dict.fromkeys(("I32", "U32"), np.uint32(2**32 - 1)),
-    **dict.fromkeys(("I16", "U16"), np.uint16(2**16 - 1)),
-    **dict.fromkeys(("I8", "U8", "BOOL"), np.uint8(0xFF)),
-}
+from llmprune.artifacts.zeros import iter_zeros
 
 
 def measure_sparsity(
@@ -78,10 +58,8 @@ def measure_sparsity(
 
 
 def _measure(file: FileIO, entry: TensorEntry, pattern: SemiStructured | None, *, inputs_first: bool) -> TensorSparsity:
-    if entry.dtype not in _ZERO_BITS:
-        raise CheckpointError(f"The zeros of {entry.name!r:.100} cannot be counted: it is packed as {entry.dtype}.")
     if len(entry.shape) < 2 or not entry.numel:
-        zeros = sum(int(piece.sum()) for piece in _zeros(file, entry, columns=1))
+        zeros = sum(int(piece.sum()) for piece in iter_zeros(file, entry))
         return TensorSparsity(name=entry.name, shape=entry.shape, parameters=entry.numel, zeros=zeros)
     return _measure_matrix(file, entry, pattern, inputs_first=inputs_first)
 
@@ -96,7 +74,8 @@ def _measure_matrix(
     if pattern is not None:
         check_fits(pattern, entry.numel // columns if inputs_first else columns)
     together = pattern.m if pattern is not None and inputs_first else 1
-    for piece in _zeros(file, entry, columns=columns, together=together):
+    for flat in iter_zeros(file, entry, unit=columns * together):
+        piece = flat.reshape(-1, columns)
         zeros += int(piece.sum())
         empty_rows += int(piece.all(axis=1).sum())
         all_zero &= piece.all(axis=0)
@@ -113,18 +92,6 @@ def _measure_matrix(
         groups=entry.numel // pattern.m if pattern is not None else 0,
         violations=violations,
     )
-
-
-def _zeros(file: FileIO, entry: TensorEntry, *, columns: int, together: int = 1) -> Iterator[NDArray[np.bool_]]:
-    """Yield (rows, columns), True where an element is zero: ``together`` rows at a time, or a multiple of them."""
-    bits = _ZERO_BITS[entry.dtype]
-    unit = columns * together * bits.itemsize
-    step = unit * max(1, _CHUNK // max(1, unit))
-    buffer = np.empty(min(step, entry.nbytes), np.uint8)
-    for start in range(entry.start, entry.end, max(1, step)):
-        piece = buffer[: entry.end - start]
-        read_into(file, start, piece.data)
-        yield (piece.view(bits.dtype.newbyteorder("<")) & bits == 0).reshape(-1, columns)
 
 
 def _violations(zeros: NDArray[np.bool_], pattern: SemiStructured) -> int:

@@ -87,6 +87,20 @@ def inputs_noted(modules: Mapping[str, nn.Module], note: Callable[[str, Tensor],
         yield
 
 
+@contextmanager
+def outputs_noted(modules: Mapping[str, nn.Module], note: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Call ``note(path, output)`` after each of the modules has run, for as long as the context lasts."""
+
+    def hook(path: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+        return lambda _module, _inputs, output: note(path, output)
+
+    with ExitStack() as hooks:
+        for path, module in modules.items():
+            handle = module.register_forward_hook(hook(path))
+            hooks.callback(handle.remove)
+        yield
+
+
 def input_of(module: nn.Module, run: Callable[[], object]) -> Tensor:
     """What ``module`` is given when ``run`` is called; nothing behind it is computed."""
     caught: list[Tensor] = []

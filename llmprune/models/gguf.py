@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmprune.artifacts.atomic import atomic_directory
 from llmprune.errors import ModelError
-from llmprune.models.loading import quiet_transformers
+from llmprune.models.quietly import quiet_transformers
 
 
 def convert_gguf(path: Path, directory: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,15 +12,13 @@ import torch
 from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import convert_and_load_state_dict_in_model
-from transformers.modeling_utils import LoadStateDictConfig
-from transformers.utils import logging as transformers_logging
 
 from llmprune.artifacts.checkpoint import Checkpoint, open_checkpoint
-from llmprune.errors import CheckpointError, ModelError
+from llmprune.errors import ModelError
 from llmprune.models.anatomy import BlockNames, block_count, find_blocks, name_blocks
 from llmprune.models.capture import BlockRunner
+from llmprune.models.quietly import first_sentence, quiet_transformers
+from llmprune.models.weights import drop_parameters, load_tensors, require_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -56,17 +54,17 @@ class Decoder:
             yield
             return
         self._load(self.names.by_block[index])
-        _require_weights(self.model, self.blocks[index])
+        require_weights(self.model, self.blocks[index])
         try:
             yield
         finally:
-            _drop_parameters(self.blocks[index])
+            drop_parameters(self.blocks[index])
 
     def keep_resident(self) -> None:
         """Load every block's weights and keep them."""
         self._load([name for names in self.names.by_block for name in names])
         for block in self.blocks:
-            _require_weights(self.model, block)
+            require_weights(self.model, block)
         self._resident = set(range(len(self.blocks)))
 
     def block_bytes(self, index: int) -> int:
@@ -84,6 +82,7 @@ def open_decoder(
     device: torch.device,
     dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
+    left_out: Container[str] = (),
 ) -> Decoder:
     """Open a checkpoint directory with everything but the blocks' weights loaded.
 
@@ -92,12 +91,13 @@ def open_decoder(
         device: where to compute.
         dtype: what to compute in; None: the dtype that the checkpoint is stored in.
         trust_remote_code: let the checkpoint's own Python files run.
+        left_out: names of shards that need not be there; they hold blocks other than the first, which is tried.
 
     Raises:
         ModelError: not a causal LM, or config and weights disagree.
         CheckpointError: files missing, truncated or malformed.
     """
-    decoder = open_shell(directory, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    decoder = open_shell(directory, device=device, dtype=dtype, trust_remote_code=trust_remote_code, left_out=left_out)
     _load_outside_blocks(decoder)
     with decoder.block(0):
         decoder.runner.learn_return_type(torch.zeros(1, 2, dtype=torch.int64, device=device))
@@ -111,6 +111,7 @@ def open_shell(
     device: torch.device,
     dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
+    left_out: Container[str] = (),
 ) -> Decoder:
     """The same with no weights at all: enough to look at shapes and names.
 
@@ -119,11 +120,11 @@ def open_shell(
         CheckpointError: files missing, truncated or malformed.
     """
     config = load_config(directory, trust_remote_code=trust_remote_code)
-    checkpoint = open_checkpoint(directory)
+    checkpoint = open_checkpoint(directory, left_out=left_out)
     dtype = dtype or stored_dtype(checkpoint)
     model = empty_model(config, dtype=dtype, trust_remote_code=trust_remote_code)
     path, blocks = find_blocks(model, config)
-    names = name_blocks(checkpoint.tensors, path=path, num_blocks=len(blocks))
+    names = name_blocks(checkpoint.names, path=path, num_blocks=len(blocks))
     return Decoder(model, blocks, names, checkpoint, BlockRunner(model, blocks), device, dtype)
 
 
@@ -139,7 +140,7 @@ def load_config(directory: Path, *, trust_remote_code: bool = False) -> PreTrain
         with quiet_transformers():
             config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except Exception as error:  # a field of any value may upset a config class in any way
-        raise ModelError(f"{directory}/config.json cannot be used: {_first_sentence(error)}") from error
+        raise ModelError(f"{directory}/config.json cannot be used: {first_sentence(error)}") from error
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{directory} is an encoder-decoder ({config.model_type}); a decoder-only LM was expected.")
     if getattr(config, "quantization_config", None) is not None:
@@ -159,7 +160,7 @@ def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> PreTr
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ModelError(f"{directory} has no usable tokenizer: {_first_sentence(error)}") from error
+        raise ModelError(f"{directory} has no usable tokenizer: {first_sentence(error)}") from error
     return tokenizer
 
 
@@ -181,7 +182,7 @@ def load_whole(
                 output_loading_info=True,
             )
     except Exception as error:  # config and weights of any kind may upset a model class in any way
-        raise ModelError(f"transformers cannot load {directory}: {_first_sentence(error)}") from error
+        raise ModelError(f"transformers cannot load {directory}: {first_sentence(error)}") from error
     model, info = loaded  # a pair, when the loading info is asked for
     if info["missing_keys"]:
         raise ModelError(
@@ -203,39 +204,10 @@ def empty_model(config: PreTrainedConfig, *, dtype: torch.dtype, trust_remote_co
     except Exception as error:  # not a causal LM's config, or one with values that no model can have
         raise ModelError(
             f"No causal language model can be made from this config of type '{config.model_type}': "
-            f"{_first_sentence(error)}"
+            f"{first_sentence(error)}"
         ) from error
     model.tie_weights()
     return model.eval()  # type: ignore[no-any-return]
-
-
-def load_tensors(
-    model: PreTrainedModel,
-    checkpoint: Checkpoint,
-    names: Iterable[str],
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> None:
-    """Load a few of a checkpoint's tensors into a model, with transformers' own renamings and fusions.
-
-    Raises:
-        CheckpointError: a tensor's shape is not the one that the config asks for.
-    """
-    mapping: list[Any] = get_model_conversion_mapping(model)
-    options = LoadStateDictConfig(device_map={"": str(device)}, dtype=dtype, weight_mapping=mapping)
-    with quiet_transformers():
-        info, _ = convert_and_load_state_dict_in_model(model, checkpoint.load(names), options)
-    if info.mismatched_keys:
-        name, found, expected = sorted(info.mismatched_keys)[0]
-        raise CheckpointError(
-            f"{name} has shape {tuple(found)} in the weights, but config.json asks for {tuple(expected)}."
-        )
-    if info.conversion_errors:  # experts, say, that are stored one by one and computed as one tensor
-        raise CheckpointError(
-            f"{sorted(info.conversion_errors)[0]} cannot be put together from the weights: some that it is made of "
-            "are missing, or have another shape than config.json asks for."
-        )
 
 
 def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
@@ -250,36 +222,15 @@ def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     return max(sizes, key=lambda dtype: sizes[dtype])
 
 
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bars or advice from transformers for as long as the context lasts: the console is ours."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
-
-
 def _load_outside_blocks(decoder: Decoder) -> None:
     """Load embeddings, final norm and head, and see that none is left without weights."""
     load_tensors(decoder.model, decoder.checkpoint, decoder.names.outside, device=decoder.device, dtype=decoder.dtype)
     decoder.model.tie_weights()
     inside = {id(parameter) for block in decoder.blocks for parameter in block.parameters()}
-    _require_weights(decoder.model, decoder.model, besides=inside)
+    require_weights(decoder.model, decoder.model, besides=inside)
     for module in decoder.model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(decoder.device))
-
-
-def _require_weights(model: nn.Module, part: nn.Module, *, besides: Set[int] = frozenset()) -> None:
-    """See that no parameter of ``part`` is still without a value."""
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta and id(parameter) not in besides and any(p is parameter for p in part.parameters()):
-            raise CheckpointError(f"The weights lack {name}, which {type(model).__name__} needs.")
 
 
 def _require_causal(decoder: Decoder) -> None:
@@ -297,19 +248,3 @@ def _require_causal(decoder: Decoder) -> None:
             f"{type(decoder.model).__name__} lets tokens see the ones after them (an encoder, perhaps); "
             "a causal language model was expected."
         )
-
-
-def _drop_parameters(block: nn.Module) -> None:
-    """Give up a block's weights: the shell on the meta device stays."""
-    for module in block.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            empty = torch.empty_like(parameter, device="meta")
-            setattr(module, name, nn.Parameter(empty, requires_grad=False))
-
-
-def _first_sentence(error: Exception) -> str:
-    """The gist of another library's message: its first line, and the next where that one only announces it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if isinstance(error, KeyError) or not lines:
-        return " ".join([type(error).__name__, *lines[:1]])
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -10,8 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from llmprune.algorithms.ffn import Linear
-from llmprune.models.block_linears import LinearSlot, by_input, find_linears, input_of, inputs_noted, trace
+from llmprune.errors import NumericalError
+from llmprune.models.block_linears import (
+    LinearSlot,
+    by_input,
+    find_linears,
+    input_of,
+    inputs_noted,
+    outputs_noted,
+    trace,
+)
 from llmprune.models.capture import BlockCall, relayed
+from llmprune.models.compute import dtype_name
 from llmprune.models.ffn_wiring import FfnWiring, find_ffn
 from llmprune.models.loading import Decoder
 
@@ -54,6 +64,29 @@ class OpenBlock:
         with inputs_noted(modules, lambda path, value: seen.__setitem__(path, _flat(value))):
             output = self.run(hidden, call)
         return seen, output
+
+    def first_not_finite(self, hidden: Tensor, call: BlockCall) -> str | None:
+        """The checkpoint's name of the first matrix, in order of use, that gives NaN or infinity; None: none does."""
+        bad: list[str] = []
+
+        def note(path: str, output: Tensor) -> None:
+            if not bool(output.isfinite().all()):
+                bad.append(path)
+
+        slots = self.linears()
+        with outputs_noted({path: self.module.get_submodule(path) for path in slots}, note):
+            self.run(hidden, call)
+        return slots[bad[0]].tensor if bad else None
+
+    def not_finite(self, hidden: Tensor, call: BlockCall) -> NumericalError:
+        """The error to raise where the block gives NaN or infinity on ``hidden``."""
+        matrix = self.first_not_finite(hidden, call)
+        found = f" (first in {matrix})" if matrix else ""
+        narrow = "try --dtype float32, or --dtype bfloat16 if the weights are float16."
+        return NumericalError(
+            f"Block {self.index} gives NaN or infinite hidden states{found} in {dtype_name(hidden.dtype)}; "
+            + ("look at its weights." if hidden.dtype == torch.float32 else narrow)
+        )
 
     def without_ffn(self, ffn: FfnWiring, hidden: Tensor, call: BlockCall) -> Tensor:
         """The block's output when its FFN gives zeros, bias included: the residual stream around it."""

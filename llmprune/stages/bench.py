@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from llmprune.artifacts.bench_result import BenchResult, ModelResult, TaskProtocol
+from llmprune.artifacts.disk_space import explain_full_disk
 from llmprune.artifacts.run import RunDirectory
 from llmprune.calibration.windows import TokenWindows
 from llmprune.evaluation.energy import EnergyMeter, find_energy_meter
@@ -81,10 +82,13 @@ def bench(
         TaskError: a task cannot be had.
         TargetError: an option out of range, or a condition on what is not measured.
         NumericalError: a model computes NaN or infinity.
+        ArtifactError: the run directory cannot be written.
+        LlmpruneError: the disk is full.
     """
     subjects = choose_subjects(
         run, model, baseline, compute=compute, progress=progress, trust_remote_code=trust_remote_code
     )
+    run.require_writable()
     plan = _plan(subjects, settings, compute, progress, trust_remote_code)
     loaded = [
         load_subject(one, dtype=plan.dtype, compute=compute, progress=progress, trust_remote_code=trust_remote_code)
@@ -157,7 +161,8 @@ def _result(plan: _Plan, loaded: Sequence[Loaded], measured: Sequence[ModelResul
 
 
 def _save(result: BenchResult, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+    with explain_full_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.json"
     result.write(path)
     return path

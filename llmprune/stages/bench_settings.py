@@ -18,7 +18,8 @@ class BenchSettings:
 
     Attributes:
         ppl: text sources of the perplexity; none: leave it out.
-        seq_len: tokens in a perplexity window; None: 2048, or as many as the models have positions.
+        usual: tokens where ``seq_len`` and ``prefill`` say nothing, or as many as the models have positions.
+        seq_len: tokens in a perplexity window; None: ``usual``.
         max_windows: at most so many of them a text; None: as many as its published protocol takes, or all.
         bos: whether windows, and the items of tasks, start with BOS: ``auto`` as the tokenizer does by itself.
         tasks: zero-shot tasks by lm-eval's names.
@@ -28,7 +29,7 @@ class BenchSettings:
         batch: sequences generated together: sizes, each measured by itself.
         gen: new tokens for each.
         prompt: prompt tokens of each.
-        prefill: tokens of the single long prompt; None: as ``seq_len``.
+        prefill: tokens of the single long prompt; None: ``usual``.
         repeats: timed repeats at least.
         max_seconds: more repeats, until the ratio is known within 5%, begin within so many seconds.
         fail_if: conditions on the metrics, such as ``ppl_ratio>1.5``.
@@ -38,6 +39,7 @@ class BenchSettings:
     """
 
     ppl: tuple[str, ...] = ("auto",)
+    usual: int = 2048
     seq_len: int | None = None
     max_windows: int | None = None
     bos: Literal["auto", "always", "never"] = "auto"
@@ -78,7 +80,7 @@ class BenchSettings:
         Raises:
             TargetError: what is to be measured is beyond them.
         """
-        usual = min(2048, positions)
+        usual = min(self.usual, positions)
         seq_len, prefill = self.seq_len or usual, self.prefill or usual
         if self.ppl:
             require_positions(positions, seq_len=seq_len)
@@ -92,7 +94,7 @@ class BenchSettings:
         return seq_len, prefill
 
 
-QUICK = BenchSettings(seq_len=512, max_windows=8, batch=(8,), gen=32, prefill=512, repeats=3, max_seconds=20)
+QUICK = BenchSettings(usual=512, max_windows=8, batch=(8,), gen=32, repeats=3, max_seconds=20)
 
 
 def parse_batches(text: str) -> tuple[int, ...]:

@@ -91,15 +91,20 @@ def calibrate(workspace: Workspace, settings: CalibrationSettings, *, force: boo
 
 
 def require_same_model(workspace: Workspace, known: Calibration) -> None:
-    """See that a calibration is of the workspace's model, as its files are now.
+    """See that a calibration is of the workspace's model and tokenizer, as their files are now.
 
     Raises:
-        ArtifactError: it is another model's, or of other weights.
+        ArtifactError: it is another model's, of other weights, or of text that another tokenizer cut.
+        ModelError: the tokenizer cannot be read.
     """
+    other = None
     if known.manifest.model.fingerprint != workspace.model.fingerprint:
+        other = f"is a calibration of {known.manifest.model.name}, whose config or weights differ from"
+    elif known.manifest.tokenizer not in (None, workspace.tokenizer_fingerprint()):
+        other = f"holds tokens of {known.manifest.model.name}'s tokenizer as it was, which differs from that of"
+    if other is not None:
         raise ArtifactError(
-            f"{known.directory} is a calibration of {known.manifest.model.name}, whose config or weights differ from "
-            f"{workspace.model.name} now; type --run OTHER, or: llmprune calibrate --force"
+            f"{known.directory} {other} {workspace.model.name} now; type --run OTHER, or: llmprune calibrate --force"
         )
 
 

@@ -41,6 +41,7 @@ from llmprune.errors import ArtifactError, NumericalError
 from llmprune.evaluation.losses import token_losses
 from llmprune.models.compute import dtype_name
 from llmprune.models.loading import Decoder
+from llmprune.models.open_block import OpenBlock
 from llmprune.stages.calibration_text import corpus_identity
 from llmprune.stages.workspace import Workspace
 
@@ -97,11 +98,11 @@ def _is_over(partial: Path, begin: PassState) -> bool:
 
 @contextmanager
 def _nothing_half_begun(partial: Path) -> Iterator[None]:
-    """After an exception, remove what no later pass could go on from."""
+    """After an exception, remove what no later pass could go on from, or would only fail on again."""
     try:
         yield
-    except BaseException:
-        if not (partial / _STATE).exists():
+    except BaseException as error:
+        if isinstance(error, NumericalError) or not (partial / _STATE).exists():
             shutil.rmtree(partial, ignore_errors=True)
         raise
 
@@ -166,8 +167,10 @@ def _run_block(
         with open_hidden_states(partial / hidden_name(block)) as entering:
             for rows, batch in _batches(tokens, workspace, decoder):
                 before = entering.windows(rows.start, rows.stop).to(decoder.device)
-                after = decoder.runner.run(block, before, decoder.runner.calls(batch)[block])
-                _require_finite(after, block)
+                call = decoder.runner.calls(batch)[block]
+                after = decoder.runner.run(block, before, call)
+                if not bool(torch.isfinite(after).all()):
+                    raise OpenBlock(decoder, block).not_finite(before, call)
                 sums.add_(_measure(before, after))
                 yield after
                 advance(len(batch))
@@ -244,6 +247,7 @@ def _write_manifest(
         seed=windows.seed,
         bos=windows.bos,
         windows_fingerprint=windows.fingerprint,
+        tokenizer=workspace.tokenizer_fingerprint(),
         dtype=state.dtype,
         cache=state.cache,
         dense_losses=tuple(losses),
@@ -279,14 +283,6 @@ def _announce(partial: Path, tokens: Tensor, begin: PassState, workspace: Worksp
         f"be kept in {workspace.run.calibration} ({most / 2**30:.2f} GiB of disk while it runs)."
     )
     require_free_space(partial, most)
-
-
-def _require_finite(states: Tensor, block: int) -> None:
-    if not torch.isfinite(states).all():
-        raise NumericalError(
-            f"Block {block} gives NaN or infinite hidden states in {dtype_name(states.dtype)}; "
-            "try --dtype float32, or --dtype bfloat16 if the weights are float16."
-        )
 
 
 def _last_name(block: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 from llmprune.artifacts.checkpoint import open_checkpoint
@@ -52,12 +51,13 @@ def draw_windows(
 
 
 def corpus_identity(windows: TokenWindows) -> CorpusIdentity:
-    """How an artifact names the text of its windows: a local file by its own name, never by its whole path."""
-    name, note = windows.corpus_name, windows.note
-    if windows.corpus_origin.startswith("file "):
-        name = re.sub(r"(^|:)[^:]*/", r"\1", name)  # wikitext2:/some/where/FILE, /some/where/FILE:COLUMN
-        note = note and note.replace(windows.corpus_name, name)
-    return CorpusIdentity(name=name, origin=windows.corpus_origin, fingerprint=windows.corpus_fingerprint, note=note)
+    """How an artifact names the text of its windows."""
+    return CorpusIdentity(
+        name=windows.corpus_name,
+        origin=windows.corpus_origin,
+        fingerprint=windows.corpus_fingerprint,
+        note=windows.note,
+    )
 
 
 def _written_by_the_model(workspace: Workspace, *, samples: int, seq_len: int, seed: int) -> TokenWindows:

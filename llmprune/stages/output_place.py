@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from llmprune.artifacts.atomic import require_replaceable
 from llmprune.artifacts.pruning_record import RECORD_NAME
 from llmprune.errors import OutputExistsError
 from llmprune.stages.workspace import Workspace
@@ -18,10 +19,10 @@ def check_output(workspace: Workspace, out: Path, *, force: bool) -> None:
 
     Raises:
         OutputExistsError: it is, or it holds something else.
+        UserError: no directory could be put there.
     """
     _keep_apart(workspace, out)
-    if out.exists() and not out.is_dir():
-        raise OutputExistsError(f"{out} is a file; {_ELSEWHERE}")
+    require_replaceable(out)
     names = sorted(path.name for path in out.iterdir()) if out.exists() else []
     if not names:
         return

@@ -9,7 +9,9 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
@@ -18,21 +20,24 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from llmprune.algorithms.pruned import PrunedWeight
-from llmprune.algorithms.sparsellm import FfnResult, FfnSettings, Targets
+from llmprune.algorithms.sparsellm import FfnSettings, Targets
 from llmprune.artifacts.activations import CachedFile, cached_file, is_intact
 from llmprune.artifacts.atomic import write_json_atomic
-from llmprune.artifacts.disk_space import explain_full_disk, require_free_space
+from llmprune.artifacts.disk_space import explain_full_disk, is_full_disk, require_free_space
 from llmprune.artifacts.provenance import Record
-from llmprune.artifacts.sparsity_record import BlockRecord, FfnRecord, MatrixRecord, SparsitySettings
+from llmprune.artifacts.sparsity_record import BlockRecord, SparsitySettings
+from llmprune.errors import NumericalError, UserError
 from llmprune.models.block_linears import LinearSlot
 from llmprune.models.loading import Decoder
 from llmprune.models.open_block import OpenBlock
 from llmprune.stages.block_pruning import BlockPlan, BlockPruning, PrunedBlock, plan_block
+from llmprune.stages.block_records import block_record, raised_dampings
 from llmprune.stages.block_streams import Streams
 from llmprune.stages.layer_selection import Selection
 from llmprune.stages.progress import Progress
 
 _STATE = "state.json"
+_OWN = ("pruned", "dense", "scratch", "block-*.safetensors", _STATE, f".{_STATE}.*")
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,11 @@ class PassState(Record):
     remarks: tuple[str, ...] = ()
     weights: dict[str, CachedFile] = Field(default_factory=dict)
     states: dict[str, CachedFile] = Field(default_factory=dict)
+
+
+def is_left_by_a_pass(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a pass, finished or not, leaves there."""
+    return folder.is_dir() and all(any(fnmatch(path.name, name) for name in _OWN) for path in folder.iterdir())
 
 
 class PruningPass:
@@ -106,7 +116,8 @@ class PruningPass:
             NumericalError: activations or Gram matrices that cannot be solved with.
             LlmpruneError: the disk is full.
         """
-        state = self._resumed() or self._begun()
+        with explain_full_disk(self._folder):
+            state = self._resumed() or self._begun()
         total = max(self._settings.blocks) + 1
         if state.entering:
             self._progress.say(f"Going on at block {state.entering} of {total}.")
@@ -122,8 +133,7 @@ class PruningPass:
 
     def _pass_block(self, block: int, state: PassState) -> PassState:
         began = time.perf_counter()
-        with self._decoder.block(block):
-            opened = OpenBlock(self._decoder, block)
+        with self._decoder.block(block), self._matrix_named(opened := OpenBlock(self._decoder, block)):
             if block not in self._settings.blocks:
                 return self._advanced(state, opened, pruned=None)
             window = self._streams.first_window(block)
@@ -131,16 +141,27 @@ class PruningPass:
             pruned = self._prune(opened, plan)
             weights = self._write_weights(block, plan.slots, pruned.layers)
             state = self._advanced(state, opened, pruned=pruned)
-            record = _record(block, plan, pruned, self._output_error(block), time.perf_counter() - began)
+            record = block_record(block, plan, pruned, self._output_error(block), time.perf_counter() - began)
+        raised = raised_dampings(record, asked=self._settings.ffn.layer.damping)
         return state.model_copy(
             update={
                 "blocks": (*state.blocks, record),
-                "remarks": tuple(
-                    dict.fromkeys((*state.remarks, *plan.remarks, *_raised_dampings(record, self._settings)))
-                ),
+                "remarks": tuple(dict.fromkeys((*state.remarks, *plan.remarks, *raised))),
                 "weights": {**state.weights, **weights},
             }
         )
+
+    @contextmanager
+    def _matrix_named(self, opened: OpenBlock) -> Iterator[None]:
+        """Say which matrix gave NaN or infinity first, if that is what an error is about."""
+        try:
+            yield
+        except NumericalError as error:
+            for batch in self._streams.entering(opened.index):
+                for states in (batch.dense, batch.pruned):
+                    if states is not None and (path := opened.first_not_finite(states, batch.call)) is not None:
+                        raise NumericalError(f"{error} The first matrix that gives them is {path}.") from error
+            raise
 
     def _prune(self, opened: OpenBlock, plan: BlockPlan) -> PrunedBlock:
         scratch = self._folder / "scratch"
@@ -198,10 +219,25 @@ class PruningPass:
     def _begun(self) -> PassState:
         """A pass of which the embeddings are done."""
         shutil.rmtree(self._folder, ignore_errors=True)
+        self._make_folder()
+        try:
+            return self._embedded()
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+
+    def _make_folder(self) -> None:
+        try:
+            self._folder.mkdir(parents=True)
+        except OSError as error:
+            if is_full_disk(error):
+                raise
+            raise UserError(f"Cannot write in {self._folder.parent}: {error.strerror}.") from error
+
+    def _embedded(self) -> PassState:
         width = self._decoder.runner.embed(next(self._streams.tokens_of())[:1, :1]).shape[-1]
         each = self._streams.tokens.numel() * width * self._decoder.dtype.itemsize
         require_free_space(self._folder, 2 * each * len(self._streams.sides))
-        self._folder.mkdir(parents=True)
         states = {}
         for side in self._streams.sides:
             entering = (self._decoder.runner.embed(tokens) for tokens in self._streams.tokens_of())
@@ -227,43 +263,3 @@ class PruningPass:
         for path in [path for path in self._folder.rglob("*") if path.is_file()]:
             if path.relative_to(self._folder).as_posix() not in needed:
                 path.unlink()
-
-
-def _record(
-    block: int, plan: BlockPlan, pruned: PrunedBlock, output_error: float | None, seconds: float
-) -> BlockRecord:
-    return BlockRecord(
-        block=block,
-        matrices=tuple(_matrix(plan.slots[path], layer) for path, layer in pruned.layers.items()),
-        ffn=_ffn(pruned.ffn),
-        output_error=output_error,
-        seconds=seconds,
-    )
-
-
-def _matrix(slot: LinearSlot, layer: PrunedWeight) -> MatrixRecord:
-    return MatrixRecord(
-        tensor=slot.tensor,
-        kind=slot.path,
-        rows=slot.out_features,
-        columns=slot.in_features,
-        zeros=layer.zeros,
-        error=layer.relative_error,
-        damping=layer.damping,
-    )
-
-
-def _ffn(result: FfnResult | None) -> FfnRecord | None:
-    if result is None:
-        return None
-    energy = result.best.energy or 1.0
-    return FfnRecord(errors=tuple(error / energy for error in result.errors), kept=result.best.index)
-
-
-def _raised_dampings(record: BlockRecord, settings: PassSettings) -> list[str]:
-    asked = settings.ffn.layer.damping
-    return [
-        f"{matrix.tensor}: the damping had to be raised from {asked:g} to {matrix.damping:g}"
-        for matrix in record.matrices
-        if matrix.damping > asked
-    ]

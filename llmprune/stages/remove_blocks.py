@@ -20,7 +20,7 @@ from llmprune.artifacts.pruning_record import RECORD_NAME, BlockRemoval, Pruning
 from llmprune.errors import ArtifactError, CheckpointError, TargetError
 from llmprune.hub.card import model_card
 from llmprune.models.anatomy import find_blocks, name_blocks
-from llmprune.models.loading import empty_model, load_config
+from llmprune.models.loading import empty_model, load_config, stored_dtype
 from llmprune.models.surgery import cut_config, kept_blocks, renamed_tensors, require_removable, tied_copies
 from llmprune.stages.carried_files import carry_files
 from llmprune.stages.options import require_target
@@ -111,7 +111,7 @@ def remove_blocks(
     kept = kept_blocks(workspace.model.num_blocks, removal.removed)
     out = settings.out or _default_out(workspace, removal, len(kept))
     check_output(workspace, out, force=settings.force)
-    source = open_checkpoint(workspace.directory)
+    source = workspace.open_checkpoint()
     with workspace.writing():
         if (record := _made_before(workspace, removal, settings, out)) is not None:
             workspace.progress.say(f"{out} is complete already: nothing to do.")
@@ -119,7 +119,14 @@ def remove_blocks(
         else:
             record, seconds = _write(workspace, source, removal, kept, out, settings)
         workspace.run.remember_checkpoint(out)
-    return RemovalReport(out, record, source.nbytes, seconds)
+    return RemovalReport(out, record, _stored_bytes(workspace, source), seconds)
+
+
+def _stored_bytes(workspace: Workspace, source: Checkpoint) -> int:
+    """Weight bytes of the whole source; where shards were left out, as many as its parameters take."""
+    if not source.elsewhere:
+        return source.nbytes
+    return workspace.model.num_parameters * stored_dtype(source).itemsize
 
 
 def _write(
@@ -231,7 +238,7 @@ def _write_weights(
     raw = json.loads((workspace.directory / "config.json").read_text(encoding="utf-8"))
     model = empty_model(config, dtype=torch.float32, trust_remote_code=workspace.trust_remote_code)
     path, blocks = find_blocks(model, config)
-    names = name_blocks(source.tensors, path=path, num_blocks=len(blocks))
+    names = name_blocks(source.names, path=path, num_blocks=len(blocks))
     renames = renamed_tensors(names, kept)
     for copy in tied_copies(model, source):
         renames.pop(copy, None)

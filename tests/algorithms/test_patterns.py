@@ -97,7 +97,9 @@ def test_ties_go_in_index_order(values, data):
 def test_masks_that_do_not_satisfy():
     mask = torch.tensor([[True, True, True, False], [True, True, False, False]])
     assert not satisfies(mask, SemiStructured(2, 4))
-    assert satisfies(mask, SemiStructured(1, 4))
+    assert not satisfies(mask, SemiStructured(1, 4))  # one group has more zeros than that
+    assert satisfies(mask[:1], SemiStructured(1, 4))
     assert not satisfies(mask, SemiStructured(1, 3))
     assert satisfies(mask, Unstructured(0.5))
     assert not satisfies(mask, Unstructured(0.75))
+    assert not satisfies(mask, Unstructured(0.1))

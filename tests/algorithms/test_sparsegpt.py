@@ -1,9 +1,12 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llmprune.algorithms import magnitude, sparsegpt
 from llmprune.algorithms.factor import factorise
-from llmprune.algorithms.patterns import SemiStructured, Unstructured, keep_largest, zero_count
+from llmprune.algorithms.layer import LayerSettings, prune_layer
+from llmprune.algorithms.patterns import SemiStructured, Unstructured, keep_largest, satisfies, zero_count
 from tests.algorithms.problems import layer, normal
 from tests.reference import obs_sparsegpt
 
@@ -70,7 +73,7 @@ def dead_layer(dead: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
     return weight, gram
 
 
-def test_dead_inputs_are_zero_and_count_as_pruned():
+def test_dead_inputs_go_first_and_count_as_pruned():
     weight, gram = dead_layer([1, 2, 9])
     pruned = sparsegpt.prune_linear(weight, gram, Unstructured(0.5), block_size=8)
     assert not pruned.mask[:, [1, 2, 9]].any()
@@ -80,14 +83,35 @@ def test_dead_inputs_are_zero_and_count_as_pruned():
     assert bare.zeros == 48
 
 
-def test_more_dead_inputs_than_the_pattern_asks_for():
-    weight, gram = dead_layer([0, 1, 2, 9])
-    assert sparsegpt.prune_linear(weight, gram, Unstructured(0.1)).zeros == 24
-    zeros = (~sparsegpt.prune_linear(weight, gram, SemiStructured(2, 4)).mask).view(6, 4, 4).sum(2)
-    assert torch.equal(zeros, torch.tensor([3, 2, 2, 2]).expand(6, 4))
+def test_of_too_many_dead_inputs_the_smallest_weights_go():
+    dead = [0, 1, 2, 9]
+    weight, gram = dead_layer(dead)
+    pruned = sparsegpt.prune_linear(weight, gram, SemiStructured(2, 4))
+    assert torch.equal(pruned.mask[:, 3], torch.ones(6, dtype=torch.bool))
+    largest = weight[:, :3].abs().argmax(1)
+    assert torch.equal(pruned.mask[:, :3], torch.nn.functional.one_hot(largest, 3).bool())
+    few = sparsegpt.prune_linear(weight, gram, Unstructured(0.1))
+    assert torch.equal(few.mask[:, dead].T, keep_largest(weight[:, dead].T.abs(), 10))
+    live = [column for column in range(16) if column not in dead]
+    assert torch.equal(few.weight[:, live], weight[:, live])
 
 
-def test_one_dead_block_is_made_up_for_by_the_next():
-    weight, gram = dead_layer([0, 1, 2, 3])
-    pruned = sparsegpt.prune_linear(weight, gram, Unstructured(0.5), block_size=4)
-    assert pruned.zeros == 48
+PATTERNS = st.one_of(
+    st.floats(0.01, 0.99).map(Unstructured),
+    st.sampled_from([(1, 2), (1, 4), (2, 4), (3, 4), (4, 8), (7, 8)]).map(lambda nm: SemiStructured(*nm)),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(pattern=PATTERNS, dead=st.sets(st.integers(0, 15), max_size=15), seed=st.integers(0, 99))
+def test_zeros_are_exact_whatever_inputs_are_dead(pattern, dead, seed):
+    weight, gram = layer(6, 16, seed=seed)
+    gram[list(dead)] = 0
+    gram[:, list(dead)] = 0
+    for steps in (0, 3):
+        pruned = prune_layer(weight, gram, LayerSettings(pattern, block_size=8, refit_steps=steps))
+        assert pruned.zeros == zero_count(pattern.ratio, weight.numel())
+        assert satisfies(pruned.mask, pattern)
+        assert torch.equal(pruned.weight == 0, ~pruned.mask)
+        kept = pruned.mask[:, list(dead)]
+        assert torch.equal(pruned.weight[:, list(dead)], weight[:, list(dead)] * kept)

@@ -242,6 +242,23 @@ def test_take_is_a_prefix_that_stops_as_soon_as_it_may(rows, max_rows, max_chars
     assert max_chars is None or sum(map(len, kept[:-1])) < max(max_chars, 1)
 
 
+@pytest.mark.parametrize(
+    ("spec", "label"),
+    [
+        ("{folder}/a.txt", "a.txt"),
+        ("{folder}/a.jsonl:body", "a.jsonl:body"),
+        ("wikitext2:{folder}/a.txt", "wikitext2:a.txt"),
+        ("c4:{folder}/a.jsonl:body", "c4:a.jsonl:body"),
+        ("python-docs", "python-docs"),
+    ],
+)
+def test_a_label_names_no_folder(spec, label, tmp_path):
+    write(tmp_path / "a.txt", b"The sea.\n")
+    write(tmp_path / "a.jsonl", b'{"body": "The sea."}\n')
+    corpus = load_corpus(spec.format(folder=tmp_path))
+    assert (corpus.name, corpus.label) == (spec.format(folder=tmp_path), label)
+
+
 def test_choose_column_names_what_there_is():
     assert choose_column({"text": True, "other": True}, None, where="x") == "text"
     assert choose_column({"id": False, "body": True}, None, where="x") == "body"

@@ -12,14 +12,16 @@ import sys
 import time
 
 import pytest
+import typer
 
 from llmprune.artifacts.importance import Importance
+from llmprune.cli.app import _friendly
 from llmprune.errors import ModelError
 from llmprune.models.demo import DEMO_NAME, demo_model
 from tests.cli.conftest import ROOT
 from tests.tiny import NUM_BLOCKS
 
-COMMANDS = ["quickstart", "calibrate", "verify-redundancy", "remove-blocks", "bench"]
+COMMANDS = ["quickstart", "calibrate", "verify-redundancy", "remove-blocks", "global-prune", "bench"]
 BENCH = ["--seq-len", "32", "--max-windows", "2", "--no-speed", "--ppl"]
 
 
@@ -158,6 +160,21 @@ def test_debug_raises_what_is_otherwise_a_sentence(llmprune, tmp_path, monkeypat
     assert "Traceback" not in result.output
     monkeypatch.setenv("LLMPRUNE_DEBUG", "1")
     assert isinstance(llmprune(*words).exception, ModelError)
+
+
+def test_ctrl_c_that_another_library_makes_an_error_of_is_an_interruption_all_the_same(capsys):
+    def command():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RecursionError from None  # as an interrupted import of torch does now and then
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(typer.Exit) as ended:
+        _friendly(command)()
+    assert ended.value.exit_code == 130
+    assert "type the same command again to go on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def interrupted(process, words, *, when):

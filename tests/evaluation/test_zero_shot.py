@@ -1,12 +1,11 @@
 """Zero-shot tasks through lm-eval: what it counts is what plain transformers says of every choice."""
 
 import pytest
-import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmprune.errors import TaskError
 from llmprune.evaluation.zero_shot import count_requests, open_tasks, score_tasks
-from tests.tasks import ITEMS, write_task
+from tests.tasks import ITEMS, loglikelihood, write_task
 from tests.tiny import save_tiny_llama
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed (extra 'eval')")
@@ -22,15 +21,6 @@ def _own_cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     return save_tiny_llama(tmp_path_factory.mktemp("models") / "tiny")
-
-
-def loglikelihood(model, tokenizer, context, continuation):
-    """Of a continuation, in nats, token by token from the definition."""
-    before = tokenizer(context, add_special_tokens=False)["input_ids"]
-    after = tokenizer(continuation, add_special_tokens=False)["input_ids"]
-    with torch.no_grad():
-        logits = model(torch.tensor([before + after])).logits[0].log_softmax(dim=-1)
-    return sum(float(logits[len(before) - 1 + i, token]) for i, token in enumerate(after))
 
 
 def test_scores_are_those_of_the_likelier_choice(directory, tmp_path):

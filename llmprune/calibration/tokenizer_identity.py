@@ -1,0 +1,22 @@
+"""Whether two tokenizers are the same, told by what they do and not by their files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_PROBE = "The sea, 1 234.5 m deep:\n\n  it's NAÏVE\tto swim (всегда) 海は広い 🌊 <s></s>.\r\n"
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 in hexadecimal over the vocabulary and the ids that a text of many kinds becomes.
+
+    Chat templates and other settings that move no token make no difference.
+    """
+    ids = [tokenizer(_PROBE, add_special_tokens=special, verbose=False)["input_ids"] for special in (False, True)]
+    known = [sorted(tokenizer.get_vocab().items()), ids]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()

