@@ -2,7 +2,7 @@
 
 Every row runs the command in a process of its own, then measures the written checkpoint. Rows that the results
 file has already are not run again, so a long table can be made in several sittings (with --run, on one and the same
-calibration); run nothing beside it.
+calibration); run nothing beside it. A row may be followed by options of its own: --rows "sparsellm --alpha 1".
 
     python benchmarks/weight_pruning.py MODEL --source wikitext2:wiki.train.raw --ppl wikitext2:wiki.test.raw \
         --patterns 70%,2:4 --rows sparsegpt,sparsellm --out results.json
@@ -42,7 +42,7 @@ ROWS = {
 }
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--source", required=True, help="calibration text")
@@ -53,10 +53,11 @@ def main() -> None:
     parser.add_argument("--layers", default="all")
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--ppl", action="append", required=True, help="evaluation text; can be repeated")
-    parser.add_argument("--windows", type=int, help="use the first so many windows of 2048 tokens of each text")
+    parser.add_argument("--windows", type=int, help="use the first so many windows of each text")
+    parser.add_argument("--ppl-seq-len", type=int, default=2048, help="tokens a window of these")
     parser.add_argument("--run", type=Path, help="run directory to keep; default: a temporary one")
     parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
+    options = parser.parse_args(words)
 
     known = json.loads(options.out.read_text()) if options.out.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
@@ -64,13 +65,18 @@ def main() -> None:
         calibrate = ["calibrate", options.model, "--source", options.source, "--samples", options.samples]
         _run([*calibrate, "--seq-len", options.seq_len, "--dtype", options.dtype, "--run", run, "--quiet"])
         patterns, rows = options.patterns.split(","), options.rows.split(",")
-        table = [("dense", "", ""), *((row, pattern, ROWS[row]) for pattern in patterns for row in rows)]
+        table = [("dense", "", ""), *((row, pattern, _arguments(row)) for pattern in patterns for row in rows)]
         for row, pattern, arguments in table:
             name = " ".join([options.layers, pattern, row]) if pattern else row
             if name not in known:
                 known[name] = _measure(options, run, pattern, arguments)
                 options.out.write_text(json.dumps(known, indent=1) + "\n")
             print(name, json.dumps(known[name]), flush=True)
+
+
+def _arguments(row: str) -> str:
+    name, _, more = row.partition(" ")
+    return f"{ROWS[name]} {more}"
 
 
 def _measure(options: argparse.Namespace, run: Path, pattern: str, arguments: str) -> dict[str, object]:
@@ -91,7 +97,8 @@ def _measure(options: argparse.Namespace, run: Path, pattern: str, arguments: st
 
 def _perplexity(directory: Path, spec: str, options: argparse.Namespace) -> float:
     corpus = load_corpus(spec, purpose="evaluation")
-    windows = consecutive_windows(corpus, load_tokenizer(directory), seq_len=2048, max_windows=options.windows)
+    length, count = options.ppl_seq_len, options.windows
+    windows = consecutive_windows(corpus, load_tokenizer(directory), seq_len=length, max_windows=count)
     model = load_whole(directory, device=torch.device("cpu"), dtype=getattr(torch, options.dtype))
     losses = window_losses(model, windows.tokens, batch_tokens=2048)
     return math.exp(sum(losses) / len(losses))

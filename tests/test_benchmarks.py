@@ -1,18 +1,67 @@
 """The side-by-side measurements under benchmarks/ can be run."""
 
+import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
+from llmprune.models.loading import load_whole
 from tests.tiny import save_tiny_llama
 
 ROOT = Path(__file__).parents[1]
+TEXT = " \n = The sea = \n \n" + " A small boat goes out at dawn . \n" * 60
 
 
 def test_bench_agrees_with_ten_lines_of_plain_transformers(tmp_path):
     model, text = save_tiny_llama(tmp_path / "tiny"), tmp_path / "wiki.test.raw"
-    text.write_text(" \n = The sea = \n \n" + " A small boat goes out at dawn . \n" * 60, encoding="utf-8")
+    text.write_text(TEXT, encoding="utf-8")
     script = [sys.executable, ROOT / "benchmarks" / "independent_perplexity.py", model, text, "--seq-len", "64"]
     done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "llmprune bench" in done.stdout
+
+
+def test_a_small_opt_is_trained_and_pruned_and_is_better_than_a_unigram_model(tmp_path):
+    text, out = tmp_path / "sea.txt", tmp_path / "results.json"
+    text.write_text(TEXT, encoding="utf-8")
+    script = [sys.executable, ROOT / "benchmarks" / "trained_opt.py", tmp_path / "opt", "--text", text, "--ppl", text]
+    script += ["--steps", "40", "--vocab", "280", "--hidden", "32", "--blocks", "2", "--seq-len", "16", "--out", out]
+    script += ["--samples", "8", "--patterns", "70%", "--rows", "sparsellm --alpha 1"]
+    done = subprocess.run(list(map(str, script)), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads(out.read_text())
+    unigram, dense, pruned = (results[name] for name in ("unigram", "dense", "all 70% sparsellm --alpha 1"))
+    assert 1 < dense["perplexity"]["sea.txt"] < 0.5 * unigram["perplexity"]["sea.txt"]
+    assert pruned["zeros"] == pytest.approx(0.7, abs=1e-3)
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import trained_opt
+
+    monkeypatch.setattr(trained_opt, "EVERY", 2)
+    sizes = {"steps": 5, "vocab": 280, "hidden": 32, "blocks": 1, "seq_len": 16, "batch": 2, "seed": 0}
+    whole, again = (argparse.Namespace(model=tmp_path / name, **sizes) for name in ("whole", "again"))
+    trained_opt.train([TEXT], whole)
+    step, taken = trained_opt._step, []
+
+    def interrupted(*given):
+        taken.append(1)
+        if len(taken) == 4:
+            raise KeyboardInterrupt
+        return step(*given)
+
+    monkeypatch.setattr(trained_opt, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trained_opt.train([TEXT], again)
+    trained_opt.train([TEXT], again)
+    assert len(taken) == 4 + 3  # steps 3, 4, 5: the second was the last to be saved
+    first, second = (
+        load_whole(given.model, device=torch.device("cpu"), dtype=torch.float32) for given in (whole, again)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert {path.name for path in tmp_path.iterdir()} == {"whole", "again"}
