@@ -8,7 +8,9 @@ LlmpruneError                 message for people; the command line exits with 1
 │   ├── TargetError           a removal target, sparsity, pattern or option out of range
 │   ├── TaskError             a zero-shot task that cannot be had
 │   ├── ArtifactError         an artifact of another model, data or version, or unreadable
-│   └── OutputExistsError     the output path holds something else
+│   ├── AccessError           the Hub does not know the user, or does not let them
+│   └── OutputExistsError     the output path or the repository holds something else
+├── HubError                  the Hub cannot be reached, or failed; what was sent is kept
 ├── GateError                 a benchmark beyond its --fail-if limits; exits with 3, all was written
 ├── VerificationError         a written checkpoint does not compute what it should
 └── NumericalError            NaN, infinity, or a factorisation that failed after damping
@@ -53,8 +55,16 @@ class ArtifactError(UserError):
     """An artifact belongs to another model, data or version, or cannot be read."""
 
 
+class AccessError(UserError):
+    """The Hub does not know the user, or does not let them do what they want."""
+
+
 class OutputExistsError(UserError):
-    """The output path already holds something else."""
+    """The output path, or the repository on the Hub, already holds something else."""
+
+
+class HubError(LlmpruneError):
+    """The Hub cannot be reached, or it failed. What was sent before is kept there."""
 
 
 class GateError(LlmpruneError):

@@ -14,7 +14,16 @@ from typing import Annotated
 import typer
 
 from llmprune import __version__
-from llmprune.cli import apply_mask, bench, calibrate, global_prune, quickstart, remove_blocks, verify_redundancy
+from llmprune.cli import (
+    apply_mask,
+    bench,
+    calibrate,
+    global_prune,
+    push,
+    quickstart,
+    remove_blocks,
+    verify_redundancy,
+)
 from llmprune.cli.console import complain
 from llmprune.errors import LlmpruneError
 
@@ -101,6 +110,7 @@ app.command("remove-blocks", epilog=remove_blocks.EXAMPLE)(_friendly(remove_bloc
 app.command("global-prune", epilog=global_prune.EXAMPLE)(_friendly(global_prune.global_prune))
 app.command("apply-mask", epilog=apply_mask.EXAMPLE)(_friendly(apply_mask.apply_mask))
 app.command("bench", epilog=bench.EXAMPLE)(_friendly(bench.bench))
+app.command("push", epilog=push.EXAMPLE)(_friendly(push.push))
 
 
 def main() -> None:

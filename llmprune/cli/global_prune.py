@@ -43,10 +43,12 @@ from llmprune.cli.pruning_options import (
     VerifyOpt,
     read_settings,
 )
+from llmprune.cli.push import PrivateOpt, PushToHubOpt, described, push_result, push_settings, show_push
 
 if TYPE_CHECKING:
     from llmprune.artifacts.sparsity_record import BlockRecord, MatrixRecord
     from llmprune.stages.global_prune import PruningReport
+    from llmprune.stages.push import PushReport
 
 EXAMPLE = "Example: llmprune global-prune --sparsity 70%    or: llmprune global-prune --pattern 2:4 --dtype bfloat16"
 
@@ -73,6 +75,8 @@ def global_prune(
     out: PrunedOutOpt = None,
     max_shard_size: ShardSizeOpt = "5GB",
     verify: VerifyOpt = True,
+    push_to_hub: PushToHubOpt = None,
+    private: PrivateOpt = False,
     run: RunOpt = DEFAULT_RUN,
     device: DeviceOpt = "auto",
     dtype: DtypeOpt = "auto",
@@ -89,11 +93,15 @@ def global_prune(
 
     console = Console(as_json=as_json, quiet=quiet)
     settings = read_settings(typed)
+    publishing = push_settings(push_to_hub, private=private)
     compute = choose_compute(device, dtype)
     workspace = open_workspace(run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code)
     report = run_stage(workspace, settings, on_block=_block_teller(console))
-    data = {"directory": str(report.directory), **report.record.model_dump(mode="json")}
-    console.result(data, shown=lambda console: _show(console, report))
+    pushed = push_result(
+        console, publishing, report.directory, run=run, compute=compute, trust_remote_code=trust_remote_code
+    )
+    data = {"directory": str(report.directory), **report.record.model_dump(mode="json"), "pushed": described(pushed)}
+    console.result(data, shown=lambda console: _show(console, report, pushed))
 
 
 def _block_teller(console: Console) -> Callable[[BlockRecord], None]:
@@ -115,7 +123,7 @@ def _block_teller(console: Console) -> Callable[[BlockRecord], None]:
     return tell
 
 
-def _show(console: Console, report: PruningReport) -> None:
+def _show(console: Console, report: PruningReport, pushed: PushReport | None) -> None:
     sparsity = report.record.sparsity
     assert sparsity is not None
     settings = sparsity.settings
@@ -139,6 +147,7 @@ def _show(console: Console, report: PruningReport) -> None:
         f"Calibrated on {settings.windows} x {settings.seq_len} tokens of {settings.corpus}, {settings.dtype}."
     )
     console.line(f"Written to {report.directory} after {sparsity.seconds:.0f} s.")
+    show_push(console, pushed)
 
 
 def _kind_row(kind: str, matrices: list[MatrixRecord]) -> tuple[str, ...]:

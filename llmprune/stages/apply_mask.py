@@ -19,7 +19,8 @@ from llmprune.artifacts.masking import check_fits, require_masked, zero_masked
 from llmprune.artifacts.pruning_record import RECORD_NAME, MaskApplication, PruningRecord
 from llmprune.errors import ArtifactError, CheckpointError
 from llmprune.evaluation.sparsity import measure_sparsity
-from llmprune.hub.card import model_card
+from llmprune.hub.card import CardFacts, model_card
+from llmprune.hub.licence import licence_of
 from llmprune.stages.carried_files import carry_files
 from llmprune.stages.output_place import check_output
 from llmprune.stages.verification import verify_checkpoint
@@ -121,7 +122,7 @@ def _write(workspace: Workspace, source: Checkpoint, mask: Mask, out: Path, sett
             seen = verify_checkpoint(workspace, partial, weights=written.shards)
             record = record.model_copy(update={"verification": seen})
         write_json_atomic(partial / RECORD_NAME, record.model_dump(mode="json"))
-        write_text_atomic(partial / "README.md", model_card(record))
+        write_text_atomic(partial / "README.md", model_card(CardFacts(record, licence_of(workspace.directory))))
     return record
 
 

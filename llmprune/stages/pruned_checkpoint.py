@@ -11,7 +11,8 @@ from llmprune.artifacts.copying import CopyReport, copy_tensors
 from llmprune.artifacts.pruning_record import RECORD_NAME, PruningRecord
 from llmprune.artifacts.sparsity_record import SparsitySettings, WeightSparsity
 from llmprune.evaluation.sparsity import measure_sparsity
-from llmprune.hub.card import model_card
+from llmprune.hub.card import CardFacts, model_card
+from llmprune.hub.licence import licence_of
 from llmprune.stages.carried_files import carry_files
 from llmprune.stages.pruning_pass import PassState
 from llmprune.stages.pruning_settings import PruningSettings, command_of
@@ -57,7 +58,7 @@ def write_checkpoint(
         if settings.verify:
             record = record.model_copy(update={"verification": verify_checkpoint(workspace, partial, weights=weights)})
         write_json_atomic(partial / RECORD_NAME, record.model_dump(mode="json"))
-        write_text_atomic(partial / "README.md", model_card(record))
+        write_text_atomic(partial / "README.md", model_card(CardFacts(record, licence_of(workspace.directory))))
     return record
 
 

@@ -18,7 +18,8 @@ from llmprune.artifacts.copying import DEFAULT_SHARD_BYTES, CopyReport, copy_ten
 from llmprune.artifacts.importance import Importance, RoundRecord, check_blocks
 from llmprune.artifacts.pruning_record import RECORD_NAME, BlockRemoval, PruningRecord
 from llmprune.errors import ArtifactError, CheckpointError, TargetError
-from llmprune.hub.card import model_card
+from llmprune.hub.card import CardFacts, model_card
+from llmprune.hub.licence import licence_of
 from llmprune.models.anatomy import find_blocks, name_blocks
 from llmprune.models.loading import empty_model, load_config, stored_dtype
 from llmprune.models.surgery import cut_config, kept_blocks, renamed_tensors, require_removable, tied_copies
@@ -147,7 +148,7 @@ def _write(
                 update={"verification": verify_checkpoint(workspace, partial, removed=removal.removed)}
             )
         write_json_atomic(partial / RECORD_NAME, record.model_dump(mode="json"))
-        write_text_atomic(partial / "README.md", model_card(record))
+        write_text_atomic(partial / "README.md", model_card(CardFacts(record, licence_of(workspace.directory))))
     return record, copied.seconds
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from llmprune.artifacts.pruning_record import Verification
-from llmprune.errors import ModelError, VerificationError
-from llmprune.models.compute import dtype_name
-from llmprune.models.loading import Decoder, load_whole
+from llmprune.errors import ModelError, NumericalError, VerificationError
+from llmprune.models.compute import Compute, dtype_name
+from llmprune.models.loading import Decoder, load_tokenizer, load_whole, open_decoder
 from llmprune.models.surgery import kept_blocks
 from llmprune.stages.workspace import Workspace
 
@@ -71,6 +71,23 @@ def verify_checkpoint(
         largest_difference=difference,
         generated_tokens=generated,
     )
+
+
+def check_loads(directory: Path, *, compute: Compute, trust_remote_code: bool = False) -> None:
+    """Load a checkpoint block by block, run a few tokens through it, and load its tokenizer if it has one.
+
+    Raises:
+        ModelError: config, weights and tokenizer do not belong together.
+        CheckpointError: weights are missing or malformed.
+        NumericalError: it computes NaN or infinity.
+    """
+    decoder = open_decoder(directory, device=compute.device, dtype=compute.dtype, trust_remote_code=trust_remote_code)
+    with torch.inference_mode():
+        logits = _bypassed_logits(decoder, _random_tokens(decoder, seq_len=8), ())
+    if not torch.isfinite(logits).all():
+        raise NumericalError(f"{directory} computes NaN or infinity in {dtype_name(decoder.dtype)}.")
+    if (directory / "tokenizer_config.json").exists():
+        load_tokenizer(directory, trust_remote_code=trust_remote_code)
 
 
 def _random_tokens(decoder: Decoder, seq_len: int) -> Tensor:

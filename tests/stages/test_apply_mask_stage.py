@@ -98,7 +98,7 @@ def test_the_record_says_what_was_done_from_what(pruned, mask, sibling, open_sib
     assert (record.masked.zeros, record.masked.zeros_before) == (record.masked.numel // 2, 0)
     assert record.command == "llmprune apply-mask tuned mask.safetensors --out tuned-masked-2of4"
     assert record.verification.generated_tokens > 0
-    assert "by the mask of another pruned checkpoint" in (report.directory / "README.md").read_text()
+    assert "of another pruned model (weights of fingerprint" in (report.directory / "README.md").read_text()
     assert (report.directory / "tokenizer.json").is_file()
     assert workspace.run.newest_checkpoint() == report.directory
 

@@ -13,7 +13,7 @@ from llmprune.artifacts.importance import Importance
 from llmprune.artifacts.pruning_record import PruningRecord
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError, OutputExistsError, TargetError, VerificationError
-from llmprune.hub.card import model_card
+from llmprune.hub.card import CardFacts, model_card
 from llmprune.models.compute import choose_compute
 from llmprune.stages.remove_blocks import RemovalSettings, parse_blocks, remove_blocks
 from llmprune.stages.verify_redundancy import RedundancySettings, verify_redundancy
@@ -121,14 +121,14 @@ def test_the_card_is_valid_and_tells_what_was_removed(workspace):
     assert card.data.pipeline_tag == "text-generation"
     assert {"pruned", "llmprune"} <= set(card.data.tags)
     assert card.data.base_model is None  # a local directory is nobody else's base model
-    assert "by their index in the base model: 1, 4" in card.text
+    assert "by their index in the base model, counted from 0: **1, 4**." in card.text
     assert report.record.command in card.text
 
 
 def test_a_hub_models_card_names_its_base_model(workspace):
     record = remove_blocks(workspace, RemovalSettings(target="1", verify=False)).record
     source = record.source.model_copy(update={"name": "owner/some-model@main"})
-    data = ModelCard(model_card(record.model_copy(update={"source": source}))).data
+    data = ModelCard(model_card(CardFacts(record.model_copy(update={"source": source})))).data
     assert data.base_model == "owner/some-model"
     assert "sleb" in data.tags
 

@@ -1,0 +1,84 @@
+"""Where a checkpoint goes on the Hub, what is there before, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from llmprune.errors import TargetError
+from llmprune.hub.access import check_repo_id
+
+DEFAULT_BRANCH = "main"
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a checkpoint goes.
+
+    Attributes:
+        repo_id: owner and name.
+        private: make it private, if it is to be made.
+        revision: the branch; made if need be.
+        create_pr: propose the files in a pull request instead of putting them on the branch.
+        tag: what to call the commit; None: nothing.
+        force: replace what the repository holds.
+
+    Raises:
+        TargetError: no name of a repository, or options that exclude each other.
+    """
+
+    repo_id: str
+    private: bool = False
+    revision: str | None = None
+    create_pr: bool = False
+    tag: str | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        check_repo_id(self.repo_id)
+        if self.create_pr and (self.revision is not None or self.tag is not None):
+            other = "--revision" if self.revision is not None else "--tag"
+            raise TargetError(
+                f"A pull request is made against {DEFAULT_BRANCH}: --create-pr and {other} exclude each other."
+            )
+
+    @property
+    def branch(self) -> str:
+        """The branch that the files go to, or are proposed for."""
+        return self.revision or DEFAULT_BRANCH
+
+
+@dataclass(frozen=True)
+class RemoteState:
+    """What a repository holds before anything is sent.
+
+    Attributes:
+        exists: whether there is a repository at all.
+        commit: the branch's newest commit; None: there is no such branch yet.
+        files: path -> how the Hub names its content, on the branch.
+        tags: tag -> commit.
+        fresh: whether the branch is new, so that it begins with the files of the main one, which it may lose.
+    """
+
+    exists: bool
+    commit: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of it.
+
+    Attributes:
+        commit: that holds the files.
+        url: where to look at them.
+        changed: paths that were sent or removed; none: they were all there already.
+        compared: files whose hashes on the Hub were compared with the local ones.
+    """
+
+    commit: str
+    url: str
+    changed: tuple[str, ...]
+    compared: int
