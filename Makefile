@@ -40,4 +40,4 @@ $(VENV)/.base:
 	touch $@
 
 clean:
-	rm -rf $(VENV) llmprune-run
+	rm -rf $(VENV) llmprune-run test-artifacts

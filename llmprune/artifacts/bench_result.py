@@ -104,6 +104,22 @@ class SpeedProtocol(Record):
     energy: str
 
 
+class Protocols(Record):
+    """How several benchmarks measured, or will, so that their numbers compare.
+
+    Attributes:
+        perplexity: a protocol a text.
+        speed: null without it.
+        dtype: what was computed in.
+        device: ``cpu`` or ``cuda:0``.
+    """
+
+    perplexity: tuple[PerplexityProtocol, ...]
+    speed: SpeedProtocol | None
+    dtype: str
+    device: str
+
+
 class Repeats(Record):
     """Every repeat of one measurement, in the order taken.
 

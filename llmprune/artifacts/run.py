@@ -74,6 +74,26 @@ class RunDirectory:
         """Directory of benchmark results."""
         return self.path / "bench"
 
+    @property
+    def samples(self) -> Path:
+        """What the models write after some prompts."""
+        return self.path / "samples.json"
+
+    @property
+    def report(self) -> Path:
+        """Directory of the report page and its figures."""
+        return self.path / "report"
+
+    @property
+    def sweep(self) -> Path:
+        """The sweep's result."""
+        return self.path / "sweep.json"
+
+    @property
+    def sweep_folder(self) -> Path:
+        """Directory of the sweep's checkpoints; whatever lies in it is the sweep's own."""
+        return self.path / "sweep"
+
     def record(self) -> RunRecord | None:
         """What is recorded of this run; None before anything was.
 
@@ -105,11 +125,21 @@ class RunDirectory:
         others = tuple(path for path in known.checkpoints if path != name)
         known.model_copy(update={"checkpoints": (*others, name)}).write(self.record_path)
 
-    def newest_checkpoint(self) -> Path | None:
-        """The pruned checkpoint made last that still exists."""
+    def existing_checkpoints(self) -> list[Path]:
+        """The pruned checkpoints that still exist, oldest first."""
         known = self.record()
         paths = [self.located(path) for path in known.checkpoints] if known else []
-        return next((path for path in reversed(paths) if path.is_dir()), None)
+        return [path for path in paths if path.is_dir()]
+
+    def own_checkpoints(self) -> list[Path]:
+        """Those of them that are no points of a sweep; where there is none, the newest point."""
+        existing, swept = self.existing_checkpoints(), self.sweep_folder.resolve()
+        own = [path for path in existing if not path.resolve().is_relative_to(swept)]
+        return own or existing[-1:]
+
+    def newest_checkpoint(self) -> Path | None:
+        """The pruned checkpoint made last that still exists."""
+        return next(reversed(self.existing_checkpoints()), None)
 
     def require_writable(self) -> None:
         """See, before what takes long, that something could be written here; nothing is.
@@ -143,6 +173,19 @@ class RunDirectory:
                 if known is None and {path.name for path in self.path.iterdir()} <= {".lock", self.record_path.name}:
                     self.record_path.unlink()
                 raise
+
+    @contextmanager
+    def sweeping(self) -> Iterator[None]:
+        """Hold the run's sweep; the stages that it is made of hold the run itself in turn.
+
+        What fails before it has written anything leaves no directory behind.
+
+        Raises:
+            ArtifactError: another sweep of the run is under way, or the run cannot be written.
+            LlmpruneError: the disk is full.
+        """
+        with RunDirectory(self.sweep_folder)._locked():
+            yield
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

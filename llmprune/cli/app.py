@@ -22,6 +22,8 @@ from llmprune.cli import (
     push,
     quickstart,
     remove_blocks,
+    report,
+    sweep,
     verify_redundancy,
 )
 from llmprune.cli.console import complain
@@ -110,6 +112,8 @@ app.command("remove-blocks", epilog=remove_blocks.EXAMPLE)(_friendly(remove_bloc
 app.command("global-prune", epilog=global_prune.EXAMPLE)(_friendly(global_prune.global_prune))
 app.command("apply-mask", epilog=apply_mask.EXAMPLE)(_friendly(apply_mask.apply_mask))
 app.command("bench", epilog=bench.EXAMPLE)(_friendly(bench.bench))
+app.command("sweep", epilog=sweep.EXAMPLE)(_friendly(sweep.sweep))
+app.command("report", epilog=report.EXAMPLE)(_friendly(report.report))
 app.command("push", epilog=push.EXAMPLE)(_friendly(push.push))
 
 

@@ -59,7 +59,7 @@ def _perplexities(result: BenchResult) -> Iterator[list[str]]:
     several = len(result.model.perplexity) > 1
     for measured in zip(*(one.perplexity for one in _models(result)), strict=True):
         name = measured[0].corpus
-        cells = [_estimate(one.perplexity, ",.2f") for one in measured]
+        cells = [spell_estimate(one.perplexity, ",.2f") for one in measured]
         yield [f"perplexity, {name}" if several else "perplexity", *cells, *_ratio(result, f"ppl_ratio.{name}")]
 
 
@@ -150,10 +150,10 @@ def _about_gate(result: BenchResult) -> Iterator[str]:
 def _ratio(result: BenchResult, metric: str) -> list[str]:
     """The last cell of a row; none without a baseline."""
     found = result.metrics.get(metric)
-    return [] if found is None else [_estimate(found, ".3f")]
+    return [] if found is None else [spell_estimate(found, ".3f")]
 
 
-def _estimate(estimate: Estimate, spelling: str) -> str:
+def spell_estimate(estimate: Estimate, spelling: str) -> str:
     """A value and, to fit a narrow terminal, half the width of its interval in percent."""
     value = format(estimate.value, spelling)
     if estimate.interval is None:

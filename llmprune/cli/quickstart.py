@@ -36,6 +36,7 @@ def quickstart(
     }
     console.result(data, shown=lambda console: _show(console, report))
     console.say(f"The pruned checkpoint: {report.removal.directory}")
+    console.say(f"All of it as one page: llmprune report {run}")
 
 
 def _show(console: Console, report: QuickstartReport) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from llmprune.artifacts.bench_result import BenchResult, ModelResult, TaskProtocol
+from llmprune.artifacts.bench_result import BenchResult, ModelResult, PerplexityResult, Protocols, TaskProtocol
 from llmprune.artifacts.disk_space import explain_full_disk
 from llmprune.artifacts.run import RunDirectory
 from llmprune.calibration.windows import TokenWindows
@@ -59,6 +59,7 @@ def bench(
     compute: Compute,
     progress: Progress,
     trust_remote_code: bool = False,
+    dense: BenchResult | None = None,
 ) -> tuple[BenchResult, Path]:
     """Measure a model, and its source beside it, and write the result under ``bench/``.
 
@@ -70,6 +71,8 @@ def bench(
         compute: device and dtype; without a dtype, the one the baseline is stored in, for both.
         progress: who listens.
         trust_remote_code: let the checkpoints' own Python files run.
+        dense: an earlier benchmark of the baseline by itself, whose perplexities are taken, where the protocols are
+            the same, instead of measured again.
 
     Returns:
         The result, and the file it was written to. To raise for the conditions that hold is the caller's
@@ -94,8 +97,37 @@ def bench(
         load_subject(one, dtype=plan.dtype, compute=compute, progress=progress, trust_remote_code=trust_remote_code)
         for one in subjects
     ]
-    result = _result(plan, loaded, _measure(plan, loaded, compute, progress, trust_remote_code), compute)
+    known = _known_perplexities(plan, dense, compute) if len(loaded) > 1 else None
+    result = _result(plan, loaded, _measure(plan, loaded, known, compute, progress, trust_remote_code), compute)
     return result, _save(result, run.bench)
+
+
+def check_bench(
+    run: RunDirectory,
+    *,
+    model: str,
+    settings: BenchSettings,
+    compute: Compute,
+    progress: Progress,
+    trust_remote_code: bool = False,
+) -> Protocols:
+    """Refuse now what ``bench`` of a model, and of what is pruned from it, would refuse after hours of pruning.
+
+    Returns:
+        How they will be measured.
+
+    Raises:
+        LlmpruneError: as ``bench`` does.
+    """
+    options = {"compute": compute, "progress": progress, "trust_remote_code": trust_remote_code}
+    (subject, *_) = choose_subjects(run, model, None, **options)  # type: ignore[arg-type]
+    plan = _plan([subject], settings, compute, progress, trust_remote_code)
+    return Protocols(
+        perplexity=tuple(perplexity_protocol(windows) for windows in plan.texts),
+        speed=speed_protocol(settings, prefill=plan.prefill, meter=plan.meter) if settings.speed else None,
+        dtype=dtype_name(plan.dtype),
+        device=str(compute.device),
+    )
 
 
 def _plan(
@@ -118,12 +150,29 @@ def _plan(
     return _Plan(settings, dtype, prefill, texts, tasks, meter)
 
 
+def _known_perplexities(
+    plan: _Plan, dense: BenchResult | None, compute: Compute
+) -> tuple[PerplexityResult, ...] | None:
+    """What an earlier benchmark of the baseline measured under just these protocols; None: nothing."""
+    if dense is None or (dense.dtype, dense.device) != (dtype_name(plan.dtype), str(compute.device)):
+        return None
+    same = dense.perplexity == tuple(perplexity_protocol(windows) for windows in plan.texts)
+    return dense.model.perplexity if same else None
+
+
 def _measure(
-    plan: _Plan, loaded: Sequence[Loaded], compute: Compute, progress: Progress, trust_remote_code: bool
+    plan: _Plan,
+    loaded: Sequence[Loaded],
+    known: tuple[PerplexityResult, ...] | None,
+    compute: Compute,
+    progress: Progress,
+    trust_remote_code: bool,
 ) -> list[ModelResult]:
-    """Everything that is to be measured of the loaded models."""
+    """Everything that is to be measured of the loaded models, the baseline's perplexities if they are not known."""
     results = [_with(one.subject.described(), load_seconds=one.seconds) for one in loaded]
-    perplexities = measure_perplexity(loaded, plan.texts, compute=compute, progress=progress)
+    unknown = loaded if known is None else loaded[:1]
+    perplexities = measure_perplexity(unknown, plan.texts, compute=compute, progress=progress)
+    perplexities += [] if known is None else [known]
     results = [_with(one, perplexity=found) for one, found in zip(results, perplexities, strict=True)]
     if plan.tasks is not None:
         scores = measure_tasks(

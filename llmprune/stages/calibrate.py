@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -10,6 +11,7 @@ from llmprune.artifacts.activations import Cache, Calibration, CalibrationManife
 from llmprune.artifacts.checkpoint import open_checkpoint
 from llmprune.artifacts.disk_space import explain_full_disk
 from llmprune.artifacts.finiteness import find_non_finite, refuse_non_finite
+from llmprune.artifacts.pruning_record import RECORD_NAME, PruningRecord
 from llmprune.calibration.windows import TokenWindows
 from llmprune.errors import ArtifactError, TargetError
 from llmprune.models.compute import dtype_name
@@ -97,8 +99,24 @@ def require_same_model(workspace: Workspace, known: Calibration) -> None:
         ArtifactError: it is another model's, of other weights, or of text that another tokenizer cut.
         ModelError: the tokenizer cannot be read.
     """
+    _require_of(workspace, known, {workspace.model.fingerprint})
+
+
+def require_same_text(workspace: Workspace, known: Calibration) -> None:
+    """See that a calibration's windows may serve the workspace's model: its own, or those of the model it was cut from.
+
+    Raises:
+        ArtifactError: they are another model's, or of text that another tokenizer cut.
+        ModelError: the tokenizer cannot be read.
+    """
+    path = workspace.directory / RECORD_NAME
+    source = {PruningRecord.read(path).source.fingerprint} if path.exists() else set()
+    _require_of(workspace, known, {workspace.model.fingerprint, *source})
+
+
+def _require_of(workspace: Workspace, known: Calibration, fingerprints: Set[str]) -> None:
     other = None
-    if known.manifest.model.fingerprint != workspace.model.fingerprint:
+    if known.manifest.model.fingerprint not in fingerprints:
         other = f"is a calibration of {known.manifest.model.name}, whose config or weights differ from"
     elif known.manifest.tokenizer not in (None, workspace.tokenizer_fingerprint()):
         other = f"holds tokens of {known.manifest.model.name}'s tokenizer as it was, which differs from that of"

@@ -19,7 +19,7 @@ from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.models.compute import bfloat16_products, dtype_name
 from llmprune.models.loading import Decoder
 from llmprune.models.open_block import block_linears
-from llmprune.stages.calibrate import CalibrationSettings, calibrate, require_same_model
+from llmprune.stages.calibrate import CalibrationSettings, calibrate, require_same_text
 from llmprune.stages.layer_selection import check_shapes, parse_layers
 from llmprune.stages.output_place import check_output
 from llmprune.stages.pruned_checkpoint import write_checkpoint
@@ -155,7 +155,7 @@ def _calibrated(workspace: Workspace, settings: PruningSettings, calibration: Ca
         workspace.progress.say(f"{workspace.run.path} holds no calibration yet: running calibrate first.")
         samples, seq_len = settings.samples or calibration.samples, settings.seq_len or calibration.seq_len
         known = calibrate(workspace, replace(calibration, samples=samples, seq_len=seq_len))
-    require_same_model(workspace, known)
+    require_same_text(workspace, known)
     _require_enough(known, settings)
     return known
 

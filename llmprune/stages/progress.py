@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -27,3 +28,21 @@ class Silent:
     def task(self, description: str, total: float) -> Iterator[Callable[[float], None]]:
         """Show nothing."""
         yield lambda _: None
+
+
+@dataclass
+class Once:
+    """Passes on every remark once: the stages of many points have much the same to say."""
+
+    listener: Progress
+    said: set[str] = field(default_factory=set)
+
+    def say(self, text: str) -> None:
+        """Show one line, if it is a new one."""
+        if text not in self.said:
+            self.said.add(text)
+            self.listener.say(text)
+
+    def task(self, description: str, total: float) -> AbstractContextManager[Callable[[float], None]]:
+        """Show a bar."""
+        return self.listener.task(description, total)

@@ -12,12 +12,12 @@ from llmprune.artifacts.bench_result import BenchResult
 from llmprune.artifacts.importance import RoundRecord
 from llmprune.models.compute import Compute
 from llmprune.models.demo import DEMO_NAME
-from llmprune.models.loading import load_tokenizer, load_whole
 from llmprune.stages.bench import bench
 from llmprune.stages.bench_settings import BenchSettings
 from llmprune.stages.calibrate import CalibrationSettings, calibrate
 from llmprune.stages.progress import Progress
 from llmprune.stages.remove_blocks import RemovalReport, RemovalSettings, remove_blocks
+from llmprune.stages.samples import write_samples
 from llmprune.stages.verify_redundancy import RedundancySettings, verify_redundancy
 from llmprune.stages.workspace import open_workspace
 
@@ -74,19 +74,6 @@ def quickstart(
         compute=compute,
         progress=progress,
     )
-    dense, pruned = (_continued(path, compute) for path in (workspace.directory, removal.directory))
-    return QuickstartReport(removal, result, (dense, pruned))
-
-
-def _continued(directory: Path, compute: Compute) -> str:
-    """What a model writes after ``PROMPT``, greedily."""
-    tokenizer = load_tokenizer(directory)
-    model = load_whole(directory, device=compute.device, dtype=compute.dtype or torch.float32)
-    prompt = tokenizer(PROMPT, return_tensors="pt").to(compute.device)
-    with torch.inference_mode():
-        output = model.generate(  # type: ignore[operator]
-            **prompt, do_sample=False, max_new_tokens=40, repetition_penalty=1.2
-        )
-    text = tokenizer.decode(output[0], skip_special_tokens=True)
-    assert isinstance(text, str)
-    return text
+    samples = write_samples(workspace.run, (PROMPT,), compute=compute, progress=progress)
+    written = {one.name: PROMPT + one.texts[0] for one in samples.models}
+    return QuickstartReport(removal, result, (written[workspace.model.name], written[removal.directory.name]))

@@ -108,7 +108,7 @@ def remove_blocks(
     if settings.out is not None:  # before anything that takes long
         check_output(workspace, settings.out, force=settings.force)
     require_removable(load_config(workspace.directory, trust_remote_code=workspace.trust_remote_code))
-    removal = _choose(workspace, settings, redundancy or RedundancySettings(), on_round)
+    removal = choose_removal(workspace, settings, redundancy, on_round)
     kept = kept_blocks(workspace.model.num_blocks, removal.removed)
     out = settings.out or _default_out(workspace, removal, len(kept))
     check_output(workspace, out, force=settings.force)
@@ -169,13 +169,24 @@ def _made_before(
     return record if same_source and same_blocks and verified else None
 
 
-def _choose(
+def choose_removal(
     workspace: Workspace,
     settings: RemovalSettings,
-    redundancy: RedundancySettings,
-    on_round: Callable[[RoundRecord], None],
+    redundancy: RedundancySettings | None = None,
+    on_round: Callable[[RoundRecord], None] = lambda _: None,
 ) -> BlockRemoval:
-    """The blocks to remove, from the command line or from the importance file."""
+    """The blocks to remove, from the command line or from the importance file; searched for now if need be.
+
+    Args:
+        workspace: run directory and model.
+        settings: a target, or blocks by hand.
+        redundancy: how to search where the importance file is missing; one that is too short goes on as it began.
+        on_round: called for every round that has to be searched.
+
+    Raises:
+        TargetError: target or block list out of range.
+        ArtifactError: an importance file or calibration of another model or other settings.
+    """
     depth = workspace.model.num_blocks
     if settings.blocks is not None:
         check_blocks(settings.blocks, num_blocks=depth, source="--blocks")
@@ -194,6 +205,7 @@ def _choose(
         if known.has_best(count):
             return _prefix(known, count, path)
         redundancy = _as_recorded(known)
+    redundancy = redundancy or RedundancySettings()
     workspace.progress.say(
         f"{path} does not tell which blocks to remove for {settings.target} yet: running verify-redundancy first."
     )

@@ -15,7 +15,7 @@ from llmprune.models.compute import Compute
 from llmprune.models.loading import Decoder
 
 _STATE_SHARE = 4  # of the free memory, one part in four may hold states
-_TYPICAL_SURVIVORS = 3  # candidates that are usually left after the first chunk
+TYPICAL_SURVIVORS = 3  # candidates that are usually left after the first chunk
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ class SearchPlan:
         measured = f"one block on one window: {1000 * cost.block:.1f} ms, head and loss: {1000 * cost.head:.1f} ms"
         if not self.eliminates:
             return f"{self.rounds} rounds, expected to take {most} ({measured})."
-        likely = spell_seconds(self.seconds(cost, survivors=_TYPICAL_SURVIVORS))
+        likely = spell_seconds(self.seconds(cost, survivors=TYPICAL_SURVIVORS))
         return f"{self.rounds} rounds, expected to take {likely}, at most {most} ({measured})."
 
     @property
     def _first_chunk_weight(self) -> float:
-        return max(1.0, len(self.remaining) / _TYPICAL_SURVIVORS) if self.eliminates else 1.0
+        return max(1.0, len(self.remaining) / TYPICAL_SURVIVORS) if self.eliminates else 1.0
 
 
 def chunk_windows(decoder: Decoder, tokens: Tensor, compute: Compute, *, eliminates: bool) -> int:

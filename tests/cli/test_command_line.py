@@ -21,7 +21,8 @@ from llmprune.models.demo import DEMO_NAME, demo_model
 from tests.cli.conftest import ROOT
 from tests.tiny import NUM_BLOCKS
 
-COMMANDS = ["quickstart", "calibrate", "verify-redundancy", "remove-blocks", "global-prune", "bench"]
+OF_A_MODEL = ["quickstart", "calibrate", "verify-redundancy", "remove-blocks", "global-prune", "bench"]
+COMMANDS = [*OF_A_MODEL, "report"]
 BENCH = ["--seq-len", "32", "--max-windows", "2", "--no-speed", "--ppl"]
 
 
@@ -40,7 +41,7 @@ def test_help_names_every_command_and_loads_neither_torch_nor_transformers():
         "from llmprune.cli.app import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "print('LOADED', sorted({'torch', 'transformers', 'numpy', 'datasets'} & set(sys.modules)))"
+        "print('LOADED', sorted({'torch', 'transformers', 'numpy', 'datasets', 'matplotlib'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.endswith("LOADED []\n")
@@ -141,7 +142,7 @@ def test_with_nothing_recorded_the_demo_model_is_taken_and_the_first_line_says_s
     assert f"using the demo model {DEMO_NAME}" in result.stderr.splitlines()[0]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", OF_A_MODEL)
 def test_with_nothing_recorded_and_no_demo_model_the_message_says_what_to_type(
     command, llmprune, tmp_path, monkeypatch
 ):

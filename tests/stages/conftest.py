@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 
+from llmprune.algorithms.patterns import Unstructured
 from llmprune.models.compute import choose_compute
+from llmprune.stages.bench_settings import BenchSettings
 from llmprune.stages.calibrate import CalibrationSettings, calibrate
+from llmprune.stages.pruning_settings import Method
+from llmprune.stages.sweep_settings import SweepSettings
 from llmprune.stages.workspace import Workspace, open_workspace
 from tests.tiny import SAMPLES, SEQ_LEN, Listener, save_tiny_llama, write_text
 
@@ -68,3 +73,22 @@ def workspace(run, calibrated, open_run) -> Workspace:
     """A run that has its calibration."""
     shutil.copytree(calibrated, run)
     return open_run()
+
+
+@pytest.fixture
+def quick_disk(monkeypatch):
+    """Nobody pulls the plug in the tests that ask for this, and a shared disk takes its time."""
+    monkeypatch.setattr("os.fsync", lambda _: None)
+
+
+@pytest.fixture
+def grid(text) -> SweepSettings:
+    """A sweep of two targets and a sparsity, perplexity only."""
+    measured = BenchSettings(ppl=(str(text),), seq_len=64, max_windows=4, speed=False)
+    return SweepSettings(("1", "2"), (Unstructured(0.5),), method=Method.WANDA, bench=measured, verify=False)
+
+
+@pytest.fixture
+def small(grid) -> SweepSettings:
+    """The same of one target."""
+    return replace(grid, targets=("1",))

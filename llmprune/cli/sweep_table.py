@@ -1,0 +1,102 @@
+"""How a sweep is shown: a row a point, the Pareto sets, the best under the limits, and how it all was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from llmprune.cli.bench_table import spell_estimate
+from llmprune.cli.console import Console
+
+if TYPE_CHECKING:
+    from llmprune.artifacts.sweep_result import SweepPoint, SweepResult
+    from llmprune.stages.sweep_choice import Best, Limits
+
+
+def show_sweep(console: Console, result: SweepResult, best: Sequence[Best], limits: Limits) -> None:
+    """The table, narrow enough for a terminal, and beneath it what it means."""
+    texts = [protocol.corpus.name for protocol in result.measuring.perplexity]
+    timed = result.measuring.speed is not None
+    columns = ["", "stored", "not zero", *(f"ppl {name}" for name in texts), "ratio"]
+    columns += ["time", "fronts"] if timed else ["fronts"]
+    rows = [_row(point, result, texts, timed=timed) for point in result.measured]
+    console.table(f"{result.model.name}, {result.pruning.method}", columns, rows)
+    for line in (*_fronts(result), *_skipped(result), *_protocols(result), *_best(best, limits)):
+        console.line(line)
+
+
+def spell_point(point: SweepPoint) -> str:
+    """A point's figures in a line."""
+    latency = point.latency_ratio
+    timed = [] if latency is None else [f"time a token x {spell_estimate(latency, '.3f')}"]
+    said = [f"{_millions(point.params)} parameters", f"{_millions(point.effective_params)} not zero"]
+    return ", ".join([*said, f"perplexity x {spell_estimate(point.ppl_ratio, '.3f')}", *timed])
+
+
+def _row(point: SweepPoint, result: SweepResult, texts: Sequence[str], *, timed: bool) -> list[str]:
+    latency = point.latency_ratio
+    fronts = result.pareto
+    letters = [
+        letter
+        for letter, names in (("P", fronts.params), ("N", fronts.effective_params), ("T", fronts.latency))
+        if point.name in names
+    ]
+    return [
+        point.name,
+        _millions(point.params),
+        _millions(point.effective_params),
+        *(f"{point.metrics[f'ppl.{name}'].value:,.2f}" for name in texts),
+        f"{point.ppl_ratio.value:.3f}",
+        *([f"{latency.value:.3f}" if latency else "-"] if timed else []),
+        " ".join(letters),
+    ]
+
+
+def _fronts(result: SweepResult) -> Iterator[str]:
+    """What the letters mean: no point is better in perplexity and in that figure at once."""
+    fronts = result.pareto
+    named = [("P, by stored parameters", fronts.params), ("N, by parameters not zero", fronts.effective_params)]
+    for title, names in [*named, ("T, by time of a generated token", fronts.latency)]:
+        if names:
+            yield f"Pareto set {title}: {'; '.join(names)}."
+
+
+def _skipped(result: SweepResult) -> Iterator[str]:
+    for one in result.skipped:
+        yield f"Left out: {one.name}. {one.reason}"
+
+
+def _protocols(result: SweepResult) -> Iterator[str]:
+    measuring, pruning = result.measuring, result.pruning
+    for protocol in measuring.perplexity:
+        bos = "each with BOS" if protocol.bos else "no BOS"
+        yield (
+            f"Perplexity: {protocol.corpus.origin}, {protocol.windows} windows of {protocol.seq_len} tokens, {bos}, "
+            f"{measuring.dtype}; ratio to the dense model's, of several texts the worst."
+        )
+    speed = measuring.speed
+    if speed is not None:
+        yield (
+            f"Time of a generated token over the dense model's, in turn with it: batch "
+            f"{', '.join(map(str, speed.batch))} x {speed.new_tokens} tokens after {speed.prompt_tokens}, of several "
+            f"sizes the worst; {result.machine}."
+        )
+    yield (
+        f"Calibrated on {pruning.windows} x {pruning.seq_len} tokens of {pruning.corpus.name}; blocks ranked by "
+        f"{pruning.metric}. Zeros make dense kernels no faster. "
+        "Intervals are in the files of bench/."
+    )
+
+
+def _best(best: Sequence[Best], limits: Limits) -> Iterator[str]:
+    where = f"within {limits}" if str(limits) else "of all, without a limit"
+    for one in best:
+        yield f"Best {where} ({one.what}): {one.point.name}: {spell_point(one.point)}."
+        if one.point.checkpoint is not None:
+            yield f"  in {one.point.checkpoint} of the run directory"
+        else:
+            yield f"  to make it again: {' && '.join(one.point.commands[:-1])}"
+
+
+def _millions(number: float) -> str:
+    return f"{number / 1e6:,.1f}M" if number >= 1e5 else f"{number:,.0f}"

@@ -1,0 +1,146 @@
+"""Charts of a search: every candidate's loss in every round, and what a block does against its depth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from llmprune.report.charts.canvas import add_legend, block_ticks, new_figure
+from llmprune.report.charts.heat import Scale, draw_cell, draw_key, ranked_scale
+from llmprune.report.theme import Theme
+
+_DROPPED = 0.6  # side of the square of a candidate that was dropped early
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One candidate in one round.
+
+    Attributes:
+        block: its index.
+        loss: mean over the tokens it saw, in nats/token.
+        complete: whether it saw all of them.
+    """
+
+    block: int
+    loss: float
+    complete: bool
+
+
+@dataclass(frozen=True)
+class SearchRound:
+    """One decided round.
+
+    Attributes:
+        removed: the block that went.
+        loss: of the model without it, in nats/token.
+        cells: all candidates.
+    """
+
+    removed: int
+    loss: float
+    cells: tuple[Cell, ...]
+
+    def above(self, cell: Cell) -> float:
+        """How far a candidate's loss lies above that of the block that went; never below it."""
+        return max(0.0, cell.loss - self.loss)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One quantity, block by block.
+
+    Attributes:
+        title: what it is, with its unit.
+        values: by block; a block that has none is missing.
+        partial: blocks whose value is from a part of the tokens.
+    """
+
+    title: str
+    values: dict[int, float]
+    partial: frozenset[int] = frozenset()
+
+
+def draw_rounds(rounds: Sequence[SearchRound], num_blocks: int, *, theme: Theme, width: float) -> Figure:
+    """Heat map, a row a round: how much worse than the block that went each candidate would have been.
+
+    Args:
+        rounds: in order, at least one.
+        num_blocks: of the unpruned model.
+        theme: colours.
+        width: inches.
+    """
+    tall = 0.27 * max(2, len(rounds))
+    figure = new_figure(width, tall + 1.55)
+    cells, key = figure.subplots(2, 1, height_ratios=[tall, 0.13])
+    scale = ranked_scale([one.above(cell) for one in rounds for cell in one.cells if cell.block != one.removed])
+    _draw_cells(cells, rounds, scale, theme)
+    block_ticks(cells, num_blocks, width=width)
+    cells.set_xlabel("block, by its index in the dense model")
+    draw_key(key, scale, theme, spelling=".2g")
+    key.set_xlabel("loss above that of the block that went, nats/token")
+    marks = [("went", theme.weights, 8), ("saw every token", theme.heat[5], 8), ("dropped early", theme.heat[5], 4.5)]
+    add_legend(figure, marks)
+    return figure
+
+
+def draw_profiles(
+    profiles: Sequence[Profile], removed: Sequence[int], num_blocks: int, *, theme: Theme, width: float
+) -> Figure:
+    """Bars against depth, a panel for each quantity, the removed blocks in their colour.
+
+    Args:
+        profiles: at least one.
+        removed: blocks that went.
+        num_blocks: of the unpruned model.
+        theme: colours.
+        width: inches.
+    """
+    figure = new_figure(width, 1.55 * len(profiles) + 0.45)
+    panels = figure.subplots(len(profiles), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, profile in zip(panels, profiles, strict=True):
+        for block, value in profile.values.items():
+            colour = theme.blocks if block in removed else theme.dense
+            hollow = block in profile.partial
+            axes.bar(
+                block,
+                value,
+                width=0.72,
+                facecolor="none" if hollow else colour,
+                edgecolor=colour,
+                linewidth=1.0,
+            )
+        axes.set_title(profile.title)
+        axes.grid(axis="y", linewidth=0.6)
+        block_ticks(axes, num_blocks, width=width)
+    panels[-1].set_xlabel("block, by its index in the dense model")
+    return figure
+
+
+def _draw_cells(axes: Axes, rounds: Sequence[SearchRound], scale: Scale, theme: Theme) -> None:
+    for row, decided in enumerate(rounds):
+        for cell in decided.cells:
+            if cell.block != decided.removed:
+                side = 0.92 if cell.complete else _DROPPED
+                draw_cell(axes, cell.block, row, scale.colour(decided.above(cell), theme), side=side)
+        _draw_removed(axes, decided.removed, row, theme)
+    axes.set_ylim(len(rounds) - 0.5, -0.5)
+    axes.set_yticks(range(len(rounds)), [str(row + 1) for row in range(len(rounds))])
+    heads: dict[str, Any] = {"fontsize": 8.5, "color": theme.muted}
+    axes.set_title("round", loc="left", **heads)
+    axes.set_title("loss after it, nats/token", loc="right", **heads)
+    losses = axes.secondary_yaxis("right")
+    losses.set_yticks(range(len(rounds)), [f"{one.loss:.3f}" for one in rounds])
+    for spine in (*axes.spines.values(), *losses.spines.values()):
+        spine.set_visible(False)
+    losses.tick_params(length=0)
+
+
+def _draw_removed(axes: Axes, x: float, y: float, theme: Theme) -> None:
+    draw_cell(axes, x, y, theme.weights)
+    for slope in (-1, 1):
+        axes.plot([x - 0.24, x + 0.24], [y - 0.24 * slope, y + 0.24 * slope], color=theme.card, linewidth=1.3)

@@ -1,0 +1,103 @@
+"""What a run directory holds, read: all that its report is made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from llmprune.artifacts.bench_result import BenchResult
+from llmprune.artifacts.importance import Importance
+from llmprune.artifacts.pruning_record import PruningRecord
+from llmprune.artifacts.samples import Samples
+from llmprune.artifacts.sweep_result import SweepResult
+from llmprune.report.theme import Role
+
+if TYPE_CHECKING:
+    from llmprune.artifacts.activations import CalibrationManifest
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A pruned checkpoint of the run.
+
+    Attributes:
+        name: of its directory.
+        record: its ``llmprune.json``.
+    """
+
+    name: str
+    record: PruningRecord
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A benchmark of the run.
+
+    Attributes:
+        file: its name under ``bench/``.
+        result: what it says.
+    """
+
+    file: str
+    result: BenchResult
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """Everything that was found in a run directory.
+
+    Attributes:
+        run: name of the directory.
+        model: what the dense model is called.
+        calibration: the manifest; None: there is none.
+        importance: the ranking; None: there is none.
+        checkpoints: pruned ones, oldest first; of a sweep's points at most the newest.
+        measurements: benchmarks, oldest first.
+        sweep: its points; None: there was none.
+        samples: what models wrote; None: nothing was kept.
+        remarks: what a reader must know about the artifacts themselves.
+    """
+
+    run: str
+    model: str
+    calibration: CalibrationManifest | None = None
+    importance: Importance | None = None
+    checkpoints: tuple[Checkpoint, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    sweep: SweepResult | None = None
+    samples: Samples | None = None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def results(self) -> tuple[BenchResult, ...]:
+        """Benchmarks that are not a sweep's points, oldest first; where there is none, the newest point's."""
+        swept = {PurePath(point.bench).name for point in self.sweep.measured} if self.sweep else set()
+        own = tuple(one.result for one in self.measurements if one.file not in swept)
+        return own or tuple(one.result for one in self.measurements[-1:])
+
+    def with_remarks(self, remarks: tuple[str, ...]) -> RunContents:
+        """The same, with these remarks."""
+        return replace(self, remarks=remarks)
+
+    def role_of(self, name: str) -> Role:
+        """What was done to the model of that name."""
+        records = [one.record for one in self.checkpoints if one.name == name]
+        return role_of(records[-1]) if records else "dense" if name == self.model else "weights"
+
+    @property
+    def removed(self) -> tuple[int, ...]:
+        """Blocks that the newest checkpoint lacks, by their index in the dense model; else those the search names."""
+        for one in reversed(self.checkpoints):
+            if one.record.removal is not None and one.record.source_record is None:
+                return one.record.removal.removed
+        return self.importance.order if self.importance is not None and self.importance.rounds else ()
+
+
+def role_of(record: PruningRecord) -> Role:
+    """What was done to a checkpoint, to it and to what it was made from."""
+    chain = [record]
+    while chain[-1].source_record is not None:
+        chain.append(chain[-1].source_record)
+    removed, zeroed = any(one.removal for one in chain), any(one.pruned_tensors for one in chain)
+    return "both" if removed and zeroed else "blocks" if removed else "weights"

@@ -1,0 +1,70 @@
+"""The page: one HTML file that needs nothing else, a pure function of what the run holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from llmprune.report.contents import RunContents
+from llmprune.report.parts import Section
+from llmprune.report.sections.measured import measured_section
+from llmprune.report.sections.provenance import provenance_section
+from llmprune.report.sections.samples import samples_section
+from llmprune.report.sections.search import search_section
+from llmprune.report.sections.sparsity import sparsity_section
+from llmprune.report.sections.sweep import sweep_section
+from llmprune.report.summary import headlines
+from llmprune.report.theme import style_sheet
+
+GENERATOR = '<meta name="generator" content="llmprune'
+"""Near the start of every page, and what a page is known by."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A chart as SVG.
+
+    Attributes:
+        wide: for a page's column.
+        narrow: for a telephone.
+    """
+
+    wide: str
+    narrow: str
+
+
+def report_sections(contents: RunContents) -> list[Section]:
+    """All sections, with or without content, in the order of the page."""
+    makers = (measured_section, search_section, sparsity_section, sweep_section, samples_section, provenance_section)
+    return [make(contents) for make in makers]
+
+
+def render_page(
+    contents: RunContents, sections: Sequence[Section], drawn: Mapping[str, Drawn], *, made: str, version: str
+) -> str:
+    """The whole page.
+
+    Args:
+        contents: of the run.
+        sections: of the page.
+        drawn: by the names of the sections' charts.
+        made: when, for people.
+        version: of llmprune.
+    """
+    environment = Environment(undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    folder = files("llmprune.report").joinpath("templates")
+    text = {name: folder.joinpath(name).read_text("utf-8") for name in ("page.html.jinja", "page.css", "page.js")}
+    return environment.from_string(text["page.html.jinja"]).render(
+        contents=contents,
+        headlines=headlines(contents),
+        sections=sections,
+        figures={name: (Markup(one.wide), Markup(one.narrow)) for name, one in drawn.items()},  # noqa: S704 (our own)
+        style=Markup(style_sheet() + text["page.css"]),  # noqa: S704
+        script=Markup(text["page.js"]),  # noqa: S704
+        made=made,
+        version=version,
+    )

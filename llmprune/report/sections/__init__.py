@@ -1,0 +1,1 @@
+"""The page's sections, each a pure function of what the run holds."""

@@ -1,0 +1,170 @@
+"""What pruning costs and buys: perplexity, accuracy and speed, every figure under its protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from llmprune.artifacts.bench_result import Estimate, ModelResult
+from llmprune.report.charts.measured import Bar, Panel, draw_panels
+from llmprune.report.figures import Kind, Row, newest_rows
+from llmprune.report.parts import Cell, Chart, Missing, Section, Table
+from llmprune.report.wording import TIMES, interval, label_of, model_cell, shortened, spelled
+
+if TYPE_CHECKING:
+    from llmprune.report.contents import RunContents
+
+_TITLE = 32  # characters of a panel's title that there is room for
+_ZEROS = 0.01  # a smaller share of zeros comes from rounding
+
+
+def measured_section(contents: RunContents) -> Section:
+    """Charts of perplexity, accuracy and speed, and one table of all figures."""
+    title = "What it costs and what it buys"
+    rows = newest_rows(contents.results)
+    if not rows:
+        return Section("measured", title, missing=(Missing("Nothing was measured in this run yet.", "llmprune bench"),))
+    numbers = _numbered(rows)
+    quality = [row for row in rows if row.kind in {"perplexity", "accuracy"}]
+    speed = [row for row in rows if row.kind in {"generation", "prompt"}]
+    charts, missing = [], []
+    if quality:
+        charts.append(_quality_chart(contents, quality, numbers))
+    else:
+        missing.append(Missing("Perplexity was not measured.", "llmprune bench --no-speed"))
+    if speed:
+        charts.append(_speed_chart(contents, speed, numbers))
+    else:
+        missing.append(Missing("Speed was not measured.", "llmprune bench --no-ppl"))
+    missing += _unmeasured(contents, {row.model for row in rows})
+    return Section(
+        "measured",
+        title,
+        lead=tuple(_about_zeros(contents)),
+        missing=tuple(missing),
+        charts=tuple(charts),
+        tables=(_figures_table(contents, rows, numbers), _protocols_table(numbers), _sizes_table(contents)),
+    )
+
+
+def _unmeasured(contents: RunContents, known: set[str]) -> Iterator[Missing]:
+    """Checkpoints of the run that no benchmark tells of."""
+    for one in contents.checkpoints:
+        if one.name not in known:
+            what = f"{label_of(contents, one.name)} ({one.name}) was not measured."
+            yield Missing(what, f"llmprune bench {contents.run}/{one.name}")
+
+
+def _quality_chart(contents: RunContents, rows: list[Row], numbers: dict[str, int]) -> Chart:
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.what, row.protocol, row.baseline or ""), []).append(row)
+    panels = [_panel(contents, group, numbers) for group in groups.values()]
+    return Chart(
+        "quality",
+        "Quality, dense and pruned",
+        "A panel is one text or task under one protocol (P1, ...: see the table of protocols); figures of different "
+        "panels do not compare. Lines are 95% intervals: of a perplexity over windows of text, of an accuracy over "
+        "items. The same windows and items are given to all models, so a ratio is known better than these intervals "
+        "let one think: see the table.",
+        partial(draw_panels, panels),
+    )
+
+
+def _speed_chart(contents: RunContents, rows: list[Row], numbers: dict[str, int]) -> Chart:
+    panels = [_panel(contents, [row], numbers) for row in rows]
+    return Chart(
+        "speed",
+        "Speed, dense and pruned",
+        "Medians of repeats in which the models alternate; lines go from the smallest to the largest repeat. Each "
+        "panel is one session: the dense model was timed anew beside each pruned one.",
+        partial(draw_panels, panels),
+    )
+
+
+def _panel(contents: RunContents, rows: list[Row], numbers: dict[str, int]) -> Panel:
+    """The dense model as measured last, and every pruned one."""
+    newest = rows[-1]
+    bars = [_bar(contents, row.model, row.own, row.kind, row.against) for row in rows]
+    if newest.baseline is not None and newest.other is not None:
+        bars.insert(0, _bar(contents, newest.baseline, newest.other, newest.kind, None))
+    return Panel(f"{shortened(newest.what, _TITLE)} (P{numbers[newest.protocol]})", tuple(bars))
+
+
+def _bar(contents: RunContents, name: str, found: Estimate, kind: Kind, against: Estimate | None) -> Bar:
+    text = spelled(kind, found.value)
+    if against is not None:
+        text += f"  ({against.value:+.3f})" if kind == "accuracy" else f"  ({TIMES} {against.value:.2f})"
+    return Bar(label_of(contents, name), contents.role_of(name), found.value, found.interval, text)
+
+
+def _figures_table(contents: RunContents, rows: list[Row], numbers: dict[str, int]) -> Table:
+    cells = tuple(
+        (
+            Cell(row.what),
+            model_cell(contents, row.model),
+            _figure_cell(row.kind, row.other),
+            _figure_cell(row.kind, row.own),
+            _against_cell(row),
+            Cell(f"P{numbers[row.protocol]}", numbers[row.protocol]),
+        )
+        for row in rows
+    )
+    columns = ("figure", "model", "dense", "pruned", "pruned against dense", "protocol")
+    return Table("Every figure, with 95% intervals (speed: smallest to largest repeat)", columns, cells)
+
+
+def _protocols_table(numbers: dict[str, int]) -> Table:
+    cells = tuple((Cell(f"P{number}", number), Cell(protocol)) for protocol, number in numbers.items())
+    return Table("Protocols", ("protocol", "how it was measured"), cells)
+
+
+def _numbered(rows: list[Row]) -> dict[str, int]:
+    """Protocols, and the numbers that they go by on the page."""
+    return {protocol: number for number, protocol in enumerate(dict.fromkeys(row.protocol for row in rows), start=1)}
+
+
+def _figure_cell(kind: Kind, found: Estimate | None) -> Cell:
+    return Cell(interval(found, lambda value: spelled(kind, value)), found.value) if found else Cell("")
+
+
+def _against_cell(row: Row) -> Cell:
+    if row.against is None:
+        return Cell("")
+    sign = "+" if row.kind == "accuracy" else ""
+    text = interval(row.against, lambda value: f"{value:{sign}.3f}")
+    return Cell(text if sign else f"{TIMES} {text}", row.against.value)
+
+
+def _sizes_table(contents: RunContents) -> Table:
+    newest: dict[str, ModelResult] = {}
+    for one in contents.results:
+        newest |= {found.name: found for found in (one.baseline, one.model) if found is not None}
+    rows = tuple(
+        (
+            model_cell(contents, name),
+            Cell(str(one.num_blocks), one.num_blocks),
+            Cell(f"{one.num_parameters:,}", one.num_parameters),
+            Cell(f"{(kept := one.num_parameters - (one.sparsity.zeros if one.sparsity else 0)):,}", kept),
+            Cell(f"{one.weight_bytes / 1e6:,.1f}", one.weight_bytes),
+            Cell(f"{one.peak_bytes / 1e6:,.0f}" if one.peak_bytes else "", one.peak_bytes),
+        )
+        for name, one in newest.items()
+    )
+    columns = ("model", "blocks", "parameters", "not zero", "MB on disk", "peak MB")
+    return Table("Sizes, counted in the files", columns, rows)
+
+
+def _about_zeros(contents: RunContents) -> Iterator[str]:
+    sparse = [
+        one.model.name
+        for one in contents.results
+        if one.model.sparsity is not None and one.model.sparsity.ratio >= _ZEROS
+    ]
+    if sparse:
+        names = ", ".join(dict.fromkeys(label_of(contents, name) for name in sparse))
+        yield (
+            f"Zeros in weights ({names}) buy no speed and no memory here: they are stored and multiplied like any "
+            "other number, and only kernels made for them can leave them out."
+        )

@@ -1,0 +1,79 @@
+"""How numbers, models and protocols are spelled on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llmprune.artifacts.bench_result import BenchResult, Estimate, PerplexityProtocol, SpeedProtocol
+from llmprune.artifacts.pruning_record import PruningRecord
+from llmprune.report.contents import RunContents
+from llmprune.report.parts import Cell
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+_LONGEST = 28  # characters of a label that charts have room for
+
+
+def spelled(kind: str, value: float) -> str:
+    """A figure with the digits that its kind is known by: perplexities 26.24, accuracies 0.512, speeds 1,234."""
+    if kind == "accuracy":
+        return f"{value:.3f}"
+    if kind == "perplexity":
+        return f"{value:,.2f}" if value < 10_000 else f"{value:,.0f}" if value < 1e9 else f"{value:.2e}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def interval(found: Estimate, spell: Callable[[float], str]) -> str:
+    """A value and the ends of its interval: ``1.174 (1.151 to 1.198)``."""
+    if found.interval is None:
+        return spell(found.value)
+    low, high = map(spell, found.interval)
+    return f"{spell(found.value)} ({low} to {high})"
+
+
+def label_of(contents: RunContents, name: str) -> str:
+    """A model in few words: what was done to it, or else its name."""
+    known = {one.name: _label(one.record) for one in contents.checkpoints}
+    if name not in known:
+        return "dense" if name == contents.model else shortened(name)
+    alike = [other for other, label in known.items() if label == known[name]]
+    return known[name] if len(alike) == 1 else f"{known[name]} #{alike.index(name) + 1}"
+
+
+def model_cell(contents: RunContents, name: str) -> Cell:
+    """A cell that names a model, with a mark in its colour."""
+    return Cell(label_of(contents, name), role=contents.role_of(name))
+
+
+def shortened(name: str, longest: int = _LONGEST) -> str:
+    """A name that charts have room for."""
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
+def perplexity_protocol(protocol: PerplexityProtocol, dtype: str) -> str:
+    """How a perplexity was measured."""
+    bos = "each with BOS" if protocol.bos else "no BOS"
+    text = f"{protocol.corpus.origin} (fingerprint {protocol.corpus.fingerprint[:12]})"
+    return f"{text}; {protocol.windows} windows of {protocol.seq_len} tokens, {bos}, {dtype}"
+
+
+def speed_protocol(protocol: SpeedProtocol, result: BenchResult) -> str:
+    """How speed was measured, and on what."""
+    sizes = ", ".join(map(str, protocol.batch))
+    return (
+        f"generation: batch {sizes}, {protocol.new_tokens} new tokens after {protocol.prompt_tokens}, KV cache; "
+        f"prompt: 1 x {protocol.prefill_tokens}; {result.dtype}, attention {', '.join(result.machine.attention)}; "
+        f"{result.machine}"
+    )
+
+
+def _label(record: PruningRecord) -> str:
+    """What was done, in the order in which it was done."""
+    earlier = [] if record.source_record is None else [_label(record.source_record)]
+    if record.removal is not None:
+        earlier.append(f"{record.num_blocks} of {record.source.num_blocks} blocks")
+    if record.sparsity is not None:
+        settings = record.sparsity.settings
+        earlier.append(f"{settings.pattern} zeros" if earlier else f"{settings.pattern} zeros, {settings.method}")
+    if record.masked is not None:
+        earlier.append(f"{record.pattern or 'some'} zeros, by mask")
+    return shortened(" + ".join(earlier))
