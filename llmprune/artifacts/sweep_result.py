@@ -38,7 +38,7 @@ class SweepPoint(Record):
     """One model of a sweep: the dense one, or a pruned one.
 
     Attributes:
-        name: ``dense``, ``blocks 20%``, ``sparsity 50%``, ``blocks 20% + sparsity 41.3%``; unique in a sweep.
+        name: ``dense``, ``blocks 20%``, ``sparsity 50%``, ``blocks 20% + sparsity 37.5%``; unique in a sweep.
         target: of block removal, as typed; null: no block was removed.
         removed: the blocks, by their index in the dense model, in the order in which they were chosen.
         pattern: of the zeros among the weights that are left: ``50%``, ``2:4``; null: none were made.
