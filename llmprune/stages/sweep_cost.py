@@ -23,7 +23,7 @@ from llmprune.stages.workspace import Workspace
 _TRIED, _TRIES = 256, 5  # tokens to time a block with, and times
 _DISK = 100e6  # bytes/s that are written, read again and compared
 # Forward passes over the calibration text, and products of a matrix with its Gram matrix, that a method is worth:
-# fitted to SmolLM2-135M on two cores.
+# rough guesses, corrected by every point that is finished.
 _PASSES = {Method.SPARSELLM: 20.0, Method.SPARSEGPT: 10.0, Method.WANDA: 8.0, Method.MAGNITUDE: 4.0}
 _SOLVES = {Method.SPARSELLM: 60.0, Method.SPARSEGPT: 20.0, Method.WANDA: 15.0, Method.MAGNITUDE: 0.0}
 
