@@ -137,7 +137,7 @@ def _explain(repo: str, revision: str | None, named: str, error: Exception) -> M
     if isinstance(cause, OfflineModeIsEnabled):
         return ModelError(
             f"{named} is no directory here and not, or not whole, in the Hub's cache, and HF_HUB_OFFLINE is set; unset "
-            f"it once to download the model, or type {elsewhere}"
+            f"it once to download the model, or, to go on offline, type {elsewhere}"
         )
     return ModelError(
         f"{named} is not a directory here, and the Hub cannot be reached; to go on offline, type {elsewhere}"

@@ -82,7 +82,7 @@ OPTIONS = {
     "a source that is missing": ("calibrate --force --source nosuch.txt", "There is no file 'nosuch.txt'"),
     "a data set without network": ("calibrate --force --source owner/data", "--source python-docs or a local file"),
     "a bench text without network": ("bench --ppl owner/data", "--ppl python-docs or a local file"),
-    "a Hub model without network": ("bench owner/name", "type the path of a checkpoint directory"),
+    "a Hub model without network": ("bench owner/name", "to go on offline, type the path"),
     "sampling more rows than there are": ("calibrate --force --source {text} --sampling rows", "--sampling windows"),
     "a run of another model": ("calibrate {model}", "belongs to the model"),
     "a run that is a file": ("calibrate {model} --run {text}", "is a file; type --run OTHER"),
