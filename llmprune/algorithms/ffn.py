@@ -20,10 +20,14 @@ class Linear:
     weight: Tensor
     bias: Tensor | None = None
 
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """(tokens, in) to (tokens, out), in the dtype of `inputs`."""
-        product = inputs @ self.weight.to(inputs.dtype).T
-        return product if self.bias is None else product.add_(self.bias.to(inputs.dtype))
+    def __call__(self, inputs: Tensor, *, product: torch.dtype | None = None) -> Tensor:
+        """(tokens, in) to (tokens, out), in float32 or as wide as `inputs`.
+
+        The product itself, of factors rounded to `product` or else as narrow as `inputs`, is rounded to the same.
+        """
+        dtype = product or inputs.dtype
+        outputs = (inputs.to(dtype) @ self.weight.to(dtype).T).to(_wide(inputs.dtype))
+        return outputs if self.bias is None else outputs.add_(self.bias.to(outputs.dtype))
 
     def without_bias(self, outputs: Tensor) -> Tensor:
         """`outputs` (tokens, out) minus the bias: what the weight itself has to give."""
@@ -59,6 +63,7 @@ class FfnChunk:
     `inputs` X (tokens, in) of the pruned model; `outputs` Y (tokens, out), what the FFN has to give; `up` z
     and `gate` s (tokens, hidden), the auxiliary pre-activations, `gate` None for a plain FFN. Any float
     dtypes: a store may keep them narrower than the float32 (float64 if any of them is) that sums are made in.
+    That of `inputs` is what the model computes in: products of weights and tokens are made in it.
     """
 
     inputs: Tensor
@@ -84,7 +89,7 @@ class ChunkStore(Protocol):
 def first_chunk(
     ffn: Ffn, inputs: Tensor, *, dense_inputs: Tensor | None = None, outputs: Tensor | None = None
 ) -> FfnChunk:
-    """A chunk that starts at the dense activations.
+    """A chunk that starts at the dense activations, float32 or wider but for its inputs.
 
     `inputs` (tokens, in) are the pruned model's. For dense targets `dense_inputs` are the dense model's for
     the same tokens and `outputs` (tokens, out) what the FFN has to give; without them, `inputs` and the dense
@@ -92,12 +97,12 @@ def first_chunk(
     """
     up, gate = pre_activations(ffn, inputs if dense_inputs is None else dense_inputs)
     if outputs is None:
-        outputs = ffn.down(hidden(ffn, up, gate))
+        outputs = ffn.down(hidden(ffn, up, gate), product=inputs.dtype)
     return FfnChunk(inputs=inputs, outputs=outputs, up=up, gate=gate)
 
 
 def pre_activations(ffn: Ffn, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Z and, for a gated FFN, s, (tokens, hidden), of `inputs` (tokens, in)."""
+    """Z and, for a gated FFN, s, (tokens, hidden), of `inputs` (tokens, in), in float32 or wider."""
     match ffn:
         case GatedFfn():
             return ffn.up(inputs), ffn.gate(inputs)
@@ -113,14 +118,18 @@ def hidden(ffn: Ffn, up: Tensor, gate: Tensor | None) -> Tensor:
 
 
 def widened(chunks: ChunkStore) -> Iterator[FfnChunk]:
-    """Every chunk, in float32, or float64 where one of its tensors is."""
+    """Every chunk as `widen` gives it."""
     for place in range(len(chunks)):
         yield widen(chunks[place])
 
 
 def widen(chunk: FfnChunk) -> FfnChunk:
-    """`chunk` with all of its tensors in one dtype, float32 or float64."""
+    """`chunk` with all of its tensors but the inputs in one dtype, float32, or float64 where one of them is."""
     dtype = torch.promote_types(chunk.inputs.dtype, torch.promote_types(chunk.outputs.dtype, chunk.up.dtype))
-    dtype = torch.promote_types(dtype, torch.float32)
+    dtype = _wide(dtype)
     gate = None if chunk.gate is None else chunk.gate.to(dtype)
-    return FfnChunk(chunk.inputs.to(dtype), chunk.outputs.to(dtype), chunk.up.to(dtype), gate)
+    return FfnChunk(chunk.inputs, chunk.outputs.to(dtype), chunk.up.to(dtype), gate)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)

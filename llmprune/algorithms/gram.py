@@ -79,7 +79,7 @@ class CrossAccumulator:
     def update(self, outputs: Tensor, inputs: Tensor) -> Self:
         """Add `outputs` (tokens, out) against `inputs` (tokens, in). Neither is changed."""
         if self._sum is None:
-            self._sum = _zeros(inputs, outputs.shape[1], inputs.shape[1])
+            self._sum = _zeros(outputs, outputs.shape[1], inputs.shape[1])
         self._sum.addmm_(outputs.to(self._sum.dtype).T, inputs.to(self._sum.dtype))
         self._tokens += len(inputs)
         return self

@@ -39,17 +39,21 @@ class Coefficients:
 class HiddenSolver:
     """Minimises beta ||W p + b - Y||^2 + gamma ||p - q||^2 in p, for one W and any number of tokens.
 
-    `gain` (out, hidden) = (W W^T + gamma/beta I)^-1 W. By the push-through identity the normal equations
+    `gain` (hidden, out) = W^T (W W^T + gamma/beta I)^-1. By the push-through identity the normal equations
     (beta W^T W + gamma I) p = beta W^T (Y - b) + gamma q  have the solution  p = q + W^T (W W^T + gamma/beta
     I)^-1 (Y - b - W q), whose matrix is only (out, out), and better conditioned.
     """
 
     down: Linear
-    gain: Tensor
+    gain: Linear
 
-    def __call__(self, hidden: Tensor, outputs: Tensor) -> Tensor:
-        """The minimiser p (tokens, hidden), for `hidden` q = f(s) z or f(z) and `outputs` Y."""
-        return torch.addmm(hidden, outputs - self.down(hidden), self.gain)
+    def __call__(self, hidden: Tensor, outputs: Tensor, *, product: torch.dtype | None = None) -> Tensor:
+        """The minimiser p (tokens, hidden), for `hidden` q = f(s) z or f(z) and `outputs` Y.
+
+        `product` as `Linear` takes it: what is rounded to it are W q and the correction of q, not p.
+        """
+        missing = outputs - self.down(hidden, product=product)
+        return self.gain(missing, product=product).add_(hidden)
 
 
 def hidden_solver(down: Linear, coefficients: Coefficients) -> HiddenSolver:
@@ -57,8 +61,8 @@ def hidden_solver(down: Linear, coefficients: Coefficients) -> HiddenSolver:
     weight = down.weight.to(torch.promote_types(down.weight.dtype, torch.float32))
     normal = weight @ weight.T
     normal.diagonal().add_(coefficients.gamma / coefficients.beta)
-    gain = torch.cholesky_solve(weight, torch.linalg.cholesky(normal))
-    return HiddenSolver(down=down, gain=gain)
+    gain = torch.cholesky_solve(weight, torch.linalg.cholesky(normal)).T
+    return HiddenSolver(down=down, gain=Linear(gain))
 
 
 def solve_up(centre: Tensor, gate_value: Tensor, hidden: Tensor, coefficients: Coefficients) -> Tensor:

@@ -96,7 +96,8 @@ def fit(ffn: Ffn, chunks: ChunkStore) -> Fit:
     """The true error of `ffn`."""
     sums = _FitSums()
     for chunk in widened(chunks):
-        sums.add(chunk, ffn.down(hidden(ffn, *pre_activations(ffn, chunk.inputs))))
+        given = hidden(ffn, *pre_activations(ffn, chunk.inputs))
+        sums.add(chunk, ffn.down(given, product=chunk.inputs.dtype))
     return sums.result()
 
 
@@ -133,7 +134,7 @@ def advance(
         chunk = widen(stored)
         up, gate = pre_activations(ffn, chunk.inputs)
         if as_papers:
-            fits.add(chunk, ffn.down(hidden(ffn, up, gate)))
+            fits.add(chunk, ffn.down(hidden(ffn, up, gate), product=chunk.inputs.dtype))
         chunk, p = solve_auxiliary(ffn, chunk, up, gate, solver, coefficients, steps=steps)
         inner.add(chunk)
         if as_papers:
@@ -162,7 +163,7 @@ def solve_auxiliary(
     """
     f = ffn.activation
     if chunk.gate is None or gate is None:
-        p = solver(f.value(chunk.up), chunk.outputs)
+        p = solver(f.value(chunk.up), chunk.outputs, product=chunk.inputs.dtype)
 
         def plain(start: Tensor, centre: Tensor, p: Tensor) -> tuple[Tensor, ...]:
             return (_solve_through(f, start, centre, None, p, coefficients, steps),)
@@ -171,7 +172,7 @@ def solve_auxiliary(
         return replace(chunk, up=new_up), p
 
     gate_value = f.value(chunk.gate)
-    p = solver(gate_value * chunk.up, chunk.outputs)
+    p = solver(gate_value * chunk.up, chunk.outputs, product=chunk.inputs.dtype)
 
     def gated(gate_value: Tensor, start: Tensor, up: Tensor, gate: Tensor, p: Tensor) -> tuple[Tensor, ...]:
         new_up = solve_up(up, gate_value, p, coefficients)

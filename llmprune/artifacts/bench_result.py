@@ -109,12 +109,14 @@ class Protocols(Record):
 
     Attributes:
         perplexity: a protocol a text.
+        tasks: null without zero-shot tasks.
         speed: null without it.
         dtype: what was computed in.
         device: ``cpu`` or ``cuda:0``.
     """
 
     perplexity: tuple[PerplexityProtocol, ...]
+    tasks: TaskProtocol | None = None
     speed: SpeedProtocol | None
     dtype: str
     device: str

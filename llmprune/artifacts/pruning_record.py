@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Literal
 
 from llmprune.artifacts.provenance import Artifact, ModelIdentity, Record
@@ -116,3 +117,32 @@ class PruningRecord(Artifact):
         if self.masked is not None:
             return self.masked.pattern
         return self.sparsity.settings.pattern if self.sparsity is not None else None
+
+    @property
+    def zeroed_tensors(self) -> tuple[str, ...]:
+        """Names, in this checkpoint, of the weights that were given zeros in this step or an earlier one."""
+        earlier = self.source_record.zeroed_tensors if self.source_record is not None else ()
+        if self.removal is not None:
+            gone = set(self.removal.removed)
+            kept = [block for block in range(self.source.num_blocks) if block not in gone]
+            earlier = tuple(_renumbered(name, kept) for name in earlier if _block_of(name) not in gone)
+        return tuple(dict.fromkeys((*earlier, *self.pruned_tensors)))
+
+    @property
+    def zeros_pattern(self) -> str | None:
+        """The pattern of all zeros of this checkpoint; None where it is unknown, or differs from step to step."""
+        earlier = self.source_record
+        if earlier is None or not earlier.zeroed_tensors:
+            return self.pattern
+        return earlier.zeros_pattern if not self.pruned_tensors else None
+
+
+def _block_of(name: str) -> int:
+    """The block of a pruned weight: the first number in its name."""
+    return int(re.findall(r"(?<=\.)[0-9]+(?=\.)", f".{name}")[0])
+
+
+def _renumbered(name: str, kept: list[int]) -> str:
+    """The name of a pruned weight when only the blocks ``kept`` are left."""
+    old = _block_of(name)
+    return f".{name}".replace(f".{old}.", f".{kept.index(old)}.", 1)[1:]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from llmprune.cli.bench_options import (
     BatchOpt,
     GenOpt,
+    IncludeOpt,
+    LimitOpt,
     MaxSecondsOpt,
     MaxWindowsOpt,
     NoSpeedOpt,
@@ -16,6 +18,7 @@ from llmprune.cli.bench_options import (
     PromptOpt,
     QuickOpt,
     RepeatsOpt,
+    TasksOpt,
     read_settings,
 )
 from llmprune.cli.console import Console
@@ -77,6 +80,9 @@ def sweep(
     ppl_seq_len: PplSeqLenOpt = None,
     max_windows: MaxWindowsOpt = None,
     bos: BosOpt = Bos.AUTO,
+    tasks: TasksOpt = None,
+    lm_eval_include: IncludeOpt = None,
+    limit: LimitOpt = None,
     batch: BatchOpt = None,
     gen: GenOpt = None,
     prompt: PromptOpt = None,
@@ -129,7 +135,7 @@ def _read_settings(typed: Mapping[str, Any]) -> SweepSettings:
     from llmprune.stages.sweep_choice import Limits, parse_params
     from llmprune.stages.sweep_settings import SweepSettings, about_perplexity, parse_patterns, parse_targets
 
-    measured = {**typed, "seq_len": typed["ppl_seq_len"], "no_ppl": False, "tasks": None}
+    measured = {**typed, "seq_len": typed["ppl_seq_len"], "no_ppl": False}
     with about_perplexity():
         bench = read_settings(measured)
     return SweepSettings(

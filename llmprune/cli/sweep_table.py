@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from llmprune.cli.bench_table import spell_estimate
@@ -17,9 +17,10 @@ def show_sweep(console: Console, result: SweepResult, best: Sequence[Best], limi
     """The table, narrow enough for a terminal, and beneath it what it means."""
     texts = [protocol.corpus.name for protocol in result.measuring.perplexity]
     timed = result.measuring.speed is not None
-    columns = ["", "stored", "not zero", *(f"ppl {name}" for name in texts), "ratio"]
+    accuracies = _accuracies(result)
+    columns = ["", "stored", "not zero", *(f"ppl {name}" for name in texts), "ratio", *accuracies.values()]
     columns += ["time", "fronts"] if timed else ["fronts"]
-    rows = [_row(point, result, texts, timed=timed) for point in result.measured]
+    rows = [_row(point, result, texts, accuracies, timed=timed) for point in result.measured]
     console.table(f"{result.model.name}, {result.pruning.method}", columns, rows)
     for line in (*_fronts(result), *_skipped(result), *_protocols(result), *_best(best, limits)):
         console.line(line)
@@ -33,7 +34,17 @@ def spell_point(point: SweepPoint) -> str:
     return ", ".join([*said, f"perplexity x {spell_estimate(point.ppl_ratio, '.3f')}", *timed])
 
 
-def _row(point: SweepPoint, result: SweepResult, texts: Sequence[str], *, timed: bool) -> list[str]:
+def _accuracies(result: SweepResult) -> dict[str, str]:
+    """The first metric of each task, by its full name, and the title of its column."""
+    tasks = result.measuring.tasks.tasks if result.measuring.tasks and result.dense else ()
+    names = list(result.dense.metrics) if result.dense else []
+    first = {task: next(name for name in names if name.endswith(f".{task}")) for task in tasks}
+    return {name: f"{task} {name.split('.')[0]}" for task, name in first.items()}
+
+
+def _row(
+    point: SweepPoint, result: SweepResult, texts: Sequence[str], accuracies: Iterable[str], *, timed: bool
+) -> list[str]:
     latency = point.latency_ratio
     fronts = result.pareto
     letters = [
@@ -47,6 +58,7 @@ def _row(point: SweepPoint, result: SweepResult, texts: Sequence[str], *, timed:
         _millions(point.effective_params),
         *(f"{point.metrics[f'ppl.{name}'].value:,.2f}" for name in texts),
         f"{point.ppl_ratio.value:.3f}",
+        *(f"{point.metrics[name].value:.3f}" for name in accuracies),
         *([f"{latency.value:.3f}" if latency else "-"] if timed else []),
         " ".join(letters),
     ]
@@ -74,6 +86,9 @@ def _protocols(result: SweepResult) -> Iterator[str]:
             f"Perplexity: {protocol.corpus.origin}, {protocol.windows} windows of {protocol.seq_len} tokens, {bos}, "
             f"{measuring.dtype}; ratio to the dense model's, of several texts the worst."
         )
+    if measuring.tasks is not None:
+        items = f"the first {measuring.tasks.limit} items of each task" if measuring.tasks.limit else "all items"
+        yield f"Zero-shot: lm-eval {measuring.tasks.lm_eval}, {items}, {measuring.dtype}."
     speed = measuring.speed
     if speed is not None:
         yield (

@@ -88,18 +88,19 @@ class OpenBlock:
             + ("look at its weights." if hidden.dtype == torch.float32 else narrow)
         )
 
-    def without_ffn(self, ffn: FfnWiring, hidden: Tensor, call: BlockCall) -> Tensor:
-        """The block's output when its FFN gives zeros, bias included: the residual stream around it."""
+    def around_ffn(self, ffn: FfnWiring, hidden: Tensor, call: BlockCall) -> tuple[Tensor, Tensor]:
+        """What the FFN is given (tokens, in), and the block's output when the FFN gives zeros, bias included."""
         paths = (*ffn.inner, ffn.down)
         slots = self.linears()
         silent = [_zeros_of(slots[path].out_features) for path in paths]
         with relayed([self.module.get_submodule(path) for path in paths], silent):
-            return self.run(hidden, call)
+            inputs, rest = self.inputs_of([ffn.inner[0]], hidden, call)
+        return inputs[ffn.inner[0]], rest
 
     def adds_ffn(self, ffn: FfnWiring, hidden: Tensor, call: BlockCall) -> bool:
         """Whether the FFN's output goes into the block's output unscaled and unnormed, as a plain sum."""
         output = self.run(hidden, call)
-        rest = self.without_ffn(ffn, hidden, call)
+        _, rest = self.around_ffn(ffn, hidden, call)
         inputs, _ = self.inputs_of([ffn.down], hidden, call)
         own = self.layer(ffn.down)(inputs[ffn.down].float()).view(output.shape)
         missed = (output.float() - rest.float() - own).square().sum()

@@ -98,14 +98,14 @@ def _opened(workspace: Workspace, given: Path) -> Iterator[Mask]:
         yield read_mask(given / MASK_NAME)
     else:
         record = PruningRecord.read(given / RECORD_NAME)
-        if not record.pruned_tensors:
+        if not record.zeroed_tensors:
             raise ArtifactError(
                 f"{given} has no pruned weights, so no mask can be read from it; type the directory of a checkpoint "
                 "that global-prune wrote, or a mask file."
             )
         with TemporaryDirectory(prefix=".mask-", dir=workspace.run.path) as folder:
             path = Path(folder) / MASK_NAME
-            write_mask(open_checkpoint(given), record.pruned_tensors, path, pattern=record.pattern)
+            write_mask(open_checkpoint(given), record.zeroed_tensors, path, pattern=record.zeros_pattern)
             yield read_mask(path)
 
 

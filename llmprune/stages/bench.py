@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from llmprune.artifacts.bench_result import BenchResult, ModelResult, PerplexityResult, Protocols, TaskProtocol
+from llmprune.artifacts.bench_result import BenchResult, ModelResult, Protocols, TaskProtocol
 from llmprune.artifacts.disk_space import explain_full_disk
 from llmprune.artifacts.run import RunDirectory
 from llmprune.calibration.windows import TokenWindows
@@ -71,8 +71,8 @@ def bench(
         compute: device and dtype; without a dtype, the one the baseline is stored in, for both.
         progress: who listens.
         trust_remote_code: let the checkpoints' own Python files run.
-        dense: an earlier benchmark of the baseline by itself, whose perplexities are taken, where the protocols are
-            the same, instead of measured again.
+        dense: an earlier benchmark of the baseline by itself, whose perplexities and accuracies are taken, where the
+            protocols are the same, instead of measured again.
 
     Returns:
         The result, and the file it was written to. To raise for the conditions that hold is the caller's
@@ -97,7 +97,7 @@ def bench(
         load_subject(one, dtype=plan.dtype, compute=compute, progress=progress, trust_remote_code=trust_remote_code)
         for one in subjects
     ]
-    known = _known_perplexities(plan, dense, compute) if len(loaded) > 1 else None
+    known = _known_quality(plan, dense, compute) if len(loaded) > 1 else None
     result = _result(plan, loaded, _measure(plan, loaded, known, compute, progress, trust_remote_code), compute)
     return result, _save(result, run.bench)
 
@@ -124,6 +124,7 @@ def check_bench(
     plan = _plan([subject], settings, compute, progress, trust_remote_code)
     return Protocols(
         perplexity=tuple(perplexity_protocol(windows) for windows in plan.texts),
+        tasks=plan.tasks[1] if plan.tasks else None,
         speed=speed_protocol(settings, prefill=plan.prefill, meter=plan.meter) if settings.speed else None,
         dtype=dtype_name(plan.dtype),
         device=str(compute.device),
@@ -150,34 +151,34 @@ def _plan(
     return _Plan(settings, dtype, prefill, texts, tasks, meter)
 
 
-def _known_perplexities(
-    plan: _Plan, dense: BenchResult | None, compute: Compute
-) -> tuple[PerplexityResult, ...] | None:
+def _known_quality(plan: _Plan, dense: BenchResult | None, compute: Compute) -> ModelResult | None:
     """What an earlier benchmark of the baseline measured under just these protocols; None: nothing."""
     if dense is None or (dense.dtype, dense.device) != (dtype_name(plan.dtype), str(compute.device)):
         return None
-    same = dense.perplexity == tuple(perplexity_protocol(windows) for windows in plan.texts)
-    return dense.model.perplexity if same else None
+    same_texts = dense.perplexity == tuple(perplexity_protocol(windows) for windows in plan.texts)
+    same_tasks = dense.tasks == (plan.tasks[1] if plan.tasks else None)
+    return dense.model if same_texts and same_tasks else None
 
 
 def _measure(
     plan: _Plan,
     loaded: Sequence[Loaded],
-    known: tuple[PerplexityResult, ...] | None,
+    known: ModelResult | None,
     compute: Compute,
     progress: Progress,
     trust_remote_code: bool,
 ) -> list[ModelResult]:
-    """Everything that is to be measured of the loaded models, the baseline's perplexities if they are not known."""
+    """Everything that is to be measured of the loaded models, the baseline's quality if it is not known."""
     results = [_with(one.subject.described(), load_seconds=one.seconds) for one in loaded]
     unknown = loaded if known is None else loaded[:1]
     perplexities = measure_perplexity(unknown, plan.texts, compute=compute, progress=progress)
-    perplexities += [] if known is None else [known]
+    perplexities += [] if known is None else [known.perplexity]
     results = [_with(one, perplexity=found) for one, found in zip(results, perplexities, strict=True)]
     if plan.tasks is not None:
         scores = measure_tasks(
-            loaded, *plan.tasks, compute=compute, progress=progress, trust_remote_code=trust_remote_code
+            unknown, *plan.tasks, compute=compute, progress=progress, trust_remote_code=trust_remote_code
         )
+        scores += [] if known is None else [known.tasks]
         results = [_with(one, tasks=found) for one, found in zip(results, scores, strict=True)]
     if plan.settings.speed:
         speeds = measure_speed(loaded, plan.settings, prefill=plan.prefill, meter=plan.meter, progress=progress)

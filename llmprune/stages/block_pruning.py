@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -182,23 +182,27 @@ class BlockPruning:
         adds = self._dense and self._block.adds_ffn(wiring, window.pruned, window.call)
         chunks = _StoredChunks(self._store, prefix="ffn")
         for batch in self._streams.entering(self._block.index):
-            inputs = self._block.input_of(wiring.inner[0], batch.pruned, batch.call)
             if not self._dense:
-                chunks.append(first_chunk(ffn, inputs.float()))
+                inputs = self._block.input_of(wiring.inner[0], batch.pruned, batch.call)
+                chunks.append(first_chunk(ffn, inputs))
                 continue
+            inputs, outputs = self._inputs_and_owed(wiring, batch, adds=adds)
             key = self._key(wiring.inner[0], batch)
-            dense_inputs = self._store.get(key)["inputs"].float()
-            outputs = self._owed_by_ffn(wiring, batch) if adds else None
-            chunk = first_chunk(ffn, inputs.float(), dense_inputs=dense_inputs, outputs=outputs)
-            chunks.append(replace(chunk, inputs=inputs))
+            dense_inputs = self._store.get(key)["inputs"]
+            chunks.append(first_chunk(ffn, inputs, dense_inputs=dense_inputs, outputs=outputs))
             self._store.drop(key)
         return prune_ffn(ffn, chunks, self._settings)
 
-    def _owed_by_ffn(self, wiring: FfnWiring, batch: Batch) -> Tensor:
-        """What the FFN has to give (tokens, out) for the block's output to be the dense model's."""
+    def _inputs_and_owed(self, wiring: FfnWiring, batch: Batch, *, adds: bool) -> tuple[Tensor, Tensor | None]:
+        """What the FFN is given (tokens, in), and has to give (tokens, out) for the block's output to be the dense one.
+
+        The second is None where the block does not simply add it: then the dense FFN's own output is the goal.
+        """
+        if not adds:
+            return self._block.input_of(wiring.inner[0], batch.pruned, batch.call), None
+        inputs, rest = self._block.around_ffn(wiring, batch.pruned, batch.call)
         dense = self._streams.states("dense", self._block.index + 1, batch.place).float()
-        rest = self._block.without_ffn(wiring, batch.pruned, batch.call).float()
-        return (dense - rest).view(-1, dense.shape[-1])
+        return inputs, (dense - rest.float()).view(-1, dense.shape[-1])
 
     def _key(self, path: str, batch: Batch) -> str:
         return f"{path}-{batch.place}"

@@ -75,9 +75,9 @@ def collect_artifacts(
         files.append(LocalFile(_REPORT, run.path / _REPORT))
     for file in files:
         require_publishable(file)
-    if record.pruned_tensors:
+    if zeroed := record.zeroed_tensors:
         progress.say("Reading the mask off the weights.")
-        write_mask(checkpoint, record.pruned_tensors, scratch / MASK_NAME, pattern=record.pattern)
+        write_mask(checkpoint, zeroed, scratch / MASK_NAME, pattern=record.zeros_pattern)
         files.append(LocalFile(MASK_NAME, scratch / MASK_NAME))
     if run is None:
         progress.say("Which run made this checkpoint is not known; type it with --run to publish what it measured.")

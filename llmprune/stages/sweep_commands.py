@@ -49,6 +49,12 @@ def _bench_options(settings: SweepSettings, measuring: Protocols, workspace: Wor
         options += ["--max-windows", str(settings.bench.max_windows)]
     if settings.bench.bos != "auto":
         options += ["--bos", settings.bench.bos]
+    if settings.bench.tasks:
+        options += ["--tasks", ",".join(settings.bench.tasks)]
+    if settings.bench.lm_eval_include is not None:
+        options += ["--lm-eval-include", str(settings.bench.lm_eval_include)]
+    if settings.bench.limit is not None:
+        options += ["--limit", str(settings.bench.limit)]
     speed = measuring.speed
     if speed is None:
         return [*options, "--no-speed", *_dtype(workspace)]

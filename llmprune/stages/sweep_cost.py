@@ -21,6 +21,7 @@ from llmprune.stages.sweep_settings import SweepSettings
 from llmprune.stages.workspace import Workspace
 
 _TRIED, _TRIES = 256, 5  # tokens to time a block with, and times
+_ITEMS, _ITEM_TOKENS = 2000, 150  # of a zero-shot task; an item has several choices: rough guesses, too
 _DISK = 100e6  # bytes/s that are written, read again and compared
 # Forward passes over the calibration text, and products of a matrix with its Gram matrix, that a method is worth:
 # rough guesses, corrected by every point that is finished.
@@ -165,6 +166,8 @@ def _point_seconds(
 
 def _bench_seconds(depth: int, nbytes: int, measuring: Protocols, cost: TokenCost) -> float:
     tokens = sum(protocol.windows * protocol.seq_len for protocol in measuring.perplexity)
+    if measuring.tasks is not None:
+        tokens += len(measuring.tasks.tasks) * (measuring.tasks.limit or _ITEMS) * _ITEM_TOKENS
     speed = measuring.speed.max_seconds if measuring.speed else 0.0
     return 2 * nbytes / _DISK / 10 + tokens * cost.through(depth) + speed
 

@@ -55,7 +55,8 @@ def _measured(measuring: Protocols) -> str:
     texts = [f"{one.windows} windows of {one.seq_len} tokens of {one.corpus.name}" for one in measuring.perplexity]
     speed = measuring.speed
     timed = "no speed" if speed is None else f"batch {','.join(map(str, speed.batch))}, {speed.new_tokens} new tokens"
-    return ", ".join([*texts, timed, measuring.dtype])
+    asked = [] if measuring.tasks is None else [f"tasks {','.join(measuring.tasks.tasks)}"]
+    return ", ".join([*texts, *asked, timed, measuring.dtype])
 
 
 def clear_unless_same(run: RunDirectory, pruning: SweepPruning) -> None:

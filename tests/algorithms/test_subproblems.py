@@ -105,7 +105,7 @@ def test_only_ratios_matter():
     start, centre, scale, hidden = draw(3)
     small, large = Coefficients(0.1, 0.1, 0.1), Coefficients(5, 5, 5)
     for coefficients in (small, large):
-        assert hidden_solver(Linear(normal(4, 9, seed=0)), coefficients).gain.isfinite().all()
+        assert hidden_solver(Linear(normal(4, 9, seed=0)), coefficients).gain.weight.isfinite().all()
     torch.testing.assert_close(
         solve_activated(start, centre, scale, hidden, SILU, small),
         solve_activated(start, centre, scale, hidden, SILU, large),

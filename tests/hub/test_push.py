@@ -141,6 +141,25 @@ def test_the_published_mask_is_that_of_the_weights(hub, push, sparse, tmp_path):
         assert (mask.kept(name) == (weights[name] != 0).numpy()).all()
 
 
+def test_the_mask_follows_the_blocks_that_stay(hub, push, sparse, llmprune, tmp_path):
+    from llmprune.artifacts.mask import read_mask
+
+    both, run = tmp_path / "run" / "both", tmp_path / "run"
+    result = llmprune("remove-blocks", sparse, "--blocks", "4,1", "--out", both, "--run", run)
+    assert result.exit_code == 0, result.stderr
+    assert push(both, "--include-artifacts").exit_code == 0
+    path = tmp_path / "mask.safetensors"
+    path.write_bytes(hub.repositories["ada/model"].files()["mask.safetensors"])
+    mask, weights = read_mask(path), load_file(both / "model.safetensors")
+    assert mask.pattern == "2:4"
+    assert {name.split(".")[2] for name in mask.tensors} == {"0", "1", "2", "3"}
+    assert len(mask.tensors) == 4 * 7
+    for name in mask.tensors:
+        assert (mask.kept(name) == (weights[name] != 0).numpy()).all()
+    again = llmprune("apply-mask", both, sparse, "--run", tmp_path / "other")
+    assert again.exit_code == 2  # six blocks there, four here
+
+
 def test_an_importance_file_of_another_search_is_not_published(hub, push, cut, run):
     path = run / "importance.json"
     path.write_text(path.read_text().replace('"created": "2', '"created": "1'))

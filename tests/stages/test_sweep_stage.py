@@ -21,6 +21,7 @@ from llmprune.stages.global_prune import global_prune
 from llmprune.stages.pruning_settings import Method, PruningSettings
 from llmprune.stages.sweep import sweep
 from llmprune.stages.workspace import open_workspace
+from tests.tasks import write_task
 from tests.tiny import save_tiny_llama, snapshot
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
@@ -209,3 +210,23 @@ def test_a_calibration_serves_what_was_cut_from_its_model_and_no_other(workspace
     other = open_workspace(tmp_path / "elsewhere", str(stranger), compute=workspace.compute)
     with pytest.raises(ArtifactError, match="is a calibration of"):
         global_prune(other, PruningSettings(Unstructured(0.5), Method.WANDA, calibration=workspace.run.calibration))
+
+
+def test_tasks_are_asked_of_every_point_and_once_of_the_dense_model(workspace, grid, tmp_path, monkeypatch):
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed (extra 'eval')")
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    asked = replace(grid.bench, tasks=("sea",), lm_eval_include=write_task(tmp_path / "tasks"), limit=4)
+    result = sweep(workspace, replace(grid, targets=("1",), combine="none", bench=asked))
+    assert result.measuring.tasks.tasks == ("sea",)
+    dense = BenchResult.read(workspace.run.path / result.dense.bench)
+    for point in result.points:
+        measured = BenchResult.read(workspace.run.path / point.bench)
+        assert measured.baseline.tasks == dense.model.tasks
+        mine, theirs = measured.model.tasks[0].items, dense.model.tasks[0].items
+        assert len(mine) == len(theirs) == 4
+        assert point.metrics["acc_diff.sea"].value == pytest.approx((sum(mine) - sum(theirs)) / 4)
+        assert "--tasks sea --lm-eval-include" in point.commands[-1]
+    with pytest.raises(ArtifactError, match=r"measured otherwise .*tasks sea"):
+        sweep(workspace, grid)
