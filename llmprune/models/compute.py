@@ -69,9 +69,10 @@ def choose_compute(device: str = "auto", dtype: str = "auto") -> Compute:
 
 @contextmanager
 def bfloat16_products() -> Iterator[None]:
-    """Float32 matrix products of factors rounded to bfloat16, summed in float32, for as long as the context lasts.
+    """Float32 matrix products whose factors may be rounded to bfloat16, summed in float32, while the context lasts.
 
-    Exact for what was bfloat16 before. It changes nothing on CUDA.
+    Exact for what was bfloat16 before. A processor without AMX rounds nothing: it takes oneDNN's float32 kernels, which
+    an AMD EPYC ran 1.4 times as fast as MKL's. It changes nothing on CUDA.
     """
     setting: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = setting.fp32_precision
