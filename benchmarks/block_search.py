@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -83,6 +84,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--ways", default="plain,naive,exhaustive,eliminate")
+    parser.add_argument("--repeats", type=int, default=1, help="all ways in turn, so often; ratios are medians")
     return parser.parse_args()
 
 
@@ -91,7 +93,9 @@ def _summary(results: dict[str, dict], *, dtype: str) -> dict:
     summary = {"threads": torch.get_num_threads(), "dtype": dtype, "ratios": {}, "largest_difference": {}}
     first = results[next(iter(results))]
     for way, result in results.items():
-        summary["ratios"][way] = {key: result[key] / first[key] for key in ("seconds", "block_forwards")}
+        turns = [ours / theirs for ours, theirs in zip(result["seconds"], first["seconds"], strict=True)]
+        forwards = result["block_forwards"] / first["block_forwards"]
+        summary["ratios"][way] = {"seconds": median(turns), "turns": turns, "block_forwards": forwards}
         pairs = zip(first["losses"], result["losses"], strict=True)
         summary["largest_difference"][way] = max(
             abs(ours[block] - theirs[block]) for theirs, ours in pairs for block in ours
@@ -125,12 +129,13 @@ def main() -> None:
         "exhaustive": lambda: search_rounds(full, count=options.rounds, rule=None),
         "eliminate": lambda: search_rounds(small, count=options.rounds, rule=EliminationRule()),
     }
-    results = {}
-    for way in options.ways.split(","):
+    results: dict[str, dict] = {}
+    for way in options.ways.split(",") * options.repeats:
         started = time.perf_counter()
         rounds = list(ways[way]())
+        earlier = results[way]["seconds"] if way in results else []
         results[way] = {
-            "seconds": time.perf_counter() - started,
+            "seconds": [*earlier, time.perf_counter() - started],
             "block_forwards": sum(forwards for _, _, forwards in rounds),
             "removed": [block for block, _, _ in rounds],
             "losses": [losses for _, losses, _ in rounds],

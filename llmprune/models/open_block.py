@@ -101,9 +101,20 @@ class OpenBlock:
         """Whether the FFN's output goes into the block's output unscaled and unnormed, as a plain sum."""
         output = self.run(hidden, call)
         _, rest = self.around_ffn(ffn, hidden, call)
-        inputs, _ = self.inputs_of([ffn.down], hidden, call)
-        own = self.layer(ffn.down)(inputs[ffn.down].float()).view(output.shape)
-        missed = (output.float() - rest.float() - own).square().sum()
+        return self._is_sum(output, rest, ffn.down, hidden, call)
+
+    def adds_before_ffn(self, path: str, ffn: FfnWiring, hidden: Tensor, call: BlockCall) -> bool:
+        """Whether all that the block adds to its input before the FFN is what the layer at ``path`` gives."""
+        _, rest = self.around_ffn(ffn, hidden, call)
+        return self._is_sum(rest, hidden, path, hidden, call)
+
+    def _is_sum(self, output: Tensor, rest: Tensor, path: str, hidden: Tensor, call: BlockCall) -> bool:
+        """Whether ``output`` is ``rest`` and what the layer at ``path`` gives, but for rounding."""
+        inputs, _ = self.inputs_of([path], hidden, call)
+        own = self.layer(path)(inputs[path].float())
+        if own.numel() != output.numel():
+            return False
+        missed = (output.float() - rest.float() - own.view(output.shape)).square().sum()
         rounding = 4 * torch.finfo(output.dtype).eps ** 2 * output.float().square().sum()
         return bool(missed <= rounding + 1e-6 * own.square().sum())
 

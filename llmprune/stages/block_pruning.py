@@ -126,6 +126,7 @@ class BlockPruning:
         found: FfnResult | None = None
         if self._dense:
             self._note_dense_inputs([step.inner[0] if isinstance(step, FfnWiring) else step[0] for step in plan.steps])
+        repairing = self._repairing(plan) if self._dense else None
         for step in plan.steps:
             if isinstance(step, FfnWiring):
                 with self._named((*step.inner, step.down)):
@@ -133,7 +134,7 @@ class BlockPruning:
                 pruned = step.taken_apart(found.best)
             else:
                 with self._named(step):
-                    pruned = self._prune_group(step)
+                    pruned = self._prune_group(step, repairs=step == repairing)
             self._block.install({path: layer.weight for path, layer in pruned.items()})
             layers |= pruned
         return PrunedBlock(layers, found)
@@ -151,8 +152,22 @@ class BlockPruning:
 
         self._streams.write("dense", self._block.index + 1, outputs())
 
-    def _prune_group(self, group: tuple[str, ...]) -> dict[str, PrunedWeight]:
-        gram, cross = GramAccumulator(), CrossAccumulator()
+    def _repairing(self, plan: BlockPlan) -> tuple[str, ...] | None:
+        """The layer before the FFN whose output alone is added to the block's input; None: there is none such."""
+        window = self._streams.first_window(self._block.index)
+        ffns = [step for step in plan.steps if isinstance(step, FfnWiring)]
+        alone = [step for step in plan.steps if not isinstance(step, FfnWiring) and len(step) == 1]
+        found = (
+            step
+            for ffn in ffns
+            for step in alone
+            if self._block.adds_before_ffn(step[0], ffn, window.pruned, window.call)
+        )
+        return next(found, None)
+
+    def _prune_group(self, group: tuple[str, ...], *, repairs: bool) -> dict[str, PrunedWeight]:
+        """Prune layers with the same inputs; one that ``repairs`` also gives what the block's input lacks."""
+        gram, cross, lacking = GramAccumulator(), CrossAccumulator(), CrossAccumulator()
         with self._settings.products():
             for batch in self._streams.entering(self._block.index):
                 inputs = self._block.input_of(group[0], batch.pruned, batch.call)
@@ -160,9 +175,20 @@ class BlockPruning:
                 if self._dense:
                     cross.update(self._store.get(self._key(group[0], batch))["inputs"], inputs)
                     self._store.drop(self._key(group[0], batch))
-        return self._solve_group(group, gram.result().matrix, cross.result().matrix if self._dense else None)
+                if repairs:
+                    assert batch.dense is not None
+                    lacks = batch.dense.float() - batch.pruned.float()
+                    lacking.update(lacks.view(-1, lacks.shape[-1]), inputs)
+        return self._solve_group(
+            group,
+            gram.result().matrix,
+            cross.result().matrix if self._dense else None,
+            lacking.result().matrix if repairs else None,
+        )
 
-    def _solve_group(self, group: tuple[str, ...], gram: Tensor, cross: Tensor | None) -> dict[str, PrunedWeight]:
+    def _solve_group(
+        self, group: tuple[str, ...], gram: Tensor, cross: Tensor | None, lacking: Tensor | None
+    ) -> dict[str, PrunedWeight]:
         """Prune layers with the same inputs: towards their weights, or towards what these give on dense inputs."""
         layer = self._settings.layer
         factor = factorise(gram, damping=layer.damping)
@@ -171,7 +197,10 @@ class BlockPruning:
         pruned: dict[str, PrunedWeight] = {}
         for path in group:
             weight = self._weights[path]
-            target = None if cross is None else ridge_towards(weight, weight.to(gram.dtype) @ cross, gram, held)
+            target = None
+            if cross is not None:
+                owed = weight.to(gram.dtype) @ cross
+                target = ridge_towards(weight, owed if lacking is None else owed + lacking, gram, held)
             pruned[path] = prune_layer(weight, gram, layer, target=target, factor=factor)
         return pruned
 
