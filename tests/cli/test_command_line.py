@@ -170,12 +170,15 @@ def test_ctrl_c_that_another_library_makes_an_error_of_is_an_interruption_all_th
         except KeyboardInterrupt:
             raise RecursionError from None  # as an interrupted import of torch does now and then
 
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(typer.Exit) as ended:
-        _friendly(command)()
+    around = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
+    try:
+        with pytest.raises(typer.Exit) as ended:
+            _friendly(command)()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, around)
     assert ended.value.exit_code == 130
     assert "type the same command again to go on" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def interrupted(process, words, *, when):

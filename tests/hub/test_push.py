@@ -144,7 +144,7 @@ def test_the_published_mask_is_that_of_the_weights(hub, push, sparse, tmp_path):
 def test_the_mask_follows_the_blocks_that_stay(hub, push, sparse, llmprune, tmp_path):
     from llmprune.artifacts.mask import read_mask
 
-    both, run = tmp_path / "run" / "both", tmp_path / "run"
+    both, run = tmp_path / "later" / "both", tmp_path / "later"
     result = llmprune("remove-blocks", sparse, "--blocks", "4,1", "--out", both, "--run", run)
     assert result.exit_code == 0, result.stderr
     assert push(both, "--include-artifacts").exit_code == 0
