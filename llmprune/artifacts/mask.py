@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 
 from llmprune import __version__
 from llmprune.artifacts.atomic import atomic_file
+from llmprune.artifacts.block_numbers import split_at_number
 from llmprune.artifacts.checkpoint import Checkpoint
 from llmprune.artifacts.header import TensorEntry, build_header, parse_json_object, read_header, read_metadata
 from llmprune.artifacts.ranges import open_shards, read_range, write_fully
@@ -181,8 +181,8 @@ def numbered_modules(names: Iterable[str]) -> dict[str, int]:
 
 def _numbers(names: Iterable[str]) -> Iterator[tuple[str, int]]:
     for name in names:
-        if match := re.match(r"(.*?\.|)([0-9]+)\.", name):
-            yield match[1], int(match[2])
+        if parts := split_at_number(name):
+            yield parts[:2]
 
 
 def _metadata(checkpoint: Checkpoint, entries: Sequence[TensorEntry], pattern: str | None) -> dict[str, str]:

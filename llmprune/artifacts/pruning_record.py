@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Literal
 
+from llmprune.artifacts.block_numbers import kept_blocks, split_at_number
 from llmprune.artifacts.provenance import Artifact, ModelIdentity, Record
 from llmprune.artifacts.sparsity_record import WeightSparsity
 
@@ -123,9 +124,7 @@ class PruningRecord(Artifact):
         """Names, in this checkpoint, of the weights that were given zeros in this step or an earlier one."""
         earlier = self.source_record.zeroed_tensors if self.source_record is not None else ()
         if self.removal is not None:
-            gone = set(self.removal.removed)
-            kept = [block for block in range(self.source.num_blocks) if block not in gone]
-            earlier = tuple(_renumbered(name, kept) for name in earlier if _block_of(name) not in gone)
+            earlier = tuple(_renumbered(earlier, kept_blocks(self.source.num_blocks, self.removal.removed)))
         return tuple(dict.fromkeys((*earlier, *self.pruned_tensors)))
 
     @property
@@ -137,12 +136,12 @@ class PruningRecord(Artifact):
         return earlier.zeros_pattern if not self.pruned_tensors else None
 
 
-def _block_of(name: str) -> int:
-    """The block of a pruned weight: the first number in its name."""
-    return int(re.findall(r"(?<=\.)[0-9]+(?=\.)", f".{name}")[0])
-
-
-def _renumbered(name: str, kept: list[int]) -> str:
-    """The name of a pruned weight when only the blocks ``kept`` are left."""
-    old = _block_of(name)
-    return f".{name}".replace(f".{old}.", f".{kept.index(old)}.", 1)[1:]
+def _renumbered(names: Iterable[str], kept: Sequence[int]) -> Iterator[str]:
+    """The names of weights of the blocks ``kept`` when only these are left; a name's first number is its block's."""
+    new = {old: index for index, old in enumerate(kept)}
+    for name in names:
+        parts = split_at_number(name)
+        if parts is None:
+            yield name
+        elif parts[1] in new:
+            yield f"{parts[0]}{new[parts[1]]}{parts[2]}"

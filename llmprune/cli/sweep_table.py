@@ -37,9 +37,9 @@ def spell_point(point: SweepPoint) -> str:
 def _accuracies(result: SweepResult) -> dict[str, str]:
     """The first metric of each task, by its full name, and the title of its column."""
     tasks = result.measuring.tasks.tasks if result.measuring.tasks and result.dense else ()
-    names = list(result.dense.metrics) if result.dense else []
-    first = {task: next(name for name in names if name.endswith(f".{task}")) for task in tasks}
-    return {name: f"{task} {name.split('.')[0]}" for task, name in first.items()}
+    names = [name.partition(".") for name in result.dense.metrics] if result.dense else []
+    first = {task: next(metric for metric, _, which in names if which == task and metric != "ppl") for task in tasks}
+    return {f"{metric}.{task}": f"{task} {metric}" for task, metric in first.items()}
 
 
 def _row(

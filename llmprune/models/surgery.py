@@ -24,12 +24,6 @@ _FLAGS = ("no_rope_layers",)
 _NOT_PER_BLOCK = ("architectures", "token_id", "token_ids")
 
 
-def kept_blocks(num_blocks: int, removed: Sequence[int]) -> list[int]:
-    """Indices, in the unpruned model, of the blocks that stay."""
-    gone = set(removed)
-    return [block for block in range(num_blocks) if block not in gone]
-
-
 def renamed_tensors(names: BlockNames, kept: Sequence[int]) -> dict[str, str]:
     """Old to new names of all tensors that stay, blocks first to last, everything else unchanged."""
     renames = {name: name for name in names.outside}

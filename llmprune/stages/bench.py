@@ -119,9 +119,14 @@ def check_bench(
     Raises:
         LlmpruneError: as ``bench`` does.
     """
-    options = {"compute": compute, "progress": progress, "trust_remote_code": trust_remote_code}
-    (subject, *_) = choose_subjects(run, model, None, **options)  # type: ignore[arg-type]
-    plan = _plan([subject], settings, compute, progress, trust_remote_code)
+    (subject, *_) = choose_subjects(
+        run, model, None, compute=compute, progress=progress, trust_remote_code=trust_remote_code
+    )
+    return _protocols(_plan([subject], settings, compute, progress, trust_remote_code), compute)
+
+
+def _protocols(plan: _Plan, compute: Compute) -> Protocols:
+    settings = plan.settings
     return Protocols(
         perplexity=tuple(perplexity_protocol(windows) for windows in plan.texts),
         tasks=plan.tasks[1] if plan.tasks else None,
@@ -153,11 +158,10 @@ def _plan(
 
 def _known_quality(plan: _Plan, dense: BenchResult | None, compute: Compute) -> ModelResult | None:
     """What an earlier benchmark of the baseline measured under just these protocols; None: nothing."""
-    if dense is None or (dense.dtype, dense.device) != (dtype_name(plan.dtype), str(compute.device)):
-        return None
-    same_texts = dense.perplexity == tuple(perplexity_protocol(windows) for windows in plan.texts)
-    same_tasks = dense.tasks == (plan.tasks[1] if plan.tasks else None)
-    return dense.model if same_texts and same_tasks else None
+    protocols = _protocols(plan, compute)
+    of_quality = ("perplexity", "tasks", "dtype", "device")
+    same = dense is not None and all(getattr(dense, name) == getattr(protocols, name) for name in of_quality)
+    return dense.model if dense is not None and same else None
 
 
 def _measure(
@@ -194,19 +198,19 @@ def _result(plan: _Plan, loaded: Sequence[Loaded], measured: Sequence[ModelResul
     """What was measured, beside its protocols, and checked against the conditions."""
     model, baseline = measured[0], measured[1] if len(measured) > 1 else None
     metrics = collect_metrics(model, baseline)
-    settings = plan.settings
+    protocols = _protocols(plan, compute)
     return BenchResult(
         machine=describe_machine(compute.device, [one.model for one in loaded]),
-        device=str(compute.device),
-        dtype=dtype_name(plan.dtype),
-        perplexity=tuple(perplexity_protocol(windows) for windows in plan.texts),
-        tasks=plan.tasks[1] if plan.tasks else None,
-        speed=speed_protocol(settings, prefill=plan.prefill, meter=plan.meter) if settings.speed else None,
+        device=protocols.device,
+        dtype=protocols.dtype,
+        perplexity=protocols.perplexity,
+        tasks=protocols.tasks,
+        speed=protocols.speed,
         model=model,
         baseline=baseline,
         differences=task_differences(model, baseline),
         metrics=metrics,
-        gate=tuple(condition.check(metrics) for condition in settings.conditions),
+        gate=tuple(condition.check(metrics) for condition in plan.settings.conditions),
     )
 
 

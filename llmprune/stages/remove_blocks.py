@@ -13,6 +13,7 @@ from llmprune.algorithms.block_search import removal_count
 from llmprune.algorithms.elimination import EliminationRule
 from llmprune.artifacts.activations import sha256_of
 from llmprune.artifacts.atomic import atomic_directory, write_json_atomic, write_text_atomic
+from llmprune.artifacts.block_numbers import kept_blocks
 from llmprune.artifacts.checkpoint import Checkpoint, open_checkpoint
 from llmprune.artifacts.copying import DEFAULT_SHARD_BYTES, CopyReport, copy_tensors
 from llmprune.artifacts.importance import Importance, RoundRecord, check_blocks
@@ -22,7 +23,7 @@ from llmprune.hub.card import CardFacts, model_card
 from llmprune.hub.licence import licence_of
 from llmprune.models.anatomy import find_blocks, name_blocks
 from llmprune.models.loading import empty_model, load_config, stored_dtype
-from llmprune.models.surgery import cut_config, kept_blocks, renamed_tensors, require_removable, tied_copies
+from llmprune.models.surgery import cut_config, renamed_tensors, require_removable, tied_copies
 from llmprune.stages.carried_files import carry_files
 from llmprune.stages.options import require_target
 from llmprune.stages.output_place import check_output

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from llmprune.artifacts.block_numbers import kept_blocks
 from llmprune.artifacts.pruning_record import Verification
 from llmprune.errors import ModelError, NumericalError, VerificationError
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.loading import Decoder, load_tokenizer, load_whole, open_decoder
-from llmprune.models.surgery import kept_blocks
 from llmprune.stages.workspace import Workspace
 
 if TYPE_CHECKING:

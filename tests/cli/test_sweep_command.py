@@ -4,11 +4,13 @@ import json
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from llmprune.artifacts.pruning_record import RECORD_NAME
 from llmprune.artifacts.sweep_result import SweepResult
+from llmprune.cli.sweep_table import _accuracies
 from tests.cli.world import refused
 from tests.tiny import POSITIONS, snapshot
 
@@ -43,6 +45,13 @@ def test_a_line_a_point_then_a_table_and_what_it_means(run, measured, llmprune):
     assert "4 windows of 64 tokens, no BOS, float32" in result.stdout
     assert "Calibrated on 24 x 32 tokens of sea.txt; blocks ranked by sleb." in result.stdout
     assert "Best of all, without a limit (lowest perplexity): " in result.stdout
+
+
+def test_a_text_that_is_called_like_a_task_is_not_its_accuracy():
+    names = ("ppl", "ppl.sea", "acc", "acc.sea", "acc_norm", "acc_norm.sea", "generation", "generation.8")
+    dense = SimpleNamespace(metrics=dict.fromkeys(names))
+    result = SimpleNamespace(measuring=SimpleNamespace(tasks=SimpleNamespace(tasks=("sea",))), dense=dense)
+    assert _accuracies(result) == {"acc.sea": "sea acc"}
 
 
 def test_json_is_the_file_and_the_best(run, measured, llmprune):

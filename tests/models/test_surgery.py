@@ -11,11 +11,12 @@ from transformers.models.gemma3 import Gemma3TextConfig
 from transformers.models.gpt2 import GPT2Config
 from transformers.models.qwen2 import Qwen2Config
 
+from llmprune.artifacts.block_numbers import kept_blocks
 from llmprune.artifacts.checkpoint import open_checkpoint
 from llmprune.errors import ModelError
 from llmprune.models.anatomy import name_blocks
 from llmprune.models.loading import empty_model, load_config
-from llmprune.models.surgery import cut_config, kept_blocks, renamed_tensors, tied_copies
+from llmprune.models.surgery import cut_config, renamed_tensors, tied_copies
 
 PARTS = ("mlp.up.weight", "attn.q.weight", "experts.3.w1.weight")
 OUTSIDE = ("model.embed.weight", "model.norm.weight", "lm_head.weight")
