@@ -4,6 +4,9 @@ Every row runs the command in a process of its own, then measures the written ch
 file has already are not run again, so a long table can be made in several sittings (with --run, on one and the same
 calibration); run nothing beside it. A row may be followed by options of its own: --rows "sparsellm --alpha 1".
 
+Blocks are pruned in order, and none sees what becomes of the later ones. So --first-half measures what
+--layers first-half would write as well, without running it: the written first half, the other blocks dense.
+
     python benchmarks/weight_pruning.py MODEL --source wikitext2:wiki.train.raw --ppl wikitext2:wiki.test.raw \
         --patterns 70%,2:4 --rows sparsegpt,sparsellm --out results.json
 """
@@ -20,13 +23,17 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
+from transformers import PreTrainedModel
 
 from llmprune.calibration.corpora import load_corpus
 from llmprune.calibration.windows import consecutive_windows
+from llmprune.evaluation.machine import describe_machine
 from llmprune.evaluation.perplexity import window_losses
+from llmprune.models.anatomy import find_blocks
 from llmprune.models.loading import load_tokenizer, load_whole
 
 PAPERS = "--targets-from pruned --no-refit"  # as the papers define the method
@@ -55,11 +62,12 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--ppl", action="append", required=True, help="evaluation text; can be repeated")
     parser.add_argument("--windows", type=int, help="use the first so many windows of each text")
     parser.add_argument("--ppl-seq-len", type=int, default=2048, help="tokens a window of these")
+    parser.add_argument("--first-half", action="store_true", help="measure the first half of the blocks as well")
     parser.add_argument("--run", type=Path, help="run directory to keep; default: a temporary one")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(words)
 
-    known = json.loads(options.out.read_text()) if options.out.exists() else {}
+    known = _known(options)
     with tempfile.TemporaryDirectory() as folder:
         run = options.run or Path(folder) / "run"
         calibrate = ["calibrate", options.model, "--source", options.source, "--samples", options.samples]
@@ -68,10 +76,25 @@ def main(words: list[str] | None = None) -> None:
         table = [("dense", "", ""), *((row, pattern, _arguments(row)) for pattern in patterns for row in rows)]
         for row, pattern, arguments in table:
             name = " ".join([options.layers, pattern, row]) if pattern else row
-            if name not in known:
-                known[name] = _measure(options, run, pattern, arguments)
+            if name not in known["rows"]:
+                known["rows"][name] = _measure(options, run, pattern, arguments)
                 options.out.write_text(json.dumps(known, indent=1) + "\n")
-            print(name, json.dumps(known[name]), flush=True)
+            print(name, json.dumps(known["rows"][name]), flush=True)
+
+
+def _known(options: argparse.Namespace) -> dict[str, Any]:
+    """What the results file has, which must have been measured in the same way."""
+    ways = {name: getattr(options, name) for name in ("samples", "seq_len", "dtype", "windows", "ppl_seq_len")}
+    texts = {"calibration": _text(options.source), "ppl": [_text(spec) for spec in options.ppl]}
+    known = json.loads(options.out.read_text()) if options.out.exists() else {}
+    if known.setdefault("protocol", ways | texts) != ways | texts:
+        raise SystemExit(f"{options.out} has rows of another protocol: {known['protocol']}; type another --out.")
+    known.setdefault("rows", {})
+    return known
+
+
+def _text(spec: str) -> str:
+    return spec.rsplit("/", 1)[-1]
 
 
 def _arguments(row: str) -> str:
@@ -81,31 +104,44 @@ def _arguments(row: str) -> str:
 
 def _measure(options: argparse.Namespace, run: Path, pattern: str, arguments: str) -> dict[str, object]:
     """Prune (nothing, for the dense model), and measure what was written."""
-    directory, figures = options.model, {}
-    if pattern:
-        directory = run / "pruned"
-        kind = "--pattern" if ":" in pattern else "--sparsity"
-        words = ["global-prune", kind, pattern, *arguments.split(), "--layers", options.layers, "--out", directory]
-        figures = _run([*words, "--run", run, "--dtype", options.dtype, "--no-verify", "--quiet"])
-        sparsity = json.loads((directory / "llmprune.json").read_text())["sparsity"]
-        figures["zeros"] = sparsity["zeros"] / sparsity["numel"]
-    figures["perplexity"] = {spec.rsplit("/", 1)[-1]: _perplexity(directory, spec, options) for spec in options.ppl}
-    if pattern:
-        shutil.rmtree(directory)
+    if not pattern:
+        return {"perplexity": _perplexities(options.model, options)}
+    directory = run / "pruned"
+    kind = "--pattern" if ":" in pattern else "--sparsity"
+    words = ["global-prune", kind, pattern, *arguments.split(), "--layers", options.layers, "--out", directory]
+    figures = _run([*words, "--run", run, "--dtype", options.dtype, "--no-verify", "--quiet"])
+    sparsity = json.loads((directory / "llmprune.json").read_text())["sparsity"]
+    figures["zeros"] = sparsity["zeros"] / sparsity["numel"]
+    figures["block_seconds"] = [block["seconds"] for block in sparsity["blocks"]]
+    figures["perplexity"] = _perplexities(directory, options)
+    if options.first_half:
+        figures["first_half_perplexity"] = _perplexities(directory, options, first_half=True)
+    shutil.rmtree(directory)
     return figures
 
 
-def _perplexity(directory: Path, spec: str, options: argparse.Namespace) -> float:
+def _perplexities(directory: Path, options: argparse.Namespace, *, first_half: bool = False) -> dict[str, float]:
+    """Of every text, by its name; with the blocks of the second half taken from the dense model, if asked for."""
+    dtype = getattr(torch, options.dtype)
+    model = load_whole(directory, device=torch.device("cpu"), dtype=dtype)
+    if first_half:
+        dense = load_whole(options.model, device=torch.device("cpu"), dtype=dtype)
+        (_, blocks), (_, whole) = (find_blocks(some, some.config) for some in (model, dense))
+        for index in range(len(blocks) // 2, len(blocks)):
+            blocks[index] = whole[index]
+    return {_text(spec): _perplexity(model, directory, spec, options) for spec in options.ppl}
+
+
+def _perplexity(model: PreTrainedModel, directory: Path, spec: str, options: argparse.Namespace) -> float:
     corpus = load_corpus(spec, purpose="evaluation")
     length, count = options.ppl_seq_len, options.windows
     windows = consecutive_windows(corpus, load_tokenizer(directory), seq_len=length, max_windows=count)
-    model = load_whole(directory, device=torch.device("cpu"), dtype=getattr(torch, options.dtype))
     losses = window_losses(model, windows.tokens, batch_tokens=2048)
     return math.exp(sum(losses) / len(losses))
 
 
-def _run(words: list[object]) -> dict[str, float]:
-    """Run llmprune: wall seconds, and the largest resident memory in MB."""
+def _run(words: list[object]) -> dict[str, Any]:
+    """Run llmprune: wall seconds, the largest resident memory in MB, and on which processor."""
     began = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "llmprune", *map(str, words)], stdout=subprocess.DEVNULL)
     peak = [0]
@@ -124,7 +160,8 @@ def _run(words: list[object]) -> dict[str, float]:
     if process.wait():
         raise SystemExit(f"llmprune {' '.join(map(str, words))} failed")
     watcher.join()
-    return {"seconds": time.perf_counter() - began, "peak_mb": peak[0] / 1e6}
+    processor = describe_machine(torch.device("cpu")).processor
+    return {"processor": processor, "seconds": time.perf_counter() - began, "peak_mb": peak[0] / 1e6}
 
 
 if __name__ == "__main__":

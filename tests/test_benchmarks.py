@@ -34,9 +34,27 @@ def test_a_small_opt_is_trained_and_pruned_and_is_better_than_a_unigram_model(tm
     done = subprocess.run(list(map(str, script)), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads(out.read_text())
-    unigram, dense, pruned = (results[name] for name in ("unigram", "dense", "all 70% sparsellm --alpha 1"))
+    unigram = results["unigram"]
+    dense, pruned = (results["rows"][name] for name in ("dense", "all 70% sparsellm --alpha 1"))
     assert 1 < dense["perplexity"]["sea.txt"] < 0.5 * unigram["perplexity"]["sea.txt"]
     assert pruned["zeros"] == pytest.approx(0.7, abs=1e-3)
+
+
+def test_the_first_half_of_a_pruned_model_is_what_pruning_the_first_half_gives(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import weight_pruning
+
+    model, text, out = save_tiny_llama(tmp_path / "tiny"), tmp_path / "sea.txt", tmp_path / "results.json"
+    text.write_text(TEXT, encoding="utf-8")
+    words = [model, "--source", text, "--samples", 8, "--seq-len", 16, "--dtype", "float32", "--ppl", text]
+    words = [str(word) for word in (*words, "--ppl-seq-len", 32, "--rows", "sparsellm+refit", "--out", out)]
+    weight_pruning.main([*words, "--first-half"])
+    weight_pruning.main([*words, "--layers", "first-half"])
+    rows = json.loads(out.read_text())["rows"]
+    whole, half = (rows[f"{layers} 70% sparsellm+refit"] for layers in ("all", "first-half"))
+    assert whole["first_half_perplexity"] == half["perplexity"] != whole["perplexity"]
+    with pytest.raises(SystemExit, match="another protocol"):
+        weight_pruning.main([*words, "--samples", "4"])
 
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypatch):

@@ -10,9 +10,12 @@ from llmprune.models.capture import BlockRunner
 # Logits in float32 are the largest tensors of a small model by far (a window of 2048
 # tokens of a 150k vocabulary: 1.2 GB), so they exist for a slice of positions only.
 LOGITS_BYTES = 64 * 2**20
+# On Linux a tensor beyond 32 MiB is given back to the system when it is freed, and what the
+# next one costs, page by page, was a tenth of the head's time in float32.
+_LOGITS_BYTES_CPU = 24 * 2**20
 # The softmax goes over its logits several times, and does so in a core's own cache when
 # they are few: a quarter to a third of the head's time on the CPU in bfloat16.
-_SOFTMAX_BYTES = 2**20
+_SOFTMAX_BYTES = 2 * 2**20
 
 
 def token_losses(runner: BlockRunner, hidden: Tensor, tokens: Tensor) -> Tensor:
@@ -32,13 +35,14 @@ def token_losses(runner: BlockRunner, hidden: Tensor, tokens: Tensor) -> Tensor:
     # A slice is never longer than a window: the model may have no more positions than that, and
     # it makes masks of the square of a slice. The first one is small: it tells the size of the vocabulary.
     longest = tokens.shape[1]
+    allowed = min(LOGITS_BYTES, _LOGITS_BYTES_CPU) if hidden.device.type == "cpu" else LOGITS_BYTES
     start, positions = 0, min(16, longest)
     while start < len(targets):
         part = slice(start, start + positions)
         logits = runner.logits(states[:, part])[0]
         losses[part] = _cross_entropy(logits, targets[part])
         start += positions
-        positions = min(max(16, LOGITS_BYTES // (4 * logits.shape[-1])), longest)
+        positions = min(max(16, allowed // (4 * logits.shape[-1])), longest)
     return losses.view(len(tokens), -1)
 
 

@@ -84,6 +84,7 @@ def calibrate(workspace: Workspace, settings: CalibrationSettings, *, force: boo
         return _finished_before(workspace, open_calibration(place), settings)
     windows = _draw(workspace, settings)
     refuse_non_finite(find_non_finite(open_checkpoint(workspace.directory)))
+    workspace.remark_slow_dtype()
     with workspace.writing(), explain_full_disk(workspace.run.path):
         run_pass(workspace, windows, workspace.run.partial_calibration, cache=settings.cache)
         if place.exists():

@@ -116,6 +116,7 @@ def _make(
     on_block: Callable[[BlockRecord], None],
 ) -> PruningRecord:
     """Prune, and write the checkpoint, all of it or nothing."""
+    workspace.remark_slow_dtype()
     decoder = workspace.open_decoder()
     tokens = known.tokens()[: settings.samples]
     before = _zeros_before(workspace, decoder, recorded, settings)

@@ -24,6 +24,7 @@ from llmprune.stages.workspace import open_workspace
 PROMPT = "The most important thing about the sea is"
 # Small enough for two cores and a few minutes; a real run takes 128 windows of 2048 tokens.
 CALIBRATION = CalibrationSettings(source="python-docs", samples=16, seq_len=512)
+_WORTH_IT = 1.2  # times as fast as float32: from where on the numbers are made in bfloat16
 BENCH = BenchSettings(ppl=("python-docs",), seq_len=1024, batch=(8,), gen=64, prefill=1024, repeats=3, max_seconds=0)
 
 
@@ -55,8 +56,8 @@ def quickstart(
         ModelError: the wheel is not installed.
         ArtifactError: the run directory belongs to another model, or holds other settings' artifacts.
     """
-    if compute.dtype is None and compute.multiplies_bfloat16:
-        progress.say("Computing in bfloat16, which this machine multiplies about twice as fast as float32.")
+    if compute.dtype is None and (gain := compute.gain(torch.bfloat16)) > _WORTH_IT:
+        progress.say(f"Computing in bfloat16, which this machine multiplies {gain:.1f} times as fast as float32.")
         compute = replace(compute, dtype=torch.bfloat16)
     workspace = open_workspace(run, DEMO_NAME, compute=compute, progress=progress)
     progress.say("1/4 calibrate, on a few pages of Python's documentation (a small calibration, for a quick look)")

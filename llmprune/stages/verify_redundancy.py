@@ -209,6 +209,7 @@ def _search(
     on_round: Callable[[RoundRecord], None],
 ) -> Importance:
     """SLEB's search, saved after every round."""
+    workspace.remark_slow_dtype()
     decoder = workspace.open_decoder()
     importance = known or _importance(workspace, calibration.manifest, settings, dtype_name(decoder.dtype))
     _require_same_dtype(importance, decoder, workspace)

@@ -15,7 +15,7 @@ from llmprune.artifacts.provenance import ModelIdentity
 from llmprune.artifacts.run import RunDirectory, RunRecord, belongs_to_another
 from llmprune.calibration.tokenizer_identity import tokenizer_fingerprint
 from llmprune.errors import ArtifactError, ModelError
-from llmprune.models.compute import Compute
+from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.demo import DEMO_NAME, demo_model
 from llmprune.models.gguf import convert_gguf
 from llmprune.models.hub_download import absent_shards, lacks_shards
@@ -31,6 +31,7 @@ from llmprune.models.source import (
 )
 from llmprune.stages.progress import Progress, Silent
 
+_SLOW = 0.8  # times as fast as float32: clear enough to be no accident of timing
 Finder = Callable[[str], ModelSource]
 
 
@@ -96,6 +97,14 @@ class Workspace:
     def dtype(self) -> torch.dtype:
         """What is computed in: as asked for, else as the model is stored."""
         return self.compute.dtype or stored_dtype(self.open_checkpoint())
+
+    def remark_slow_dtype(self) -> None:
+        """Say so where what is computed in is slower on this machine than float32, before long work."""
+        if self.dtype != torch.float32 and (gain := self.compute.gain(self.dtype)) < _SLOW:
+            self.progress.say(
+                f"This machine multiplies {dtype_name(self.dtype)} only {gain:.1f} times as fast as float32: "
+                "--dtype float32 would be faster, and takes twice the memory."
+            )
 
     def writing(self) -> AbstractContextManager[None]:
         """Hold the run for writing, see ``RunDirectory.writing``."""

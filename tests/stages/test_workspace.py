@@ -8,7 +8,7 @@ from filelock import FileLock
 
 from llmprune.artifacts.run import RunDirectory, RunRecord
 from llmprune.errors import ArtifactError, ModelError
-from llmprune.models.compute import choose_compute
+from llmprune.models.compute import Compute, choose_compute
 from llmprune.models.source import find_model, origin_of
 from llmprune.stages.calibrate import calibrate
 from llmprune.stages.workspace import open_workspace
@@ -148,3 +148,14 @@ def test_another_gguf_file_is_another_model(run, tmp_path):
     with pytest.raises(ArtifactError, match=r"belongs to the model .*one\.gguf, not to .*two\.gguf"):
         open_workspace(run, str(tmp_path / "two.gguf"), compute=choose_compute("cpu"))
     assert open_workspace(run, None, compute=choose_compute("cpu")).model.name == "one"
+
+
+@pytest.mark.parametrize(("dtype", "gain", "said"), [("bfloat16", 0.5, 1), ("bfloat16", 1.0, 0), ("float32", 0.5, 0)])
+def test_a_dtype_that_the_machine_is_slow_in_is_remarked_upon(
+    model, run, settings, listener, monkeypatch, dtype, gain, said
+):
+    monkeypatch.setattr(Compute, "gain", lambda self, dtype: gain)
+    calibrate(open_workspace(run, str(model), compute=choose_compute("cpu", dtype), progress=listener), settings)
+    remarks = [text for text in listener.said if "--dtype float32 would be faster" in text]
+    assert len(remarks) == said
+    assert all("multiplies bfloat16 only 0.5 times as fast as float32" in text for text in remarks)
