@@ -72,6 +72,14 @@ class Hub:
         """How often it was asked for something."""
         return sum(asked == method and re.search(path, where) is not None for asked, where in self.asked)
 
+    def downloaded(self, repo: str) -> list[str]:
+        """The files of a repository that were fetched, in order; large ones by their address in the storage."""
+        commits = self.repositories[repo].commits.values()
+        large = {f"/{repo}/{blob.sha256}": path for files in commits for path, blob in files.items() if blob.large}
+        small = re.compile(rf"/{repo}/resolve/[^/]+/(.+)")
+        asked = [where for method, where in self.asked if method == "GET"]
+        return [large.get(where) or small.sub(r"\1", where) for where in asked if where in large or small.match(where)]
+
 
 class Answer(Exception):  # noqa: N818 - it ends a request, and is no error of ours
     """What a request is answered with."""

@@ -1,9 +1,10 @@
 """Of a Hub model only those files are downloaded that are needed; what is missing later is fetched later."""
 
 import json
+from dataclasses import dataclass
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import close_session, constants
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
@@ -13,7 +14,10 @@ from llmprune.artifacts.pruning_record import RECORD_NAME, PruningRecord
 from llmprune.cli.app import app
 from llmprune.errors import CheckpointError
 from llmprune.models.hub_download import absent_shards, download_model, lacks_shards
-from tests.models.hub_stand_in import COMMIT, serve
+from tests.hub.conftest import turn_to
+from tests.hub.server import Hub
+from tests.hub.storage import serving
+from tests.hub.store import Repository
 from tests.tiny import save_tiny_llama
 
 REPO = "someone/tiny"
@@ -52,26 +56,35 @@ def sharded(single, tmp_path_factory):
     return add_what_repositories_have(folder)
 
 
+@dataclass(frozen=True)
+class Served:
+    """A Hub with one repository, and its newest commit."""
+
+    hub: Hub
+    commit: str
+
+    @property
+    def downloaded(self):
+        """The files that were fetched, in order."""
+        return self.hub.downloaded(REPO)
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """Serve a folder to the real client, whose cache is empty."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    with serving() as running:
+        turn_to(running, tmp_path / "hub-home", monkeypatch)
+        monkeypatch.delenv("HF_TOKEN")
 
-    def start(folder):
-        context = serve(REPO, folder)
-        running = context.__enter__()
-        contexts.append(context)
-        monkeypatch.setattr(constants, "ENDPOINT", running.endpoint)  # both are made of HF_ENDPOINT, on import
-        template = running.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        return running
+        def start(folder):
+            files = {
+                file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()
+            }
+            running.repositories[REPO] = Repository(owner="someone")
+            return Served(running, running.repositories[REPO].add(files))
 
-    contexts = []
-    yield start
-    for context in contexts:
-        context.__exit__(None, None, None)
+        yield start
+        close_session()
 
 
 def shards_of(folder, *, blocks=None):
@@ -88,7 +101,7 @@ def test_neither_other_formats_nor_other_weights_are_fetched(single, hub):
     running = hub(single)
     directory = download_model(REPO, None)
     assert sorted(running.downloaded) == sorted(BESIDE | {"model.safetensors"})
-    assert directory.name == COMMIT
+    assert directory.name == running.commit
     assert open_checkpoint(directory).fingerprint() == open_checkpoint(single).fingerprint()
     download_model(REPO, None)
     assert len(running.downloaded) == len(BESIDE) + 1  # nothing twice
