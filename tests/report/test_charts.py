@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import xml.etree.ElementTree as ET
 from functools import partial
@@ -125,6 +126,16 @@ def test_the_best_points_are_named_and_filled_and_the_others_hollow():
     assert "worse" not in texts(drawing)
     assert re.search(r"fill: var\(--card\); stroke: var\(--both\)", drawing)
     assert not re.search(r"fill: var\(--card\); stroke: var\(--blocks\)", drawing)
+
+
+def test_figures_along_the_costs_do_not_run_into_each_other():
+    costs = Plane("time", (Point("a", "blocks", 0.832, 91.0, None, True), Point("b", "dense", 1.0, 38.0, None, True)))
+    figure = draw_pareto([costs] * 3, theme=LIGHT, width=WIDE)
+    figure.draw_without_rendering()
+    for axes in figure.axes[:3]:
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+        assert len(boxes) > 2
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_names_are_text_and_never_mathematics():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from llmprune.report.charts.canvas import NARROW, add_legend, new_figure, plain_ticks
 from llmprune.report.theme import Role, Theme
@@ -89,6 +90,7 @@ def _draw_plane(axes: Axes, plane: Plane, theme: Theme) -> None:
         )
     axes.set_yscale("log")
     plain_ticks(axes.yaxis)
+    axes.xaxis.set_major_locator(MaxNLocator(5))  # more would run into each other
     axes.margins(x=0.14, y=0.12)
     axes.set_xlabel(plane.cost)
     axes.set_ylabel("perplexity")
