@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -94,7 +95,8 @@ def _known(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _text(spec: str) -> str:
-    return spec.rsplit("/", 1)[-1]
+    """The file's or data set's name, wherever it lies."""
+    return re.sub(r"^(wikitext2|ptb|c4):", "", spec.rsplit("/", 1)[-1])
 
 
 def _arguments(row: str) -> str:

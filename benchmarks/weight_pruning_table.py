@@ -9,32 +9,28 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-Row = dict[str, object]
+Row = dict[str, Any]
+PARTS = "all", "first-half"
+HALF = "first_half_perplexity"
 
 
 def tables(known: dict[str, dict[str, Row]]) -> Iterator[str]:
     """Perplexity of all blocks and of their first half; seconds and peak memory of the commands."""
     rows = known["rows"]
     yield f"Perplexity on {' / '.join(rows['dense']['perplexity'])}; the dense model: {_perplexity(rows['dense'])}."
-    names = [name.split(" ", 2) for name in rows if name != "dense"]
-    for layers, title in (("all", "all blocks"), ("first-half", "first half of the blocks")):
-        halves = {} if layers == "all" else _first_halves(rows)
-        found = halves | {
-            (pattern, row): rows[f"{where} {pattern} {row}"] for where, pattern, row in names if where == layers
-        }
-        yield _table(title, found, _perplexity)
-    measured = {(pattern, row): rows[f"all {pattern} {row}"] for where, pattern, row in names if where == "all"}
-    yield _table("seconds / peak MB, all blocks", measured, lambda row: f"{row['seconds']:.0f} / {row['peak_mb']:,.0f}")
+    whole, half = ({_key(name): row for name, row in rows.items() if name.startswith(f"{part} ")} for part in PARTS)
+    half |= {key: {"perplexity": row[HALF]} for key, row in whole.items() if HALF in row}
+    yield _table("all blocks", whole, _perplexity)
+    yield _table("first half of the blocks", half, _perplexity)
+    yield _table("seconds / peak MB, all blocks", whole, lambda row: f"{row['seconds']:.0f} / {row['peak_mb']:,.0f}")
 
 
-def _first_halves(rows: dict[str, Row]) -> dict[tuple[str, str], Row]:
-    """Of rows of all blocks, what their first half alone gave."""
-    return {
-        tuple(name.split(" ", 2)[1:]): {"perplexity": row["first_half_perplexity"]}
-        for name, row in rows.items()
-        if "first_half_perplexity" in row
-    }
+def _key(name: str) -> tuple[str, str]:
+    """Pattern and method of a row's name."""
+    _, pattern, method = name.split(" ", 2)
+    return pattern, method
 
 
 def _perplexity(row: Row) -> str:
@@ -42,19 +38,12 @@ def _perplexity(row: Row) -> str:
 
 
 def _short(value: float) -> str:
-    return (
-        f"{value:.2f}"
-        if value < 100
-        else f"{value:.1f}"
-        if value < 1000
-        else f"{value:,.0f}"
-        if value < 1e6
-        else f"{value:.1e}"
-    )
+    digits = 2 if value < 100 else 1 if value < 1000 else 0
+    return f"{value:,.{digits}f}" if value < 1e6 else f"{value:.1e}"
 
 
 def _table(title: str, found: dict[tuple[str, str], Row], shown: Callable[[Row], str]) -> str:
-    patterns, methods = (_in_order(names) for names in zip(*found, strict=True))
+    patterns, methods = (_in_order(key[place] for key in found) for place in (0, 1))
     lines = [f"| {title} | {' | '.join(patterns)} |", f"|---|{'---:|' * len(patterns)}"]
     for method in methods:
         cells = (shown(found[pattern, method]) if (pattern, method) in found else "" for pattern in patterns)

@@ -43,6 +43,7 @@ def test_a_small_opt_is_trained_and_pruned_and_is_better_than_a_unigram_model(tm
 def test_the_first_half_of_a_pruned_model_is_what_pruning_the_first_half_gives(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import weight_pruning
+    from weight_pruning_table import tables
 
     model, text, out = save_tiny_llama(tmp_path / "tiny"), tmp_path / "sea.txt", tmp_path / "results.json"
     text.write_text(TEXT, encoding="utf-8")
@@ -53,6 +54,10 @@ def test_the_first_half_of_a_pruned_model_is_what_pruning_the_first_half_gives(t
     rows = json.loads(out.read_text())["rows"]
     whole, half = (rows[f"{layers} 70% sparsellm+refit"] for layers in ("all", "first-half"))
     assert whole["first_half_perplexity"] == half["perplexity"] != whole["perplexity"]
+    _, blocks, first_half, cost = tables({"rows": rows})
+    assert f"| sparsellm+refit | {whole['perplexity']['sea.txt']:.1f} |" in blocks
+    assert f"| sparsellm+refit | {half['perplexity']['sea.txt']:.1f} |" in first_half
+    assert f"/ {whole['peak_mb']:,.0f} |" in cost
     with pytest.raises(SystemExit, match="another protocol"):
         weight_pruning.main([*words, "--samples", "4"])
 
