@@ -14,6 +14,7 @@ import torch
 from llmprune.errors import TargetError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_TRIES, _ENOUGH = 10, 0.05  # products to time a dtype with, and seconds after which no other begins
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Compute:
         return 2048 if self.device.type == "cpu" else 16384
 
     def gain(self, dtype: torch.dtype) -> float:
-        """How many times as fast as in float32 the device multiplies in ``dtype``, timed within a tenth of a second.
+        """How many times as fast as in float32 the device multiplies in ``dtype``, timed in under a second.
 
         What a processor says that it has does not tell: an Intel Xeon with AVX512-BF16 was seen to multiply
         bfloat16 half as fast as float32.
@@ -37,10 +38,13 @@ class Compute:
         return self._product_seconds(torch.float32) / self._product_seconds(dtype)
 
     def _product_seconds(self, dtype: torch.dtype) -> float:
-        """The fastest of a few products of matrices of the size of a small block's."""
-        factor = torch.ones(1024, 1024, dtype=dtype, device=self.device)
-        seconds = []
-        for _ in range(4):
+        """The fastest of a few products of matrices of the size of a small block's.
+
+        Where a processor has no instructions for ``dtype``, one takes hundreds of times as long: it is enough.
+        """
+        factor = torch.ones(512, 512, dtype=dtype, device=self.device)
+        seconds: list[float] = []
+        while len(seconds) < _TRIES and sum(seconds) < _ENOUGH:
             began = time.perf_counter()
             float((factor @ factor)[0, 0])  # reading a number waits for the device
             seconds.append(time.perf_counter() - began)

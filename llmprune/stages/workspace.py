@@ -99,10 +99,11 @@ class Workspace:
         return self.compute.dtype or stored_dtype(self.open_checkpoint())
 
     def remark_slow_dtype(self) -> None:
-        """Say so where what is computed in is slower on this machine than float32, before long work."""
-        if self.dtype != torch.float32 and (gain := self.compute.gain(self.dtype)) < _SLOW:
+        """Say so where a dtype narrower than float32 is slower on this machine, before long work in it."""
+        dtype = self.dtype
+        if dtype.itemsize < torch.float32.itemsize and (gain := self.compute.gain(dtype)) < _SLOW:
             self.progress.say(
-                f"This machine multiplies {dtype_name(self.dtype)} only {gain:.1f} times as fast as float32: "
+                f"This machine multiplies {dtype_name(dtype)} only {gain:.1g} times as fast as float32: "
                 "--dtype float32 would be faster, and takes twice the memory."
             )
 

@@ -1,5 +1,7 @@
 """Where and in what to compute."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -17,6 +19,14 @@ def test_the_gain_is_float32s_time_over_the_other_dtypes(monkeypatch):
     seconds = {torch.float32: 0.02, torch.bfloat16: 0.01}
     monkeypatch.setattr(type(compute), "_product_seconds", lambda self, dtype: seconds[dtype])
     assert compute.gain(torch.bfloat16) == 2
+
+
+def test_a_product_that_takes_long_is_made_once(monkeypatch):
+    # bfloat16 on a processor without instructions for it: with every try, commands would start seconds later
+    compute, clock = choose_compute("cpu"), itertools.count()
+    monkeypatch.setattr("llmprune.models.compute.time.perf_counter", lambda: float(next(clock)))
+    assert compute._product_seconds(torch.bfloat16) == 1
+    assert next(clock) == 2
 
 
 @pytest.mark.parametrize(("device", "dtype"), [("tpu:0", "auto"), ("cpu:1", "auto"), ("meta", "auto"), ("cpu", "int8")])

@@ -2,8 +2,10 @@
 
 import shutil
 import threading
+from dataclasses import replace
 
 import pytest
+import torch
 from filelock import FileLock
 
 from llmprune.artifacts.run import RunDirectory, RunRecord
@@ -159,3 +161,10 @@ def test_a_dtype_that_the_machine_is_slow_in_is_remarked_upon(
     remarks = [text for text in listener.said if "--dtype float32 would be faster" in text]
     assert len(remarks) == said
     assert all("multiplies bfloat16 only 0.5 times as fast as float32" in text for text in remarks)
+
+
+def test_a_dtype_wider_than_float32_is_not_remarked_upon(workspace, listener, monkeypatch):
+    monkeypatch.setattr(Compute, "gain", lambda self, dtype: 0.1)
+    wide = Compute(torch.device("cpu"), torch.float64)
+    replace(workspace, compute=wide, progress=listener).remark_slow_dtype()
+    assert listener.said == []
