@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 
 import pytest
-from huggingface_hub import close_session, constants
+from huggingface_hub import constants
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
@@ -14,9 +14,7 @@ from llmprune.artifacts.pruning_record import RECORD_NAME, PruningRecord
 from llmprune.cli.app import app
 from llmprune.errors import CheckpointError
 from llmprune.models.hub_download import absent_shards, download_model, lacks_shards
-from tests.hub.conftest import turn_to
 from tests.hub.server import Hub
-from tests.hub.storage import serving
 from tests.hub.store import Repository
 from tests.tiny import save_tiny_llama
 
@@ -70,21 +68,15 @@ class Served:
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """Serve a folder to the real client, whose cache is empty."""
-    with serving() as running:
-        turn_to(running, tmp_path / "hub-home", monkeypatch)
-        monkeypatch.delenv("HF_TOKEN")
+def serve(hub):
+    """Make a folder the repository that the client finds."""
 
-        def start(folder):
-            files = {
-                file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()
-            }
-            running.repositories[REPO] = Repository(owner="someone")
-            return Served(running, running.repositories[REPO].add(files))
+    def start(folder):
+        files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        hub.repositories[REPO] = Repository(owner="someone")
+        return Served(hub, hub.repositories[REPO].add(files))
 
-        yield start
-        close_session()
+    return start
 
 
 def shards_of(folder, *, blocks=None):
@@ -97,8 +89,8 @@ def shards_of(folder, *, blocks=None):
     }
 
 
-def test_neither_other_formats_nor_other_weights_are_fetched(single, hub):
-    running = hub(single)
+def test_neither_other_formats_nor_other_weights_are_fetched(single, serve):
+    running = serve(single)
     directory = download_model(REPO, None)
     assert sorted(running.downloaded) == sorted(BESIDE | {"model.safetensors"})
     assert directory.name == running.commit
@@ -107,8 +99,8 @@ def test_neither_other_formats_nor_other_weights_are_fetched(single, hub):
     assert len(running.downloaded) == len(BESIDE) + 1  # nothing twice
 
 
-def test_all_shards_are_fetched_when_all_blocks_are_needed(sharded, hub):
-    running = hub(sharded)
+def test_all_shards_are_fetched_when_all_blocks_are_needed(sharded, serve):
+    running = serve(sharded)
     directory = download_model(REPO, "main")
     assert sorted(running.downloaded) == sorted(BESIDE | {INDEX_NAME} | shards_of(sharded))
     assert not lacks_shards(directory, ())
@@ -119,8 +111,8 @@ def remove(model, tmp_path, *words):
     return CliRunner().invoke(app, ["remove-blocks", str(model), *words, *run])
 
 
-def test_removing_blocks_by_hand_fetches_only_shards_with_kept_tensors(sharded, single, hub, tmp_path):
-    running = hub(sharded)
+def test_removing_blocks_by_hand_fetches_only_shards_with_kept_tensors(sharded, single, serve, tmp_path):
+    running = serve(sharded)
     result = remove(REPO, tmp_path, "--blocks", "1,2", "--out", str(tmp_path / "out"))
     assert result.exit_code == 0, result.stderr
     needed = shards_of(sharded, blocks={0, 3})
@@ -142,8 +134,8 @@ def test_removing_blocks_by_hand_fetches_only_shards_with_kept_tensors(sharded, 
     assert (tmp_path / "out" / "LICENSE").is_file()
 
 
-def test_the_same_command_again_fetches_nothing_and_keeps_what_is_there(sharded, hub, tmp_path):
-    running = hub(sharded)
+def test_the_same_command_again_fetches_nothing_and_keeps_what_is_there(sharded, serve, tmp_path):
+    running = serve(sharded)
     assert remove(REPO, tmp_path, "--blocks", "1,2").exit_code == 0
     before = len(running.downloaded)
     again = remove(REPO, tmp_path, "--blocks", "1,2")
@@ -152,23 +144,23 @@ def test_the_same_command_again_fetches_nothing_and_keeps_what_is_there(sharded,
     assert len(running.downloaded) == before
 
 
-def test_a_later_command_fetches_the_rest(sharded, hub, tmp_path):
-    running = hub(sharded)
+def test_a_later_command_fetches_the_rest(sharded, serve, tmp_path):
+    running = serve(sharded)
     assert remove(REPO, tmp_path, "--blocks", "1,2").exit_code == 0
     assert remove(REPO, tmp_path, "--blocks", "3").exit_code == 0
     needed = shards_of(sharded, blocks={0, 1, 2, 3})
     assert sorted(running.downloaded) == sorted(BESIDE | {INDEX_NAME} | needed)
 
 
-def test_the_first_block_is_always_fetched_since_it_is_tried(sharded, hub, tmp_path):
-    running = hub(sharded)
+def test_the_first_block_is_always_fetched_since_it_is_tried(sharded, serve, tmp_path):
+    running = serve(sharded)
     result = remove(REPO, tmp_path, "--blocks", "0,2")
     assert result.exit_code == 0, result.stderr
     assert shards_of(sharded, blocks={0, 1, 3}) <= set(running.downloaded)
 
 
-def test_offline_the_cache_is_enough_for_what_was_fetched_and_no_more(sharded, hub, tmp_path, monkeypatch):
-    hub(sharded)
+def test_offline_the_cache_is_enough_for_what_was_fetched_and_no_more(sharded, serve, tmp_path, monkeypatch):
+    serve(sharded)
     assert remove(REPO, tmp_path, "--blocks", "1,2").exit_code == 0
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert remove(REPO, tmp_path, "--blocks", "1,2", "--out", str(tmp_path / "other")).exit_code == 0
