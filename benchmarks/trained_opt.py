@@ -26,6 +26,7 @@ from torch import Tensor
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 from weight_pruning import main as measure
 
+from llmprune.artifacts.atomic import write_text_atomic
 from llmprune.calibration.corpora import load_corpus
 from llmprune.calibration.windows import consecutive_windows
 from llmprune.models.loading import load_tokenizer
@@ -59,7 +60,7 @@ def main() -> None:
     if not (options.model / "config.json").exists():
         known["training"] = train(texts, options)
     known["unigram"] = {"perplexity": unigram_perplexity(texts, options)}
-    options.out.write_text(json.dumps(known, indent=1) + "\n")
+    write_text_atomic(options.out, json.dumps(known, indent=1) + "\n")
     print("unigram", json.dumps(known["unigram"]), flush=True)
 
     length = str(options.seq_len)

@@ -17,7 +17,6 @@ import argparse
 import json
 import math
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ import psutil
 import torch
 from transformers import PreTrainedModel
 
+from llmprune.artifacts.atomic import write_text_atomic
 from llmprune.calibration.corpora import load_corpus
 from llmprune.calibration.windows import consecutive_windows
 from llmprune.evaluation.machine import describe_machine
@@ -79,7 +79,7 @@ def main(words: list[str] | None = None) -> None:
             name = " ".join([options.layers, pattern, row]) if pattern else row
             if name not in known["rows"]:
                 known["rows"][name] = _measure(options, run, pattern, arguments)
-                options.out.write_text(json.dumps(known, indent=1) + "\n")
+                write_text_atomic(options.out, json.dumps(known, indent=1) + "\n")
             print(name, json.dumps(known["rows"][name]), flush=True)
 
 
@@ -108,17 +108,18 @@ def _measure(options: argparse.Namespace, run: Path, pattern: str, arguments: st
     """Prune (nothing, for the dense model), and measure what was written."""
     if not pattern:
         return {"perplexity": _perplexities(options.model, options)}
-    directory = run / "pruned"
-    kind = "--pattern" if ":" in pattern else "--sparsity"
-    words = ["global-prune", kind, pattern, *arguments.split(), "--layers", options.layers, "--out", directory]
-    figures = _run([*words, "--run", run, "--dtype", options.dtype, "--no-verify", "--quiet"])
-    sparsity = json.loads((directory / "llmprune.json").read_text())["sparsity"]
-    figures["zeros"] = sparsity["zeros"] / sparsity["numel"]
-    figures["block_seconds"] = [block["seconds"] for block in sparsity["blocks"]]
-    figures["perplexity"] = _perplexities(directory, options)
-    if options.first_half:
-        figures["first_half_perplexity"] = _perplexities(directory, options, first_half=True)
-    shutil.rmtree(directory)
+    with tempfile.TemporaryDirectory(dir=run) as folder:  # nothing that an interrupted row left is gone on with
+        directory = Path(folder) / "pruned"
+        kind = "--pattern" if ":" in pattern else "--sparsity"
+        words = ["global-prune", kind, pattern, *arguments.split(), "--layers", options.layers, "--out", directory]
+        figures = _run([*words, "--run", run, "--dtype", options.dtype, "--no-verify", "--quiet"])
+        sparsity = json.loads((directory / "llmprune.json").read_text())["sparsity"]
+        figures["processor"] = describe_machine(torch.device("cpu")).processor
+        figures["zeros"] = sparsity["zeros"] / sparsity["numel"]
+        figures["block_seconds"] = [block["seconds"] for block in sparsity["blocks"]]
+        figures["perplexity"] = _perplexities(directory, options)
+        if options.first_half:
+            figures["first_half_perplexity"] = _perplexities(directory, options, first_half=True)
     return figures
 
 
@@ -143,7 +144,7 @@ def _perplexity(model: PreTrainedModel, directory: Path, spec: str, options: arg
 
 
 def _run(words: list[object]) -> dict[str, Any]:
-    """Run llmprune: wall seconds, the largest resident memory in MB, and on which processor."""
+    """Run llmprune: wall seconds, and the largest resident memory in MB."""
     began = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "llmprune", *map(str, words)], stdout=subprocess.DEVNULL)
     peak = [0]
@@ -162,8 +163,7 @@ def _run(words: list[object]) -> dict[str, Any]:
     if process.wait():
         raise SystemExit(f"llmprune {' '.join(map(str, words))} failed")
     watcher.join()
-    processor = describe_machine(torch.device("cpu")).processor
-    return {"processor": processor, "seconds": time.perf_counter() - began, "peak_mb": peak[0] / 1e6}
+    return {"seconds": time.perf_counter() - began, "peak_mb": peak[0] / 1e6}
 
 
 if __name__ == "__main__":

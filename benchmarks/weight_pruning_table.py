@@ -1,6 +1,8 @@
 """What weight_pruning.py measured, as Markdown: methods down, patterns across, the texts side by side in a cell.
 
-python benchmarks/weight_pruning_table.py benchmarks/weight_pruning.json
+    python benchmarks/weight_pruning_table.py benchmarks/weight_pruning.json
+
+Cells are empty where a row has not been measured.
 """
 
 from __future__ import annotations
