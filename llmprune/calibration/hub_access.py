@@ -45,7 +45,7 @@ def probe(repo: str, revision: str, *, with_files: bool = False) -> Remote | Non
     Raises:
         CorpusError: no such repository, or gated. A Hub that does not answer is no error: the cache may do.
     """
-    from huggingface_hub import HfApi, errors  # noqa: PLC0415 - 0.3 s that a local file need not pay
+    from huggingface_hub import HfApi, errors, get_token  # noqa: PLC0415 - 0.3 s that a local file need not pay
 
     wanted: Any = ["sha", "siblings"] if with_files else ["sha"]
     try:
@@ -57,10 +57,11 @@ def probe(repo: str, revision: str, *, with_files: bool = False) -> Remote | Non
     except errors.RevisionNotFoundError:
         return None
     except errors.RepositoryNotFoundError as error:
-        raise CorpusError(
-            f"There is no Hub data set {repo}, or it is private. Check the name, or run `hf auth login`."
-        ) from error
+        raise _absent(repo) from error
     except Exception as error:  # transport errors: their type changes with the client's HTTP library
+        # What the Hub hides is a 401, which the client takes for "not found" at an address of https only.
+        if _status(error) == 401 and not get_token():
+            raise _absent(repo) from error
         return Remote(repo, revision, _cached_files(repo, revision) if with_files else (), _why(error))
     return Remote(repo, revision, tuple(file.rfilename for file in found.siblings or ()))
 
@@ -124,6 +125,10 @@ def quiet() -> Iterator[None]:
                 enable_progress_bars()
 
 
+def _absent(repo: str) -> CorpusError:
+    return CorpusError(f"There is no Hub data set {repo}, or it is private. Check the name, or run `hf auth login`.")
+
+
 def _gated(repo: str) -> CorpusError:
     return CorpusError(
         f"The Hub data set {repo} is gated: ask for access on its page, run `hf auth login`, and try again."
@@ -131,13 +136,23 @@ def _gated(repo: str) -> CorpusError:
 
 
 def _why(error: Exception) -> str:
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415 - as in probe
+    from huggingface_hub.errors import OfflineModeIsEnabled  # noqa: PLC0415 - as in probe
 
     if isinstance(error, OfflineModeIsEnabled):
         return OFFLINE
-    if isinstance(error, HfHubHTTPError):
-        return f"the Hub answered with HTTP status {error.response.status_code}"
+    status = _status(error)
+    if status == 401:
+        return "the Hub does not accept the token of this machine (for another one, run `hf auth login`)"
+    if status is not None:
+        return f"the Hub answered with HTTP status {status}"
     return f"the Hub cannot be reached ({str(error).strip() or type(error).__name__})"
+
+
+def _status(error: Exception) -> int | None:
+    """What the Hub answered with; None where it did not answer."""
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415 - as in probe
+
+    return error.response.status_code if isinstance(error, HfHubHTTPError) else None
 
 
 def _cached_files(repo: str, revision: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Hub sources against the stand-in of conftest.py: no test needs a network."""
+"""Hub sources against the Hub of conftest.py: no test needs a network."""
 
 import gzip
 import io
@@ -37,7 +37,7 @@ def test_wikitext2_reads_train_to_calibrate_and_test_to_evaluate(hub):
     assert test["rows"] == ["", " = B = \n"]
     assert train["separator"] == "\n\n"
     assert train["origin"] == (f"Hub Salesforce/wikitext wikitext-2-raw-v1/train-00000-of-00001.parquet @{commit}")
-    assert "36,718" in train["note"]  # the stand-in's three rows are not the protocol's
+    assert "36,718" in train["note"]  # these three rows are not the protocol's
     assert auto == train
 
 
@@ -122,7 +122,7 @@ def test_large_data_sets_are_read_in_part(hub):
     (answer,) = hub.load("o/n")
     assert len(answer["rows"]) == 16
     assert "first 16 rows" in answer["note"]
-    assert not any("0002.parquet" in request for request in hub.requests)
+    assert not any("0002.parquet" in path for _, path in hub.asked)
 
 
 def test_without_a_parquet_branch_datasets_reads_it(hub):
@@ -144,7 +144,9 @@ def test_mistakes_are_explained(hub):
     many = {f"{config}/train/0000.parquet": parquet(text=["t"]) for config in ("one", "two")}
     hub.add("o/many", many, CONVERTED)
     hub.add("o/empty", {"default/train/0000.parquet": parquet(text=["", " "])}, CONVERTED)
-    hub.gated.add("o/gated")
+    hub.add("o/gated", files, CONVERTED)
+    hub.repositories["o/gated"].gated = True
+    hub.fail("GET", "/api/datasets/o/closed", status=403, headers={"X-Error-Code": "GatedRepo"})
     expected = {
         "o/n:nope": ["no config 'nope'", "it has default, other", "--source o/n:default"],
         "o/n:default:nope": ["no split 'nope'", "it has train"],
@@ -154,12 +156,23 @@ def test_mistakes_are_explained(hub):
         "o/many": ["several configs", "it has one, two"],
         "o/absent": ["There is no Hub data set o/absent"],
         "o/gated": ["o/gated is gated", "hf auth login"],
+        "o/closed": ["o/closed is gated", "hf auth login"],
         "o/bad..name": ["no name that the Hub allows"],
         "o/empty": ["holds no text"],
     }
     for answer, words in zip(hub.load(*expected), expected.values(), strict=True):
         assert answer["error"] == "CorpusError"
         assert [word for word in words if word not in answer["message"]] == []
+
+
+def test_a_token_that_the_hub_refuses_is_said_unless_the_cache_has_the_text(hub):
+    hub.add("o/n", {"default/train/0000.parquet": parquet(text=["kept"])}, CONVERTED)
+    refused = {"HF_TOKEN": "hf_" + "ExpiredTokenOfNobodyInParticular01"}
+    (answer,) = hub.load("o/n", **refused)
+    assert answer["error"] == "HubUnreachableError"
+    assert "does not accept the token of this machine" in answer["message"] and "hf auth login" in answer["message"]
+    assert refused["HF_TOKEN"] not in answer["message"]
+    assert hub.load("o/n") == hub.load("o/n", **refused)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +199,7 @@ def test_a_hub_that_lacks_or_fails_still_leaves_auto(hub):
     named, auto = hub.load("wikitext2", "auto")
     assert "has no file wikitext-2-raw-v1/train-00000-of-00001.parquet" in named["message"]
     assert auto["name"] == "python-docs"
-    hub.down = True
+    hub.fail("GET", "", times=99, status=503)
     named, auto = hub.load("wikitext2", "auto")
     assert (named["error"], auto["name"]) == ("HubUnreachableError", "python-docs")
     assert "HTTP status 503" in named["message"]

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from llmprune.artifacts.bench_result import BenchResult
-from tests.calibration.conftest import hub  # noqa: F401 - a fixture of the Hub's stand-in, too
+from tests.calibration.conftest import hub  # noqa: F401 - a fixture: a Hub of data sets
 from tests.cli.conftest import ROOT
 from tests.cli.world import refused
 from tests.tasks import ITEMS, write_task
@@ -41,7 +41,7 @@ def parquet(**columns):
     return buffer.getvalue()
 
 
-def stand_in(hub):  # noqa: F811
+def publish_texts(hub):  # noqa: F811
     """What the papers' three data sets and one of somebody's own look like on the Hub."""
     sea = "the sea is wide and a small boat goes out at dawn"
     documents = "".join(json.dumps({"text": f"{sea} {number}"}) + "\n" for number in range(1_200))
@@ -54,7 +54,7 @@ def stand_in(hub):  # noqa: F811
 
 
 def test_any_number_of_texts_from_the_hub_and_from_files(hub, process, model, text, tmp_path):  # noqa: F811
-    stand_in(hub)
+    publish_texts(hub)
     specs = ["wikitext2", "ptb", "c4", str(text), "o/n:default:held:body"]
     words = ["bench", model, "--no-speed", "--json", "--seq-len", 32, "--run", tmp_path / "run"]
     started = process(

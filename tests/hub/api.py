@@ -39,7 +39,7 @@ class HubHandler(Handler):
     def user(self) -> str | None:
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if token and token not in self.hub.users:
-            raise Answer(401, {"error": "Invalid credentials in Authorization header"}, _why("Invalid credentials"))
+            raise Answer(401, {"error": "Invalid credentials in Authorization header"}, why("Invalid credentials"))
         return self.hub.users.get(token)
 
     def readable(self, repo: str) -> Repository:
@@ -47,8 +47,8 @@ class HubHandler(Handler):
         found, user = self.hub.repositories.get(repo), self.user
         if found is None or (found.private and found.owner != user):
             if user is None:
-                raise Answer(401, {"error": "Invalid username or password."}, _why("Invalid username or password."))
-            raise Answer(404, {"error": "Repository not found"}, _why("Repository not found", "RepoNotFound"))
+                raise Answer(401, {"error": "Invalid username or password."}, why("Invalid username or password."))
+            raise Answer(404, {"error": "Repository not found"}, why("Repository not found", "RepoNotFound"))
         return found
 
     def writable(self, repo: str) -> Repository:
@@ -62,12 +62,12 @@ class HubHandler(Handler):
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if self.user != owner or token in self.hub.readers:
             message = f"You don't have the rights to write under the namespace {owner!r}"
-            raise Answer(403, {"error": message}, _why(message))
+            raise Answer(403, {"error": message}, why(message))
 
     def at(self, repository: Repository, revision: str) -> str:
         commit = repository.resolve(revision)
         if commit is None:
-            raise Answer(404, {"error": f"Invalid rev id: {revision}"}, _why("Invalid rev", "RevisionNotFound"))
+            raise Answer(404, {"error": f"Invalid rev id: {revision}"}, why("Invalid rev", "RevisionNotFound"))
         return commit
 
     def whoami(self) -> None:
@@ -177,7 +177,7 @@ class HubHandler(Handler):
         lines = [json.loads(line) for line in self.body.splitlines() if line.strip()]
         made = found.commit(lines, parent=self.at(found, revision))
         if not isinstance(made, str):
-            raise Answer(made[0], {"error": made[1]}, _why(made[1]))
+            raise Answer(made[0], {"error": made[1]}, why(made[1]))
         self._corrupt(found, made)
         answer = {"success": True, "commitOid": made, "commitUrl": f"{self.hub.endpoint}/{repo}/commit/{made}"}
         if as_pull_request:
@@ -214,12 +214,12 @@ class HubHandler(Handler):
         if found.gated and self.user != found.owner:
             status = 401 if self.user is None else 403
             message = f"Access to model {repo} is restricted and you are not in the authorized list."
-            raise Answer(status, {"error": message}, _why(message, "GatedRepo"))
+            raise Answer(status, {"error": message}, why(message, "GatedRepo"))
         commit = self.at(found, revision)
         blob = found.commits[commit].get(path)
         headers = {"X-Repo-Commit": commit}
         if blob is None:
-            raise Answer(404, {"error": "Entry not found"}, {**headers, **_why("Entry not found", "EntryNotFound")})
+            raise Answer(404, {"error": "Entry not found"}, {**headers, **why("Entry not found", "EntryNotFound")})
         headers["ETag"] = f'"{blob.etag}"'
         if not blob.large:
             self.send_bytes(blob.data, headers)
@@ -228,5 +228,5 @@ class HubHandler(Handler):
         raise Answer(302, b"", headers)
 
 
-def _why(message: str, code: str | None = None) -> dict[str, str]:
+def why(message: str, code: str | None = None) -> dict[str, str]:
     return {"X-Error-Message": message, **({"X-Error-Code": code} if code else {})}

@@ -22,7 +22,7 @@ LICENCE_CARD = "---\nlicense: apache-2.0\nlanguage: en\n---\n# A base model\n"
 @pytest.fixture
 def hub(tmp_path, monkeypatch) -> Iterator[Hub]:
     """A Hub that the client of this process knows, with an empty cache and ada logged in."""
-    with serving() as running:
+    with serving(Hub()) as running:
         turn_to(running, tmp_path / "hub-home", monkeypatch)
         yield running
         close_session()

@@ -49,12 +49,11 @@ class StorageHandler(Handler):
 
 
 @contextmanager
-def serving() -> Iterator[Hub]:
-    """A Hub and its storage, until the context ends."""
-    hub = Hub()
+def serving(hub: Hub, *, handler: type[Handler] = HubHandler) -> Iterator[Hub]:
+    """A Hub that answers by ``handler``, and its storage, until the context ends."""
     servers = []
-    for handler in (HubHandler, StorageHandler):
-        bound = type(handler.__name__, (handler,), {"hub": hub})
+    for answering in (handler, StorageHandler):
+        bound = type(answering.__name__, (answering,), {"hub": hub})
         servers.append(Quiet(("127.0.0.1", 0), bound))
     hub.endpoint, hub.storage = (f"http://127.0.0.1:{server.server_address[1]}" for server in servers)
     threads = [threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True) for server in servers]

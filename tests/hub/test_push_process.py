@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.hub.server import TOKEN
+from tests.hub.server import TOKEN, Hub
 from tests.hub.storage import serving
 from tests.tiny import snapshot
 
@@ -32,7 +32,7 @@ torch.save((tokens, model(tokens).logits), sys.argv[1])
 @pytest.fixture
 def world(tmp_path):
     """A Hub, and the environment that names it, its token kept in a file as `hf auth login` keeps it."""
-    with serving() as hub:
+    with serving(Hub()) as hub:
         home = tmp_path / "hub-home"
         home.mkdir()
         (home / "token").write_text(TOKEN)
