@@ -1,12 +1,14 @@
 """Pages that are made from the code are as the code says."""
 
+import json
 import runpy
 from pathlib import Path
 
 from llmprune.artifacts.bench_result import BenchResult
 from llmprune.stages.bench_metrics import MEANINGS, metric_names
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 
 
 def test_the_page_of_the_bench_schema_is_up_to_date():
@@ -20,3 +22,13 @@ def test_every_metric_is_explained():
     names = metric_names(texts=["t"], tasks=[("piqa", "acc")], batch=[8], energy=True, compared=True)
     figures = {name.split(".")[0].removesuffix("_ratio").removesuffix("_diff") for name in names}
     assert figures == set(MEANINGS)
+
+
+def test_the_tables_of_weight_pruning_are_what_was_measured(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from weight_pruning_table import tables
+
+    _, *every = tables(json.loads((ROOT / "benchmarks" / "weight_pruning.json").read_text(encoding="utf-8")))
+    results = (DOCS / "results.md").read_text(encoding="utf-8")
+    assert len(every) == 4 and all(table in results for table in every)
+    assert every[0] in (ROOT / "README.md").read_text(encoding="utf-8")
