@@ -229,4 +229,5 @@ class HubHandler(Handler):
 
 
 def why(message: str, code: str | None = None) -> dict[str, str]:
+    """The headers that the Hub's client reads the reason of a refusal from."""
     return {"X-Error-Message": message, **({"X-Error-Code": code} if code else {})}
