@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from llmprune.algorithms.block_search import baseline_losses, greedy_rounds
-from llmprune.algorithms.elimination import EliminationRule
-from llmprune.calibration.corpora import load_corpus
-from llmprune.calibration.windows import sample_windows
-from llmprune.evaluation.block_evaluator import WindowEvaluator
+from llmprune.algorithms.blocks.elimination import EliminationRule
+from llmprune.algorithms.blocks.search import baseline_losses, greedy_rounds
 from llmprune.models.capture import bypassed
 from llmprune.models.compute import choose_compute
 from llmprune.models.loading import Decoder, load_tokenizer, open_decoder
+from llmprune.stages.block_search.evaluator import WindowEvaluator
+from llmprune.text.corpora import load_corpus
+from llmprune.text.windows import sample_windows
 
 
 def naive_rounds(evaluator: WindowEvaluator, *, count: int) -> Iterator[tuple[int, dict[int, float], int]]:

@@ -27,11 +27,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from llmprune.artifacts.atomic import atomic_directory
-from llmprune.artifacts.checkpoint import open_checkpoint
-from llmprune.artifacts.copying import copy_tensors
-from llmprune.artifacts.finiteness import find_non_finite
-from llmprune.artifacts.shard_writer import ShardWriter
+from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
+from llmprune.artifacts.checkpoints.copying import copy_tensors
+from llmprune.artifacts.checkpoints.finiteness import find_non_finite
+from llmprune.artifacts.checkpoints.shard_writer import ShardWriter
+from llmprune.artifacts.files.atomic import atomic_directory
 
 HIDDEN, INTERMEDIATE, VOCAB, HEADS = 2048, 8192, 32000, 16
 BLOCK_BYTES = 2 * (4 * HIDDEN * HIDDEN + 3 * HIDDEN * INTERMEDIATE)

@@ -26,10 +26,10 @@ from torch import Tensor
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 from weight_pruning import main as measure
 
-from llmprune.artifacts.atomic import write_text_atomic
-from llmprune.calibration.corpora import load_corpus
-from llmprune.calibration.windows import consecutive_windows
+from llmprune.artifacts.files.atomic import write_text_atomic
 from llmprune.models.loading import load_tokenizer
+from llmprune.text.corpora import load_corpus
+from llmprune.text.windows import consecutive_windows
 
 PEAK, PEAK_OF_EMBEDDINGS = 3e-3, 1e-2  # learning rates
 EVERY = 50  # steps between progress and saving

@@ -29,13 +29,13 @@ import psutil
 import torch
 from transformers import PreTrainedModel
 
-from llmprune.artifacts.atomic import write_text_atomic
-from llmprune.calibration.corpora import load_corpus
-from llmprune.calibration.windows import consecutive_windows
+from llmprune.artifacts.files.atomic import write_text_atomic
 from llmprune.evaluation.machine import describe_machine
 from llmprune.evaluation.perplexity import window_losses
 from llmprune.models.anatomy import find_blocks
 from llmprune.models.loading import load_tokenizer, load_whole
+from llmprune.text.corpora import load_corpus
+from llmprune.text.windows import consecutive_windows
 
 PAPERS = "--targets-from pruned --no-refit"  # as the papers define the method
 ROWS = {

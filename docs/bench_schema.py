@@ -12,15 +12,15 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 
-from llmprune.artifacts.bench_result import BenchResult
-from llmprune.stages.bench_metrics import MEANINGS
+from llmprune.artifacts.records.bench import BenchResult
+from llmprune.stages.benchmark.metrics import MEANINGS
 
 HEAD = f"""# The JSON of `llmprune bench`
 
 Made by `python docs/bench_schema.py`; do not edit. This is schema {BenchResult.SCHEMA} of `{BenchResult.KIND}`: a file
 under `bench/` of the run directory, and what `llmprune bench --json` prints. The schema number changes whenever a
 reader of the old files would misread the new ones; llmprune refuses files of another number. In Python,
-`llmprune.artifacts.bench_result.BenchResult.read(path)` reads and checks a file, and
+`llmprune.artifacts.records.bench.BenchResult.read(path)` reads and checks a file, and
 `BenchResult.model_json_schema()` is the same as below as JSON Schema.
 """
 

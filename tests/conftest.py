@@ -11,7 +11,7 @@ from tiny_models import save_tiny
 from transformers.utils import logging as transformers_logging
 
 from llmprune.models.compute import Compute
-from llmprune.stages.workspace import Workspace, open_workspace
+from llmprune.stages.common.workspace import Workspace, open_workspace
 
 # A shared machine stalls now and then: no test fails for being slow.
 settings.register_profile("patient", deadline=None)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from llmprune.algorithms.patterns import Pattern, SemiStructured, Unstructured
+from llmprune.algorithms.weights.patterns import Pattern, SemiStructured, Unstructured
 
 
 def obs_sparsegpt(weight: Tensor, gram: Tensor, pattern: Pattern, *, damping: float, block_size: int) -> Tensor:

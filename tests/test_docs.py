@@ -4,8 +4,8 @@ import json
 import runpy
 from pathlib import Path
 
-from llmprune.artifacts.bench_result import BenchResult
-from llmprune.stages.bench_metrics import MEANINGS, metric_names
+from llmprune.artifacts.records.bench import BenchResult
+from llmprune.stages.benchmark.metrics import MEANINGS, metric_names
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

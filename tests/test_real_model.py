@@ -4,15 +4,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from llmprune.algorithms.block_search import forked_losses
-from llmprune.calibration.corpora import load_corpus
-from llmprune.calibration.windows import consecutive_windows, sample_windows
-from llmprune.evaluation.block_evaluator import WindowEvaluator
+from llmprune.algorithms.blocks.search import forked_losses
 from llmprune.evaluation.perplexity import window_losses
 from llmprune.models.capture import bypassed
 from llmprune.models.demo import demo_model
 from llmprune.models.gguf import convert_gguf
 from llmprune.models.loading import load_tokenizer, load_whole, open_decoder
+from llmprune.stages.block_search.evaluator import WindowEvaluator
+from llmprune.text.corpora import load_corpus
+from llmprune.text.windows import consecutive_windows, sample_windows
 
 pytestmark = [
     pytest.mark.real,

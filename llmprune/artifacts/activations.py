@@ -15,8 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from llmprune.artifacts.header import build_header
-from llmprune.artifacts.provenance import Artifact, CorpusIdentity, ModelIdentity, Record
+from llmprune.artifacts.checkpoints.header import build_header
+from llmprune.artifacts.records.provenance import Artifact, CorpusIdentity, ModelIdentity, Record
 from llmprune.errors import ArtifactError
 
 Cache = Literal["first", "all"]

@@ -11,8 +11,8 @@ from typing import ClassVar, Literal
 
 from filelock import FileLock, Timeout
 
-from llmprune.artifacts.disk_space import explain_full_disk
-from llmprune.artifacts.provenance import Artifact
+from llmprune.artifacts.files.disk_space import explain_full_disk
+from llmprune.artifacts.records.provenance import Artifact
 from llmprune.errors import ArtifactError
 
 

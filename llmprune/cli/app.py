@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from llmprune import __version__
-from llmprune.cli import (
+from llmprune.cli.commands import (
     apply_mask,
     bench,
     calibrate,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from scipy.special import stdtrit
 
-from llmprune.artifacts.bench_result import Estimate
+from llmprune.artifacts.records.bench import Estimate
 
 _TAIL = 0.975  # two-sided 95%
 

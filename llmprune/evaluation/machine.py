@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psutil
 import torch
 
-from llmprune.artifacts.bench_result import Machine
+from llmprune.artifacts.records.bench import Machine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -9,11 +9,11 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from llmprune.algorithms.patterns import Pattern, SemiStructured, check_fits
-from llmprune.artifacts.checkpoint import Checkpoint, TensorEntry
-from llmprune.artifacts.ranges import open_shards
-from llmprune.artifacts.sparsity import SparsityReport, TensorSparsity
-from llmprune.artifacts.zeros import iter_zeros
+from llmprune.algorithms.weights.patterns import Pattern, SemiStructured, check_fits
+from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, TensorEntry
+from llmprune.artifacts.checkpoints.zeros import iter_zeros
+from llmprune.artifacts.files.ranges import open_shards
+from llmprune.artifacts.records.zeros_counted import SparsityReport, TensorSparsity
 
 
 def measure_sparsity(

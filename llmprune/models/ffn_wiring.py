@@ -15,10 +15,10 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from llmprune.algorithms.activation import GELU, GELU_TANH, QUICK_GELU, RELU, SILU, Activation
-from llmprune.algorithms.ffn import Ffn, GatedFfn, Linear, PlainFfn, hidden, pre_activations
-from llmprune.algorithms.pruned import PrunedWeight
-from llmprune.algorithms.sparsellm import FfnRound
+from llmprune.algorithms.feed_forward.activation import GELU, GELU_TANH, QUICK_GELU, RELU, SILU, Activation
+from llmprune.algorithms.feed_forward.network import Ffn, GatedFfn, Linear, PlainFfn, hidden, pre_activations
+from llmprune.algorithms.feed_forward.sparsellm import FfnRound
+from llmprune.algorithms.weights.pruned import PrunedWeight
 
 _ACTIVATIONS = (SILU, GELU_TANH, GELU, RELU, QUICK_GELU)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llmprune.artifacts.atomic import atomic_directory
+from llmprune.artifacts.files.atomic import atomic_directory
 from llmprune.errors import ModelError
 from llmprune.models.quietly import quiet_transformers
 

@@ -18,8 +18,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from llmprune.artifacts.checkpoint import INDEX_NAME, SINGLE_NAME, read_weight_map
-from llmprune.artifacts.disk_space import explain_full_disk
+from llmprune.artifacts.checkpoints.checkpoint import INDEX_NAME, SINGLE_NAME, read_weight_map
+from llmprune.artifacts.files.disk_space import explain_full_disk
 from llmprune.errors import ModelError
 from llmprune.hub.access import is_broken_connection
 from llmprune.models.anatomy import find_blocks, name_blocks

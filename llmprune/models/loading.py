@@ -13,7 +13,7 @@ from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from llmprune.artifacts.checkpoint import Checkpoint, open_checkpoint
+from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from llmprune.errors import ModelError
 from llmprune.models.anatomy import BlockNames, block_count, find_blocks, name_blocks
 from llmprune.models.capture import BlockRunner

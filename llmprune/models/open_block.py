@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llmprune.algorithms.ffn import Linear
+from llmprune.algorithms.feed_forward.network import Linear
 from llmprune.errors import NumericalError
 from llmprune.models.block_linears import (
     LinearSlot,

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from llmprune.artifacts.checkpoint import Checkpoint, open_checkpoint
-from llmprune.artifacts.provenance import ModelIdentity
+from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from llmprune.artifacts.records.provenance import ModelIdentity
 from llmprune.errors import LlmpruneError, ModelError
 from llmprune.models.anatomy import block_count, find_blocks, name_blocks
 from llmprune.models.demo import DEMO_NAME, demo_model

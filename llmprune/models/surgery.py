@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llmprune.artifacts.checkpoint import Checkpoint
+from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
 from llmprune.errors import ModelError
 from llmprune.models.anatomy import BlockNames
 

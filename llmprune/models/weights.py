@@ -11,7 +11,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import convert_and_load_state_dict_in_model
 from transformers.modeling_utils import LoadStateDictConfig
 
-from llmprune.artifacts.checkpoint import Checkpoint
+from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
 from llmprune.errors import CheckpointError
 from llmprune.models.quietly import quiet_transformers
 

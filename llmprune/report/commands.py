@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llmprune.artifacts.activations import CalibrationManifest
-    from llmprune.artifacts.bench_result import BenchResult
-    from llmprune.artifacts.importance import Importance
+    from llmprune.artifacts.records.bench import BenchResult
+    from llmprune.artifacts.records.importance import Importance
 
 
 def calibrate_command(manifest: CalibrationManifest) -> str:

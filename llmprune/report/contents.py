@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from llmprune.artifacts.bench_result import BenchResult
-from llmprune.artifacts.importance import Importance
-from llmprune.artifacts.pruning_record import PruningRecord
-from llmprune.artifacts.samples import Samples
-from llmprune.artifacts.sweep_result import SweepResult
+from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.records.importance import Importance
+from llmprune.artifacts.records.pruning import PruningRecord
+from llmprune.artifacts.records.samples import Samples
+from llmprune.artifacts.records.sweep import SweepResult
 from llmprune.report.theme import Role
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from llmprune.artifacts.bench_result import BenchResult, Estimate, ModelResult, Repeats
+from llmprune.artifacts.records.bench import BenchResult, Estimate, ModelResult, Repeats
 from llmprune.report.wording import perplexity_protocol, speed_protocol
 
 Kind = Literal["perplexity", "accuracy", "prompt", "generation", "first token", "energy"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from llmprune.artifacts.bench_result import BenchResult, Estimate
+from llmprune.artifacts.records.bench import BenchResult, Estimate
 from llmprune.report.figures import Kind, Row, newest_rows
 from llmprune.report.wording import TIMES, interval, label_of, spelled
 

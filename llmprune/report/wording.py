@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llmprune.artifacts.bench_result import BenchResult, Estimate, PerplexityProtocol, SpeedProtocol
-from llmprune.artifacts.pruning_record import PruningRecord
+from llmprune.artifacts.records.bench import BenchResult, Estimate, PerplexityProtocol, SpeedProtocol
+from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.report.contents import RunContents
 from llmprune.report.parts import Cell
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from llmprune.algorithms.activation import SILU, Activation
-from llmprune.algorithms.ffn import Ffn, FfnChunk, GatedFfn, Linear, PlainFfn, first_chunk
+from llmprune.algorithms.feed_forward.activation import SILU, Activation
+from llmprune.algorithms.feed_forward.network import Ffn, FfnChunk, GatedFfn, Linear, PlainFfn, first_chunk
 
 
 def generator(seed: int) -> torch.Generator:

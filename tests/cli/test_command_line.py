@@ -14,7 +14,7 @@ import time
 import pytest
 import typer
 
-from llmprune.artifacts.importance import Importance
+from llmprune.artifacts.records.importance import Importance
 from llmprune.cli.app import _friendly
 from llmprune.errors import ModelError
 from llmprune.models.demo import DEMO_NAME, demo_model

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from reference_search import skipped_loss
 from tiny_models import HIDDEN, POSITIONS, random_tokens, tiny_model
 
-from llmprune.algorithms.block_search import baseline_losses
+from llmprune.algorithms.blocks.search import baseline_losses
 from llmprune.evaluation import losses as losses_module
-from llmprune.evaluation.block_evaluator import SEGMENT, WindowEvaluator, _segment_lengths
 from llmprune.evaluation.losses import token_losses
 from llmprune.evaluation.perplexity import window_losses
 from llmprune.models.anatomy import find_blocks
 from llmprune.models.capture import BlockRunner
 from llmprune.models.loading import open_decoder
+from llmprune.stages.block_search.evaluator import SEGMENT, WindowEvaluator, _segment_lengths
 
 
 def plain_losses(model, tokens):
@@ -77,7 +77,7 @@ def test_segments_are_few_and_all_but_equal(tokens):
 
 
 def test_segment_sums_are_sums_of_consecutive_token_losses(checkpoint, monkeypatch):
-    monkeypatch.setattr("llmprune.evaluation.block_evaluator.SEGMENT", 8)
+    monkeypatch.setattr("llmprune.stages.block_search.evaluator.SEGMENT", 8)
     tokens = random_tokens(3, 20)  # 19 predicted tokens: segments of 6, 6 and 7
     decoder = open_decoder(checkpoint("llama"), device=torch.device("cpu"))
     evaluator = WindowEvaluator(decoder, tokens, chunk_windows=3, batch_size=2)

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmprune.algorithms.patterns import SemiStructured, Unstructured, select_mask
-from llmprune.artifacts.checkpoint import open_checkpoint
-from llmprune.artifacts.shard_writer import ShardWriter
+from llmprune.algorithms.weights.patterns import SemiStructured, Unstructured, select_mask
+from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
+from llmprune.artifacts.checkpoints.shard_writer import ShardWriter
 from llmprune.errors import CheckpointError, TargetError
 from llmprune.evaluation.sparsity import measure_sparsity
 

@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 import yaml
 
-from tests.hub.card_rules import card_errors
 from tests.hub.server import REPO, Answer, Handler
 from tests.hub.store import Repository
+from tests.publishing.card_rules import card_errors
 
 
 class HubHandler(Handler):

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from llmprune.artifacts.checkpoint import INDEX_NAME, open_checkpoint
-from llmprune.artifacts.pruning_record import RECORD_NAME, PruningRecord
+from llmprune.artifacts.checkpoints.checkpoint import INDEX_NAME, open_checkpoint
+from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.cli.app import app
 from llmprune.errors import CheckpointError
 from llmprune.models.hub_download import absent_shards, download_model, lacks_shards

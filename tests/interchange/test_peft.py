@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llmprune.algorithms.patterns import SemiStructured
-from llmprune.artifacts.checkpoint import open_checkpoint
-from llmprune.artifacts.pruning_record import RECORD_NAME, PruningRecord
+from llmprune.algorithms.weights.patterns import SemiStructured
+from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
+from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.evaluation.sparsity import measure_sparsity
 
 peft = pytest.importorskip("peft", reason="peft is not installed (extra 'dev')")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from llmprune.artifacts.pruning_record import RECORD_NAME, PruningRecord
+from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.models.source import check_model, identify
 from tests.tiny import NUM_BLOCKS
 

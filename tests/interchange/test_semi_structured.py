@@ -9,8 +9,8 @@ from torch.sparse._semi_structured_conversions import (
 )
 from transformers import AutoModelForCausalLM
 
-from llmprune.artifacts.checkpoint import open_checkpoint
-from llmprune.artifacts.pruning_record import RECORD_NAME, PruningRecord
+from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
+from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 
 HAS_KERNELS = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
 

@@ -14,12 +14,12 @@ from tiny_models import DEPTH, FAMILIES, random_tokens, save_tiny, tiny_model
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
-from llmprune.artifacts.checkpoint import open_checkpoint
+from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.models.anatomy import find_blocks
 from llmprune.models.capture import bypassed
 from llmprune.models.loading import load_whole, open_decoder
-from llmprune.stages.remove_blocks import RemovalSettings, remove_blocks
-from llmprune.stages.workspace import Workspace
+from llmprune.stages.block_removal.remove_blocks import RemovalSettings, remove_blocks
+from llmprune.stages.common.workspace import Workspace
 
 CPU = torch.device("cpu")
 REMOVALS = [(1, 4), (0, 5), (3,)]

@@ -9,16 +9,16 @@ import torch
 from tiny_models import DEPTH, FAMILIES, random_tokens
 from transformers import PreTrainedModel
 
-from llmprune.algorithms.patterns import SemiStructured, Unstructured, zero_count
-from llmprune.algorithms.sparsellm import Targets
+from llmprune.algorithms.feed_forward.sparsellm import Targets
+from llmprune.algorithms.weights.patterns import SemiStructured, Unstructured, zero_count
 from llmprune.artifacts.activations import open_calibration
-from llmprune.artifacts.checkpoint import open_checkpoint
-from llmprune.calibration.windows import TokenWindows
+from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.models.loading import load_whole
-from llmprune.stages.calibration_pass import run_pass
-from llmprune.stages.global_prune import Method, PruningReport, PruningSettings, global_prune
-from llmprune.stages.workspace import Workspace
+from llmprune.stages.calibration.dense_pass import run_pass
+from llmprune.stages.common.workspace import Workspace
+from llmprune.stages.weight_pruning.global_prune import Method, PruningReport, PruningSettings, global_prune
+from llmprune.text.windows import TokenWindows
 
 CPU = torch.device("cpu")
 PATTERNS = {"60%": Unstructured(0.6), "2:4": SemiStructured(2, 4)}

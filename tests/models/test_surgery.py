@@ -11,8 +11,8 @@ from transformers.models.gemma3 import Gemma3TextConfig
 from transformers.models.gpt2 import GPT2Config
 from transformers.models.qwen2 import Qwen2Config
 
-from llmprune.artifacts.block_numbers import kept_blocks
-from llmprune.artifacts.checkpoint import open_checkpoint
+from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
+from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.errors import ModelError
 from llmprune.models.anatomy import name_blocks
 from llmprune.models.loading import empty_model, load_config

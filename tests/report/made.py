@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from llmprune.artifacts.activations import BlockStatistics, CalibrationManifest
-from llmprune.artifacts.bench_result import (
+from llmprune.artifacts.records.bench import (
     BenchResult,
     Estimate,
     GenerationResult,
@@ -21,13 +21,13 @@ from llmprune.artifacts.bench_result import (
     TaskProtocol,
     TaskResult,
 )
-from llmprune.artifacts.importance import CandidateRecord, Importance, RoundRecord, SearchSettings
-from llmprune.artifacts.provenance import CorpusIdentity, ModelIdentity
-from llmprune.artifacts.pruning_record import BlockRemoval, PruningRecord
-from llmprune.artifacts.samples import ModelSamples, Samples
-from llmprune.artifacts.sparsity import SparsityReport, TensorSparsity
-from llmprune.artifacts.sparsity_record import BlockRecord, MatrixRecord, SparsitySettings, WeightSparsity
-from llmprune.artifacts.sweep_result import ParetoSets, SweepPoint, SweepPruning, SweepResult
+from llmprune.artifacts.records.importance import CandidateRecord, Importance, RoundRecord, SearchSettings
+from llmprune.artifacts.records.provenance import CorpusIdentity, ModelIdentity
+from llmprune.artifacts.records.pruning import BlockRemoval, PruningRecord
+from llmprune.artifacts.records.samples import ModelSamples, Samples
+from llmprune.artifacts.records.sweep import ParetoSets, SweepPoint, SweepPruning, SweepResult
+from llmprune.artifacts.records.weight_sparsity import BlockRecord, MatrixRecord, SparsitySettings, WeightSparsity
+from llmprune.artifacts.records.zeros_counted import SparsityReport, TensorSparsity
 from llmprune.report.contents import Checkpoint, Measurement, RunContents
 
 DEPTH = 8

@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 import pytest
 from typer.testing import CliRunner
 
-from llmprune.artifacts.pruning_record import MaskApplication
-from llmprune.artifacts.sweep_result import SkippedPoint
+from llmprune.artifacts.records.pruning import MaskApplication
+from llmprune.artifacts.records.sweep import SkippedPoint
 from llmprune.report.commands import bench_command, calibrate_command, search_command
 from llmprune.report.contents import Checkpoint, RunContents
 from llmprune.report.page import Drawn, render_page, report_sections

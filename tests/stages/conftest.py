@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from llmprune.algorithms.patterns import Unstructured
+from llmprune.algorithms.weights.patterns import Unstructured
 from llmprune.models.compute import choose_compute
-from llmprune.stages.bench_settings import BenchSettings
-from llmprune.stages.calibrate import CalibrationSettings, calibrate
-from llmprune.stages.pruning_settings import Method
-from llmprune.stages.sweep_settings import SweepSettings
-from llmprune.stages.workspace import Workspace, open_workspace
+from llmprune.stages.benchmark.settings import BenchSettings
+from llmprune.stages.calibration.calibrate import CalibrationSettings, calibrate
+from llmprune.stages.common.workspace import Workspace, open_workspace
+from llmprune.stages.sweeping.settings import SweepSettings
+from llmprune.stages.weight_pruning.settings import Method
 from tests.tiny import SAMPLES, SEQ_LEN, Listener, save_tiny_llama, write_text
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from llmprune.artifacts.bench_result import Estimate, ModelResult
+from llmprune.artifacts.records.bench import Estimate, ModelResult
 from llmprune.report.charts.measured import Bar, Panel, draw_panels
 from llmprune.report.figures import Kind, Row, newest_rows
 from llmprune.report.parts import Cell, Chart, Missing, Section, Table

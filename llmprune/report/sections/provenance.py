@@ -10,9 +10,9 @@ from llmprune.report.parts import Cell, Section, Table
 
 if TYPE_CHECKING:
     from llmprune.artifacts.activations import CalibrationManifest
-    from llmprune.artifacts.importance import Importance
-    from llmprune.artifacts.provenance import Artifact
-    from llmprune.artifacts.sweep_result import SweepResult
+    from llmprune.artifacts.records.importance import Importance
+    from llmprune.artifacts.records.provenance import Artifact
+    from llmprune.artifacts.records.sweep import SweepResult
     from llmprune.report.contents import RunContents
 
 _SHOWN = 12  # digits of a fingerprint

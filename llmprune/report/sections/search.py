@@ -11,7 +11,7 @@ from llmprune.report.parts import Cell, Chart, Missing, Section, Table
 
 if TYPE_CHECKING:
     from llmprune.artifacts.activations import CalibrationManifest
-    from llmprune.artifacts.importance import Importance
+    from llmprune.artifacts.records.importance import Importance
     from llmprune.report.contents import RunContents
 
 _METRICS = {

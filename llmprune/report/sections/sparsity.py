@@ -14,9 +14,9 @@ from llmprune.report.parts import Cell, Chart, Missing, Section, Table
 from llmprune.report.wording import label_of
 
 if TYPE_CHECKING:
-    from llmprune.artifacts.pruning_record import PruningRecord
-    from llmprune.artifacts.sparsity import SparsityReport
-    from llmprune.artifacts.sparsity_record import WeightSparsity
+    from llmprune.artifacts.records.pruning import PruningRecord
+    from llmprune.artifacts.records.weight_sparsity import WeightSparsity
+    from llmprune.artifacts.records.zeros_counted import SparsityReport
     from llmprune.report.contents import Checkpoint, RunContents
 
 _IN_BLOCK = re.compile(r"\.(?P<block>\d+)\.(?P<kind>.+?)(\.weight)?$")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from llmprune.artifacts.sweep_result import DENSE
+from llmprune.artifacts.records.sweep import DENSE
 from llmprune.report.charts.pareto import Plane, Point, draw_pareto
 from llmprune.report.parts import Cell, Chart, Missing, Section, Table
 from llmprune.report.wording import TIMES, interval, perplexity_protocol, spelled
 
 if TYPE_CHECKING:
-    from llmprune.artifacts.sweep_result import Axis, SweepPoint, SweepResult
+    from llmprune.artifacts.records.sweep import Axis, SweepPoint, SweepResult
     from llmprune.report.contents import RunContents
     from llmprune.report.theme import Role
 

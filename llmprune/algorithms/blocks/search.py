@@ -1,0 +1,288 @@
+"""Greedy block elimination (SLEB, arXiv 2402.09025, Algorithm 1), evaluated block by block.
+
+A round asks for the loss with block j also skipped, for every candidate j. Skipping
+each in a full forward pass runs the blocks before j again and again on the same
+states. Here the blocks are walked once: a shared prefix forks a tail at every
+candidate, and each block runs on the prefix and on all tails that have passed their
+own fork. The numbers are the same; the block forwards are about half.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from llmprune.algorithms.blocks.elimination import EliminationRule
+from llmprune.errors import NumericalError, TargetError
+
+# Few digits: no block count has more, and an integer of thousands takes long to read and to print.
+_TARGET = re.compile(r"(?P<number>[+-]?(?=\.?[0-9])[0-9]{0,9}(\.[0-9]{0,20})?)\s*(?P<percent>%)?")
+
+
+@dataclass(frozen=True)
+class SegmentLosses:
+    """Losses of several states on the segments of one chunk of windows.
+
+    Attributes:
+        sums: (states, segments) float64, sum of the token losses of a segment, in nats.
+        tokens: (segments,) int64, predicted tokens in each segment.
+    """
+
+    sums: Tensor
+    tokens: Tensor
+
+
+class BlockEvaluator(Protocol):
+    """What the search needs of a model and its calibration windows, chunk by chunk."""
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of the model."""
+
+    @property
+    def num_chunks(self) -> int:
+        """Chunks that the calibration windows are cut into."""
+
+    def windows_in(self, chunk: int) -> int:
+        """How many windows a chunk holds."""
+
+    def entering(self, chunk: int) -> Tensor:
+        """(windows, seq_len, hidden_size): hidden states entering the first block."""
+
+    def run(self, block: int, states: Tensor, chunk: int) -> None:
+        """Replace ``states`` (n, windows, seq_len, hidden_size) by the block's outputs on them."""
+
+    def losses(self, states: Tensor, chunk: int) -> SegmentLosses:
+        """Losses of ``states`` (n, windows, seq_len, hidden_size) leaving the last block."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a round learnt about one block.
+
+    Attributes:
+        block: its index in the unpruned model.
+        loss: mean loss with it skipped, in nats/token, over the tokens seen.
+        tokens: predicted tokens seen.
+        complete: whether it saw every window (a dropped candidate did not).
+    """
+
+    block: int
+    loss: float
+    tokens: int
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Round:
+    """One decision of the greedy search.
+
+    Attributes:
+        removed: index, in the unpruned model, of the block chosen.
+        loss: mean loss without it and all blocks removed before, in nats/token.
+        candidates: every candidate, in block order.
+        block_forwards: forward passes of one block on one window that were run.
+        naive_block_forwards: how many skipping each block in a full pass would have run.
+    """
+
+    removed: int
+    loss: float
+    candidates: tuple[Candidate, ...]
+    block_forwards: int
+    naive_block_forwards: int
+
+    @property
+    def dropped(self) -> tuple[Candidate, ...]:
+        """Candidates that were dropped before they had seen every window."""
+        return tuple(candidate for candidate in self.candidates if not candidate.complete)
+
+
+@dataclass(frozen=True)
+class ChunkDone:
+    """Progress inside a round: ``chunk`` of ``num_chunks`` is done, ``survivors`` candidates go on."""
+
+    chunk: int
+    num_chunks: int
+    survivors: int
+
+
+def removal_count(target: str, *, num_blocks: int, protect_first: int, protect_last: int) -> int:
+    """How many blocks a target removes: ``20%`` and ``0.2`` are rounded up, an integer is itself.
+
+    Raises:
+        TargetError: not a number, nothing to remove, or nothing left between the protected ends.
+    """
+    expected = "type a share such as 20% or 0.2, or a number of blocks such as 6"
+    match = _TARGET.fullmatch(target.strip())
+    if match is None:
+        raise TargetError(f"{target!r:.50} is not a removal target; {expected}.")
+    number = Fraction(match["number"])  # exact: 0.07 of 100 is 7, where floats would round up to 8
+    if match["percent"]:
+        number /= 100
+    is_share = bool(match["percent"]) or "." in match["number"]
+    if is_share and not 0 < number < 1:
+        raise TargetError(f"A target of {target} is not between 0% and 100%; {expected}.")
+    count = math.ceil(number * num_blocks) if is_share else int(number)
+    removable = num_blocks - protect_first - protect_last
+    if count < 1:
+        raise TargetError(f"A target of {target} removes no block; {expected}.")
+    if count >= removable:
+        advice = "lower the target" if removable > 1 else "protect fewer"
+        raise TargetError(
+            f"A target of {target} removes {count} of {num_blocks} blocks, but with {protect_first} first and "
+            f"{protect_last} last protected at most {max(removable - 1, 0)} can go; {advice}."
+        )
+    return count
+
+
+def greedy_rounds(
+    evaluator: BlockEvaluator,
+    *,
+    count: int,
+    removed: Sequence[int] = (),
+    protected: frozenset[int] = frozenset(),
+    rule: EliminationRule | None = None,
+    on_chunk: Callable[[ChunkDone], None] = lambda _: None,
+) -> Iterator[Round]:
+    """Remove the block whose skipping costs least, ``count`` times, measuring anew after every removal.
+
+    Args:
+        evaluator: model and calibration windows.
+        count: how many blocks to remove in all, the ones in ``removed`` included.
+        removed: blocks that an earlier search has removed, in order.
+        protected: blocks that are never candidates.
+        rule: drop hopeless candidates by this rule; None: every candidate sees every window.
+        on_chunk: called after every chunk.
+
+    Yields:
+        One ``Round`` for every removal, as it is decided.
+
+    Raises:
+        NumericalError: a loss is not a number.
+    """
+    gone = list(removed)
+    while len(gone) < count:
+        remaining = [block for block in range(evaluator.num_blocks) if block not in gone]
+        decided = _search_round(
+            evaluator,
+            remaining=remaining,
+            candidates=[block for block in remaining if block not in protected],
+            rule=rule,
+            on_chunk=on_chunk,
+        )
+        gone.append(decided.removed)
+        yield decided
+
+
+def baseline_losses(evaluator: BlockEvaluator, chunk: int, *, remaining: Sequence[int]) -> SegmentLosses:
+    """Losses of one chunk with nothing skipped but what is not ``remaining``: one state."""
+    states = evaluator.entering(chunk)[None].clone()
+    for block in remaining:
+        evaluator.run(block, states, chunk)
+    return evaluator.losses(states, chunk)
+
+
+def forked_losses(
+    evaluator: BlockEvaluator, chunk: int, *, remaining: Sequence[int], candidates: Sequence[int]
+) -> SegmentLosses:
+    """Losses of one chunk with each candidate skipped, walking the blocks once.
+
+    Args:
+        evaluator: model and calibration windows.
+        chunk: which windows.
+        remaining: the model's blocks, in order.
+        candidates: the blocks to skip in turn, in order.
+
+    Returns:
+        The losses, a row for each candidate.
+    """
+    entering = evaluator.entering(chunk)
+    states = entering.new_empty((len(candidates) + 1, *entering.shape))
+    states[0] = entering  # row 0 is the shared prefix, row i the tail of the i-th candidate
+    for block, running, forked in _walk(remaining, candidates):
+        if forked is not None:
+            states[forked] = states[0]
+        if running:
+            evaluator.run(block, states[running.start : running.stop], chunk)
+    return evaluator.losses(states[1:], chunk)
+
+
+def forked_forwards(remaining: Sequence[int], candidates: Sequence[int]) -> int:
+    """Block forwards, for each window, that ``forked_losses`` runs."""
+    return sum(len(running) for _, running, _ in _walk(remaining, candidates))
+
+
+def _walk(remaining: Sequence[int], candidates: Sequence[int]) -> Iterator[tuple[int, range, int | None]]:
+    """For each block: which rows of states it runs on, and which row, if any, forks from the prefix before it."""
+    tails = 0
+    for block in remaining:
+        forks = tails < len(candidates) and candidates[tails] == block
+        ahead = tails + forks < len(candidates)  # nobody ahead: nobody needs the prefix any more
+        # A tail forked just now skips this very block, so it is not among the rows that run.
+        yield block, range(0 if ahead else 1, tails + 1), tails + 1 if forks else None
+        tails += forks
+
+
+class _Race:
+    """The candidates of one round and their segment losses so far."""
+
+    def __init__(self, candidates: Sequence[int]) -> None:
+        self.running = list(candidates)
+        self.sums: dict[int, list[Tensor]] = {block: [] for block in candidates}
+        self.tokens: list[Tensor] = []
+
+    def add(self, losses: SegmentLosses) -> None:
+        for block, sums in zip(self.running, losses.sums, strict=True):
+            if not torch.isfinite(sums).all():
+                raise NumericalError(
+                    f"The loss with block {block} skipped is not a number; look for NaN in the weights."
+                )
+            self.sums[block].append(sums)
+        self.tokens.append(losses.tokens)
+
+    def drop(self, rule: EliminationRule, *, share_seen: float) -> None:
+        tokens = torch.cat(self.tokens)
+        means = torch.stack([torch.cat(self.sums[block]) / tokens for block in self.running])
+        hopeless = rule.hopeless(means, share_seen=share_seen).tolist()
+        self.running = [block for block, out in zip(self.running, hopeless, strict=True) if not out]
+
+    def standings(self) -> tuple[Candidate, ...]:
+        return tuple(self._standing(block) for block in self.sums)
+
+    def _standing(self, block: int) -> Candidate:
+        seen = len(self.sums[block])
+        tokens = int(torch.cat(self.tokens[:seen]).sum())
+        loss = float(torch.cat(self.sums[block]).sum()) / tokens
+        return Candidate(block, loss, tokens, complete=seen == len(self.tokens))
+
+
+def _search_round(
+    evaluator: BlockEvaluator,
+    *,
+    remaining: Sequence[int],
+    candidates: Sequence[int],
+    rule: EliminationRule | None,
+    on_chunk: Callable[[ChunkDone], None],
+) -> Round:
+    race = _Race(candidates)
+    forwards = seen = 0
+    chunks = range(evaluator.num_chunks)
+    windows = sum(evaluator.windows_in(chunk) for chunk in chunks)
+    for chunk in chunks:
+        forwards += forked_forwards(remaining, race.running) * evaluator.windows_in(chunk)
+        race.add(forked_losses(evaluator, chunk, remaining=remaining, candidates=race.running))
+        seen += evaluator.windows_in(chunk)
+        if rule is not None and seen < windows:
+            race.drop(rule, share_seen=seen / windows)
+        on_chunk(ChunkDone(chunk + 1, len(chunks), len(race.running)))
+    standings = race.standings()
+    best = min((c for c in standings if c.complete), key=lambda candidate: candidate.loss)
+    naive = len(candidates) * (len(remaining) - 1) * windows
+    return Round(best.block, best.loss, standings, forwards, naive)

@@ -1,0 +1,1 @@
+"""Zeros in a feed-forward network as one problem: SparseLLM."""

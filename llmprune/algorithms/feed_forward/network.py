@@ -1,0 +1,135 @@
+"""A feed-forward network and its pruning problem as data: weights, biases, an activation, chunks of tokens.
+
+No model family is named here. Tokens are rows.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from llmprune.algorithms.feed_forward.activation import Activation
+
+
+@dataclass(frozen=True)
+class Linear:
+    """x W^T + b: `weight` (out, in), `bias` (out,) or None."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+    def __call__(self, inputs: Tensor, *, product: torch.dtype | None = None) -> Tensor:
+        """(tokens, in) to (tokens, out), in float32 or as wide as `inputs`.
+
+        The product itself, of factors rounded to `product` or else as narrow as `inputs`, is rounded to the same.
+        """
+        dtype = product or inputs.dtype
+        outputs = (inputs.to(dtype) @ self.weight.to(dtype).T).to(_wide(inputs.dtype))
+        return outputs if self.bias is None else outputs.add_(self.bias.to(outputs.dtype))
+
+    def without_bias(self, outputs: Tensor) -> Tensor:
+        """`outputs` (tokens, out) minus the bias: what the weight itself has to give."""
+        return outputs if self.bias is None else outputs - self.bias.to(outputs.dtype)
+
+
+@dataclass(frozen=True)
+class GatedFfn:
+    """down(f(gate(x)) * up(x)): SwiGLU, GeGLU."""
+
+    up: Linear
+    gate: Linear
+    down: Linear
+    activation: Activation
+
+
+@dataclass(frozen=True)
+class PlainFfn:
+    """down(f(up(x))): the FFN of OPT, GPT-2, GPT-NeoX."""
+
+    up: Linear
+    down: Linear
+    activation: Activation
+
+
+Ffn = GatedFfn | PlainFfn
+
+
+@dataclass(frozen=True)
+class FfnChunk:
+    """Some tokens of one FFN's pruning problem.
+
+    `inputs` X (tokens, in) of the pruned model; `outputs` Y (tokens, out), what the FFN has to give; `up` z
+    and `gate` s (tokens, hidden), the auxiliary pre-activations, `gate` None for a plain FFN. Any float
+    dtypes: a store may keep them narrower than the float32 (float64 if any of them is) that sums are made in.
+    That of `inputs` is what the model computes in: products of weights and tokens are made in it.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+    up: Tensor
+    gate: Tensor | None = None
+
+
+class ChunkStore(Protocol):
+    """Where the chunks live between sweeps: a list, or something over a memory-mapped file.
+
+    It is working state: a sweep replaces each chunk by one with new z and s. The tensors of a chunk are never
+    written to.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> FfnChunk: ...
+
+    def __setitem__(self, index: int, chunk: FfnChunk, /) -> None: ...
+
+
+def first_chunk(
+    ffn: Ffn, inputs: Tensor, *, dense_inputs: Tensor | None = None, outputs: Tensor | None = None
+) -> FfnChunk:
+    """A chunk that starts at the dense activations, float32 or wider but for its inputs.
+
+    `inputs` (tokens, in) are the pruned model's. For dense targets `dense_inputs` are the dense model's for
+    the same tokens and `outputs` (tokens, out) what the FFN has to give; without them, `inputs` and the dense
+    FFN's outputs.
+    """
+    up, gate = pre_activations(ffn, inputs if dense_inputs is None else dense_inputs)
+    if outputs is None:
+        outputs = ffn.down(hidden(ffn, up, gate), product=inputs.dtype)
+    return FfnChunk(inputs=inputs, outputs=outputs, up=up, gate=gate)
+
+
+def pre_activations(ffn: Ffn, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Z and, for a gated FFN, s, (tokens, hidden), of `inputs` (tokens, in), in float32 or wider."""
+    match ffn:
+        case GatedFfn():
+            return ffn.up(inputs), ffn.gate(inputs)
+        case PlainFfn():
+            return ffn.up(inputs), None
+
+
+def hidden(ffn: Ffn, up: Tensor, gate: Tensor | None) -> Tensor:
+    """The input (tokens, hidden) of the down projection: f(s) z, or f(z)."""
+    if gate is None:
+        return ffn.activation.value(up)
+    return ffn.activation.value(gate).mul_(up)
+
+
+def widened(chunks: ChunkStore) -> Iterator[FfnChunk]:
+    """Every chunk as `widen` gives it."""
+    for place in range(len(chunks)):
+        yield widen(chunks[place])
+
+
+def widen(chunk: FfnChunk) -> FfnChunk:
+    """`chunk` with all of its tensors but the inputs in one dtype, float32, or float64 where one of them is."""
+    dtype = torch.promote_types(chunk.inputs.dtype, torch.promote_types(chunk.outputs.dtype, chunk.up.dtype))
+    dtype = _wide(dtype)
+    gate = None if chunk.gate is None else chunk.gate.to(dtype)
+    return FfnChunk(chunk.inputs, chunk.outputs.to(dtype), chunk.up.to(dtype), gate)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)

@@ -1,0 +1,149 @@
+"""The sub-problems of SparseLLM (Bai et al., NeurIPS 2024) in the auxiliary variables p, z and s.
+
+    gated  alpha ||Wu X - z||^2 + alpha ||Wg X - s||^2 + beta ||Wd p - Y||^2 + gamma ||p - f(s) z||^2
+    plain  alpha ||W1 X + b1 - z||^2                   + beta ||W2 p + b2 - Y||^2 + gamma ||p - f(z)||^2
+
+Each function minimises this in one variable with the others fixed (the weights are in `least_squares`).
+Activations are (tokens, features); tokens do not interact, so any chunk of them can be solved by itself. Only
+the ratios of the three coefficients matter to the result.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llmprune.algorithms.feed_forward.activation import Activation
+from llmprune.algorithms.feed_forward.network import Linear
+from llmprune.errors import TargetError
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """The penalties alpha (pre-activations), beta (output), gamma (activation), all positive.
+
+    The defaults leave z and s freer than p: they measured best for gated and plain FFNs alike.
+    """
+
+    alpha: float = 0.1
+    beta: float = 1.0
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 < value < float("inf"):
+                raise TargetError(f"The coefficient {name} must be positive, and {value:g} is not.")
+
+
+@dataclass(frozen=True)
+class HiddenSolver:
+    """Minimises beta ||W p + b - Y||^2 + gamma ||p - q||^2 in p, for one W and any number of tokens.
+
+    `gain` (hidden, out) = W^T (W W^T + gamma/beta I)^-1. By the push-through identity the normal equations
+    (beta W^T W + gamma I) p = beta W^T (Y - b) + gamma q  have the solution  p = q + W^T (W W^T + gamma/beta
+    I)^-1 (Y - b - W q), whose matrix is only (out, out), and better conditioned.
+    """
+
+    down: Linear
+    gain: Linear
+
+    def __call__(self, hidden: Tensor, outputs: Tensor, *, product: torch.dtype | None = None) -> Tensor:
+        """The minimiser p (tokens, hidden), for `hidden` q = f(s) z or f(z) and `outputs` Y.
+
+        `product` as `Linear` takes it: what is rounded to it are W q and the correction of q, not p.
+        """
+        missing = outputs - self.down(hidden, product=product)
+        return self.gain(missing, product=product).add_(hidden)
+
+
+def hidden_solver(down: Linear, coefficients: Coefficients) -> HiddenSolver:
+    """Factor the p problem of `down` (out, hidden), in float32 or wider."""
+    weight = down.weight.to(torch.promote_types(down.weight.dtype, torch.float32))
+    normal = weight @ weight.T
+    normal.diagonal().add_(coefficients.gamma / coefficients.beta)
+    gain = torch.cholesky_solve(weight, torch.linalg.cholesky(normal)).T
+    return HiddenSolver(down=down, gain=Linear(gain))
+
+
+def solve_up(centre: Tensor, gate_value: Tensor, hidden: Tensor, coefficients: Coefficients) -> Tensor:
+    """The minimising z of a gated FFN: (alpha m + gamma f(s) p) / (alpha + gamma f(s)^2), elementwise.
+
+    `centre` m = up(x), `gate_value` f(s), `hidden` p: (tokens, hidden).
+    """
+    ratio = coefficients.gamma / coefficients.alpha
+    numerator = torch.addcmul(centre, gate_value, hidden, value=ratio)
+    return numerator.div_(gate_value.square().mul_(ratio).add_(1))
+
+
+def solve_rectified(centre: Tensor, scale: Tensor | None, hidden: Tensor, coefficients: Coefficients) -> Tensor:
+    """The global minimum in x of alpha (x - m)^2 + gamma (max(x, 0) c - p)^2, elementwise.
+
+    `centre` m, `scale` c (None for 1) and `hidden` p: (tokens, hidden). x is z of a plain FFN, or s of a
+    gated one with c = z. Of the two branches' minima, x >= 0: max((alpha m + gamma c p) / (alpha + gamma
+    c^2), 0) and x <= 0: min(m, 0), the one with the smaller objective.
+    """
+    ratio = coefficients.gamma / coefficients.alpha
+    scale = torch.ones_like(centre) if scale is None else scale
+    right = torch.addcmul(centre, scale, hidden, value=ratio).div_(scale.square().mul_(ratio).add_(1)).clamp_(min=0)
+    left = centre.clamp(max=0)
+    right_cost = (right - centre).square_().add_((right * scale).sub_(hidden).square_(), alpha=ratio)
+    left_cost = (left - centre).square_().add_(hidden.square(), alpha=ratio)
+    return torch.lerp(left, right, (right_cost <= left_cost).to(centre.dtype))
+
+
+def solve_activated(
+    start: Tensor,
+    centre: Tensor,
+    scale: Tensor | None,
+    hidden: Tensor,
+    activation: Activation,
+    coefficients: Coefficients,
+    *,
+    steps: int = 2,
+) -> Tensor:
+    """Lower alpha (x - m)^2 + gamma (f(x) c - p)^2 in x, elementwise, by safeguarded Gauss-Newton steps.
+
+    `start` x, `centre` m, `scale` c (None for 1) and `hidden` p: (tokens, hidden). x is s of a gated FFN with
+    c = z, or z of a plain one. A step that would raise an element's objective is not taken, and that
+    element's next one is four times shorter: the objective never rises. The curvature alpha + gamma (f' c)^2
+    leaves out f'', so that it is positive wherever the objective is concave.
+    """
+    ratio = coefficients.gamma / coefficients.alpha
+    x = start
+    cost, pull, curve = _expand(x, centre, scale, hidden, activation, ratio)
+    length = torch.ones_like(x)
+    for _ in range(steps - 1):
+        trial = torch.addcdiv(x, length * pull, curve, value=-1)
+        trial_cost, trial_pull, trial_curve = _expand(trial, centre, scale, hidden, activation, ratio)
+        better = (trial_cost <= cost).to(x.dtype)
+        x = torch.lerp(x, trial, better)
+        cost = torch.minimum(cost, trial_cost)
+        pull = pull.lerp_(trial_pull, better)
+        curve = curve.lerp_(trial_curve, better)
+        length.mul_(better.mul_(0.75).add_(0.25))
+    trial = torch.addcdiv(x, length.mul_(pull), curve, value=-1)
+    return torch.where(_cost(trial, centre, scale, hidden, activation, ratio) <= cost, trial, x)
+
+
+def _cost(
+    x: Tensor, centre: Tensor, scale: Tensor | None, hidden: Tensor, activation: Activation, ratio: float
+) -> Tensor:
+    """The objective at x, divided by alpha."""
+    value = activation.value(x)
+    if scale is not None:
+        value = value.mul_(scale)
+    return (x - centre).square_().add_(value.sub_(hidden).square_(), alpha=ratio)
+
+
+def _expand(
+    x: Tensor, centre: Tensor, scale: Tensor | None, hidden: Tensor, activation: Activation, ratio: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Objective, half its slope and half its Gauss-Newton curvature at x, all divided by alpha."""
+    value, slope = activation.value_and_slope(x)
+    if scale is not None:
+        value, slope = value.mul_(scale), slope.mul_(scale)
+    miss = value.sub_(hidden)
+    away = x - centre
+    pull = torch.addcmul(away, slope, miss, value=ratio)
+    cost = away.square_().add_(miss.square_(), alpha=ratio)
+    return cost, pull, slope.square_().mul_(ratio).add_(1)

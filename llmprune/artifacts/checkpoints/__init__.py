@@ -1,0 +1,1 @@
+"""Safetensors checkpoints: read, checked, copied and written tensor by tensor."""

@@ -1,0 +1,1 @@
+"""Bytes on a disk, of no particular format."""

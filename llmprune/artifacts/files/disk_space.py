@@ -1,0 +1,77 @@
+"""What is said when bytes do not fit on the disk."""
+
+import errno
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from llmprune.artifacts.files.sizes import format_size
+from llmprune.errors import LlmpruneError
+
+_FULL = {
+    errno.ENOSPC: "is full",
+    errno.EDQUOT: "has reached your quota",
+    errno.EFBIG: "has reached the limit on a file's size",
+}
+# Libraries written in Rust (safetensors, tokenizers) put the number of the error in their message only.
+_FULL_IN_TEXT = re.compile(rf"\(os error ({'|'.join(str(number) for number in sorted(_FULL))})\)")
+
+
+@contextmanager
+def explain_full_disk(path: Path, *, needed: int | None = None) -> Iterator[None]:
+    """Turn "no space left", in any form, into one sentence about the disk that holds ``path``.
+
+    Args:
+        path: what is being written.
+        needed: bytes that the whole output takes, when known.
+
+    Raises:
+        LlmpruneError: the disk, the quota or the file size limit is exhausted.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = _full_errno(error)
+        if number is None:
+            raise
+        raise _disk_full(path, needed, number) from error
+
+
+def require_free_space(path: Path, needed: int) -> None:
+    """Refuse, before it starts, a write of ``needed`` bytes that the disk holding ``path`` cannot take.
+
+    Raises:
+        LlmpruneError: fewer than ``needed`` bytes are free.
+    """
+    if shutil.disk_usage(_existing(path)).free < needed:
+        raise _disk_full(path, needed, errno.ENOSPC)
+
+
+def is_full_disk(error: Exception) -> bool:
+    """Whether ``error`` says, by number or in its text, that there is no room for more bytes."""
+    return _full_errno(error) is not None
+
+
+def _full_errno(error: Exception) -> int | None:
+    if isinstance(error, LlmpruneError):
+        return None  # explained already, nearer to the write
+    if isinstance(error, OSError):
+        return error.errno if error.errno in _FULL else None
+    match = _FULL_IN_TEXT.search(str(error))
+    return int(match[1]) if match else None
+
+
+def _disk_full(path: Path, needed: int | None, number: int) -> LlmpruneError:
+    place = _existing(path)
+    free = format_size(shutil.disk_usage(place).free)
+    numbers = f"{free} left" if needed is None else f"{format_size(needed)} needed, {free} left"
+    return LlmpruneError(
+        f"The disk that holds {place} {_FULL[number]} ({numbers}). What was there before is intact: "
+        "make room, or write to another disk."
+    )
+
+
+def _existing(path: Path) -> Path:
+    return next(place for place in (path, *path.absolute().parents) if place.is_dir())

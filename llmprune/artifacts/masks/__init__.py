@@ -1,0 +1,1 @@
+"""Which weights of a checkpoint are zero, as one small file."""

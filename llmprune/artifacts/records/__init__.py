@@ -1,0 +1,1 @@
+"""The JSON artifacts: what was done, found and measured, and from what."""

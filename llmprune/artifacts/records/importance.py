@@ -1,0 +1,144 @@
+"""The block-importance file: in which order blocks go, and every loss that decided it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
+
+from llmprune.artifacts.records.provenance import Artifact, CorpusIdentity, ModelIdentity, Record
+from llmprune.errors import ArtifactError
+
+Metric = Literal["sleb", "block-influence", "angular"]
+Search = Literal["eliminate", "exhaustive"]
+
+
+class CandidateRecord(Record):
+    """One block in one round: see ``block_search.Candidate``."""
+
+    block: int
+    loss: float
+    tokens: int
+    complete: bool
+
+
+class RoundRecord(Record):
+    """One decided round: see ``block_search.Round``; ``seconds`` is its wall time."""
+
+    removed: int
+    loss: float
+    candidates: tuple[CandidateRecord, ...]
+    block_forwards: int
+    naive_block_forwards: int
+    seconds: float
+
+
+class SearchSettings(Record):
+    """Everything that decides which blocks a search chooses.
+
+    Attributes:
+        metric: ``sleb`` measures losses anew after every removal; the others are one-shot scores.
+        search: how candidates of a ``sleb`` round are compared.
+        protect_first: blocks at the start that are never candidates.
+        protect_last: the same at the end.
+        error_rate: of one early-elimination comparison; None when nothing is eliminated.
+        min_segments: segments (of at most 64 tokens) before which nothing is dropped.
+        dtype: what the losses were computed in.
+    """
+
+    metric: Metric
+    search: Search | None
+    protect_first: int
+    protect_last: int
+    error_rate: float | None
+    min_segments: int | None
+    dtype: str
+
+
+class Importance(Artifact):
+    """``importance.json``.
+
+    Attributes:
+        model: the model whose blocks were ranked.
+        corpus: the calibration text.
+        windows_fingerprint: SHA-256 of the calibration windows' tokens.
+        num_windows: calibration windows.
+        seq_len: tokens in each.
+        settings: what decides the choice.
+        dense_loss: of the model with all its blocks, in nats/token.
+        rounds: decided rounds, in order; empty for one-shot metrics.
+        scores: a score for each block, for one-shot metrics.
+        order: blocks in the order they go, by their index in the unpruned model.
+    """
+
+    KIND: ClassVar[str] = "llmprune-importance"
+
+    kind: Literal["llmprune-importance"] = "llmprune-importance"
+    schema_version: int = 1
+    model: ModelIdentity
+    corpus: CorpusIdentity
+    windows_fingerprint: str
+    num_windows: int
+    seq_len: int
+    settings: SearchSettings
+    dense_loss: float
+    rounds: tuple[RoundRecord, ...] = ()
+    scores: tuple[float, ...] | None = None
+    order: tuple[int, ...]
+
+    @model_validator(mode="after")
+    def _one_ranking(self) -> Self:
+        """A searched order is what the rounds decided; a scored one has a score for every block."""
+        if self.settings.metric == "sleb" and tuple(decided.removed for decided in self.rounds) != self.order:
+            raise ValueError("the order is not the one that the rounds decided")
+        if self.settings.metric != "sleb" and (self.rounds or len(self.scores or ()) != self.model.num_blocks):
+            raise ValueError("there is not one score for each block")
+        return self
+
+    @property
+    def block_forwards(self) -> int:
+        """Forward passes of one block on one window that the search ran."""
+        return sum(decided.block_forwards for decided in self.rounds)
+
+    @property
+    def naive_block_forwards(self) -> int:
+        """How many skipping each candidate in a full forward pass would have run."""
+        return sum(decided.naive_block_forwards for decided in self.rounds)
+
+    def has_best(self, count: int) -> bool:
+        """Whether the first ``count`` blocks of the order are what a search for just so many would name.
+
+        Greedy choices and single blocks' scores nest; the closest run of fewer blocks may be another one.
+        """
+        return count == len(self.order) or (count < len(self.order) and self.settings.metric != "angular")
+
+    def check_belongs(self, model: ModelIdentity, path: Path) -> None:
+        """See that this file ranks the blocks of ``model``.
+
+        Raises:
+            ArtifactError: it ranks another model's, or names blocks that the model lacks.
+        """
+        if self.model.fingerprint != model.fingerprint:
+            raise ArtifactError(
+                f"{path} ranks the blocks of {self.model.name} ({self.model.num_blocks} blocks, fingerprint "
+                f"{self.model.fingerprint[:12]}), not of {model.name} ({model.num_blocks} blocks, "
+                f"{model.fingerprint[:12]}); use another run directory (--run) for another model."
+            )
+        check_blocks(self.order, num_blocks=model.num_blocks, source=str(path))
+
+
+def check_blocks(blocks: Sequence[int], *, num_blocks: int, source: str) -> None:
+    """See that ``blocks`` are different indices of existing blocks, and not all of them.
+
+    Raises:
+        ArtifactError: they are not.
+    """
+    outside = [block for block in blocks if not 0 <= block < num_blocks]
+    if outside:
+        raise ArtifactError(f"{source} names block {outside[0]}, but the model has blocks 0 to {num_blocks - 1}.")
+    if len(set(blocks)) != len(blocks):
+        raise ArtifactError(f"{source} names a block twice: {', '.join(map(str, blocks))}.")
+    if len(blocks) >= num_blocks:
+        raise ArtifactError(f"{source} removes all {num_blocks} blocks; at least one must stay.")

@@ -1,0 +1,128 @@
+"""What every artifact says about itself: its kind and schema, and the fingerprints of what it was made from."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from llmprune import __version__
+from llmprune.artifacts.files.atomic import write_json_atomic
+from llmprune.errors import ArtifactError
+
+
+class Record(BaseModel):
+    """A frozen piece of an artifact; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Versions(Record):
+    """The software that made an artifact.
+
+    Attributes:
+        llmprune: its version.
+        torch: its version, with the build (``+cpu``).
+        transformers: its version.
+    """
+
+    llmprune: str = __version__
+    torch: str = Field(default_factory=lambda: version("torch"))
+    transformers: str = Field(default_factory=lambda: version("transformers"))
+
+
+class ModelIdentity(Record):
+    """Which model an artifact was made from.
+
+    Attributes:
+        name: what a person would call it: the Hub id, or the directory's name.
+        fingerprint: SHA-256 over its config and weights (``models.source``); of a Hub model whose unneeded shards
+            were not downloaded, over the others.
+        model_type: the config's ``model_type``.
+        num_blocks: transformer blocks.
+        num_parameters: weights stored, tied ones once.
+    """
+
+    name: str
+    fingerprint: str
+    model_type: str
+    num_blocks: int
+    num_parameters: int
+
+
+class CorpusIdentity(Record):
+    """Which text an artifact was made from.
+
+    Attributes:
+        name: what was typed, less the folders of a local file.
+        origin: where the text really comes from, with the revision or the version.
+        fingerprint: SHA-256 of its rows.
+        note: what had to be told about it, if anything.
+    """
+
+    name: str
+    origin: str
+    fingerprint: str
+    note: str | None = None
+
+
+class Artifact(Record):
+    """A JSON file with a kind, a schema version and provenance.
+
+    Subclasses set ``KIND`` and ``SCHEMA``. A file of a newer schema is refused; the
+    schema number changes whenever an older reader would misread the file.
+    """
+
+    KIND: ClassVar[str]
+    SCHEMA: ClassVar[int] = 1
+
+    kind: str
+    schema_version: int
+    created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    versions: Versions = Field(default_factory=Versions)
+
+    def write(self, path: Path) -> None:
+        """Write as JSON, to a temporary name first."""
+        write_json_atomic(path, self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read and check an artifact.
+
+        Raises:
+            ArtifactError: missing, broken JSON, another kind, a newer schema, or fields that do not fit.
+        """
+        content = _read_json(path)
+        kind = content.get("kind") if isinstance(content, dict) else None
+        if not isinstance(content, dict) or kind != cls.KIND:
+            raise ArtifactError(
+                f"{path} is of kind {kind!r:.60}, but a file of kind '{cls.KIND}' was expected there; move it away."
+            )
+        if content.get("schema_version") != cls.SCHEMA:
+            raise ArtifactError(
+                f"{path} has schema {content.get('schema_version')!r:.40}, but this llmprune ({__version__}) reads "
+                f"schema {cls.SCHEMA}; use the version that wrote it, or delete the file to make it anew."
+            )
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ArtifactError(
+                f"{path} is damaged at '{where}': {first['msg']}; delete it to make it anew."
+            ) from error
+
+
+def _read_json(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing; run the command that writes it again, with --force.") from None
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is not valid JSON ({error}); delete it to make it anew.") from error

@@ -1,0 +1,147 @@
+"""``llmprune.json``, which lies in every checkpoint that llmprune writes: what was done, and from what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar, Literal
+
+from llmprune.artifacts.checkpoints.block_numbers import kept_blocks, split_at_number
+from llmprune.artifacts.records.provenance import Artifact, ModelIdentity, Record
+from llmprune.artifacts.records.weight_sparsity import WeightSparsity
+
+RECORD_NAME = "llmprune.json"
+
+
+class BlockRemoval(Record):
+    """Which blocks were removed, and why these.
+
+    Attributes:
+        removed: by their index in the source model, in the order in which they were chosen.
+        metric: what chose them; None: they were typed by hand.
+        importance: SHA-256 of the importance file's content; None: by hand.
+        calibration: what the losses were measured on, for people; None: by hand.
+        dense_loss: of the source model on it, in nats/token.
+        pruned_loss: of the pruned model on it, in nats/token, where the metric measured it.
+    """
+
+    removed: tuple[int, ...]
+    metric: str | None = None
+    importance: str | None = None
+    calibration: str | None = None
+    dense_loss: float | None = None
+    pruned_loss: float | None = None
+
+
+class MaskApplication(Record):
+    """Which weights were made zero by the mask of another checkpoint.
+
+    Attributes:
+        mask: name of the mask file, or of the checkpoint whose mask it is.
+        sha256: of the mask file.
+        fingerprint: SHA-256 of the weights that the mask was read from (``Checkpoint.fingerprint``).
+        pattern: what the mask says of its pattern.
+        tensors: the masked weights, by name.
+        numel: elements of them.
+        zeros_before: of these, zero in the source.
+        zeros: zero in the written files.
+    """
+
+    mask: str
+    sha256: str
+    fingerprint: str
+    pattern: str | None
+    tensors: tuple[str, ...]
+    numel: int
+    zeros_before: int
+    zeros: int
+
+
+class Verification(Record):
+    """What was seen when the written checkpoint was loaded again.
+
+    Attributes:
+        dtype: computed in.
+        tokens: compared in all.
+        largest_difference: between its logits and those that the source's blocks give, run one by one: without the
+            removed ones, or with the pruned weights.
+        generated_tokens: that were the same with and without the KV cache.
+    """
+
+    dtype: str
+    tokens: int
+    largest_difference: float
+    generated_tokens: int
+
+
+class PruningRecord(Artifact):
+    """``llmprune.json``.
+
+    Attributes:
+        source: the model that was pruned.
+        source_record: the source's own ``llmprune.json``, when it was pruned before.
+        removal: which blocks were removed; None: none.
+        sparsity: which weights were pruned; None: none.
+        masked: which weights a mask made zero; None: none.
+        num_blocks: blocks left.
+        num_parameters: weights left, tied ones once.
+        weight_bytes: on disk.
+        command: what to type to make it again.
+        verification: None with ``--no-verify``.
+    """
+
+    KIND: ClassVar[str] = "llmprune-checkpoint"
+
+    kind: Literal["llmprune-checkpoint"] = "llmprune-checkpoint"
+    schema_version: int = 1
+    source: ModelIdentity
+    source_record: PruningRecord | None = None
+    removal: BlockRemoval | None = None
+    sparsity: WeightSparsity | None = None
+    masked: MaskApplication | None = None
+    num_blocks: int
+    num_parameters: int
+    weight_bytes: int
+    command: str
+    verification: Verification | None = None
+
+    @property
+    def pruned_tensors(self) -> tuple[str, ...]:
+        """Names of the weights that were given zeros, by pruning or by a mask; none where only blocks were removed."""
+        if self.masked is not None:
+            return self.masked.tensors
+        blocks = self.sparsity.blocks if self.sparsity is not None else ()
+        return tuple(matrix.tensor for block in blocks for matrix in block.matrices)
+
+    @property
+    def pattern(self) -> str | None:
+        """The pattern of these zeros, such as ``2:4``, where it is known."""
+        if self.masked is not None:
+            return self.masked.pattern
+        return self.sparsity.settings.pattern if self.sparsity is not None else None
+
+    @property
+    def zeroed_tensors(self) -> tuple[str, ...]:
+        """Names, in this checkpoint, of the weights that were given zeros in this step or an earlier one."""
+        earlier = self.source_record.zeroed_tensors if self.source_record is not None else ()
+        if self.removal is not None:
+            earlier = tuple(_renumbered(earlier, kept_blocks(self.source.num_blocks, self.removal.removed)))
+        return tuple(dict.fromkeys((*earlier, *self.pruned_tensors)))
+
+    @property
+    def zeros_pattern(self) -> str | None:
+        """The pattern of all zeros of this checkpoint; None where it is unknown, or differs from step to step."""
+        earlier = self.source_record
+        if earlier is None or not earlier.zeroed_tensors:
+            return self.pattern
+        return earlier.zeros_pattern if not self.pruned_tensors else None
+
+
+def _renumbered(names: Iterable[str], kept: Sequence[int]) -> Iterator[str]:
+    """The names of weights of the blocks ``kept`` when only these are left; a name's first number is its block's."""
+    new = {old: index for index, old in enumerate(kept)}
+    for name in names:
+        parts = split_at_number(name)
+        if parts is None:
+            yield name
+        elif parts[1] in new:
+            yield f"{parts[0]}{new[parts[1]]}{parts[2]}"

@@ -1,0 +1,52 @@
+"""``samples.json``: what the dense and the pruned models write after the same beginnings."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
+
+from llmprune.artifacts.records.provenance import Artifact, ModelIdentity, Record
+
+
+class ModelSamples(Record):
+    """What one model wrote.
+
+    Attributes:
+        name: the dense model's, or that of a checkpoint's directory.
+        model: which model it is.
+        texts: what it wrote after each prompt, the prompt left out.
+    """
+
+    name: str
+    model: ModelIdentity
+    texts: tuple[str, ...]
+
+
+class Samples(Artifact):
+    """``samples.json``.
+
+    Attributes:
+        prompts: beginnings, the same for all models.
+        new_tokens: most tokens after each.
+        repetition_penalty: of the greedy decoding; 1: none.
+        dtype: what was computed in.
+        models: the dense one first.
+    """
+
+    KIND: ClassVar[str] = "llmprune-samples"
+
+    kind: Literal["llmprune-samples"] = "llmprune-samples"
+    schema_version: int = 1
+    prompts: tuple[str, ...]
+    new_tokens: int
+    repetition_penalty: float
+    dtype: str
+    models: tuple[ModelSamples, ...]
+
+    @model_validator(mode="after")
+    def _a_text_a_prompt(self) -> Self:
+        """Every model continues every prompt."""
+        if any(len(one.texts) != len(self.prompts) for one in self.models):
+            raise ValueError("there is not one text for each prompt")
+        return self

@@ -1,0 +1,159 @@
+"""``sweep.json``: the points of a sweep: what was done for each, what was measured of it, and which are on a front.
+
+Paths are relative to the run directory, so that it can be moved; commands are as typed in the folder that holds it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from llmprune.artifacts.records.bench import Estimate, Machine, Protocols
+from llmprune.artifacts.records.provenance import Artifact, CorpusIdentity, ModelIdentity, Record
+
+DENSE = "dense"
+Axis = Literal["params", "effective_params", "latency"]
+
+
+class SweepPruning(Record):
+    """How all points were pruned. Points that were pruned otherwise are of another sweep.
+
+    Attributes:
+        method: of weights: ``sparsellm``, ``sparsegpt``, ``wanda`` or ``magnitude``.
+        metric: of blocks: ``sleb``, ``block-influence`` or ``angular``.
+        corpus: the calibration text.
+        windows_fingerprint: SHA-256 of the calibration windows' tokens.
+        windows: calibration windows.
+        seq_len: tokens in each.
+    """
+
+    method: str
+    metric: str
+    corpus: CorpusIdentity
+    windows_fingerprint: str
+    windows: int
+    seq_len: int
+
+
+class SweepPoint(Record):
+    """One model of a sweep: the dense one, or a pruned one.
+
+    Attributes:
+        name: ``dense``, ``blocks 20%``, ``sparsity 50%``, ``blocks 20% + sparsity 37.5%``; unique in a sweep.
+        target: of block removal, as typed; null: no block was removed.
+        removed: the blocks, by their index in the dense model, in the order in which they were chosen.
+        pattern: of the zeros among the weights that are left: ``50%``, ``2:4``; null: none were made.
+        budget: of a combined point: the pattern whose number of weights that are not zero it keeps; null: the
+            pattern was applied as typed.
+        metrics: every figure of its benchmark by name, see docs/bench-schema.md; ratios are against the dense model.
+        bench: the file of its benchmark, with every protocol, window and repeat.
+        checkpoint: its directory; null once it was deleted.
+        commands: what to type to make it again.
+        prune_seconds: wall time of what had to be made for it; 0 where it was there already.
+        bench_seconds: wall time of its benchmark.
+    """
+
+    name: str
+    target: str | None = None
+    removed: tuple[int, ...] = ()
+    pattern: str | None = None
+    budget: str | None = None
+    metrics: dict[str, Estimate]
+    bench: str
+    checkpoint: str | None
+    commands: tuple[str, ...] = ()
+    prune_seconds: float = 0.0
+    bench_seconds: float
+
+    @property
+    def params(self) -> float:
+        """Weights stored, tied ones once."""
+        return self.metrics["params"].value
+
+    @property
+    def effective_params(self) -> float:
+        """Those that are not zero."""
+        return self.metrics["effective_params"].value
+
+    @property
+    def ppl_ratio(self) -> Estimate:
+        """Perplexity over the dense model's, of several texts the worst; of the dense model itself: 1."""
+        return self.metrics["ppl_ratio"] if self.name != DENSE else Estimate(value=1.0)
+
+    @property
+    def latency_ratio(self) -> Estimate | None:
+        """Time of a generated token over the dense model's, of several batch sizes the worst; None: not measured."""
+        if "generation" not in self.metrics:
+            return None
+        if self.name == DENSE:
+            return Estimate(value=1.0)
+        speed = self.metrics["generation_ratio"]
+        slowest_first = speed.interval and (1 / speed.interval[1], 1 / speed.interval[0])
+        return Estimate(value=1 / speed.value, interval=slowest_first)
+
+    def along(self, axis: Axis) -> float | None:
+        """The figure that a Pareto set sets against the perplexity; None: not measured."""
+        if axis == "latency":
+            return self.latency_ratio.value if self.latency_ratio else None
+        return self.params if axis == "params" else self.effective_params
+
+
+class SkippedPoint(Record):
+    """A point that is left out: a combination that makes no sense, or one whose numbers failed.
+
+    Attributes:
+        name: what it would have been.
+        reason: why, for people.
+    """
+
+    name: str
+    reason: str
+
+
+class ParetoSets(Record):
+    """Names of the points that no other point betters in perplexity and in one figure at once, in its rising order.
+
+    Attributes:
+        params: perplexity against stored parameters.
+        effective_params: against parameters that are not zero.
+        latency: against the time of a generated token; empty without speed.
+    """
+
+    params: tuple[str, ...] = ()
+    effective_params: tuple[str, ...] = ()
+    latency: tuple[str, ...] = ()
+
+
+class SweepResult(Artifact):
+    """``sweep.json``, written anew after every point.
+
+    Attributes:
+        model: the dense model.
+        pruning: how all points were pruned.
+        measuring: how all points were measured.
+        planned: names of the points last asked for, in the order they are made; those that are neither among the points
+            nor skipped are still to be done.
+        skipped: points that were last asked for and are left out.
+        dense: the dense model; null before it was measured.
+        points: the pruned models that are done, oldest first; some may be of earlier commands.
+        machine: on what the dense model was measured; each point's file has its own.
+        pareto: the Pareto sets of the dense model and all points.
+    """
+
+    KIND: ClassVar[str] = "llmprune-sweep"
+
+    kind: Literal["llmprune-sweep"] = "llmprune-sweep"
+    schema_version: int = 1
+    model: ModelIdentity
+    pruning: SweepPruning
+    measuring: Protocols
+    planned: tuple[str, ...] = ()
+    skipped: tuple[SkippedPoint, ...] = ()
+    dense: SweepPoint | None = None
+    points: tuple[SweepPoint, ...] = ()
+    machine: Machine | None = None
+    pareto: ParetoSets = ParetoSets()
+
+    @property
+    def measured(self) -> tuple[SweepPoint, ...]:
+        """The dense point, then the others."""
+        return (self.dense, *self.points) if self.dense else self.points

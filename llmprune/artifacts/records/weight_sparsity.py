@@ -1,0 +1,134 @@
+"""What weight pruning writes into ``llmprune.json``: settings, and what came of them, matrix by matrix."""
+
+from __future__ import annotations
+
+from llmprune.artifacts.records.provenance import Record
+
+
+class SparsitySettings(Record):
+    """How a model was pruned.
+
+    Attributes:
+        method: ``sparsellm``, ``sparsegpt``, ``wanda`` or ``magnitude``.
+        pattern: ``70%``, or ``2:4``: 2 zeros in every 4 inputs.
+        targets_from: ``dense`` (the dense model's activations) or ``pruned`` (the papers' protocol).
+        layers: blocks, by index in the source.
+        parts: ``attention``, ``ffn``.
+        exclude: shell patterns of matrices that stayed dense.
+        alpha: coefficient of the pre-activations (SparseLLM).
+        beta: of the output.
+        gamma: of the activation.
+        rounds: most rounds, round 0 among them.
+        damping: relative to the mean diagonal of a Gram matrix, before it was raised anywhere.
+        block_size: columns that SparseGPT prunes at a time.
+        refit_steps: of conjugate gradients; 0: no refit.
+        dtype: the model was run in.
+        windows: calibration windows.
+        seq_len: tokens in each.
+        corpus: name of the calibration text.
+        windows_fingerprint: SHA-256 of the tokens.
+    """
+
+    method: str
+    pattern: str
+    targets_from: str
+    layers: tuple[int, ...]
+    parts: tuple[str, ...]
+    exclude: tuple[str, ...]
+    alpha: float
+    beta: float
+    gamma: float
+    rounds: int
+    damping: float
+    block_size: int
+    refit_steps: int
+    dtype: str
+    windows: int
+    seq_len: int
+    corpus: str
+    windows_fingerprint: str
+
+
+class MatrixRecord(Record):
+    """One pruned matrix.
+
+    Attributes:
+        tensor: its name in the checkpoint.
+        kind: its path in the block.
+        rows: outputs.
+        columns: inputs.
+        zeros: of its mask.
+        error: ||(W - T) X||^2 / ||T X||^2 for the weights T that were aimed at.
+        damping: that its factorisation took, larger than the setting where it had to be raised.
+    """
+
+    tensor: str
+    kind: str
+    rows: int
+    columns: int
+    zeros: int
+    error: float
+    damping: float
+
+
+class FfnRecord(Record):
+    """An FFN that was pruned as one problem.
+
+    Attributes:
+        errors: ||FFN_pruned(X) - Y||^2 / ||Y||^2 of every round that ran; round 0 is SparseGPT's.
+        kept: the round whose weights were kept, the one with the smallest error.
+    """
+
+    errors: tuple[float, ...]
+    kept: int
+
+
+class BlockRecord(Record):
+    """One pruned block.
+
+    Attributes:
+        block: its index in the source.
+        matrices: in the order in which they were pruned.
+        ffn: None where the FFN was not solved as one problem.
+        output_error: ||pruned - dense||^2 / ||dense||^2 of the hidden states leaving it; None where it was not
+            measured (with the papers' targets no dense model runs beside; the last block's output is not needed).
+        seconds: wall time.
+    """
+
+    block: int
+    matrices: tuple[MatrixRecord, ...]
+    ffn: FfnRecord | None
+    output_error: float | None
+    seconds: float
+
+    @property
+    def zeros(self) -> int:
+        """Zeros of all its pruned matrices."""
+        return sum(matrix.zeros for matrix in self.matrices)
+
+    @property
+    def numel(self) -> int:
+        """Weights of all its pruned matrices."""
+        return sum(matrix.rows * matrix.columns for matrix in self.matrices)
+
+
+class WeightSparsity(Record):
+    """How weights were pruned, and what came of it.
+
+    Attributes:
+        settings: how.
+        blocks: what came of it, block by block.
+        remarks: everything that went another way than asked for.
+        zeros_before: zeros that the source had in these matrices.
+        zeros: that the written files have in them.
+        numel: weights of them.
+        seconds: wall time of all blocks.
+    """
+
+    settings: SparsitySettings
+    blocks: tuple[BlockRecord, ...]
+    remarks: tuple[str, ...]
+    zeros_before: int
+    zeros: int
+    numel: int
+    seconds: float

@@ -1,1 +1,0 @@
-"""Text sources and the token windows drawn from them."""

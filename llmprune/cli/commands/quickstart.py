@@ -1,0 +1,45 @@
+"""``llmprune quickstart``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmprune.cli.commands.verify_redundancy import round_teller
+from llmprune.cli.console import Console
+from llmprune.cli.options.common import DEFAULT_RUN, DeviceOpt, DtypeOpt, JsonOpt, QuietOpt, RunOpt
+from llmprune.cli.views.bench import show_bench
+
+if TYPE_CHECKING:
+    from llmprune.stages.quickstart import QuickstartReport
+
+EXAMPLE = "Example: llmprune quickstart --run /tmp/try-llmprune"
+
+
+def quickstart(
+    run: RunOpt = DEFAULT_RUN,
+    device: DeviceOpt = "auto",
+    dtype: DtypeOpt = "auto",
+    as_json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """See it work: prune a real 135M model by 20% and compare, offline, in a few minutes."""
+    from llmprune.models.compute import choose_compute
+    from llmprune.stages.quickstart import quickstart as run_stage
+
+    console = Console(as_json=as_json, quiet=quiet)
+    report = run_stage(run, compute=choose_compute(device, dtype), progress=console, on_round=round_teller(console))
+    data = {
+        "directory": str(report.removal.directory),
+        "record": report.removal.record.model_dump(mode="json"),
+        "bench": report.result.model_dump(mode="json"),
+        "samples": {"dense": report.samples[0], "pruned": report.samples[1]},
+    }
+    console.result(data, shown=lambda console: _show(console, report))
+    console.say(f"The pruned checkpoint: {report.removal.directory}")
+    console.say(f"All of it as one page: llmprune report {run}")
+
+
+def _show(console: Console, report: QuickstartReport) -> None:
+    show_bench(console, report.result)
+    for name, text in zip(("dense", "pruned"), report.samples, strict=True):
+        console.line(f"\nThe {name} model writes: {text}")

@@ -1,0 +1,164 @@
+"""The model card of a pruned checkpoint: a pure function of what is known of it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+
+from huggingface_hub import ModelCard
+from jinja2 import Environment, StrictUndefined, Template
+
+from llmprune.artifacts.records.bench import BenchResult, Estimate
+from llmprune.artifacts.records.pruning import PruningRecord
+from llmprune.artifacts.records.zeros_counted import SparsityReport
+from llmprune.errors import ArtifactError
+from llmprune.hub.files import quiet
+from llmprune.publishing.citations import papers
+from llmprune.publishing.description import describe_pattern, describe_step
+from llmprune.publishing.history import base_name, base_on_hub, patterns, removed_blocks, steps
+from llmprune.publishing.licence import Licence
+from llmprune.publishing.measured import qualities, speeds
+from llmprune.publishing.metadata import card_metadata
+
+# The last line of a card says what stood above it, so that one that somebody edited is told from one that nobody did.
+_SEAL = re.compile(r"<!-- written by llmprune; SHA-256 of all above: ([0-9a-f]{64}) -->\n\Z")
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card is made of.
+
+    Attributes:
+        record: the checkpoint's ``llmprune.json``.
+        licence: the base model's, as it states it; None: not known.
+        results: benchmarks of just this checkpoint.
+        zeros: what is zero in its files; None: not counted.
+        repo_id: where it is published; None: nowhere yet.
+        base_model: the base model's Hub id where the record does not tell it.
+        attachments: files published beside the weights.
+    """
+
+    record: PruningRecord
+    licence: Licence | None = None
+    results: tuple[BenchResult, ...] = ()
+    zeros: SparsityReport | None = None
+    repo_id: str | None = None
+    base_model: str | None = None
+    attachments: tuple[str, ...] = ()
+
+
+def model_card(facts: CardFacts) -> str:
+    """README.md of a checkpoint: metadata, what was done, what was measured, how to load it, what to expect."""
+    record = facts.record
+    base_model = facts.base_model or base_on_hub(record)
+    measured = qualities(facts.results)
+    name = facts.base_model.split("/")[1] if facts.base_model else base_name(record)
+    title = _title(record, name)
+    text = _template().render(
+        metadata=card_metadata(
+            record,
+            model_name=facts.repo_id.split("/")[1] if facts.repo_id else title,
+            base_model=base_model,
+            licence=facts.licence,
+            measures=measured,
+        ),
+        title=title,
+        record=record,
+        described=[f"{mark}{describe_step(step)}" for mark, step in _numbered(steps(record))],
+        commands=[step.command for step in steps(record)],
+        first=steps(record)[0].source,
+        base_name=name,
+        base_model=base_model,
+        removed=removed_blocks(record),
+        any_zeros=bool(patterns(record)),
+        any_groups=any(":" in pattern for pattern in patterns(record)),
+        any_calibration=any(step.removal and step.removal.calibration for step in steps(record)),
+        zeros=facts.zeros,
+        qualities=measured,
+        speeds=speeds(facts.results),
+        compared_with=_compared_with(facts.results),
+        repo_id=facts.repo_id,
+        attachments=facts.attachments,
+        licence=facts.licence,
+        papers=papers(record),
+    )
+    return _sealed(re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n\n")
+
+
+def is_as_written(card: str) -> bool:
+    """Whether nobody has edited a card since llmprune wrote it."""
+    found = _SEAL.search(card)
+    return found is not None and _digest(card[: found.start()]) == found[1]
+
+
+def check_card(card: str) -> None:
+    """See, offline, that a card has metadata that the Hub's own library can read, results included.
+
+    Raises:
+        ArtifactError: it has none, or they are broken; the message says what is wrong.
+    """
+    try:
+        with quiet():  # that a card has no metadata is said below
+            kept = ModelCard(card).data.to_yaml().strip()
+    except Exception as error:  # whatever a broken YAML may lead to
+        reason = " ".join(str(error).split())
+        raise ArtifactError(f"The metadata of README.md are broken: {reason:.300}") from error
+    if kept in {"", "{}"}:
+        raise ArtifactError("README.md has no metadata; delete it, and llmprune writes it anew when it pushes.")
+
+
+def _template() -> Template:
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 (Markdown)
+    environment.globals |= {"percent": _percent, "figure": _figure, "cell": _cell}
+    return environment.from_string(files("llmprune.publishing").joinpath("card.md.jinja").read_text("utf-8"))
+
+
+def _numbered(chain: tuple[PruningRecord, ...]) -> list[tuple[str, PruningRecord]]:
+    """Steps with their numbers, where there are several."""
+    return [(f"{number}. " if len(chain) > 1 else "", step) for number, step in enumerate(chain, start=1)]
+
+
+def _title(record: PruningRecord, base: str) -> str:
+    """What the model is, in a few words."""
+    first = steps(record)[0].source
+    removed = len(removed_blocks(record))
+    what = [f"{removed} of {first.num_blocks} blocks removed"] if removed else []
+    what += [f"weights pruned to {describe_pattern(pattern)}" for pattern in patterns(record)]
+    return f"{base}, {' and '.join(what)}"
+
+
+def _compared_with(results: tuple[BenchResult, ...]) -> str:
+    names = {result.baseline.name.rsplit("/", 1)[-1] for result in results if result.baseline}
+    return f"`{names.pop()}`" if len(names) == 1 else "base"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.2%}"
+
+
+def _figure(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ""
+    interval = f" ({_short(estimate.interval[0])} to {_short(estimate.interval[1])})" if estimate.interval else ""
+    return _short(estimate.value) + interval
+
+
+def _short(value: float) -> str:
+    """Four significant digits and thousands, as far as they go."""
+    digits = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
+    return f"{value:,.{digits}f}"
+
+
+def _cell(text: str) -> str:
+    """A name that somebody typed, as one cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _sealed(text: str) -> str:
+    return f"{text}<!-- written by llmprune; SHA-256 of all above: {_digest(text)} -->\n"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,166 @@
+"""Which files of a checkpoint may be published: known ones are, and a single one that does not belong stops all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import cached_property
+from pathlib import Path
+
+from llmprune.artifacts.checkpoints.checkpoint import INDEX_NAME
+from llmprune.artifacts.records.pruning import RECORD_NAME
+from llmprune.errors import ArtifactError
+
+CARD_NAME = "README.md"
+# What a model has beside config and weights.
+BESIDE_WEIGHTS = (
+    "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*",
+    "merges.txt", "*.model", "*.tiktoken", "chat_template*", "preprocessor_config.json",
+    "processor_config.json", "*.py", "LICENSE*", "NOTICE*", "USE_POLICY*",
+)  # fmt: skip
+_BELONGS = (*BESIDE_WEIGHTS, "config.json", INDEX_NAME, RECORD_NAME, CARD_NAME)
+_REASONS = (
+    ("optimizer*", "it is the state of a training"),
+    ("scheduler*", "it is the state of a training"),
+    ("rng_state*", "it is the state of a training"),
+    ("trainer_state.json", "it is the state of a training"),
+    ("training_args.bin", "it is the state of a training"),
+    ("*.partial", "it was left by something that did not finish"),
+    ("*.lock", "it is a lock"),
+    ("*token", "its name says that it holds an access token"),
+    ("*.safetensors", "it is no shard of this checkpoint"),
+    (".*", "hidden files are no part of a checkpoint"),
+    ("__pycache__", "it is a cache"),
+    *((f"*.{kind}", "pickles can run code and are not published") for kind in ("bin", "pt", "pth", "ckpt", "pkl")),
+)
+_VOCABULARIES = ("tokenizer.json", "vocab*.json", "added_tokens.json")  # any word may be one, a path too
+_SECRETS = re.compile(
+    rb"\b(?:hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{36,}|sk-[A-Za-z0-9_-]{32,}|AKIA[0-9A-Z]{16})"
+    rb"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+)
+# At the start of a value, or behind a space, a quote or =: a path from the root, a drive or a home. What every
+# machine has under /proc, /sys and /dev tells nothing of this one.
+_PATH = re.compile(
+    r"""(?:^|(?<=[\s"'=(]))(?:(?!/(?:proc|sys|dev)/)/(?:[\w.@+~-]+/)+[\w.@+~-]|~/\w|[A-Za-z]:\\\w|\\\\\w|file://)"""
+)
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file to publish.
+
+    Attributes:
+        path: in the repository, with ``/``.
+        content: where it lies, or what it holds.
+    """
+
+    path: str
+    content: Path | bytes
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
+
+    @cached_property
+    def hashes(self) -> tuple[str, str]:
+        """SHA-256 of the content, and the SHA-1 that git gives it: how the Hub names large and small files."""
+        large, small = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
+        for piece in self._pieces():
+            large.update(piece)
+            small.update(piece)
+        return large.hexdigest(), small.hexdigest()
+
+    def _pieces(self) -> Iterator[bytes]:
+        if isinstance(self.content, bytes):
+            yield self.content
+            return
+        with self.content.open("rb") as file:
+            while piece := file.read(1 << 20):
+                yield piece
+
+
+def collect(directory: Path, shards: Sequence[Path]) -> tuple[LocalFile, ...]:
+    """The files of a checkpoint directory, in the order of their names.
+
+    Args:
+        directory: the checkpoint.
+        shards: its weight files.
+
+    Raises:
+        ArtifactError: a file does not belong there, or holds what must not be published. Nothing secret is shown.
+    """
+    known = {shard.name for shard in shards}
+    files = []
+    for path in sorted(directory.iterdir()):
+        if path.name not in known:
+            _require_belongs(directory, path)
+        _require_inside(directory, path)
+        files.append(LocalFile(path.name, path))
+    for file in files:
+        require_publishable(file)
+    return tuple(files)
+
+
+def require_publishable(file: LocalFile) -> None:
+    """See that a file holds neither an access token nor, in JSON, a path of this machine. Weights are not read.
+
+    Raises:
+        ArtifactError: it does.
+    """
+    if file.path.endswith(".safetensors"):
+        return
+    data = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
+    if _SECRETS.search(data) is not None:
+        raise ArtifactError(
+            f"{file.path} holds what looks like an access token or a key; remove it (and revoke it: it may have been "
+            "seen), then type the same command again."
+        )
+    if file.path.endswith(".json") and not any(fnmatch(Path(file.path).name, known) for known in _VOCABULARIES):
+        _require_no_paths(file.path, data)
+
+
+def _require_belongs(directory: Path, path: Path) -> None:
+    reason = next((why for pattern, why in _REASONS if fnmatch(path.name, pattern)), None)
+    if reason is None and path.is_dir():
+        reason = "a checkpoint has no folders"
+    if reason is None and not any(fnmatch(path.name, pattern) for pattern in _BELONGS):
+        reason = "a checkpoint has no such file"
+    if reason is not None:
+        raise ArtifactError(f"{path} does not belong to what is published: {reason}. Move it out of {directory}.")
+
+
+def _require_inside(directory: Path, path: Path) -> None:
+    if not path.resolve().is_relative_to(directory.resolve()):
+        raise ArtifactError(f"{path} is a link that leads out of {directory}; put the file itself there.")
+
+
+def _require_no_paths(name: str, data: bytes) -> None:
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{name} is not valid JSON ({error}); write it again, or move it away.") from error
+    for key, text in _strings(content):
+        if _PATH.search(text) is not None:
+            raise ArtifactError(
+                f"{name} holds a path of this machine at '{key}'; publishing would tell it to everybody. Take it out "
+                "of the file, then type the same command again."
+            )
+
+
+def _strings(value: object, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every string of a JSON value and where it stands; chat templates are programs, and may hold anything."""
+    match value:
+        case str():
+            yield key, value
+        case list():
+            for index, one in enumerate(value):
+                yield from _strings(one, f"{key}[{index}]")
+        case dict():
+            for name, one in value.items():
+                if name != "chat_template":
+                    yield from _strings(one, f"{key}.{name}".lstrip("."))

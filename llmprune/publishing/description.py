@@ -1,0 +1,79 @@
+"""A step of pruning in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llmprune.artifacts.records.pruning import BlockRemoval, MaskApplication, PruningRecord, Verification
+from llmprune.artifacts.records.weight_sparsity import WeightSparsity
+
+
+def describe_step(step: PruningRecord) -> str:
+    """What was done, on what it was calibrated, and how it was checked; one paragraph of Markdown."""
+    sentences: list[str] = []
+    if step.removal is not None:
+        sentences += _removal(step.removal, depth=step.source.num_blocks)
+    if step.sparsity is not None:
+        sentences += _sparsity(step.sparsity, depth=step.source.num_blocks)
+    if step.masked is not None:
+        sentences += _masked(step.masked)
+    if step.verification is not None:
+        sentences.append(_verification(step.verification))
+    return " ".join(sentences)
+
+
+def describe_pattern(pattern: str) -> str:
+    """A pattern for people: what ``2:4`` counts are zeros."""
+    if ":" not in pattern:
+        return f"{pattern} zeros" if "%" in pattern else "a mask"
+    zeros, group = pattern.split(":")
+    return f"{pattern} ({zeros} zeros in every {group} inputs)"
+
+
+def _removal(removal: BlockRemoval, *, depth: int) -> Iterator[str]:
+    gone = ", ".join(map(str, removal.removed))
+    yield f"{len(removal.removed)} of {depth} blocks removed."
+    if removal.metric == "sleb":
+        yield (
+            "They were chosen one at a time, each as the block whose absence raised the loss least, measured anew "
+            f"after every removal ([SLEB](https://arxiv.org/abs/2402.09025)), in this order: {gone}."
+        )
+    elif removal.metric is not None:
+        yield f"They were chosen by the one-shot score `{removal.metric}`: {gone}."
+    else:
+        yield f"They were named by hand: {gone}."
+    if removal.calibration is not None:
+        after = f", {removal.pruned_loss:.4f} after" if removal.pruned_loss is not None else ""
+        before = f"{removal.dense_loss:.4f}" if removal.dense_loss is not None else "unknown"
+        yield f"Calibration: {removal.calibration}; loss on it {before} nats/token before{after}."
+
+
+def _sparsity(sparsity: WeightSparsity, *, depth: int) -> Iterator[str]:
+    how = sparsity.settings
+    without = ", without " + ", ".join(f"`{name}`" for name in how.exclude) if how.exclude else ""
+    yield (
+        f"Weights pruned by `{how.method}` to {describe_pattern(how.pattern)}, in {len(how.layers)} of {depth} blocks "
+        f"({' and '.join(how.parts)}{without}), block by block, towards the {how.targets_from} model's activations."
+    )
+    if how.refit_steps:
+        yield "The weights that stay were refitted by least squares on the calibration tokens."
+    yield f"Calibration: {how.windows} windows of {how.seq_len} tokens of {how.corpus}, in {how.dtype}."
+    share = sparsity.zeros / sparsity.numel if sparsity.numel else 0.0
+    yield f"Counted in the files then: {sparsity.zeros:,} of {sparsity.numel:,} pruned weights are zero ({share:.2%})."
+    yield from (f"Note: {remark}." for remark in sparsity.remarks)
+
+
+def _masked(masked: MaskApplication) -> Iterator[str]:
+    kept = f", made for {describe_pattern(masked.pattern)}" if masked.pattern else ""
+    yield (
+        f"Weights made zero by the mask `{masked.mask}` of another pruned model (weights of fingerprint "
+        f"`{masked.fingerprint[:16]}`){kept}. All other weights are the base model's, bit for bit."
+    )
+    yield f"Counted in the files then: {masked.zeros:,} of {masked.numel:,} masked weights are zero."
+
+
+def _verification(check: Verification) -> str:
+    return (
+        f"The result was loaded again and compared with the model before, in {check.dtype}: logits differ by at most "
+        f"{check.largest_difference:.2g} on {check.tokens} tokens."
+    )

@@ -1,0 +1,39 @@
+"""How a pruned model came about: its record and those of the models before it."""
+
+from __future__ import annotations
+
+from llmprune.artifacts.records.pruning import PruningRecord
+
+
+def steps(record: PruningRecord) -> tuple[PruningRecord, ...]:
+    """The records from the first pruning to this one."""
+    earlier = steps(record.source_record) if record.source_record is not None else ()
+    return (*earlier, record)
+
+
+def removed_blocks(record: PruningRecord) -> tuple[int, ...]:
+    """All removed blocks in ascending order, by their index in the model that the first step began with."""
+    first = steps(record)[0].source
+    left = list(range(first.num_blocks))
+    for step in steps(record):
+        if step.removal is not None:
+            gone = {left[block] for block in step.removal.removed}
+            left = [block for block in left if block not in gone]
+    return tuple(sorted(set(range(first.num_blocks)) - set(left)))
+
+
+def patterns(record: PruningRecord) -> tuple[str, ...]:
+    """The patterns that weights were pruned to, step by step; of a mask's, what it says, or ``unknown``."""
+    sparse = (step for step in steps(record) if step.pruned_tensors)
+    return tuple(step.pattern or "unknown" for step in sparse)
+
+
+def base_on_hub(record: PruningRecord) -> str | None:
+    """The Hub id of the nearest model in the chain that came from the Hub; None: all were local."""
+    sources = (step.source.name for step in reversed(steps(record)))
+    return next((name.split("@")[0] for name in sources if "/" in name), None)  # a local model's name is no path
+
+
+def base_name(record: PruningRecord) -> str:
+    """What the model that the first step began with is called, without owner and revision."""
+    return steps(record)[0].source.name.split("@")[0].rsplit("/", 1)[-1].removesuffix(".gguf")

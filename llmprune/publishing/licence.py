@@ -1,0 +1,71 @@
+"""The licence of a model as its own card or config states it. What neither states is not known, and never guessed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import CardData, HfApi, ModelCard
+
+from llmprune.hub.files import quiet
+
+
+@dataclass(frozen=True)
+class Licence:
+    """As in the metadata of a card.
+
+    Attributes:
+        name: the Hub's name for it, such as ``apache-2.0``, or ``other``.
+        own_name: what ``other`` is called.
+        link: where ``other`` can be read.
+    """
+
+    name: str
+    own_name: str | None = None
+    link: str | None = None
+
+
+def licence_of(directory: Path) -> Licence | None:
+    """The licence that a model's ``README.md`` states, else its ``config.json``; None where neither does."""
+    return _of_card(directory / "README.md") or _of_config(directory / "config.json")
+
+
+def licence_on_hub(repo_id: str) -> Licence | None:
+    """The licence that a Hub model's card states; None where it states none, or the Hub does not say."""
+    try:
+        with quiet():
+            data = HfApi().model_info(repo_id, expand=["cardData"]).card_data
+    except Exception:  # gated, private, gone, no network: a card without a licence says so
+        return None
+    return _of_data(data) if data is not None else None
+
+
+def _of_card(path: Path) -> Licence | None:
+    try:
+        with quiet():
+            data = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data
+    except Exception:  # a card that is missing, or whose metadata is broken in any way, states nothing
+        return None
+    return _of_data(data)
+
+
+def _of_data(data: CardData) -> Licence | None:
+    name, own_name, link = (_text(data.get(key)) for key in ("license", "license_name", "license_link"))
+    return Licence(name, own_name, link) if name else None
+
+
+def _of_config(path: Path) -> Licence | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    name = _text(content.get("license")) if isinstance(content, dict) else None
+    return Licence(name) if name else None
+
+
+def _text(value: object) -> str | None:
+    """A metadata value as one line; a list's first, as old cards have it."""
+    if isinstance(value, list) and value:
+        value = value[0]
+    return " ".join(value.split()) or None if isinstance(value, str) else None

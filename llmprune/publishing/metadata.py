@@ -1,0 +1,77 @@
+"""The metadata of a model card: what the Hub reads of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from llmprune.artifacts.records.pruning import PruningRecord
+from llmprune.publishing.citations import methods
+from llmprune.publishing.history import patterns, removed_blocks
+from llmprune.publishing.licence import Licence
+from llmprune.publishing.measured import Measure
+
+# The Hub knows adapter, merge, quantized and finetune. A full set of weights that derives from another is filed
+# under the last; that nothing was trained stands in the card.
+_RELATION = "finetune"
+
+
+def card_metadata(
+    record: PruningRecord,
+    *,
+    model_name: str,
+    base_model: str | None,
+    licence: Licence | None,
+    measures: Sequence[Measure],
+) -> str:
+    """The YAML between the dashes.
+
+    Args:
+        record: what was done.
+        model_name: what the results are filed under.
+        base_model: its Hub id; None: it has none that is known, so no relation is claimed.
+        licence: the base model's.
+        measures: perplexities and accuracies.
+    """
+    results = [_eval_result(measure) for measure in measures if measure.dataset is not None]
+    others: dict[str, Any] = {"base_model_relation": _RELATION} if base_model else {}
+    data = ModelCardData(
+        base_model=base_model,
+        license=_line(licence.name) if licence else None,
+        license_name=_line(licence.own_name) if licence else None,
+        license_link=_line(licence.link) if licence else None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=_tags(record),
+        model_name=model_name if results else None,
+        eval_results=results or None,
+        **others,
+    )
+    return data.to_yaml()
+
+
+def _tags(record: PruningRecord) -> list[str]:
+    tags = ["pruned", "llmprune", *methods(record)]
+    if removed_blocks(record):
+        tags.append("depth-pruning")
+    known = patterns(record)
+    return tags + ["sparse"] * bool(known) + [pattern for pattern in known if ":" in pattern]
+
+
+def _eval_result(measure: Measure) -> EvalResult:
+    assert measure.dataset is not None
+    return EvalResult(
+        task_type="text-generation",
+        dataset_type=_line(measure.dataset) or "text",
+        dataset_name=_line(measure.what) or "text",
+        metric_type="accuracy" if measure.kind == "acc" else measure.kind,
+        metric_name=_line(f"{measure.kind}: {measure.protocol}"),
+        metric_value=round(measure.pruned.value, 4),
+    )
+
+
+def _line(text: str | None) -> str | None:
+    """A text of others as one line: YAML folds some of what counts as a line's end."""
+    return " ".join(text.split()) or None if text is not None else None

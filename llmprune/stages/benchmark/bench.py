@@ -1,0 +1,222 @@
+"""``llmprune bench``: quality and speed of a pruned model beside its source, under stated protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from llmprune.artifacts.files.disk_space import explain_full_disk
+from llmprune.artifacts.records.bench import BenchResult, ModelResult, Protocols, TaskProtocol
+from llmprune.artifacts.run import RunDirectory
+from llmprune.evaluation.energy import EnergyMeter, find_energy_meter
+from llmprune.evaluation.machine import describe_machine
+from llmprune.evaluation.zero_shot import ZeroShotTasks
+from llmprune.models.compute import Compute, dtype_name
+from llmprune.models.loading import stored_dtype
+from llmprune.stages.benchmark.gate import require_metrics
+from llmprune.stages.benchmark.metrics import collect_metrics, metric_names
+from llmprune.stages.benchmark.perplexity import measure_perplexity, perplexity_protocol, read_texts
+from llmprune.stages.benchmark.settings import BenchSettings
+from llmprune.stages.benchmark.speed import measure_speed, speed_protocol
+from llmprune.stages.benchmark.subjects import Loaded, Subject, choose_subjects, load_subject
+from llmprune.stages.benchmark.tasks import measure_tasks, open_asked_tasks, task_differences
+from llmprune.stages.calibration.windows import corpus_identity
+from llmprune.stages.common.progress import Progress
+from llmprune.text.windows import TokenWindows
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What will be measured, once all that could be refused has been looked at.
+
+    Attributes:
+        settings: as asked for.
+        dtype: what both models are computed in.
+        prefill: tokens of the long prompt.
+        texts: windows of every text.
+        tasks: zero-shot tasks, and how they are asked; None: there are none.
+        meter: of energy.
+    """
+
+    settings: BenchSettings
+    dtype: torch.dtype
+    prefill: int
+    texts: list[TokenWindows]
+    tasks: tuple[ZeroShotTasks, TaskProtocol] | None
+    meter: EnergyMeter
+
+
+def bench(
+    run: RunDirectory,
+    *,
+    model: str | None,
+    baseline: str | None,
+    settings: BenchSettings,
+    compute: Compute,
+    progress: Progress,
+    trust_remote_code: bool = False,
+    dense: BenchResult | None = None,
+) -> tuple[BenchResult, Path]:
+    """Measure a model, and its source beside it, and write the result under ``bench/``.
+
+    Args:
+        run: where results go, and where the defaults come from.
+        model: what to measure; None: the run's newest pruned checkpoint.
+        baseline: what to compare it with; None: the run's dense model, if it is another.
+        settings: what to measure.
+        compute: device and dtype; without a dtype, the one the baseline is stored in, for both.
+        progress: who listens.
+        trust_remote_code: let the checkpoints' own Python files run.
+        dense: an earlier benchmark of the baseline by itself, whose perplexities and accuracies are taken, where the
+            protocols are the same, instead of measured again.
+
+    Returns:
+        The result, and the file it was written to. To raise for the conditions that hold is the caller's
+        (``bench_gate.refuse_failed``).
+
+    Raises:
+        ModelError: nothing to measure, or a model cannot be loaded.
+        CheckpointError: a model's weights are not whole, or not what its config says.
+        CorpusError: a text cannot be had, or is too short.
+        TaskError: a task cannot be had.
+        TargetError: an option out of range, or a condition on what is not measured.
+        NumericalError: a model computes NaN or infinity.
+        ArtifactError: the run directory cannot be written.
+        LlmpruneError: the disk is full.
+    """
+    subjects = choose_subjects(
+        run, model, baseline, compute=compute, progress=progress, trust_remote_code=trust_remote_code
+    )
+    run.require_writable()
+    plan = _plan(subjects, settings, compute, progress, trust_remote_code)
+    loaded = [
+        load_subject(one, dtype=plan.dtype, compute=compute, progress=progress, trust_remote_code=trust_remote_code)
+        for one in subjects
+    ]
+    known = _known_quality(plan, dense, compute) if len(loaded) > 1 else None
+    result = _result(plan, loaded, _measure(plan, loaded, known, compute, progress, trust_remote_code), compute)
+    return result, _save(result, run.bench)
+
+
+def check_bench(
+    run: RunDirectory,
+    *,
+    model: str,
+    settings: BenchSettings,
+    compute: Compute,
+    progress: Progress,
+    trust_remote_code: bool = False,
+) -> Protocols:
+    """Refuse now what ``bench`` of a model, and of what is pruned from it, would refuse after hours of pruning.
+
+    Returns:
+        How they will be measured.
+
+    Raises:
+        LlmpruneError: as ``bench`` does.
+    """
+    (subject, *_) = choose_subjects(
+        run, model, None, compute=compute, progress=progress, trust_remote_code=trust_remote_code
+    )
+    return _protocols(_plan([subject], settings, compute, progress, trust_remote_code), compute)
+
+
+def _protocols(plan: _Plan, compute: Compute) -> Protocols:
+    settings = plan.settings
+    return Protocols(
+        perplexity=tuple(perplexity_protocol(windows) for windows in plan.texts),
+        tasks=plan.tasks[1] if plan.tasks else None,
+        speed=speed_protocol(settings, prefill=plan.prefill, meter=plan.meter) if settings.speed else None,
+        dtype=dtype_name(plan.dtype),
+        device=str(compute.device),
+    )
+
+
+def _plan(
+    subjects: list[Subject], settings: BenchSettings, compute: Compute, progress: Progress, trust_remote_code: bool
+) -> _Plan:
+    """Look at everything that may be wrong before the first model is loaded."""
+    seq_len, prefill = settings.lengths(min(subject.positions for subject in subjects))
+    texts = read_texts(subjects, settings, seq_len=seq_len, progress=progress, trust_remote_code=trust_remote_code)
+    tasks = open_asked_tasks(subjects, settings, trust_remote_code=trust_remote_code)
+    meter = find_energy_meter()
+    names = metric_names(
+        texts=[corpus_identity(windows).name for windows in texts],
+        tasks=tasks[0].metrics if tasks else (),
+        batch=settings.batch if settings.speed else (),
+        energy=bool(meter.counters),
+        compared=len(subjects) > 1,
+    )
+    require_metrics(settings.conditions, names)
+    dtype = compute.dtype or stored_dtype(subjects[-1].checkpoint)
+    return _Plan(settings, dtype, prefill, texts, tasks, meter)
+
+
+def _known_quality(plan: _Plan, dense: BenchResult | None, compute: Compute) -> ModelResult | None:
+    """What an earlier benchmark of the baseline measured under just these protocols; None: nothing."""
+    protocols = _protocols(plan, compute)
+    of_quality = ("perplexity", "tasks", "dtype", "device")
+    same = dense is not None and all(getattr(dense, name) == getattr(protocols, name) for name in of_quality)
+    return dense.model if dense is not None and same else None
+
+
+def _measure(
+    plan: _Plan,
+    loaded: Sequence[Loaded],
+    known: ModelResult | None,
+    compute: Compute,
+    progress: Progress,
+    trust_remote_code: bool,
+) -> list[ModelResult]:
+    """Everything that is to be measured of the loaded models, the baseline's quality if it is not known."""
+    results = [_with(one.subject.described(), load_seconds=one.seconds) for one in loaded]
+    unknown = loaded if known is None else loaded[:1]
+    perplexities = measure_perplexity(unknown, plan.texts, compute=compute, progress=progress)
+    perplexities += [] if known is None else [known.perplexity]
+    results = [_with(one, perplexity=found) for one, found in zip(results, perplexities, strict=True)]
+    if plan.tasks is not None:
+        scores = measure_tasks(
+            unknown, *plan.tasks, compute=compute, progress=progress, trust_remote_code=trust_remote_code
+        )
+        scores += [] if known is None else [known.tasks]
+        results = [_with(one, tasks=found) for one, found in zip(results, scores, strict=True)]
+    if plan.settings.speed:
+        speeds = measure_speed(loaded, plan.settings, prefill=plan.prefill, meter=plan.meter, progress=progress)
+        results = [_with(one, **vars(found)) for one, found in zip(results, speeds, strict=True)]
+    return results
+
+
+def _with(result: ModelResult, **measured: object) -> ModelResult:
+    return result.model_copy(update=measured)
+
+
+def _result(plan: _Plan, loaded: Sequence[Loaded], measured: Sequence[ModelResult], compute: Compute) -> BenchResult:
+    """What was measured, beside its protocols, and checked against the conditions."""
+    model, baseline = measured[0], measured[1] if len(measured) > 1 else None
+    metrics = collect_metrics(model, baseline)
+    protocols = _protocols(plan, compute)
+    return BenchResult(
+        machine=describe_machine(compute.device, [one.model for one in loaded]),
+        device=protocols.device,
+        dtype=protocols.dtype,
+        perplexity=protocols.perplexity,
+        tasks=protocols.tasks,
+        speed=protocols.speed,
+        model=model,
+        baseline=baseline,
+        differences=task_differences(model, baseline),
+        metrics=metrics,
+        gate=tuple(condition.check(metrics) for condition in plan.settings.conditions),
+    )
+
+
+def _save(result: BenchResult, folder: Path) -> Path:
+    with explain_full_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.json"
+    result.write(path)
+    return path

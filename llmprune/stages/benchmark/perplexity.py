@@ -1,0 +1,115 @@
+"""The perplexity part of a benchmark: every text tokenised once, every model on the same windows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from llmprune.artifacts.records.bench import PerplexityProtocol, PerplexityResult
+from llmprune.errors import CorpusError, ModelError, NumericalError, TargetError
+from llmprune.evaluation.intervals import estimate_exp_mean
+from llmprune.evaluation.perplexity import window_losses
+from llmprune.models.compute import Compute, dtype_name
+from llmprune.models.loading import load_tokenizer
+from llmprune.stages.benchmark.settings import BenchSettings
+from llmprune.stages.benchmark.subjects import Loaded, Subject
+from llmprune.stages.calibration.windows import corpus_identity
+from llmprune.stages.common.progress import Progress
+from llmprune.text.corpora import Corpus, load_corpus
+from llmprune.text.windows import TokenWindows, adds_bos, consecutive_windows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_LARGEST_LOSS = 300.0  # nats/token: far beyond guessing, and its exp is still a number
+
+
+def read_texts(
+    subjects: Sequence[Subject], settings: BenchSettings, *, seq_len: int, progress: Progress, trust_remote_code: bool
+) -> list[TokenWindows]:
+    """The windows of every text that was asked for.
+
+    Raises:
+        CorpusError: a text cannot be had, or is too short.
+        ModelError: no usable tokenizer, or two models that cut a text into different tokens.
+        TargetError: an option out of range, or two texts of one name.
+    """
+    if not settings.ppl:
+        return []
+    corpora = [_corpus(spec) for spec in dict.fromkeys(settings.ppl)]
+    tokenizers = [load_tokenizer(one.directory, trust_remote_code=trust_remote_code) for one in subjects]
+    if settings.bos == "never" and adds_bos(tokenizers[0]):
+        progress.say("This tokenizer puts BOS in front by itself; without it some models' perplexity is far too high.")
+    texts = [_windows(corpus, subjects, tokenizers, settings, seq_len) for corpus in corpora]
+    for windows in texts:
+        if windows.note:
+            progress.say(windows.note)
+    _require_different_names(texts)
+    return texts
+
+
+def _corpus(spec: str) -> Corpus:
+    """A text; what is wrong with it is said of the option that was typed."""
+    try:
+        return load_corpus(spec, purpose="evaluation")
+    except CorpusError as error:
+        raise CorpusError(str(error).replace("--source", "--ppl")) from error
+
+
+def _windows(
+    corpus: Corpus,
+    subjects: Sequence[Subject],
+    tokenizers: Sequence[PreTrainedTokenizerBase],
+    settings: BenchSettings,
+    seq_len: int,
+) -> TokenWindows:
+    """One text's windows; both models must read the same tokens."""
+    windows = [
+        consecutive_windows(corpus, tokenizer, seq_len=seq_len, max_windows=settings.max_windows, bos=settings.bos)
+        for tokenizer in tokenizers
+    ]
+    if len({one.fingerprint for one in windows}) > 1:
+        raise ModelError(
+            f"{subjects[0].name} and {subjects[1].name} cut the text into different tokens, so their perplexities "
+            "do not compare; type another --baseline, or --no-ppl."
+        )
+    return windows[0]
+
+
+def _require_different_names(texts: Sequence[TokenWindows]) -> None:
+    """Results go by their texts' names, which for local files are the files' own."""
+    name, times = Counter(corpus_identity(windows).name for windows in texts).most_common(1)[0]
+    if times > 1:
+        raise TargetError(f"{times} texts are called {name}, so their results could not be told apart; rename one.")
+
+
+def measure_perplexity(
+    loaded: Sequence[Loaded], texts: Sequence[TokenWindows], *, compute: Compute, progress: Progress
+) -> list[tuple[PerplexityResult, ...]]:
+    """Perplexity of every model on every text.
+
+    Raises:
+        NumericalError: a model computes NaN or infinity, or all but that.
+    """
+    return [tuple(_measure(one, windows, compute, progress) for windows in texts) for one in loaded]
+
+
+def _measure(one: Loaded, windows: TokenWindows, compute: Compute, progress: Progress) -> PerplexityResult:
+    name = corpus_identity(windows).name
+    with progress.task(f"Perplexity on {name}, {one.subject.num_blocks} blocks", windows.num_windows) as advance:
+        losses = window_losses(one.model, windows.tokens, batch_tokens=compute.batch_tokens, on_windows=advance)
+    mean = sum(losses) / len(losses)
+    if not mean < _LARGEST_LOSS:
+        raise NumericalError(
+            f"{one.subject.name} has a loss of {mean:.4g} nats/token in {dtype_name(one.model.dtype)}, of which "
+            "there is no perplexity; try --dtype float32."
+        )
+    return PerplexityResult(corpus=name, perplexity=estimate_exp_mean(losses), window_losses=losses)
+
+
+def perplexity_protocol(windows: TokenWindows) -> PerplexityProtocol:
+    """What stands beside the perplexities on a text."""
+    return PerplexityProtocol(
+        corpus=corpus_identity(windows), seq_len=windows.seq_len, windows=windows.num_windows, bos=windows.bos
+    )

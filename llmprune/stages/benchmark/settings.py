@@ -1,0 +1,126 @@
+"""What a benchmark is to measure, checked before any model is opened."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from llmprune.errors import TargetError
+from llmprune.stages.benchmark.gate import Condition, parse_condition
+from llmprune.stages.common.checks import require_at_least, require_positions
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """What to measure, and how.
+
+    Attributes:
+        ppl: text sources of the perplexity; none: leave it out.
+        usual: tokens where ``seq_len`` and ``prefill`` say nothing, or as many as the models have positions.
+        seq_len: tokens in a perplexity window; None: ``usual``.
+        max_windows: at most so many of them a text; None: as many as its published protocol takes, or all.
+        bos: whether windows, and the items of tasks, start with BOS: ``auto`` as the tokenizer does by itself.
+        tasks: zero-shot tasks by lm-eval's names.
+        lm_eval_include: a folder with task files of one's own.
+        limit: only so many first items of each task; None: all.
+        speed: measure speed.
+        batch: sequences generated together: sizes, each measured by itself.
+        gen: new tokens for each.
+        prompt: prompt tokens of each.
+        prefill: tokens of the single long prompt; None: ``usual``.
+        repeats: timed repeats at least.
+        max_seconds: more repeats, until the ratio is known within 5%, begin within so many seconds.
+        fail_if: conditions on the metrics, such as ``ppl_ratio>1.5``.
+
+    Raises:
+        TargetError: a number that no model could satisfy, nothing to measure, or what is no condition.
+    """
+
+    ppl: tuple[str, ...] = ("auto",)
+    usual: int = 2048
+    seq_len: int | None = None
+    max_windows: int | None = None
+    bos: Literal["auto", "always", "never"] = "auto"
+    tasks: tuple[str, ...] = ()
+    lm_eval_include: Path | None = None
+    limit: int | None = None
+    speed: bool = True
+    batch: tuple[int, ...] = (64,)
+    gen: int = 128
+    prompt: int = 64
+    prefill: int | None = None
+    repeats: int = 5
+    max_seconds: float = 120.0
+    fail_if: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_at_least(2, seq_len=self.seq_len)
+        require_at_least(1, batch=min(self.batch), gen=self.gen, prompt=self.prompt, prefill=self.prefill)
+        require_at_least(1, repeats=self.repeats, max_windows=self.max_windows, limit=self.limit)
+        if not 0 <= self.max_seconds < math.inf:
+            raise TargetError(f"--max-seconds {self.max_seconds:g} is out of range; type 0 or more.")
+        if not (self.ppl or self.tasks or self.speed):
+            raise TargetError(
+                "Without perplexity, tasks and speed there is nothing to measure; leave out --no-ppl or --no-speed."
+            )
+        if not self.tasks and (self.lm_eval_include is not None or self.limit is not None):
+            raise TargetError("--lm-eval-include and --limit are about zero-shot tasks; type --tasks with them.")
+        _ = self.conditions
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """The parsed ``fail_if``."""
+        return tuple(parse_condition(text) for text in self.fail_if)
+
+    def lengths(self, positions: int) -> tuple[int, int]:
+        """Tokens of a perplexity window and of the long prompt, for a model of so many positions.
+
+        Raises:
+            TargetError: what is to be measured is beyond them.
+        """
+        usual = min(self.usual, positions)
+        seq_len, prefill = self.seq_len or usual, self.prefill or usual
+        if self.ppl:
+            require_positions(positions, seq_len=seq_len)
+        if self.speed:
+            require_positions(positions, prefill=prefill)
+            if self.prompt + self.gen > positions:
+                raise TargetError(
+                    f"--prompt {self.prompt} and --gen {self.gen} together are beyond the model's {positions} "
+                    "positions; type smaller numbers."
+                )
+        return seq_len, prefill
+
+
+QUICK = BenchSettings(usual=512, max_windows=8, batch=(8,), gen=32, repeats=3, max_seconds=20)
+
+
+def parse_batches(text: str) -> tuple[int, ...]:
+    """Read ``--batch``: ``64``, or several sizes, ``1,8,64``.
+
+    Raises:
+        TargetError: anything else, or a size twice.
+    """
+    try:
+        sizes = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise TargetError(f"--batch '{text:.60}' is not a size or a list of sizes; type 64 or 1,8,64.") from None
+    if len(set(sizes)) < len(sizes):
+        raise TargetError(f"--batch '{text:.60}' names a size twice; type every size once.")
+    return sizes
+
+
+def parse_tasks(text: str | None) -> tuple[str, ...]:
+    """Read ``--tasks``: names between commas.
+
+    Raises:
+        TargetError: there is an empty name.
+    """
+    if text is None:
+        return ()
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    if not all(names):
+        raise TargetError(f"--tasks '{text:.60}' has an empty name; type for example --tasks piqa,winogrande.")
+    return names

@@ -1,0 +1,164 @@
+"""The speed part of a benchmark: both models in turn, until their ratio is known or time is up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from llmprune.artifacts.records.bench import GenerationResult, Repeats, SpeedProtocol
+from llmprune.evaluation.energy import EnergyMeter
+from llmprune.evaluation.intervals import estimate_ratio, is_within
+from llmprune.evaluation.latency import GenerationTime, peak_memory, random_prompt, time_generation
+from llmprune.stages.benchmark.settings import BenchSettings
+from llmprune.stages.benchmark.subjects import Loaded
+from llmprune.stages.common.progress import Progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_PRECISION = 0.05  # the ratio's interval ends this share of it away, at most
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was measured of one model.
+
+    Attributes:
+        generation: a result a batch size.
+        prompt: prompt tokens/s of the single long prompt.
+        peak_bytes: weights, and the most memory in use above them.
+    """
+
+    generation: tuple[GenerationResult, ...]
+    prompt: Repeats
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class _Load:
+    """What is timed: ``new_tokens`` generated for each of ``batch`` prompts; one token: processing the prompt."""
+
+    batch: int
+    prompt_tokens: int
+    new_tokens: int
+
+
+def measure_speed(
+    loaded: Sequence[Loaded], settings: BenchSettings, *, prefill: int, meter: EnergyMeter, progress: Progress
+) -> list[Speed]:
+    """Time every model, generating each batch size and processing a long prompt.
+
+    Each load has its share of ``settings.max_seconds``, whatever earlier ones left of theirs included.
+    """
+    loads = [_Load(batch, settings.prompt, settings.gen) for batch in settings.batch] + [_Load(1, prefill, 1)]
+    timed: list[list[_Timer]] = []
+    deadline = time.monotonic() + settings.max_seconds
+    with progress.task("Speed", len(loads) * (1 + settings.repeats)) as advance:
+        for left, load in zip(range(len(loads), 0, -1), loads, strict=True):
+            timers = [_Timer(one.model, load, meter) for one in loaded]
+            until = time.monotonic() + (deadline - time.monotonic()) / left
+            _time_in_turn(timers, repeats=settings.repeats, until=until, advance=advance)
+            timed.append(timers)
+    return [_speed(of_model) for of_model in zip(*timed, strict=True)]
+
+
+def _time_in_turn(
+    timers: Sequence[_Timer], *, repeats: int, until: float, advance: Callable[[float], None] = lambda _: None
+) -> None:
+    """Repeat all timers in turn, so that a drift of the machine's speed meets all alike.
+
+    Args:
+        timers: of the models.
+        repeats: at least so many.
+        until: monotonic seconds after which no repeat beyond these begins.
+        advance: called with 1 after the warm-up and after each of these.
+    """
+    for timer in timers:
+        timer.warm_up()
+    advance(1)
+    done = 0
+    while done < repeats or (time.monotonic() < until and not _is_known(timers)):
+        for timer in timers[:: 1 if done % 2 == 0 else -1]:  # neither is always the one after the other
+            timer.repeat()
+        done += 1
+        advance(1 if done <= repeats else 0)
+
+
+def _is_known(timers: Sequence[_Timer]) -> bool:
+    """Whether the ratio of the models' speeds is (of a single model: its speed), well enough."""
+    first, *others = [timer.seconds for timer in timers]
+    return is_within(estimate_ratio(first, others[0] if others else [1.0] * len(first)), _PRECISION)
+
+
+class _Timer:
+    """The repeats of one model under one load."""
+
+    def __init__(self, model: PreTrainedModel, load: _Load, meter: EnergyMeter) -> None:
+        self.load = load
+        self._model, self._meter = model, meter
+        self._prompt = random_prompt(model, batch=load.batch, tokens=load.prompt_tokens)
+        self._times: list[GenerationTime] = []
+        self._joules: list[float] = []
+        self._peak = 0
+
+    def warm_up(self) -> None:
+        """One run that is not timed, and whose memory is measured instead."""
+        with peak_memory(torch.device(self._model.device)) as peak:
+            time_generation(self._model, self._prompt, new_tokens=self.load.new_tokens)
+            self._peak = peak()
+
+    def repeat(self) -> None:
+        before = self._meter.read()
+        self._times.append(time_generation(self._model, self._prompt, new_tokens=self.load.new_tokens))
+        joules = self._meter.joules_since(before)
+        self._joules += [] if joules is None else [joules]
+
+    @property
+    def seconds(self) -> list[float]:
+        """Of every repeat."""
+        return [one.total for one in self._times]
+
+    @property
+    def peak_bytes(self) -> int:
+        return int(self._model.get_memory_footprint()) + self._peak  # weights as computed, not as stored
+
+    def rate(self, tokens: int) -> Repeats:
+        """Tokens/s of every repeat, where each went through so many tokens."""
+        return Repeats(values=tuple(tokens / seconds for seconds in self.seconds))
+
+    def generation(self) -> GenerationResult:
+        tokens = self.load.batch * self.load.new_tokens
+        return GenerationResult(
+            batch=self.load.batch,
+            tokens_per_second=self.rate(tokens),
+            first_token_ms=Repeats(values=tuple(1000 * one.first_token for one in self._times)),
+            joules_per_token=Repeats(values=tuple(one / tokens for one in self._joules)) if self._joules else None,
+            peak_bytes=self.peak_bytes,
+        )
+
+
+def _speed(timers: Sequence[_Timer]) -> Speed:
+    """One model's results: all timers but the last generated, the last processed the long prompt."""
+    *generating, prompting = timers
+    return Speed(
+        generation=tuple(timer.generation() for timer in generating),
+        prompt=prompting.rate(prompting.load.prompt_tokens),
+        peak_bytes=max(timer.peak_bytes for timer in timers),
+    )
+
+
+def speed_protocol(settings: BenchSettings, *, prefill: int, meter: EnergyMeter) -> SpeedProtocol:
+    """What stands beside the speeds."""
+    return SpeedProtocol(
+        batch=settings.batch,
+        prompt_tokens=settings.prompt,
+        new_tokens=settings.gen,
+        prefill_tokens=prefill,
+        repeats=settings.repeats,
+        max_seconds=settings.max_seconds,
+        energy=meter.description,
+    )

@@ -1,0 +1,92 @@
+"""The zero-shot part of a benchmark: every model asked the same items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmprune.artifacts.records.bench import ModelResult, TaskDifference, TaskProtocol, TaskResult
+from llmprune.errors import TargetError
+from llmprune.evaluation.intervals import standard_error
+from llmprune.evaluation.zero_shot import ZeroShotTasks, count_requests, open_tasks, score_tasks
+from llmprune.models.compute import Compute
+from llmprune.models.loading import load_tokenizer
+from llmprune.stages.benchmark.settings import BenchSettings
+from llmprune.stages.benchmark.subjects import Loaded, Subject
+from llmprune.stages.common.progress import Progress
+from llmprune.text.windows import adds_bos
+
+_TOKENS = 256  # of an item, of which a batch holds as many as fill the device
+
+
+def open_asked_tasks(
+    subjects: Sequence[Subject], settings: BenchSettings, *, trust_remote_code: bool
+) -> tuple[ZeroShotTasks, TaskProtocol] | None:
+    """The tasks that were asked for, and how they are asked; None without any.
+
+    Raises:
+        TaskError: lm-eval is not installed, a name is unknown, or a task's data cannot be had.
+        TargetError: ``bos`` is ``always`` for a tokenizer that does not add BOS by itself.
+        ModelError: no usable tokenizer.
+    """
+    if not settings.tasks:
+        return None
+    tasks = open_tasks(settings.tasks, include=settings.lm_eval_include)
+    adds = adds_bos(load_tokenizer(subjects[0].directory, trust_remote_code=trust_remote_code))
+    if settings.bos == "always" and not adds:
+        raise TargetError(
+            "--bos always: lm-eval starts items with BOS only where the tokenizer does so by itself, and this one "
+            "does not; type --bos auto, or measure the tasks by themselves."
+        )
+    protocol = TaskProtocol(
+        tasks=tuple(tasks.tasks), limit=settings.limit, lm_eval=tasks.lm_eval, bos=adds and settings.bos != "never"
+    )
+    return tasks, protocol
+
+
+def measure_tasks(
+    loaded: Sequence[Loaded],
+    tasks: ZeroShotTasks,
+    protocol: TaskProtocol,
+    *,
+    compute: Compute,
+    progress: Progress,
+    trust_remote_code: bool,
+) -> list[tuple[TaskResult, ...]]:
+    """Accuracy of every model on every task, by each of its metrics.
+
+    Raises:
+        TaskError: lm-eval fails on a task.
+    """
+    results: list[tuple[TaskResult, ...]] = []
+    for one in loaded:
+        with progress.task(f"Tasks, {one.subject.num_blocks} blocks", count_requests(tasks, protocol.limit)) as advance:
+            scores = score_tasks(
+                one.model,
+                load_tokenizer(one.subject.directory, trust_remote_code=trust_remote_code),
+                tasks,
+                limit=protocol.limit,
+                batch_size=max(1, compute.batch_tokens // _TOKENS),
+                bos=protocol.bos,
+                on_requests=advance,
+            )
+        results.append(tuple(_result(task, metric, items) for (task, metric), items in scores.items()))
+    return results
+
+
+def _result(task: str, metric: str, items: tuple[float, ...]) -> TaskResult:
+    accuracy = sum(items) / len(items)
+    return TaskResult(task=task, metric=metric, accuracy=accuracy, stderr=standard_error(items), items=items)
+
+
+def task_differences(model: ModelResult, baseline: ModelResult | None) -> tuple[TaskDifference, ...]:
+    """The model's accuracies less the baseline's; the items' own difficulty cancels in the standard error."""
+    if baseline is None:
+        return ()
+    differences: list[TaskDifference] = []
+    for one, other in zip(model.tasks, baseline.tasks, strict=True):
+        items = [mine - theirs for mine, theirs in zip(one.items, other.items, strict=True)]
+        mean = sum(items) / len(items)
+        differences.append(
+            TaskDifference(task=one.task, metric=one.metric, difference=mean, stderr=standard_error(items))
+        )
+    return tuple(differences)

@@ -1,0 +1,124 @@
+"""What a block search will take: memory for its states, block forwards, and time."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from llmprune.algorithms.blocks.elimination import EliminationRule
+from llmprune.algorithms.blocks.search import ChunkDone, forked_forwards
+from llmprune.models.compute import Compute
+from llmprune.models.loading import Decoder
+from llmprune.stages.block_search.evaluator import SEGMENT, WindowEvaluator
+
+_STATE_SHARE = 4  # of the free memory, one part in four may hold states
+TYPICAL_SURVIVORS = 3  # candidates that are usually left after the first chunk
+
+
+@dataclass(frozen=True)
+class SearchCost:
+    """Measured seconds for one window.
+
+    Attributes:
+        block: one forward pass of one block.
+        head: final norm, head and loss.
+    """
+
+    block: float
+    head: float
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """The rounds that are still to be searched.
+
+    Attributes:
+        remaining: blocks not removed yet, in order.
+        protected: blocks that are never candidates.
+        rounds: how many to search.
+        chunks: chunks of windows in each round.
+        windows: calibration windows.
+        eliminates: whether hopeless candidates are dropped early.
+    """
+
+    remaining: tuple[int, ...]
+    protected: frozenset[int]
+    rounds: int
+    chunks: int
+    windows: int
+    eliminates: bool
+
+    @property
+    def steps(self) -> float:
+        """Steps of the progress bar: the chunks, the first of a round counting for all its candidates."""
+        return self.rounds * (self.chunks - 1 + self._first_chunk_weight)
+
+    def step(self, done: ChunkDone) -> float:
+        """Steps that one finished chunk is worth."""
+        return self._first_chunk_weight if done.chunk == 1 else 1
+
+    def seconds(self, cost: SearchCost, *, survivors: int | None) -> float:
+        """Expected time if, after the first chunk, only so many candidates go on (None: all)."""
+        total = 0.0
+        for gone in range(self.rounds):
+            blocks = list(self.remaining[gone:])  # which ones are gone hardly matters
+            candidates = [block for block in blocks if block not in self.protected]
+            first = self.windows / self.chunks
+            total += first * _window_seconds(blocks, candidates, cost)
+            middle = len(candidates) // 2
+            others = candidates if survivors is None else candidates[middle : middle + survivors]
+            total += (self.windows - first) * _window_seconds(blocks, others, cost)
+        return total
+
+    def announcement(self, cost: SearchCost) -> str:
+        """What the search is expected to take, for people."""
+        most = spell_seconds(self.seconds(cost, survivors=None))
+        measured = f"one block on one window: {1000 * cost.block:.1f} ms, head and loss: {1000 * cost.head:.1f} ms"
+        if not self.eliminates:
+            return f"{self.rounds} rounds, expected to take {most} ({measured})."
+        likely = spell_seconds(self.seconds(cost, survivors=TYPICAL_SURVIVORS))
+        return f"{self.rounds} rounds, expected to take {likely}, at most {most} ({measured})."
+
+    @property
+    def _first_chunk_weight(self) -> float:
+        return max(1.0, len(self.remaining) / TYPICAL_SURVIVORS) if self.eliminates else 1.0
+
+
+def chunk_windows(decoder: Decoder, tokens: Tensor, compute: Compute, *, eliminates: bool) -> int:
+    """How many windows may go through the model together.
+
+    The states of all candidates at once must fit into a share of the free memory. With
+    early elimination a chunk need only be large enough for the first comparison.
+    """
+    window = decoder.runner.embed(tokens[:1].to(decoder.device))
+    states = window.numel() * window.element_size() * (len(decoder.blocks) + 1)
+    fitting = max(1, compute.free_bytes() // _STATE_SHARE // states)
+    segments = math.ceil((tokens.shape[1] - 1) / SEGMENT)
+    wanted = math.ceil(EliminationRule().min_segments / segments) if eliminates else len(tokens)
+    return min(fitting, wanted, len(tokens))
+
+
+def measure_cost(evaluator: WindowEvaluator) -> SearchCost:
+    """Time one forward pass of one block, and of the head, on one chunk (after a warm-up)."""
+    states = evaluator.entering(0)[None].clone()
+    evaluator.run(0, states, 0)
+    started = time.monotonic()
+    evaluator.run(0, states, 0)
+    ran = time.monotonic()
+    evaluator.losses(states, 0)
+    windows = evaluator.windows_in(0)
+    return SearchCost(block=(ran - started) / windows, head=(time.monotonic() - ran) / windows)
+
+
+def spell_seconds(seconds: float) -> str:
+    """``40 s``, ``12 min`` or ``3.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _window_seconds(blocks: list[int], candidates: list[int], cost: SearchCost) -> float:
+    return forked_forwards(blocks, candidates) * cost.block + len(candidates) * cost.head

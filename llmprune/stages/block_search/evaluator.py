@@ -1,0 +1,102 @@
+"""What the block search asks of a model and its calibration windows, answered by a ``Decoder``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from llmprune.algorithms.blocks.search import SegmentLosses
+from llmprune.evaluation.losses import token_losses
+from llmprune.models.capture import BlockCall
+from llmprune.models.loading import Decoder
+
+# Most consecutive tokens in one unit of comparison. Shorter segments tell the spread of a difference
+# from fewer tokens; but neighbours are correlated, the more the shorter they are. On SmolLM2 the true
+# standard error of a window's mean is 1.4 times what independent segments of 64 tokens would give, and
+# 1.1 times for 256. A window is cut into equal parts, for all segments count the same.
+SEGMENT = 64
+
+
+class WindowEvaluator:
+    """A ``BlockEvaluator`` over token windows.
+
+    Args:
+        decoder: the model.
+        tokens: (num_windows, seq_len) int64.
+        chunk_windows: windows that go through the model together.
+        batch_size: windows in one forward pass of a block.
+        on_forwards: called with the number of windows that a block was run on.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        tokens: Tensor,
+        *,
+        chunk_windows: int,
+        batch_size: int,
+        on_forwards: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._decoder = decoder
+        self._chunks = tokens.to(decoder.device).split(chunk_windows)
+        self._batch_size = batch_size
+        self._on_forwards = on_forwards
+        self._calls: dict[tuple[int, int, int], list[BlockCall]] = {}
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of the model."""
+        return len(self._decoder.blocks)
+
+    @property
+    def num_chunks(self) -> int:
+        """Chunks that the windows are cut into."""
+        return len(self._chunks)
+
+    def windows_in(self, chunk: int) -> int:
+        """How many windows a chunk holds."""
+        return len(self._chunks[chunk])
+
+    def entering(self, chunk: int) -> Tensor:
+        """(windows, seq_len, hidden_size): hidden states entering the first block."""
+        return self._decoder.runner.embed(self._chunks[chunk])
+
+    def run(self, block: int, states: Tensor, chunk: int) -> None:
+        """Replace ``states`` (n, windows, seq_len, hidden_size) by the block's outputs on them."""
+        rows = states.view(-1, *states.shape[2:])  # a view, never a copy: what is written here is the answer
+        with self._decoder.block(block):
+            for start in range(0, len(rows), self._batch_size):
+                batch = rows[start : start + self._batch_size]
+                call = self._calls_of(chunk, start, len(batch))[block]
+                batch.copy_(self._decoder.runner.run(block, batch, call))
+                self._on_forwards(len(batch))
+
+    def losses(self, states: Tensor, chunk: int) -> SegmentLosses:
+        """Losses of ``states`` (n, windows, seq_len, hidden_size) leaving the last block."""
+        tokens = self._chunks[chunk]
+        sums = torch.stack([self._segment_sums(state, tokens) for state in states])
+        per_window = torch.tensor(_segment_lengths(tokens.shape[1] - 1))
+        return SegmentLosses(sums.cpu(), per_window.repeat(len(tokens)))
+
+    def _segment_sums(self, state: Tensor, tokens: Tensor) -> Tensor:
+        losses = token_losses(self._decoder.runner, state, tokens).double()
+        parts = losses.split(_segment_lengths(losses.shape[1]), dim=1)
+        return torch.stack([part.sum(dim=1) for part in parts], dim=1).flatten()
+
+    def _calls_of(self, chunk: int, start: int, rows: int) -> list[BlockCall]:
+        """The arguments of every block for a batch: row i of the stacked states holds window i mod windows."""
+        windows = self.windows_in(chunk)
+        key = (chunk, start % windows, rows)
+        if key not in self._calls:
+            self._calls = {known: calls for known, calls in self._calls.items() if known[0] == chunk}
+            tiled = self._chunks[chunk][(torch.arange(rows, device=self._decoder.device) + start) % windows]
+            self._calls[key] = self._decoder.runner.calls(tiled)
+        return self._calls[key]
+
+
+def _segment_lengths(tokens: int) -> list[int]:
+    """Lengths of the segments that a window's predicted tokens are cut into: as few and as equal as can be."""
+    count = -(-tokens // SEGMENT)
+    return [tokens * (part + 1) // count - tokens * part // count for part in range(count)]

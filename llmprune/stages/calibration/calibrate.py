@@ -1,0 +1,162 @@
+"""``llmprune calibrate``: one pass over the dense model, one block of weights at a time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Set
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from llmprune.artifacts.activations import Cache, Calibration, CalibrationManifest, open_calibration
+from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
+from llmprune.artifacts.checkpoints.finiteness import find_non_finite, refuse_non_finite
+from llmprune.artifacts.files.disk_space import explain_full_disk
+from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
+from llmprune.errors import ArtifactError, TargetError
+from llmprune.models.compute import dtype_name
+from llmprune.stages.calibration.dense_pass import run_pass
+from llmprune.stages.calibration.windows import SELF, draw_windows
+from llmprune.stages.common.checks import require_at_least, require_positions
+from llmprune.stages.common.workspace import Workspace
+from llmprune.text.windows import TokenWindows
+
+USUAL_SEQ_LEN = 2048
+
+
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """How to draw calibration windows, and what to keep of the pass.
+
+    Attributes:
+        source: a text source (``calibration.corpora``), or ``self``: the model writes the windows.
+        samples: how many windows.
+        seq_len: tokens in each; None: 2048, or as many as the model has positions.
+        seed: of the drawing.
+        sampling: ``windows`` at random positions, or ``rows`` as SLEB's published protocol.
+        bos: whether windows start with BOS: ``auto`` as the tokenizer does by itself.
+        cache: keep the hidden states entering the ``first`` block or ``all`` blocks.
+
+    Raises:
+        TargetError: a number that no model could satisfy.
+    """
+
+    source: str = "auto"
+    samples: int = 128
+    seq_len: int | None = None
+    seed: int = 0
+    sampling: Literal["windows", "rows"] = "windows"
+    bos: Literal["auto", "always", "never"] = "auto"
+    cache: Cache = "first"
+
+    def __post_init__(self) -> None:
+        require_at_least(1, samples=self.samples)
+        require_at_least(2, seq_len=self.seq_len)
+        if not 0 <= self.seed < 2**63:
+            raise TargetError(f"--seed {self.seed} is out of range; type a number from 0 to {2**63 - 1}.")
+
+
+def calibrate(workspace: Workspace, settings: CalibrationSettings, *, force: bool = False) -> Calibration:
+    """Run the dense model over calibration windows and keep what later stages need.
+
+    An interrupted pass goes on at the block where it stopped.
+
+    Args:
+        workspace: run directory and model.
+        settings: which windows, and what to keep.
+        force: replace a finished calibration made with other settings.
+
+    Returns:
+        The calibration artifact, opened.
+
+    Raises:
+        TargetError: window counts or lengths out of range.
+        CorpusError: the text cannot be had, or is too short.
+        ArtifactError: the run holds a calibration made with other settings.
+        CheckpointError: weights that are NaN or infinite, or not what the config says.
+        NumericalError: the model computes NaN or infinity.
+        LlmpruneError: the disk is full.
+    """
+    settings = replace(settings, seq_len=settings.seq_len or min(USUAL_SEQ_LEN, workspace.positions))
+    assert settings.seq_len is not None
+    require_positions(workspace.positions, seq_len=settings.seq_len)
+    place = workspace.run.calibration
+    if place.exists() and not force:
+        return _finished_before(workspace, open_calibration(place), settings)
+    windows = _draw(workspace, settings)
+    refuse_non_finite(find_non_finite(open_checkpoint(workspace.directory)))
+    workspace.remark_slow_dtype()
+    with workspace.writing(), explain_full_disk(workspace.run.path):
+        run_pass(workspace, windows, workspace.run.partial_calibration, cache=settings.cache)
+        if place.exists():
+            shutil.rmtree(place)
+        workspace.run.partial_calibration.rename(place)
+    return open_calibration(place)
+
+
+def require_same_model(workspace: Workspace, known: Calibration) -> None:
+    """See that a calibration is of the workspace's model and tokenizer, as their files are now.
+
+    Raises:
+        ArtifactError: it is another model's, of other weights, or of text that another tokenizer cut.
+        ModelError: the tokenizer cannot be read.
+    """
+    _require_of(workspace, known, {workspace.model.fingerprint})
+
+
+def require_same_text(workspace: Workspace, known: Calibration) -> None:
+    """See that a calibration's windows may serve the workspace's model: its own, or those of the model it was cut from.
+
+    Raises:
+        ArtifactError: they are another model's, or of text that another tokenizer cut.
+        ModelError: the tokenizer cannot be read.
+    """
+    path = workspace.directory / RECORD_NAME
+    source = {PruningRecord.read(path).source.fingerprint} if path.exists() else set()
+    _require_of(workspace, known, {workspace.model.fingerprint, *source})
+
+
+def _require_of(workspace: Workspace, known: Calibration, fingerprints: Set[str]) -> None:
+    other = None
+    if known.manifest.model.fingerprint not in fingerprints:
+        other = f"is a calibration of {known.manifest.model.name}, whose config or weights differ from"
+    elif known.manifest.tokenizer not in (None, workspace.tokenizer_fingerprint()):
+        other = f"holds tokens of {known.manifest.model.name}'s tokenizer as it was, which differs from that of"
+    if other is not None:
+        raise ArtifactError(
+            f"{known.directory} {other} {workspace.model.name} now; type --run OTHER, or: llmprune calibrate --force"
+        )
+
+
+def _draw(workspace: Workspace, settings: CalibrationSettings) -> TokenWindows:
+    assert settings.seq_len is not None
+    return draw_windows(
+        workspace,
+        source=settings.source,
+        samples=settings.samples,
+        seq_len=settings.seq_len,
+        seed=settings.seed,
+        sampling=settings.sampling,
+        bos=settings.bos,
+    )
+
+
+def _finished_before(workspace: Workspace, known: Calibration, settings: CalibrationSettings) -> Calibration:
+    """The finished calibration, if it is the one that ``settings`` ask for."""
+    require_same_model(workspace, known)
+    manifest = known.manifest
+    less = settings.cache == "all" and manifest.cache == "first"
+    if less or manifest.dtype != dtype_name(workspace.dtype) or not _same_windows(workspace, manifest, settings):
+        raise ArtifactError(
+            f"{known.directory} holds a calibration of {manifest.num_windows} x {manifest.seq_len} tokens of "
+            f"{manifest.corpus.name} in {manifest.dtype} with cache '{manifest.cache}', made with other settings; "
+            "type --force to replace it, or --run OTHER to keep both."
+        )
+    workspace.progress.say(f"{known.directory} is complete already: nothing to do.")
+    return known
+
+
+def _same_windows(workspace: Workspace, manifest: CalibrationManifest, settings: CalibrationSettings) -> bool:
+    if settings.source == SELF:  # the model would write for minutes, only to be compared
+        known = (manifest.corpus.name, manifest.num_windows, manifest.seq_len, manifest.seed)
+        return known == (SELF, settings.samples, settings.seq_len, settings.seed)
+    return _draw(workspace, settings).fingerprint == manifest.windows_fingerprint

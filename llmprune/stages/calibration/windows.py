@@ -1,0 +1,85 @@
+"""The windows that a calibration runs on, and how artifacts name the text that windows come from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
+from llmprune.artifacts.checkpoints.finiteness import find_non_finite, refuse_non_finite
+from llmprune.artifacts.records.provenance import CorpusIdentity
+from llmprune.models.loading import load_tokenizer, load_whole, stored_dtype
+from llmprune.stages.common.workspace import Workspace
+from llmprune.text.corpora import load_corpus
+from llmprune.text.self_text import sample_self_text
+from llmprune.text.windows import TokenWindows, sample_windows
+
+SELF = "self"
+
+
+def draw_windows(
+    workspace: Workspace,
+    *,
+    source: str,
+    samples: int,
+    seq_len: int,
+    seed: int,
+    sampling: Literal["windows", "rows"],
+    bos: Literal["auto", "always", "never"],
+) -> TokenWindows:
+    """Draw calibration windows from a text, or let the model write them (``source`` is ``self``).
+
+    Raises:
+        CorpusError: the text cannot be had, or is too short.
+        TargetError: a number or a choice out of range.
+        ModelError: no usable tokenizer.
+    """
+    if source == SELF:
+        return _written_by_the_model(workspace, samples=samples, seq_len=seq_len, seed=seed)
+    tokenizer = load_tokenizer(workspace.directory, trust_remote_code=workspace.trust_remote_code)
+    windows = sample_windows(
+        load_corpus(source),
+        tokenizer,
+        num_windows=samples,
+        seq_len=seq_len,
+        seed=seed,
+        sampling=sampling,
+        bos=bos,
+    )
+    if windows.note:
+        workspace.progress.say(windows.note)
+    return windows
+
+
+def corpus_identity(windows: TokenWindows) -> CorpusIdentity:
+    """How an artifact names the text of its windows."""
+    return CorpusIdentity(
+        name=windows.corpus_name,
+        origin=windows.corpus_origin,
+        fingerprint=windows.corpus_fingerprint,
+        note=windows.note,
+    )
+
+
+def _written_by_the_model(workspace: Workspace, *, samples: int, seq_len: int, seed: int) -> TokenWindows:
+    """Windows that the model writes itself; the whole of it is in memory for as long as it writes."""
+    directory, trust = workspace.directory, workspace.trust_remote_code
+    checkpoint = open_checkpoint(directory)
+    refuse_non_finite(find_non_finite(checkpoint))
+    dtype = workspace.compute.dtype or stored_dtype(checkpoint)
+    model = load_whole(directory, device=workspace.compute.device, dtype=dtype, trust_remote_code=trust)
+    written = 0
+    with workspace.progress.task("The model writes its calibration text", samples) as advance:
+
+        def on_window(done: int) -> None:
+            nonlocal written
+            advance(done - written)
+            written = done
+
+        return sample_self_text(
+            model,
+            load_tokenizer(directory, trust_remote_code=trust),
+            num_windows=samples,
+            seq_len=seq_len,
+            seed=seed,
+            on_window=on_window,
+        )

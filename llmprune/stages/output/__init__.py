@@ -1,0 +1,1 @@
+"""Where a new checkpoint goes, what it takes over, and how it is verified."""

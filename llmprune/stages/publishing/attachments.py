@@ -1,0 +1,102 @@
+"""What a run holds of one of its checkpoints: benchmarks, the importance file, the report, the mask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from llmprune.artifacts.activations import sha256_of
+from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
+from llmprune.artifacts.masks.mask import MASK_NAME, write_mask
+from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.records.pruning import PruningRecord
+from llmprune.artifacts.run import RunDirectory
+from llmprune.errors import ArtifactError
+from llmprune.publishing.contents import LocalFile, require_publishable
+from llmprune.publishing.history import steps
+from llmprune.stages.common.progress import Progress
+
+_REPORT = "report/index.html"
+
+
+def run_of(directory: Path, run: RunDirectory) -> RunDirectory | None:
+    """The run that made a checkpoint: the one that was named, or the directory that the checkpoint lies in.
+
+    Raises:
+        ArtifactError: a run directory that cannot be read.
+    """
+    for place in (run, RunDirectory(directory.resolve().parent)):
+        known = place.record()
+        if known and any(place.located(made).resolve() == directory.resolve() for made in known.checkpoints):
+            return place
+    return None
+
+
+def bench_results(run: RunDirectory | None, directory: Path, record: PruningRecord) -> dict[Path, BenchResult]:
+    """The benchmarks of just this checkpoint, oldest first: its name and sizes, and not older than it is."""
+    found: dict[Path, BenchResult] = {}
+    for path in sorted(run.bench.glob("*.json")) if run else []:
+        try:
+            result = BenchResult.read(path)
+        except ArtifactError:  # of another version of llmprune, say: no result of this one's
+            continue
+        model = result.model
+        sizes = (model.num_blocks, model.num_parameters, model.weight_bytes)
+        same = sizes == (record.num_blocks, record.num_parameters, record.weight_bytes)
+        if same and model.name == directory.resolve().name and result.created >= record.created:
+            found[path] = result
+    return found
+
+
+def collect_artifacts(
+    run: RunDirectory | None,
+    checkpoint: Checkpoint,
+    record: PruningRecord,
+    bench: dict[Path, BenchResult],
+    *,
+    scratch: Path,
+    progress: Progress,
+) -> tuple[LocalFile, ...]:
+    """What ``--include-artifacts`` publishes beside the checkpoint; says what is missing.
+
+    Args:
+        run: that made the checkpoint; None: it is not known.
+        checkpoint: the weights.
+        record: its ``llmprune.json``.
+        bench: its benchmarks.
+        scratch: where the mask file may be written.
+        progress: who listens.
+
+    Raises:
+        ArtifactError: an artifact holds what must not be published.
+    """
+    files = [*_importance(run, record), *(LocalFile(f"bench/{path.name}", path) for path in bench)]
+    if run is not None and (run.path / _REPORT).is_file():
+        files.append(LocalFile(_REPORT, run.path / _REPORT))
+    for file in files:
+        require_publishable(file)
+    if zeroed := record.zeroed_tensors:
+        progress.say("Reading the mask off the weights.")
+        write_mask(checkpoint, zeroed, scratch / MASK_NAME, pattern=record.zeros_pattern)
+        files.append(LocalFile(MASK_NAME, scratch / MASK_NAME))
+    if run is None:
+        progress.say("Which run made this checkpoint is not known; type it with --run to publish what it measured.")
+    for name, command in _missing({file.path for file in files}, record):
+        progress.say(f"No {name} of this checkpoint was found; llmprune {command} makes one.")
+    return tuple(files)
+
+
+def _importance(run: RunDirectory | None, record: PruningRecord) -> Iterator[LocalFile]:
+    """The very file that decided which blocks went, and no later one."""
+    wanted = {step.removal.importance for step in steps(record) if step.removal} - {None}
+    if run is not None and run.importance.is_file() and sha256_of(run.importance) in wanted:
+        yield LocalFile(run.importance.name, run.importance)
+
+
+def _missing(names: set[str], record: PruningRecord) -> Iterator[tuple[str, str]]:
+    if record.removal is not None and record.removal.importance is not None and "importance.json" not in names:
+        yield "importance file", "verify-redundancy"
+    if not any(name.startswith("bench/") for name in names):
+        yield "benchmark", "bench"
+    if _REPORT not in names:
+        yield "report page", "report"

@@ -1,0 +1,119 @@
+"""Reads what a run directory holds, for its report, and leaves out what no longer belongs together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from llmprune.artifacts.activations import MANIFEST, CalibrationManifest
+from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.records.importance import Importance
+from llmprune.artifacts.records.provenance import ModelIdentity
+from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
+from llmprune.artifacts.records.samples import Samples
+from llmprune.artifacts.records.sweep import SweepResult
+from llmprune.artifacts.run import RunDirectory
+from llmprune.errors import ArtifactError
+from llmprune.report.contents import Checkpoint, Measurement, RunContents
+
+
+def read_contents(run: RunDirectory) -> RunContents:
+    """Everything in a run directory that a report can tell of.
+
+    Raises:
+        ArtifactError: there is nothing, artifacts of several models, or one that cannot be read or is of
+            another schema.
+    """
+    record = run.record()
+    manifest = run.calibration / MANIFEST
+    calibration = CalibrationManifest.read(manifest) if manifest.exists() else None
+    importance = Importance.read(run.importance) if run.importance.exists() else None
+    sweep = SweepResult.read(run.sweep) if run.sweep.exists() else None
+    samples = Samples.read(run.samples) if run.samples.exists() else None
+    checkpoints = tuple(_checkpoints(run))
+    measurements, outdated = _measurements(run, checkpoints)
+    if not (calibration or importance or sweep or samples or checkpoints or measurements):
+        raise ArtifactError(
+            f"{run.path} holds nothing to report yet; type: llmprune quickstart, or llmprune calibrate MODEL --run "
+            f"{run.path}"
+        )
+    contents = RunContents(
+        run=run.path.resolve().name,
+        model=record.name if record else _named_by(measurements),
+        calibration=calibration,
+        importance=importance,
+        checkpoints=checkpoints,
+        measurements=measurements,
+        sweep=sweep,
+        samples=samples,
+    )
+    _require_one_model(run, contents)
+    return contents.with_remarks((*outdated, *_remarks(contents)))
+
+
+def _checkpoints(run: RunDirectory) -> Iterator[Checkpoint]:
+    for path in run.own_checkpoints():
+        yield Checkpoint(path.name, PruningRecord.read(path / RECORD_NAME))
+
+
+def _measurements(
+    run: RunDirectory, checkpoints: Sequence[Checkpoint]
+) -> tuple[tuple[Measurement, ...], tuple[str, ...]]:
+    """Benchmarks, oldest first, and a remark for each that is older than the checkpoint that it measured."""
+    paths = sorted(run.bench.glob("*.json")) if run.bench.is_dir() else []
+    found = [Measurement(path.name, BenchResult.read(path)) for path in paths]
+    made = {one.name: one.record.created for one in checkpoints}
+    outdated = {one.file: one for one in found if one.result.created < made.get(one.result.model.name, "")}
+    return (
+        tuple(one for one in found if one.file not in outdated),
+        tuple(
+            f"bench/{one.file} is left out: {one.result.model.name} was made anew after it was measured."
+            for one in outdated.values()
+        ),
+    )
+
+
+def _named_by(measurements: Sequence[Measurement]) -> str:
+    """The dense model of a run that only measured."""
+    results = [one.result for one in reversed(measurements)]
+    return next((one.baseline.name for one in results if one.baseline), results[0].model.name if results else "")
+
+
+def _identities(contents: RunContents) -> Iterator[tuple[str, ModelIdentity]]:
+    """The dense model that each artifact was made from."""
+    if contents.calibration is not None:
+        yield f"calibration/{MANIFEST}", contents.calibration.model
+    if contents.importance is not None:
+        yield "importance.json", contents.importance.model
+    for one in contents.checkpoints:
+        record = one.record
+        while record.source_record is not None:
+            record = record.source_record
+        yield f"{one.name}/{RECORD_NAME}", record.source
+    if contents.sweep is not None:
+        yield "sweep.json", contents.sweep.model
+
+
+def _require_one_model(run: RunDirectory, contents: RunContents) -> None:
+    """See that all artifacts are of one model: numbers of two would be put beside each other.
+
+    Raises:
+        ArtifactError: they are not.
+    """
+    known = list(_identities(contents))
+    for file, model in known[1:]:
+        if model.fingerprint != known[0][1].fingerprint:
+            raise ArtifactError(
+                f"{run.path} holds artifacts of two models: {known[0][0]} is of {known[0][1].name} "
+                f"(fingerprint {known[0][1].fingerprint[:12]}), {file} of {model.name} ({model.fingerprint[:12]}); "
+                "keep each model in a run directory of its own (--run)."
+            )
+
+
+def _remarks(contents: RunContents) -> Iterator[str]:
+    calibration, importance, samples = contents.calibration, contents.importance, contents.samples
+    if calibration and importance and calibration.windows_fingerprint != importance.windows_fingerprint:
+        yield "importance.json was made on another calibration than the one that lies in the run now."
+    for one in contents.checkpoints if samples else ():
+        assert samples is not None
+        if one.name in {known.name for known in samples.models} and samples.created < one.record.created:
+            yield f"samples.json is older than {one.name}: that checkpoint was made anew since."

@@ -1,0 +1,117 @@
+"""What the dense and the pruned models of a run write after the same prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from llmprune.artifacts.records.provenance import ModelIdentity
+from llmprune.artifacts.records.samples import ModelSamples, Samples
+from llmprune.artifacts.run import RunDirectory
+from llmprune.errors import ArtifactError, TargetError
+from llmprune.models.compute import Compute, dtype_name
+from llmprune.models.loading import load_tokenizer, load_whole
+from llmprune.models.source import check_model, identify, positions
+from llmprune.stages.common.progress import Progress
+from llmprune.stages.common.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+NEW_TOKENS = 40
+REPETITION_PENALTY = 1.2  # greedy decoding of small models goes round in circles without
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """A model that is to write.
+
+    Attributes:
+        name: the dense model's, or that of a checkpoint's directory.
+        directory: its checkpoint.
+        model: which model it is.
+        positions: the longest sequence that it was made for.
+    """
+
+    name: str
+    directory: Path
+    model: ModelIdentity
+    positions: int
+
+
+def write_samples(
+    run: RunDirectory,
+    prompts: Sequence[str],
+    *,
+    compute: Compute,
+    progress: Progress,
+    trust_remote_code: bool = False,
+) -> Samples:
+    """Let the run's dense model and its own checkpoints continue ``prompts``, and keep that in ``samples.json``.
+
+    Raises:
+        TargetError: an empty prompt, or one that leaves a model no room.
+        ArtifactError: the run belongs to no model yet.
+        ModelError: a model cannot be loaded.
+        CheckpointError: a model's weights are not whole.
+    """
+    if not all(prompt.strip() for prompt in prompts):
+        raise TargetError('A prompt is empty; type for example --prompt "The sea is".')
+    if run.record() is None:
+        raise ArtifactError(
+            f"{run.path} belongs to no model yet, so none can write; type: llmprune calibrate MODEL --run {run.path}"
+        )
+    workspace = open_workspace(run.path, None, compute=compute, progress=progress, trust_remote_code=trust_remote_code)
+    writers = [_Writer(workspace.model.name, workspace.directory, workspace.model, workspace.positions)]
+    writers += _pruned(workspace)
+    with workspace.writing():
+        samples = Samples(
+            prompts=tuple(prompts),
+            new_tokens=NEW_TOKENS,
+            repetition_penalty=REPETITION_PENALTY,
+            dtype=dtype_name(workspace.dtype),
+            models=tuple(_written(workspace, writer, prompts) for writer in writers),
+        )
+        samples.write(run.samples)
+    return samples
+
+
+def _pruned(workspace: Workspace) -> Iterator[_Writer]:
+    for path in workspace.run.own_checkpoints():
+        config, checkpoint = check_model(path, trust_remote_code=workspace.trust_remote_code)
+        yield _Writer(path.name, path, identify(path.name, path, config, checkpoint), positions(config))
+
+
+def _written(workspace: Workspace, writer: _Writer, prompts: Sequence[str]) -> ModelSamples:
+    workspace.progress.say(f"{writer.name} writes.")
+    tokenizer = load_tokenizer(writer.directory, trust_remote_code=workspace.trust_remote_code)
+    model = load_whole(
+        writer.directory,
+        device=workspace.compute.device,
+        dtype=workspace.dtype,
+        trust_remote_code=workspace.trust_remote_code,
+    )
+    texts = tuple(_continued(model, tokenizer, prompt, positions=writer.positions) for prompt in prompts)
+    return ModelSamples(name=writer.name, model=writer.model, texts=texts)
+
+
+def _continued(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, *, positions: int) -> str:
+    """What a model writes after ``prompt``, greedily."""
+    given = tokenizer(prompt, return_tensors="pt").to(model.device)
+    length = given["input_ids"].shape[1]
+    if length + NEW_TOKENS > positions:
+        raise TargetError(
+            f"The prompt '{prompt:.40}' has {length} tokens, which leaves no room for {NEW_TOKENS} more in the model's "
+            f"{positions} positions; type a shorter one."
+        )
+    with torch.inference_mode():
+        output = model.generate(  # type: ignore[operator]
+            **given, do_sample=False, max_new_tokens=NEW_TOKENS, repetition_penalty=REPETITION_PENALTY
+        )
+    text = tokenizer.decode(output[0, length:], skip_special_tokens=True)
+    assert isinstance(text, str)
+    return text

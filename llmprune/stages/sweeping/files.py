@@ -1,0 +1,77 @@
+"""The sweep's own files: what an earlier command left, and what is given up."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+from llmprune.artifacts.records.bench import Protocols
+from llmprune.artifacts.records.sweep import SweepPruning, SweepResult
+from llmprune.artifacts.run import RunDirectory
+from llmprune.errors import ArtifactError
+from llmprune.stages.common.workspace import Workspace
+
+_LOCK = ".lock"
+
+
+def read_sweep(workspace: Workspace, measuring: Protocols, *, force: bool) -> SweepResult | None:
+    """The run's sweep, if there is one and it was measured like this; None where a new one begins.
+
+    Raises:
+        ArtifactError: it was measured otherwise, or is another model's, and ``force`` is not set.
+    """
+    path = workspace.run.sweep
+    if force or not path.exists():
+        return None
+    known = SweepResult.read(path)
+    if known.model.fingerprint != workspace.model.fingerprint:
+        raise _other(path, f"is a sweep of {known.model.name}, whose config or weights differ now")
+    if known.measuring != measuring:
+        raise _other(path, f"was measured otherwise ({_measured(known.measuring)})")
+    return known
+
+
+def require_same_pruning(workspace: Workspace, known: SweepResult, pruning: SweepPruning) -> None:
+    """See that an earlier sweep's points were pruned like those that are to come.
+
+    Raises:
+        ArtifactError: they were not.
+    """
+    old = known.pruning
+    if old != pruning:
+        raise _other(
+            workspace.run.sweep,
+            f"was pruned otherwise ({old.method}, {old.metric}, on {old.windows} x {old.seq_len} tokens of "
+            f"{old.corpus.name})",
+        )
+
+
+def _other(path: Path, found: str) -> ArtifactError:
+    return ArtifactError(f"{path} {found}; type --force to start anew, or --run OTHER to keep both.")
+
+
+def _measured(measuring: Protocols) -> str:
+    texts = [f"{one.windows} windows of {one.seq_len} tokens of {one.corpus.name}" for one in measuring.perplexity]
+    speed = measuring.speed
+    timed = "no speed" if speed is None else f"batch {','.join(map(str, speed.batch))}, {speed.new_tokens} new tokens"
+    asked = [] if measuring.tasks is None else [f"tasks {','.join(measuring.tasks.tasks)}"]
+    return ", ".join([*texts, *asked, timed, measuring.dtype])
+
+
+def clear_unless_same(run: RunDirectory, pruning: SweepPruning) -> None:
+    """Before a new sweep, give up the checkpoints of an earlier one, unless they were pruned just like this."""
+    try:
+        same = SweepResult.read(run.sweep).pruning == pruning
+    except ArtifactError:
+        same = False  # none, or one that cannot be read: whatever lies there is nobody's
+    if not same:
+        tidy(run.sweep_folder, keep=())
+
+
+def tidy(folder: Path, *, keep: Collection[Path]) -> None:
+    """Delete everything in the sweep's folder but ``keep``; an interrupted deletion leaves no half checkpoint."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name != _LOCK and path not in keep:
+            doomed = path if path.name.startswith(".") else path.rename(path.with_name(f".{path.name}.deleted"))
+            shutil.rmtree(doomed, ignore_errors=True) if doomed.is_dir() else doomed.unlink(missing_ok=True)

@@ -1,0 +1,135 @@
+"""Which models a sweep makes: blocks removed, weights zeroed, and both at once under one budget of weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from llmprune.algorithms.weights.patterns import Pattern, SemiStructured, Unstructured
+from llmprune.artifacts.records.sweep import SkippedPoint
+from llmprune.models.loading import Decoder
+from llmprune.models.open_block import block_linears
+from llmprune.stages.sweeping.settings import SweepSettings
+
+_LEAST_ZEROS = 5e-4  # a share of zeros below it is not worth a point of its own
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """How many weights a dense model has.
+
+    Attributes:
+        stored: in all, tied ones once.
+        nbytes: on disk.
+        blocks: of every block.
+        prunable: of every block's matrices that can be pruned.
+        solved: of every block, the sum over these matrices of weights times inputs: what solving for them takes.
+    """
+
+    stored: int
+    nbytes: int
+    blocks: tuple[int, ...]
+    prunable: tuple[int, ...]
+    solved: tuple[int, ...]
+
+    def without(self, removed: Sequence[int]) -> int:
+        """Weights stored without these blocks."""
+        return self.stored - sum(self.blocks[block] for block in removed)
+
+    def sparsity_beside(self, ratio: float, removed: Sequence[int]) -> float:
+        """The share of zeros that, without these blocks, leaves as many weights as ``ratio`` leaves with them."""
+        zeros = ratio * sum(self.prunable)
+        left = sum(weights for block, weights in enumerate(self.prunable) if block not in removed)
+        return (zeros - sum(self.blocks[block] for block in removed)) / left
+
+
+@dataclass(frozen=True)
+class PlannedPoint:
+    """A model to be made and measured.
+
+    Attributes:
+        target: of block removal, as typed; None: all blocks stay.
+        removed: the blocks that go.
+        pattern: of the zeros; None: none are made.
+        budget: the pattern whose number of weights a combined point keeps; None: ``pattern`` is as typed.
+    """
+
+    target: str | None = None
+    removed: tuple[int, ...] = ()
+    pattern: Pattern | None = None
+    budget: Pattern | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in results."""
+        parts = [f"blocks {self.target}"] if self.target is not None else []
+        if self.pattern is not None:
+            kind = "pattern" if isinstance(self.pattern, SemiStructured) else "sparsity"
+            parts.append(f"{kind} {self.pattern}")
+        return " + ".join(parts)
+
+    @property
+    def folder(self) -> str:
+        """What its checkpoint's directory is called."""
+        return re.sub(r"[^a-z0-9.]+", "-", self.name.replace("%", "pct").replace(":", "of"))
+
+    @property
+    def alone(self) -> PlannedPoint:
+        """The same with all weights that the removed blocks leave."""
+        return PlannedPoint(self.target, self.removed)
+
+
+def measure_sizes(shell: Decoder) -> ModelSizes:
+    """Count a model's weights, from its files' headers alone."""
+    tensors = shell.checkpoint.tensors
+    slots = [list(block_linears(shell, block).values()) for block in range(len(shell.blocks))]
+    return ModelSizes(
+        stored=shell.checkpoint.num_parameters,
+        nbytes=shell.checkpoint.nbytes,
+        blocks=tuple(sum(tensors[name].numel for name in names) for names in shell.names.by_block),
+        prunable=tuple(sum(slot.numel for slot in block) for block in slots),
+        solved=tuple(sum(slot.numel * slot.in_features for slot in block) for block in slots),
+    )
+
+
+def plan_points(
+    settings: SweepSettings, sizes: ModelSizes, removed: Mapping[str, tuple[int, ...]]
+) -> tuple[list[PlannedPoint], list[SkippedPoint]]:
+    """The points of a sweep in the order they are made, and those that make no sense.
+
+    Zeros alone come first; then for each target, the largest first (the search for it serves all others), the
+    blocks alone, and behind it whatever is made from that checkpoint.
+
+    Args:
+        settings: the grid.
+        sizes: of the dense model.
+        removed: the blocks that each target removes.
+    """
+    planned = [PlannedPoint(pattern=pattern) for pattern in settings.patterns]
+    skipped: list[SkippedPoint] = []
+    for target in sorted(settings.targets, key=lambda target: -len(removed[target])):
+        alone = PlannedPoint(target, removed[target])
+        planned.append(alone)
+        for pattern in settings.patterns if settings.combine != "none" else ():
+            combined = _combined(alone, pattern, settings, sizes)
+            if isinstance(combined, SkippedPoint):
+                skipped.append(combined)
+            else:
+                planned.append(combined)
+    return planned, skipped
+
+
+def _combined(
+    alone: PlannedPoint, pattern: Pattern, settings: SweepSettings, sizes: ModelSizes
+) -> PlannedPoint | SkippedPoint:
+    """Zeros in what the removed blocks leave; an N:M pattern has no room for a budget, and is applied as typed."""
+    if settings.combine == "grid" or isinstance(pattern, SemiStructured):
+        return PlannedPoint(alone.target, alone.removed, pattern)
+    ratio = round(sizes.sparsity_beside(pattern.ratio, alone.removed), 4)
+    if ratio < _LEAST_ZEROS:
+        return SkippedPoint(
+            name=f"{alone.name} within sparsity {pattern}",
+            reason=f"{alone.name} alone leaves no more weights than sparsity {pattern} does.",
+        )
+    return PlannedPoint(alone.target, alone.removed, Unstructured(ratio), pattern)

@@ -1,0 +1,161 @@
+"""The points of a sweep: made by the other stages, measured beside the dense model, and given up if so asked."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from llmprune.artifacts.records.bench import BenchResult, Protocols
+from llmprune.artifacts.records.sweep import DENSE, SweepPoint, SweepResult
+from llmprune.errors import ArtifactError
+from llmprune.stages.benchmark.bench import bench
+from llmprune.stages.block_removal.remove_blocks import RemovalSettings, remove_blocks
+from llmprune.stages.common.progress import Silent
+from llmprune.stages.common.workspace import Workspace, open_workspace
+from llmprune.stages.sweeping.choice import pareto_sets
+from llmprune.stages.sweeping.commands import dense_command, point_commands
+from llmprune.stages.sweeping.files import tidy
+from llmprune.stages.sweeping.plan import PlannedPoint
+from llmprune.stages.sweeping.settings import SweepSettings
+from llmprune.stages.weight_pruning.global_prune import global_prune
+from llmprune.stages.weight_pruning.settings import PruningSettings
+
+
+@dataclass(frozen=True)
+class SweepContext:
+    """What every point is made with.
+
+    Attributes:
+        workspace: run directory and dense model.
+        settings: the grid.
+        measuring: how all points are measured.
+    """
+
+    workspace: Workspace
+    settings: SweepSettings
+    measuring: Protocols
+
+    @property
+    def folder(self) -> Path:
+        """Where the checkpoints lie."""
+        return self.workspace.run.sweep_folder
+
+
+def write_sweep(context: SweepContext, result: SweepResult) -> SweepResult:
+    """Bring the Pareto sets up to date, and write."""
+    result = result.model_copy(update={"pareto": pareto_sets(result.measured)})
+    with context.workspace.writing():
+        result.write(context.workspace.run.sweep)
+    return result
+
+
+def _bench(context: SweepContext, model: str, dense: BenchResult | None) -> tuple[BenchResult, str, float]:
+    """Measure a model; its result, the file's path in the run directory, and seconds."""
+    workspace, started = context.workspace, time.monotonic()
+    found, path = bench(
+        workspace.run,
+        model=model,
+        baseline=None,
+        settings=context.settings.bench,
+        compute=workspace.compute,
+        progress=workspace.progress,
+        trust_remote_code=workspace.trust_remote_code,
+        dense=dense,
+    )
+    if found.perplexity != context.measuring.perplexity:
+        raise ArtifactError(
+            f"A text of --ppl has changed since the sweep began, so {model} does not compare with the other points; "
+            "put it back, or type --force to start anew."
+        )
+    return found, str(path.relative_to(workspace.run.path)), time.monotonic() - started
+
+
+def measure_dense(context: SweepContext, result: SweepResult) -> SweepResult:
+    """Measure the dense model by itself, and write."""
+    workspace = context.workspace
+    found, path, seconds = _bench(context, workspace.record.model, None)
+    command = dense_command(context.settings, context.measuring, workspace)
+    point = SweepPoint(
+        name=DENSE, metrics=found.metrics, bench=path, checkpoint=None, commands=(command,), bench_seconds=seconds
+    )
+    return write_sweep(context, result.model_copy(update={"dense": point, "machine": found.machine}))
+
+
+def dense_bench(context: SweepContext, result: SweepResult) -> BenchResult | None:
+    """The dense model's benchmark; None where its file is gone, so that it is measured again beside each point."""
+    assert result.dense is not None
+    try:
+        return BenchResult.read(context.workspace.run.path / result.dense.bench)
+    except ArtifactError:
+        return None
+
+
+def make_point(context: SweepContext, point: PlannedPoint, dense: BenchResult | None) -> SweepPoint:
+    """Make a point's checkpoint, and measure it."""
+    started = time.monotonic()
+    directory = _prune(context, point)
+    seconds = time.monotonic() - started
+    found, path, bench_seconds = _bench(context, str(directory), dense)
+    return SweepPoint(
+        name=point.name,
+        target=point.target,
+        removed=point.removed,
+        pattern=str(point.pattern) if point.pattern is not None else None,
+        budget=str(point.budget) if point.budget is not None else None,
+        metrics=found.metrics,
+        bench=path,
+        checkpoint=str(directory.relative_to(context.workspace.run.path)),
+        commands=point_commands(point, context.settings, context.measuring, context.workspace),
+        prune_seconds=seconds,
+        bench_seconds=bench_seconds,
+    )
+
+
+def _prune(context: SweepContext, point: PlannedPoint) -> Path:
+    """Make a point's checkpoint: blocks first, then weights of what they leave."""
+    workspace, settings, out = context.workspace, context.settings, context.folder / point.folder
+    if point.target is not None:
+        alone = context.folder / point.alone.folder
+        made_before = point.pattern is not None  # unless it was deleted meanwhile: nothing to be told, at any rate
+        listened = replace(workspace, progress=Silent()) if made_before else workspace
+        remove_blocks(listened, RemovalSettings(target=point.target, out=alone, verify=settings.verify))
+        if point.pattern is None:
+            return alone
+        workspace = _workspace_of(alone, workspace)
+    assert point.pattern is not None
+    calibration = context.workspace.run.calibration
+    pruning = PruningSettings(point.pattern, settings.method, calibration=calibration, out=out, verify=settings.verify)
+    return global_prune(workspace, pruning).directory
+
+
+def _workspace_of(checkpoint: Path, dense: Workspace) -> Workspace:
+    """A run directory for a checkpoint of the sweep's; all that it ever holds is which model it belongs to."""
+    place = checkpoint.with_name(f"{checkpoint.name}.run")
+    shutil.rmtree(place, ignore_errors=True)  # it may be of before the whole run was moved
+    return open_workspace(
+        place,
+        str(checkpoint),
+        compute=dense.compute,
+        progress=dense.progress,
+        trust_remote_code=dense.trust_remote_code,
+    )
+
+
+def give_up(context: SweepContext, result: SweepResult, coming: Sequence[PlannedPoint]) -> SweepResult:
+    """Delete all checkpoints but what coming points are, or are made from; it is written first that they are gone."""
+    kept = {folder for point in coming for folder in (point.folder, f"{point.folder}.partial")}
+    kept |= {point.alone.folder for point in coming if point.target is not None}
+    needed = [context.folder / folder for folder in kept]
+    gone = tuple(
+        point
+        if point.checkpoint is None or context.workspace.run.path / point.checkpoint in needed
+        else point.model_copy(update={"checkpoint": None})
+        for point in result.points
+    )
+    if gone != result.points:
+        result = write_sweep(context, result.model_copy(update={"points": gone}))
+    tidy(context.folder, keep=needed)
+    return result

@@ -1,0 +1,258 @@
+"""``llmprune sweep``: a grid of pruned models, made by the other stages and measured beside the dense one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from llmprune.algorithms.blocks.search import removal_count
+from llmprune.artifacts.activations import Calibration, open_calibration
+from llmprune.artifacts.records.bench import BenchResult, Protocols
+from llmprune.artifacts.records.importance import Importance, Metric, RoundRecord
+from llmprune.artifacts.records.sweep import SkippedPoint, SweepPoint, SweepPruning, SweepResult
+from llmprune.errors import ArtifactError, NumericalError, TargetError, VerificationError
+from llmprune.stages.benchmark.bench import check_bench
+from llmprune.stages.block_removal.remove_blocks import RemovalSettings, choose_removal
+from llmprune.stages.block_search.verify_redundancy import RedundancySettings
+from llmprune.stages.calibration.calibrate import USUAL_SEQ_LEN, CalibrationSettings, calibrate, require_same_model
+from llmprune.stages.common.progress import Once
+from llmprune.stages.common.workspace import Workspace
+from llmprune.stages.sweeping.cost import SweepCost, Text, announcement, foresee, require_room, room
+from llmprune.stages.sweeping.files import clear_unless_same, read_sweep, require_same_pruning
+from llmprune.stages.sweeping.plan import ModelSizes, PlannedPoint, measure_sizes, plan_points
+from llmprune.stages.sweeping.points import (
+    SweepContext,
+    dense_bench,
+    give_up,
+    make_point,
+    measure_dense,
+    write_sweep,
+)
+from llmprune.stages.sweeping.settings import SweepSettings, about_perplexity
+from llmprune.stages.weight_pruning.selection import Selection, check_shapes
+
+
+@dataclass(frozen=True)
+class PointDone:
+    """A point that has just been measured.
+
+    Attributes:
+        point: it.
+        number: which one it is, from 1, of those that were asked for.
+        total: how many were.
+        seconds_left: expected for the others.
+    """
+
+    point: SweepPoint
+    number: int
+    total: int
+    seconds_left: float
+
+
+def sweep(
+    workspace: Workspace,
+    settings: SweepSettings,
+    *,
+    on_point: Callable[[PointDone], None] = lambda _: None,
+    on_round: Callable[[RoundRecord], None] = lambda _: None,
+) -> SweepResult:
+    """Prune and measure a grid of models, and find out which are worth having.
+
+    One search serves all block targets and one calibration everything; the weights of a combined point are pruned
+    in the checkpoint that its blocks were removed from. A sweep that was stopped goes on at the point where it was;
+    one that asks for more points keeps those that are there.
+
+    Args:
+        workspace: run directory and model.
+        settings: the grid, and how it is measured.
+        on_point: called for every point that is measured now, once it is on disk.
+        on_round: called for every round of a search.
+
+    Returns:
+        The sweep as written to ``sweep.json``; the best point under limits is ``sweep_choice.choose_best``'s to say.
+
+    Raises:
+        LlmpruneError: as the stages that it is made of; whatever can be refused is refused before anything is made.
+            A point whose numbers fail (``NumericalError``, ``VerificationError``) is left out instead.
+    """
+    with workspace.run.sweeping():
+        workspace = replace(workspace, progress=Once(workspace.progress))
+        measuring = _check(workspace, settings)
+        context = SweepContext(workspace, settings, measuring)
+        known = read_sweep(workspace, measuring, force=settings.force)
+        sizes = measure_sizes(workspace.open_shell())
+        cost = _announce(context, known, sizes)
+        pruning = _prepare(context, known)
+        removed = _removed(context, on_round)
+        planned, skipped = plan_points(settings, sizes, removed)
+        if known is None:
+            clear_unless_same(workspace.run, pruning)
+            known = SweepResult(model=workspace.model, pruning=pruning, measuring=measuring)
+        names = tuple(point.name for point in planned)
+        result = write_sweep(context, known.model_copy(update={"planned": names, "skipped": tuple(skipped)}))
+        if result.dense is None:
+            result = measure_dense(context, result)
+        return _make_all(context, result, planned, cost, on_point)
+
+
+def _check(workspace: Workspace, settings: SweepSettings) -> Protocols:
+    """See that everything can be made and measured, before anything is; how it will be measured."""
+    _counts(workspace, settings)
+    shell = workspace.open_shell()
+    for pattern in settings.patterns:
+        check_shapes(shell, range(len(shell.blocks)), Selection(), pattern)
+    with about_perplexity():
+        return check_bench(
+            workspace.run,
+            model=workspace.record.model,
+            settings=settings.bench,
+            compute=workspace.compute,
+            progress=workspace.progress,
+            trust_remote_code=workspace.trust_remote_code,
+        )
+
+
+def _counts(workspace: Workspace, settings: SweepSettings) -> dict[str, int]:
+    """How many blocks each target removes; two that remove as many are one point typed twice."""
+    ranking = _ranking(workspace, settings)
+    ends = ranking.settings if ranking is not None else RedundancySettings()
+    depth = workspace.model.num_blocks
+    counts: dict[str, int] = {}
+    for target in settings.targets:
+        count = removal_count(
+            target, num_blocks=depth, protect_first=ends.protect_first, protect_last=ends.protect_last
+        )
+        for other in (other for other, others in counts.items() if others == count):
+            raise TargetError(f"--targets {other} and {target} both remove {count} of {depth} blocks; leave out one.")
+        counts[target] = count
+    return counts
+
+
+def _ranking(workspace: Workspace, settings: SweepSettings) -> Importance | None:
+    """The run's ranking of blocks, if it has one.
+
+    Raises:
+        ArtifactError: it is another model's, or by another metric than was asked for.
+    """
+    path = workspace.run.importance
+    if not path.exists():
+        return None
+    ranking = Importance.read(path)
+    ranking.check_belongs(workspace.model, path)
+    if settings.targets and settings.metric not in {None, ranking.settings.metric}:
+        raise ArtifactError(
+            f"{path} ranks blocks by {ranking.settings.metric}, not by {settings.metric}; type --run OTHER, or: "
+            f"llmprune verify-redundancy --metric {settings.metric} --force"
+        )
+    return ranking
+
+
+def _metric(workspace: Workspace, settings: SweepSettings) -> Metric:
+    ranking = _ranking(workspace, settings)
+    return settings.metric or (ranking.settings.metric if ranking is not None else "sleb")
+
+
+def _announce(context: SweepContext, known: SweepResult | None, sizes: ModelSizes) -> SweepCost | None:
+    """Tell what is to come, and refuse what the disk cannot take; None where nothing is."""
+    workspace, settings = context.workspace, context.settings
+    ranking = _ranking(workspace, settings)
+    order = ranking.order if ranking is not None else ()
+    likely = (*order, *(block for block in range(1, len(sizes.blocks)) if block not in order))
+    removed = {target: likely[:count] for target, count in _counts(workspace, settings).items()}
+    planned, _ = plan_points(settings, sizes, removed)
+    done = {point.name for point in known.points} if known is not None else set()
+    planned = [point for point in planned if point.name not in done]
+    if not planned:
+        workspace.progress.say(f"{workspace.run.sweep} has all of these points already: nothing to do.")
+        return None
+    needed = room(planned, sizes, keep=settings.keep)
+    require_room(context.folder, needed, keep=settings.keep)
+    cost = foresee(workspace, settings, planned, sizes, context.measuring, _text(context, order))
+    measured = known is not None and known.dense is not None
+    workspace.progress.say(announcement(planned, cost, needed, keep=settings.keep, dense=measured))
+    return cost
+
+
+def _text(context: SweepContext, ranked: tuple[int, ...]) -> Text:
+    """The calibration text, before it is drawn."""
+    workspace = context.workspace
+    if workspace.run.calibration.exists():
+        manifest = open_calibration(workspace.run.calibration).manifest
+        return Text(manifest.num_windows, manifest.seq_len, ready=True, ranked=ranked)
+    asked = context.settings.calibration or CalibrationSettings()
+    usual = min(USUAL_SEQ_LEN, workspace.positions)
+    return Text(asked.samples, asked.seq_len or usual, ready=False, ranked=ranked)
+
+
+def _prepare(context: SweepContext, known: SweepResult | None) -> SweepPruning:
+    """Calibrate, and see that an earlier sweep was calibrated alike."""
+    workspace, settings = context.workspace, context.settings
+    manifest = _calibrated(workspace, settings).manifest
+    pruning = SweepPruning(
+        method=settings.method.value,
+        metric=_metric(workspace, settings),
+        corpus=manifest.corpus,
+        windows_fingerprint=manifest.windows_fingerprint,
+        windows=manifest.num_windows,
+        seq_len=manifest.seq_len,
+    )
+    if known is not None:
+        require_same_pruning(workspace, known, pruning)
+    return pruning
+
+
+def _calibrated(workspace: Workspace, settings: SweepSettings) -> Calibration:
+    place = workspace.run.calibration
+    if settings.calibration is not None or not place.exists():
+        return calibrate(workspace, settings.calibration or CalibrationSettings())
+    known = open_calibration(place)
+    require_same_model(workspace, known)
+    return known
+
+
+def _removed(context: SweepContext, on_round: Callable[[RoundRecord], None]) -> dict[str, tuple[int, ...]]:
+    """The blocks that each target removes: the largest is searched for, the others are the head of its order."""
+    workspace, settings = context.workspace, context.settings
+    counts = _counts(workspace, settings)
+    redundancy = RedundancySettings(metric=_metric(workspace, settings))
+    return {
+        target: choose_removal(workspace, RemovalSettings(target=target), redundancy, on_round).removed
+        for target in sorted(counts, key=lambda target: -counts[target])
+    }
+
+
+def _make_all(
+    context: SweepContext,
+    result: SweepResult,
+    planned: Sequence[PlannedPoint],
+    cost: SweepCost | None,
+    on_point: Callable[[PointDone], None],
+) -> SweepResult:
+    """Make and measure the points that are missing; give up checkpoints that are not wanted."""
+    dense = dense_bench(context, result)
+    spent: dict[str, float] = {}
+    for number, point in enumerate(planned, start=1):
+        if point.name not in {known.name for known in result.points}:
+            result, made = _try_point(context, result, point, dense)
+            if made is not None:
+                spent[made.name] = made.prune_seconds + made.bench_seconds
+                done = {known.name for known in result.points} | {known.name for known in result.skipped}
+                left = [one.name for one in planned if one.name not in done]
+                seconds_left = cost.left(left, spent=spent) if cost is not None else 0.0
+                on_point(PointDone(made, number, len(planned), seconds_left))
+        if not context.settings.keep:
+            result = give_up(context, result, planned[number:])
+    return result
+
+
+def _try_point(
+    context: SweepContext, result: SweepResult, point: PlannedPoint, dense: BenchResult | None
+) -> tuple[SweepResult, SweepPoint | None]:
+    """Make a point; one whose numbers fail is left out and said to be, for the others are still worth having."""
+    try:
+        made = make_point(context, point, dense)
+    except (NumericalError, VerificationError) as error:
+        context.workspace.progress.say(f"{point.name} is left out: {error}")
+        skipped = (*result.skipped, SkippedPoint(name=point.name, reason=str(error)))
+        return write_sweep(context, result.model_copy(update={"skipped": skipped})), None
+    return write_sweep(context, result.model_copy(update={"points": (*result.points, made)})), made

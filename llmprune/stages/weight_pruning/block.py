@@ -1,0 +1,269 @@
+"""Pruning one block: its layers group by group in the order in which they are used, the FFN as one problem.
+
+Each group sees the activations that the block gives with everything before it already pruned. With dense
+targets (``Targets.DENSE``) the dense block runs once beside, and what its layers were given is what the pruned
+ones, on their own inputs, are to reproduce.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from llmprune.algorithms.feed_forward.network import FfnChunk, Linear, first_chunk
+from llmprune.algorithms.feed_forward.sparsellm import FfnResult, FfnSettings, Targets, prune_ffn
+from llmprune.algorithms.weights.factor import factorise
+from llmprune.algorithms.weights.gram import CrossAccumulator, GramAccumulator
+from llmprune.algorithms.weights.layer import prune_layer
+from llmprune.algorithms.weights.least_squares import ridge_towards
+from llmprune.algorithms.weights.pruned import PrunedWeight
+from llmprune.artifacts.files.spill import SpillingStore
+from llmprune.errors import NumericalError
+from llmprune.models.block_linears import LinearSlot
+from llmprune.models.ffn_wiring import FfnWiring
+from llmprune.models.open_block import OpenBlock
+from llmprune.stages.weight_pruning.selection import Selection
+from llmprune.stages.weight_pruning.streams import Batch, Streams
+
+_MEMORY = 1 << 30  # bytes of activations that stay in memory; what is beyond goes to files
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """What is done to a block.
+
+    Attributes:
+        steps: in order; each is a group of layers with the same input, or the FFN.
+        slots: the layers to prune, by path.
+        remarks: what is done another way than asked for.
+    """
+
+    steps: tuple[tuple[str, ...] | FfnWiring, ...]
+    slots: dict[str, LinearSlot]
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PrunedBlock:
+    """What became of a block: weights (out, in) by path, and how its FFN fared if it was one problem."""
+
+    layers: dict[str, PrunedWeight]
+    ffn: FfnResult | None
+
+
+def plan_block(block: OpenBlock, window: Batch, selection: Selection, *, joint: bool) -> BlockPlan:
+    """Look at one window passing, and decide what is pruned together.
+
+    Args:
+        block: open, its weights dense.
+        window: one window entering it.
+        selection: which layers.
+        joint: solve the FFN as one problem where it is of a known kind.
+    """
+    groups, ffn = block.groups(window.pruned, window.call)
+    slots = {path: slot for path, slot in block.linears().items() if selection.takes(slot)}
+    unused = [path for path in slots if not any(path in group for group in groups)]
+    remarks = [f"{path} was used by no token, and stays dense" for path in unused]
+    remarks += [f"{path} is no linear layer, and stays dense" for path in block.other_matrices()]
+    slots = {path: slot for path, slot in slots.items() if path not in unused}
+    why = _why_not_joint(ffn, slots) if joint else None
+    remarks += [f"{why}: such an FFN is pruned by SparseGPT, matrix by matrix"] if why else []
+    whole = ffn if joint and ffn is not None and ffn.down in slots and why is None else None
+    steps = list(_steps(groups, slots, whole))
+    return BlockPlan(tuple(steps), slots, tuple(remarks))
+
+
+def _why_not_joint(ffn: FfnWiring | None, slots: dict[str, LinearSlot]) -> str | None:
+    """Why an FFN cannot be one problem; None if it can, or if nothing of one is to be pruned."""
+    if not any(slot.part() == "ffn" for slot in slots.values()):
+        return None
+    if ffn is None:
+        return "No gated or plain feed-forward network of a known activation was seen in some block"
+    missing = [path for path in (*ffn.inner, ffn.down) if path not in slots]
+    return f"{', '.join(missing)} is to stay dense" if missing else None
+
+
+def _steps(
+    groups: Sequence[tuple[str, ...]], slots: dict[str, LinearSlot], ffn: FfnWiring | None
+) -> Iterator[tuple[str, ...] | FfnWiring]:
+    joint = (*ffn.inner, ffn.down) if ffn is not None else ()
+    for group in groups:
+        if alone := tuple(path for path in group if path in slots and path not in joint):
+            yield alone
+        if ffn is not None and ffn.down in group:
+            yield ffn
+
+
+class BlockPruning:
+    """The work on one open block.
+
+    Args:
+        block: open, its weights dense; they change as the work goes on.
+        streams: the calibration windows.
+        settings: of FFNs, and of single layers within them.
+        scratch: an existing folder for activations that memory has no room for.
+    """
+
+    def __init__(self, block: OpenBlock, streams: Streams, settings: FfnSettings, *, scratch: Path) -> None:
+        self._block = block
+        self._streams = streams
+        self._settings = settings
+        self._store = SpillingStore(scratch, budget=_MEMORY)
+        self._dense = settings.targets is Targets.DENSE
+
+    def run(self, plan: BlockPlan) -> PrunedBlock:
+        """Do what ``plan`` says.
+
+        Raises:
+            NumericalError: activations or Gram matrices that cannot be solved with; names the layers.
+        """
+        self._weights = self._block.stored_weights(plan.slots.values())
+        layers: dict[str, PrunedWeight] = {}
+        found: FfnResult | None = None
+        if self._dense:
+            self._note_dense_inputs([step.inner[0] if isinstance(step, FfnWiring) else step[0] for step in plan.steps])
+        repairing = self._repairing(plan) if self._dense else None
+        for step in plan.steps:
+            if isinstance(step, FfnWiring):
+                with self._named((*step.inner, step.down)):
+                    found = self._prune_ffn(step)
+                pruned = step.taken_apart(found.best)
+            else:
+                with self._named(step):
+                    pruned = self._prune_group(step, repairs=step == repairing)
+            self._block.install({path: layer.weight for path, layer in pruned.items()})
+            layers |= pruned
+        return PrunedBlock(layers, found)
+
+    def _note_dense_inputs(self, leaders: Sequence[str]) -> None:
+        """Run the dense block: keep what the leaders of its groups are given, write what leaves it."""
+
+        def outputs() -> Iterator[Tensor]:
+            for batch in self._streams.entering(self._block.index):
+                assert batch.dense is not None
+                inputs, output = self._block.inputs_of(leaders, batch.dense, batch.call)
+                for path in leaders:
+                    self._store.put(self._key(path, batch), {"inputs": inputs[path]})
+                yield output
+
+        self._streams.write("dense", self._block.index + 1, outputs())
+
+    def _repairing(self, plan: BlockPlan) -> tuple[str, ...] | None:
+        """The layer before the FFN whose output alone is added to the block's input; None: there is none such."""
+        window = self._streams.first_window(self._block.index)
+        ffns = [step for step in plan.steps if isinstance(step, FfnWiring)]
+        alone = [step for step in plan.steps if not isinstance(step, FfnWiring) and len(step) == 1]
+        found = (
+            step
+            for ffn in ffns
+            for step in alone
+            if self._block.adds_before_ffn(step[0], ffn, window.pruned, window.call)
+        )
+        return next(found, None)
+
+    def _prune_group(self, group: tuple[str, ...], *, repairs: bool) -> dict[str, PrunedWeight]:
+        """Prune layers with the same inputs; one that ``repairs`` also gives what the block's input lacks."""
+        gram, cross, lacking = GramAccumulator(), CrossAccumulator(), CrossAccumulator()
+        with self._settings.products():
+            for batch in self._streams.entering(self._block.index):
+                inputs = self._block.input_of(group[0], batch.pruned, batch.call)
+                gram.update(inputs)
+                if self._dense:
+                    cross.update(self._store.get(self._key(group[0], batch))["inputs"], inputs)
+                    self._store.drop(self._key(group[0], batch))
+                if repairs:
+                    assert batch.dense is not None
+                    lacks = batch.dense.float() - batch.pruned.float()
+                    lacking.update(lacks.view(-1, lacks.shape[-1]), inputs)
+        return self._solve_group(
+            group,
+            gram.result().matrix,
+            cross.result().matrix if self._dense else None,
+            lacking.result().matrix if repairs else None,
+        )
+
+    def _solve_group(
+        self, group: tuple[str, ...], gram: Tensor, cross: Tensor | None, lacking: Tensor | None
+    ) -> dict[str, PrunedWeight]:
+        """Prune layers with the same inputs: towards their weights, or towards what these give on dense inputs."""
+        layer = self._settings.layer
+        factor = factorise(gram, damping=layer.damping)
+        ridge = self._settings.targets.ridge if self._settings.ridge is None else self._settings.ridge
+        held = factorise(gram, damping=ridge) if cross is not None else factor
+        pruned: dict[str, PrunedWeight] = {}
+        for path in group:
+            weight = self._weights[path]
+            target = None
+            if cross is not None:
+                owed = weight.to(gram.dtype) @ cross
+                target = ridge_towards(weight, owed if lacking is None else owed + lacking, gram, held)
+            pruned[path] = prune_layer(weight, gram, layer, target=target, factor=factor)
+        return pruned
+
+    def _prune_ffn(self, wiring: FfnWiring) -> FfnResult:
+        biases = {path: self._block.layer(path).bias for path in (*wiring.inner, wiring.down)}
+        ffn = wiring.assembled({path: Linear(self._weights[path], bias) for path, bias in biases.items()})
+        window = self._streams.first_window(self._block.index)
+        adds = self._dense and self._block.adds_ffn(wiring, window.pruned, window.call)
+        chunks = _StoredChunks(self._store, prefix="ffn")
+        for batch in self._streams.entering(self._block.index):
+            if not self._dense:
+                inputs = self._block.input_of(wiring.inner[0], batch.pruned, batch.call)
+                chunks.append(first_chunk(ffn, inputs))
+                continue
+            inputs, outputs = self._inputs_and_owed(wiring, batch, adds=adds)
+            key = self._key(wiring.inner[0], batch)
+            dense_inputs = self._store.get(key)["inputs"]
+            chunks.append(first_chunk(ffn, inputs, dense_inputs=dense_inputs, outputs=outputs))
+            self._store.drop(key)
+        return prune_ffn(ffn, chunks, self._settings)
+
+    def _inputs_and_owed(self, wiring: FfnWiring, batch: Batch, *, adds: bool) -> tuple[Tensor, Tensor | None]:
+        """What the FFN is given (tokens, in), and has to give (tokens, out) for the block's output to be the dense one.
+
+        The second is None where the block does not simply add it: then the dense FFN's own output is the goal.
+        """
+        if not adds:
+            return self._block.input_of(wiring.inner[0], batch.pruned, batch.call), None
+        inputs, rest = self._block.around_ffn(wiring, batch.pruned, batch.call)
+        dense = self._streams.states("dense", self._block.index + 1, batch.place).float()
+        return inputs, (dense - rest.float()).view(-1, dense.shape[-1])
+
+    def _key(self, path: str, batch: Batch) -> str:
+        return f"{path}-{batch.place}"
+
+    @contextmanager
+    def _named(self, paths: Sequence[str]) -> Iterator[None]:
+        """Say which layers a numerical error is about."""
+        try:
+            yield
+        except NumericalError as error:
+            raise NumericalError(
+                f"Block {self._block.index}, {', '.join(paths)}: {error} "
+                "More --samples, a larger --damping or --dtype float32 may help."
+            ) from error
+
+
+class _StoredChunks:
+    """An FFN's chunks of tokens in a store."""
+
+    def __init__(self, store: SpillingStore, *, prefix: str) -> None:
+        self._store, self._prefix, self._count = store, prefix, 0
+
+    def append(self, chunk: FfnChunk) -> None:
+        self._count += 1
+        self[self._count - 1] = chunk
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int, /) -> FfnChunk:
+        return FfnChunk(**self._store.get(f"{self._prefix}-{index}"))
+
+    def __setitem__(self, index: int, chunk: FfnChunk, /) -> None:
+        tensors = {name: tensor for name, tensor in vars(chunk).items() if tensor is not None}
+        self._store.put(f"{self._prefix}-{index}", tensors)

@@ -1,0 +1,101 @@
+"""The last step of ``global-prune``: finished weights and all others in one checkpoint, counted and verified."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from llmprune.artifacts.checkpoints.copying import CopyReport, copy_tensors
+from llmprune.artifacts.files.atomic import atomic_directory, write_json_atomic, write_text_atomic
+from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
+from llmprune.artifacts.records.weight_sparsity import SparsitySettings, WeightSparsity
+from llmprune.evaluation.sparsity import measure_sparsity
+from llmprune.publishing.card import CardFacts, model_card
+from llmprune.publishing.licence import licence_of
+from llmprune.stages.common.workspace import Workspace
+from llmprune.stages.output.carried_files import carry_files
+from llmprune.stages.output.verification import verify_checkpoint
+from llmprune.stages.weight_pruning.block_pass import PassState
+from llmprune.stages.weight_pruning.settings import PruningSettings, command_of
+
+
+def write_checkpoint(
+    workspace: Workspace,
+    settings: PruningSettings,
+    recorded: SparsitySettings,
+    state: PassState,
+    *,
+    folder: Path,
+    out: Path,
+    zeros_before: int,
+) -> PruningRecord:
+    """Put the finished weights and all others into one checkpoint, measure what is zero in it, and verify it.
+
+    Args:
+        workspace: the source model.
+        settings: how it was pruned.
+        recorded: the same as it is kept.
+        state: a pass that is over.
+        folder: where the pass left the finished weights.
+        out: the new checkpoint, all of it or nothing.
+        zeros_before: zeros that the source has in the pruned matrices.
+
+    Raises:
+        OutputExistsError: ``out`` holds something else.
+        CheckpointError: the source's files are not whole.
+        VerificationError: the written checkpoint does not compute what it should.
+        LlmpruneError: the disk is full.
+    """
+    source = open_checkpoint(workspace.directory)
+    weights = [folder / name for name in state.weights]
+    with atomic_directory(out, overwrite=settings.force) as partial:
+        copied = _copy(workspace, source.overlaid(weights), partial, settings.max_shard_bytes)
+        shutil.copyfile(workspace.directory / "config.json", partial / "config.json")
+        carry_files(workspace.directory, partial)
+        sparsity = _measured(open_checkpoint(partial), recorded, state, zeros_before)
+        record = _record(workspace, settings, sparsity, copied, out)
+        if settings.verify:
+            record = record.model_copy(update={"verification": verify_checkpoint(workspace, partial, weights=weights)})
+        write_json_atomic(partial / RECORD_NAME, record.model_dump(mode="json"))
+        write_text_atomic(partial / "README.md", model_card(CardFacts(record, licence_of(workspace.directory))))
+    return record
+
+
+def _copy(workspace: Workspace, source: Checkpoint, partial: Path, max_shard_bytes: int) -> CopyReport:
+    names = {name: name for name in source.tensors}
+    with workspace.progress.task("Writing", source.nbytes) as advance:
+        return copy_tensors(
+            source, names, partial, max_shard_bytes=max_shard_bytes, progress=advance, check_finite=True
+        )
+
+
+def _measured(written: Checkpoint, recorded: SparsitySettings, state: PassState, zeros_before: int) -> WeightSparsity:
+    """What came of it, the zeros counted in the written files."""
+    matrices = [matrix for block in state.blocks for matrix in block.matrices]
+    turned = {m.tensor for m in matrices if written.tensors[m.tensor].shape != (m.rows, m.columns)}
+    counted = measure_sparsity(written, [matrix.tensor for matrix in matrices], inputs_first=turned)
+    return WeightSparsity(
+        settings=recorded,
+        blocks=state.blocks,
+        remarks=state.remarks,
+        zeros_before=zeros_before,
+        zeros=counted.zeros,
+        numel=counted.parameters,
+        seconds=sum(block.seconds for block in state.blocks),
+    )
+
+
+def _record(
+    workspace: Workspace, settings: PruningSettings, sparsity: WeightSparsity, copied: CopyReport, out: Path
+) -> PruningRecord:
+    earlier = workspace.directory / RECORD_NAME
+    return PruningRecord(
+        source=workspace.model,
+        source_record=PruningRecord.read(earlier) if earlier.exists() else None,
+        sparsity=sparsity,
+        num_blocks=workspace.model.num_blocks,
+        num_parameters=copied.num_parameters,
+        weight_bytes=copied.nbytes,
+        command=command_of(settings, model=workspace.model.name, out=out.name),
+    )

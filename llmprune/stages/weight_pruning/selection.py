@@ -1,0 +1,108 @@
+"""Which matrices of a model are to be pruned: ``--layers``, ``--targets`` and ``--exclude``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+from llmprune.algorithms.weights.patterns import Pattern, check_fits
+from llmprune.errors import ModelError, TargetError
+from llmprune.models.block_linears import LinearSlot, Part
+from llmprune.models.loading import Decoder
+from llmprune.models.open_block import block_linears
+
+PARTS: tuple[Part, ...] = ("attention", "ffn")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was asked for, not yet held against a model.
+
+    Attributes:
+        layers: ``all``, ``first-half``, or blocks: ``0-15``, ``0,3,8-11``.
+        parts: parts of a block.
+        exclude: shell patterns; a matrix whose name in the checkpoint, without ``.weight``, fits one stays dense.
+    """
+
+    layers: str = "all"
+    parts: frozenset[Part] = frozenset(PARTS)
+    exclude: tuple[str, ...] = ()
+
+    def takes(self, slot: LinearSlot) -> bool:
+        """Whether a matrix of a selected block is to be pruned."""
+        name = slot.tensor.removesuffix(".weight")
+        return slot.part() in self.parts and not any(fnmatch(name, pattern) for pattern in self.exclude)
+
+
+def parse_parts(text: str) -> frozenset[Part]:
+    """Read ``attention,ffn``.
+
+    Raises:
+        TargetError: nothing, or something else.
+    """
+    named = [part.strip() for part in text.split(",") if part.strip()]
+    known = [part for part in PARTS if part in named]
+    if not named or len(known) != len(set(named)):
+        raise TargetError(f"'{text}' names parts that no block has; type --targets {','.join(PARTS)} or one of them.")
+    return frozenset(known)
+
+
+def parse_layers(text: str, *, depth: int) -> tuple[int, ...]:
+    """The blocks that ``all``, ``first-half`` (the paper's protocol, rounded down) or ``0-15`` mean.
+
+    Raises:
+        TargetError: no such list, or blocks that the model does not have.
+    """
+    if text == "all":
+        return tuple(range(depth))
+    if text == "first-half":
+        return tuple(range(max(1, depth // 2)))
+    blocks = sorted({block for part in text.split(",") for block in _span(part.strip(), text)})
+    if blocks[-1] >= depth:
+        raise TargetError(f"--layers {text} names block {blocks[-1]}, but the model has blocks 0 to {depth - 1}.")
+    return tuple(blocks)
+
+
+def check_shapes(decoder: Decoder, blocks: Iterable[int], selection: Selection, pattern: Pattern) -> int:
+    """See, before anything is computed, that a pattern fits every selected matrix; returns the widest's inputs.
+
+    Raises:
+        TargetError: it does not fit one (named), or no matrix is selected at all.
+        ModelError: one is not stored under its own name.
+    """
+    widest = 0
+    for block in blocks:
+        for slot in block_linears(decoder, block).values():
+            if selection.takes(slot):
+                _check_stored(decoder, slot)
+                _check_fits(pattern, slot)
+                widest = max(widest, slot.in_features)
+    if not widest:
+        raise TargetError("No matrix is left to prune; look at --layers, --targets and --exclude.")
+    return widest
+
+
+def _check_stored(decoder: Decoder, slot: LinearSlot) -> None:
+    entry = decoder.checkpoint.tensors.get(slot.tensor)
+    rows, columns = slot.out_features, slot.in_features
+    if entry is None or tuple(entry.shape) != ((columns, rows) if slot.transposed else (rows, columns)):
+        raise ModelError(
+            f"{slot.path} is not stored as {slot.tensor} ({rows} x {columns}) in this checkpoint, so it cannot be "
+            f"pruned; leave it out: --exclude '*{slot.path}'"
+        )
+
+
+def _check_fits(pattern: Pattern, slot: LinearSlot) -> None:
+    try:
+        check_fits(pattern, slot.in_features)
+    except TargetError as error:
+        raise TargetError(f"{slot.tensor}: {error} Leave it out: --exclude '*{slot.path}'") from None
+
+
+def _span(part: str, text: str) -> range:
+    match = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part)
+    if match is None or (match[2] and int(match[2]) < int(match[1])):
+        raise TargetError(f"--layers {text} is no list of blocks; type all, first-half, 0-15 or 0,3,8-11.")
+    return range(int(match[1]), int(match[2] or match[1]) + 1)

@@ -1,0 +1,1 @@
+"""Where calibration and test text comes from, and how it becomes windows of tokens."""

@@ -1,0 +1,240 @@
+"""Token windows: the (num_windows, seq_len) batches that calibration and perplexity run on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from llmprune.errors import CorpusError, TargetError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from llmprune.text.corpora import Corpus
+
+Sampling = Literal["windows", "rows", "consecutive", "self"]
+Bos = Literal["auto", "always", "never"]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenWindows:
+    """Windows of token ids and where they come from.
+
+    Attributes:
+        tokens: (num_windows, seq_len), int64, on the CPU.
+        bos: whether every window starts with the BOS token (which is one of its seq_len tokens).
+        sampling: `windows`, `rows`, `consecutive` as below, or `self` (written by the model, self_text.py).
+        seed: of the random positions, rows or samples; None where nothing is random.
+        text_tokens: how many tokens the text had from which the windows were cut, BOS not counted.
+        corpus_name, corpus_origin, corpus_fingerprint: the text's provenance; the name is its label.
+        note: what the user must be told about text or windows, or None.
+    """
+
+    tokens: Tensor
+    bos: bool
+    sampling: Sampling
+    seed: int | None
+    text_tokens: int
+    corpus_name: str
+    corpus_origin: str
+    corpus_fingerprint: str
+    note: str | None = None
+
+    @property
+    def num_windows(self) -> int:
+        """Number of windows."""
+        return self.tokens.shape[0]
+
+    @property
+    def seq_len(self) -> int:
+        """Tokens a window, BOS included."""
+        return self.tokens.shape[1]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 in hexadecimal: the shape and the ids, as 8-byte little-endian integers, row by row."""
+        shape = torch.tensor(self.tokens.shape, dtype=torch.int64)
+        flat = torch.cat([shape, self.tokens.reshape(-1)])
+        return hashlib.sha256(flat.numpy().astype("<i8").tobytes()).hexdigest()
+
+
+def sample_windows(
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    num_windows: int = 128,
+    seq_len: int = 2048,
+    seed: int = 0,
+    sampling: Sampling = "windows",
+    bos: Bos = "auto",
+) -> TokenWindows:
+    """Draw windows for calibration.
+
+    `windows`: from uniformly random positions (with repetition) of the joined text, tokenised once.
+    `rows`: as SLEB's published experiments: `num_windows` different random rows, joined and tokenised, are
+    cut into consecutive windows. WikiText-2's rows are short: 128 of them give about 4 windows of 2048.
+
+    The seed decides alone: torch's CPU generator draws the same positions on every machine.
+
+    Args:
+        corpus: the text.
+        tokenizer: of the model.
+        num_windows: windows to draw, or rows to draw.
+        seq_len: tokens a window, BOS included.
+        seed: of the random positions or rows.
+        sampling: `windows` or `rows`.
+        bos: whether windows start with BOS: `auto` as the tokenizer does by itself when called on a text,
+            `always`, `never`.
+
+    Raises:
+        TargetError: `num_windows` < 1, `seq_len` < 2, or an unknown option; `always` without a BOS token.
+        CorpusError: the text is too short for one window, or has fewer rows than asked for.
+    """
+    if num_windows < 1:
+        raise TargetError(f"{num_windows} windows were asked for; at least 1 is needed.")
+    if sampling not in ("windows", "rows"):
+        raise TargetError(f"Unknown sampling '{sampling}'; expected windows or rows.")
+    prefix = _bos_prefix(tokenizer, bos)
+    body = _body_len(seq_len, prefix)
+    generator = torch.Generator().manual_seed(seed)
+    if sampling == "rows":
+        ids = _tokenise(tokenizer, _random_rows(corpus, num_windows, generator))
+        pieces, note = _consecutive(corpus, ids, body, len(prefix)), corpus.note
+    else:
+        ids = _tokenise(tokenizer, corpus.text)
+        _require(corpus, ids, body, len(prefix))
+        starts = torch.randint(0, len(ids) - body + 1, (num_windows, 1), generator=generator)
+        pieces, note = ids[starts + torch.arange(body)], _overlap_note(corpus, num_windows * body, len(ids))
+    return _windows(corpus, ids, _with_prefix(pieces, prefix), bool(prefix), sampling, seed, note)
+
+
+def consecutive_windows(
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    seq_len: int = 2048,
+    max_windows: int | None = None,
+    bos: Bos = "auto",
+) -> TokenWindows:
+    """Cut the whole text into non-overlapping windows for perplexity; the last partial window is dropped.
+
+    The rows are joined and tokenised once, as one text. With BOS, a window is BOS and seq_len - 1 tokens.
+
+    Args:
+        corpus: the text.
+        tokenizer: of the model.
+        seq_len: tokens a window, BOS included.
+        max_windows: keep the first windows alone; None for as many as the text's published protocol takes
+            (C4: 256), or all.
+        bos: as in sample_windows.
+
+    Raises:
+        TargetError: `max_windows` < 1, `seq_len` < 2, or an unknown option; `always` without a BOS token.
+        CorpusError: the text is too short for one window.
+    """
+    if max_windows is not None and max_windows < 1:
+        raise TargetError(f"{max_windows} windows were asked for; at least 1 is needed.")
+    prefix = _bos_prefix(tokenizer, bos)
+    body = _body_len(seq_len, prefix)
+    ids = _tokenise(tokenizer, corpus.text)
+    pieces = _consecutive(corpus, ids, body, len(prefix))[: max_windows or corpus.max_windows]
+    return _windows(corpus, ids, _with_prefix(pieces, prefix), bool(prefix), "consecutive", None, corpus.note)
+
+
+def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer, called on a text, puts its BOS token in front by itself."""
+    if tokenizer.bos_token_id is None:
+        return False
+    text = "A text."
+    plain, special = (
+        tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"] for special in (False, True)
+    )
+    return len(special) > len(plain) and special[0] == tokenizer.bos_token_id
+
+
+def _bos_prefix(tokenizer: PreTrainedTokenizerBase, bos: Bos) -> list[int]:
+    if bos not in get_args(Bos):
+        raise TargetError(f"Unknown --bos '{bos}'; expected one of {', '.join(get_args(Bos))}.")
+    if bos == "always" and tokenizer.bos_token_id is None:
+        raise TargetError("--bos always needs a BOS token, and this tokenizer has none; type --bos auto.")
+    wanted = bos == "always" or (bos == "auto" and adds_bos(tokenizer))
+    return [tokenizer.bos_token_id] if wanted else []
+
+
+def _body_len(seq_len: int, prefix: list[int]) -> int:
+    """Tokens of text in a window."""
+    if seq_len < 2:
+        raise TargetError(
+            f"A window of {seq_len} token(s) predicts nothing; a sequence length of at least 2 is needed."
+        )
+    return seq_len - len(prefix)
+
+
+def _tokenise(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
+    # In one piece: a cut changes the tokens around it. verbose=False: a text may be longer than the model's
+    # positions.
+    encoded = tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)
+    return torch.tensor(encoded["input_ids"], dtype=torch.int64)
+
+
+def _random_rows(corpus: Corpus, count: int, generator: torch.Generator) -> str:
+    if len(corpus.rows) < count:
+        raise CorpusError(
+            f"{corpus.name} has {len(corpus.rows):,} row(s), and {count:,} were asked for; "
+            "take fewer --samples, or --sampling windows."
+        )
+    chosen = torch.randperm(len(corpus.rows), generator=generator)[:count]
+    return corpus.separator.join(corpus.rows[index] for index in chosen.tolist())
+
+
+def _consecutive(corpus: Corpus, ids: Tensor, body: int, extra: int) -> Tensor:
+    _require(corpus, ids, body, extra)
+    count = len(ids) // body
+    return ids[: count * body].reshape(count, body)
+
+
+def _require(corpus: Corpus, ids: Tensor, body: int, extra: int) -> None:
+    if len(ids) < body:
+        raise CorpusError(
+            f"The text of {corpus.name} has {len(ids):,} tokens, a window needs {body:,}; give a longer text"
+            + (f", or type --seq-len {len(ids) + extra} or less." if len(ids) + extra >= 2 else ".")
+        )
+
+
+def _overlap_note(corpus: Corpus, asked: int, there: int) -> str | None:
+    if asked <= there:
+        return corpus.note
+    short = f"{corpus.label} has {there:,} tokens, and {asked:,} were drawn from it: the windows overlap."
+    return f"{corpus.note} {short}" if corpus.note else short
+
+
+def _with_prefix(pieces: Tensor, prefix: list[int]) -> Tensor:
+    start = torch.tensor(prefix, dtype=torch.int64).expand(len(pieces), len(prefix))
+    return torch.cat([start, pieces], dim=1)
+
+
+def _windows(
+    corpus: Corpus,
+    ids: Tensor,
+    tokens: Tensor,
+    bos: bool,
+    sampling: Sampling,
+    seed: int | None,
+    note: str | None,
+) -> TokenWindows:
+    return TokenWindows(
+        tokens=tokens,
+        bos=bos,
+        sampling=sampling,
+        seed=seed,
+        text_tokens=len(ids),
+        corpus_name=corpus.label,
+        corpus_origin=corpus.origin,
+        corpus_fingerprint=corpus.fingerprint,
+        note=note,
+    )

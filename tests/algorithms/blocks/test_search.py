@@ -1,0 +1,246 @@
+"""The forked search against the naive definition, and what it costs."""
+
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from reference_search import naive_search
+from tiny_models import DEPTH, random_tokens, tiny_model
+
+from llmprune.algorithms.blocks.elimination import EliminationRule
+from llmprune.algorithms.blocks.search import (
+    ChunkDone,
+    SegmentLosses,
+    baseline_losses,
+    forked_forwards,
+    greedy_rounds,
+)
+from llmprune.errors import NumericalError
+from llmprune.models.loading import open_decoder
+from llmprune.stages.block_search.evaluator import WindowEvaluator
+
+TOKENS = random_tokens(5, 14)
+FAMILIES = ["mistral", "gemma2", "bloom"]
+NEVER_WRONG = EliminationRule(error_rate=1e-13)
+
+
+class Ledger:
+    """An evaluator whose states record which blocks ran on them, and whose losses are looked up by who did not.
+
+    A block adds 1 to its own component of the state; ``losses_without`` gives (segments,) mean
+    losses for a set of skipped blocks. Every segment has 4 tokens, every chunk one window.
+    """
+
+    def __init__(self, depth, num_chunks, losses_without, *, segments=8):
+        self.num_blocks, self.num_chunks, self._segments = depth, num_chunks, segments
+        self._losses_without = losses_without
+        self.ran = 0
+
+    def windows_in(self, chunk):
+        return 1
+
+    def entering(self, chunk):
+        return torch.zeros(1, 1, self.num_blocks)
+
+    def run(self, block, states, chunk):
+        assert not states[..., block:].any(), "blocks run in order, and none runs twice on a state"
+        states[..., block] += 1
+        self.ran += states.shape[0] * states.shape[1]
+
+    def losses(self, states, chunk):
+        part = slice(chunk * self._segments, (chunk + 1) * self._segments)
+        skipped = [frozenset((state.flatten() == 0).nonzero().flatten().tolist()) for state in states]
+        sums = torch.stack([4 * self._losses_without(blocks)[part] for blocks in skipped])
+        return SegmentLosses(sums, torch.full((self._segments,), 4))
+
+
+def random_losses(seed, segments, *, spread=1.0):
+    """Seeded losses of any set of skipped blocks: a mean of its own, and noise that is partly everyone's."""
+
+    @cache
+    def without(skipped):
+        own = torch.Generator().manual_seed(seed + sum(7 ** (block + 1) for block in skipped) % 2**31)
+        common = torch.Generator().manual_seed(seed)
+        noise = torch.randn(segments, generator=own, dtype=torch.float64)
+        text = torch.randn(segments, generator=common, dtype=torch.float64)
+        mean = spread * torch.rand(1, generator=own, dtype=torch.float64)
+        return 10 + mean + 0.3 * noise + text
+
+    return without
+
+
+def evaluator_of(directory, **options):
+    return WindowEvaluator(open_decoder(directory, device=torch.device("cpu")), TOKENS, **options)
+
+
+@cache
+def naive(family, protected):
+    return naive_search(tiny_model(family), TOKENS, count=3, protected=protected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("chunk_windows", "batch_size", "protected"),
+    [(5, 5, ()), (2, 3, (0, 5)), (3, 2, ()), (1, 4, (0, 5)), (64, 7, ())],
+)
+def test_exhaustive_search_is_the_naive_definition(checkpoint, family, chunk_windows, batch_size, protected):
+    evaluator = evaluator_of(checkpoint(family), chunk_windows=chunk_windows, batch_size=batch_size)
+    rounds = list(greedy_rounds(evaluator, count=3, protected=frozenset(protected)))
+    expected = naive(family, protected)
+    assert [decided.removed for decided in rounds] == [min(losses, key=losses.get) for losses in expected]
+    for decided, losses in zip(rounds, expected, strict=True):
+        assert {c.block: c.loss for c in decided.candidates} == pytest.approx(losses, abs=1e-4, rel=0)
+        assert decided.loss == min(c.loss for c in decided.candidates)
+        assert all(c.complete and c.tokens == 5 * 13 for c in decided.candidates)
+        assert max(losses.values()) - min(losses.values()) > 0.01, "candidates must differ, or the test says nothing"
+
+
+@pytest.mark.parametrize(("chunk_windows", "batch_size"), [(2, 3), (5, 5), (3, 2)])
+def test_arguments_that_depend_on_the_tokens_go_to_the_windows_of_these_tokens(checkpoint, chunk_windows, batch_size):
+    family = "gemma4-embedding-per-block"  # every block is passed embeddings of the tokens for itself
+    evaluator = evaluator_of(checkpoint(family), chunk_windows=chunk_windows, batch_size=batch_size)
+    (decided,) = greedy_rounds(evaluator, count=1)
+    expected = naive_search(tiny_model(family), TOKENS, count=1)[0]
+    assert {c.block: c.loss for c in decided.candidates} == pytest.approx(expected, abs=1e-4, rel=0)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize(("chunk_windows", "batch_size"), [(2, 3), (5, 1), (4, 64)])
+def test_counted_block_forwards_are_the_ones_that_ran(checkpoint, chunk_windows, batch_size, resident):
+    told, ran = [], []
+    decoder = open_decoder(checkpoint("llama"), device=torch.device("cpu"))
+    if resident:
+        decoder.keep_resident()
+    evaluator = WindowEvaluator(
+        decoder, TOKENS, chunk_windows=chunk_windows, batch_size=batch_size, on_forwards=told.append
+    )
+    for block in decoder.blocks:
+        block.self_attn.register_forward_hook(lambda module, args, output: ran.append(len(output[0])))
+    rounds = list(greedy_rounds(evaluator, count=2, protected=frozenset({0})))
+    assert sum(ran) == sum(told) == sum(decided.block_forwards for decided in rounds)
+    assert max(ran) <= batch_size
+    # 6 blocks: the prefix runs 5, the tails 4 + 3 + 2 + 1; then 5 blocks, the first still protected.
+    assert [decided.block_forwards for decided in rounds] == [5 * (5 + 10), 5 * (4 + 6)]
+    assert [decided.naive_block_forwards for decided in rounds] == [5 * 5 * 5, 5 * 4 * 4]
+
+
+def test_continuing_a_search_is_one_long_search(checkpoint):
+    options = {"chunk_windows": 2, "batch_size": 3}
+    long = list(greedy_rounds(evaluator_of(checkpoint("gemma2"), **options), count=4))
+    first = [decided.removed for decided in long[:2]]
+    rest = list(greedy_rounds(evaluator_of(checkpoint("gemma2"), **options), count=4, removed=first))
+    assert rest == long[2:]
+    assert list(greedy_rounds(evaluator_of(checkpoint("gemma2"), **options), count=2, removed=first)) == []
+
+
+def test_baseline_skips_only_what_is_gone(checkpoint):
+    evaluator = evaluator_of(checkpoint("bloom"), chunk_windows=5, batch_size=2)
+    rounds = list(greedy_rounds(evaluator, count=1))
+    losses = baseline_losses(evaluator, 0, remaining=[block for block in range(DEPTH) if block != rounds[0].removed])
+    assert float(losses.sums.sum() / losses.tokens.sum()) == pytest.approx(rounds[0].loss, abs=1e-6)
+
+
+@given(st.integers(2, 9), st.integers(0, 10**6), st.data())
+def test_any_search_is_greedy_and_runs_what_it_counts(depth, seed, data):
+    protected = data.draw(st.frozensets(st.integers(0, depth - 1), max_size=depth - 2))
+    removed = data.draw(st.lists(st.sampled_from([b for b in range(depth) if b not in protected]), max_size=1))
+    count = data.draw(st.integers(1, depth - len(protected) - 1))
+    chunks = data.draw(st.integers(1, 3))
+    losses = random_losses(seed, 8 * chunks)
+    ledger = Ledger(depth, chunks, losses)
+    gone = list(removed)
+    for decided in greedy_rounds(ledger, count=count, removed=removed, protected=protected):
+        expected = {
+            block: float(losses(frozenset([*gone, block])).mean())
+            for block in range(depth)
+            if block not in gone and block not in protected
+        }
+        assert {c.block: c.loss for c in decided.candidates} == pytest.approx(expected)
+        assert [c.block for c in decided.candidates] == sorted(expected)
+        assert decided.removed == min(expected, key=expected.get)
+        assert decided.block_forwards == ledger.ran
+        ledger.ran = 0
+        gone.append(decided.removed)
+    assert len(gone) == max(count, len(removed))
+
+
+@given(st.sets(st.integers(0, 40), min_size=1, max_size=12), st.data())
+def test_no_block_runs_twice_on_the_same_state(remaining, data):
+    blocks = sorted(remaining)
+    candidates = sorted(data.draw(st.sets(st.sampled_from(blocks), min_size=1)))
+    histories = set()  # every different sequence of blocks that some candidate's state goes through
+    for candidate in candidates:
+        path = [block for block in blocks if block != candidate]
+        histories |= {tuple(path[:length]) for length in range(1, len(path) + 1)}
+    assert forked_forwards(blocks, candidates) == len(histories)
+
+
+@pytest.mark.parametrize(("blocks", "forwards"), [(2, 2), (6, 20), (30, 464), (32, 527)])
+def test_block_forwards_are_about_half_of_the_naive_ones(blocks, forwards):
+    everything = list(range(blocks))
+    assert forked_forwards(everything, everything) == (blocks - 1) * (blocks + 2) // 2 == forwards
+
+
+@given(st.integers(3, 7), st.integers(0, 10**6))
+def test_elimination_that_is_never_wrong_chooses_as_exhaustive_search(depth, seed):
+    def search(rule):
+        ledger = Ledger(depth, 6, random_losses(seed, 48))
+        return list(greedy_rounds(ledger, count=depth - 1, rule=rule))
+
+    exhaustive, eliminating = search(None), search(NEVER_WRONG)
+    for full, early in zip(exhaustive, eliminating, strict=True):
+        assert (early.removed, early.loss) == (full.removed, full.loss)
+        assert early.block_forwards <= full.block_forwards
+        assert early.naive_block_forwards == full.naive_block_forwards
+        survivors = {c for c in early.candidates if c.complete}
+        assert survivors <= set(full.candidates), "what saw every window has its exact loss"
+
+
+def test_hopeless_candidates_are_dropped_with_what_they_saw():
+    means = torch.tensor([5.0, 1.0, 9.0, 1.01], dtype=torch.float64)
+    noise = torch.randn(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def losses(skipped):
+        (block,) = skipped
+        wobble = torch.randn(40, generator=torch.Generator().manual_seed(block), dtype=torch.float64)
+        return 5 + means[block] + noise + 0.2 * wobble
+
+    ledger, told = Ledger(4, 5, losses), []
+    (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule(min_segments=8), on_chunk=told.append)
+    seen = {c.block: (c.complete, c.tokens) for c in decided.candidates}
+    assert seen == {0: (False, 32), 1: (True, 160), 2: (False, 32), 3: (True, 160)}
+    assert {c.block for c in decided.dropped} == {0, 2}
+    for candidate in decided.candidates:
+        expected = losses([candidate.block])[: candidate.tokens // 4].mean()
+        assert candidate.loss == pytest.approx(float(expected))
+    assert told == [ChunkDone(1, 5, 2), *(ChunkDone(chunk, 5, 2) for chunk in (2, 3, 4, 5))]
+    # All four in the first chunk: 3 + 6; afterwards only 1 and 3: the prefix runs 3, the tail of 1 runs 2.
+    assert decided.block_forwards == ledger.ran == 9 + 4 * 5
+
+
+def test_nothing_is_dropped_after_the_last_chunk():
+    means, told = torch.tensor([1.0, 100.0, 1.0], dtype=torch.float64), []
+    ledger = Ledger(3, 1, lambda skipped: means[list(skipped)] + torch.arange(8) / 100)
+    (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule(min_segments=8), on_chunk=told.append)
+    assert decided.dropped == ()
+    assert told == [ChunkDone(1, 1, 3)]
+
+
+def test_a_dropped_candidate_that_only_saw_easy_text_is_not_chosen():
+    text = torch.cat([torch.zeros(8), torch.full((8,), 50.0)]).double()
+    means = torch.tensor([1.0, 5.0], dtype=torch.float64)
+    ledger = Ledger(2, 2, lambda skipped: text + means[list(skipped)])
+    (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule(min_segments=8))
+    assert [(c.loss, c.complete) for c in decided.candidates] == [(26.0, True), (5.0, False)]
+    assert (decided.removed, decided.loss) == (0, 26.0)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_is_told_with_its_block(bad):
+    def losses(skipped):
+        return torch.full((8,), bad if 2 in skipped else 1.0, dtype=torch.float64)
+
+    with pytest.raises(NumericalError, match="block 2 skipped"):
+        list(greedy_rounds(Ledger(4, 1, losses), count=1))

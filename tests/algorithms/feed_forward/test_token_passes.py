@@ -1,0 +1,115 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmprune.algorithms.feed_forward.activation import GELU, RELU, SILU
+from llmprune.algorithms.feed_forward.network import Linear, hidden, pre_activations
+from llmprune.algorithms.feed_forward.subproblems import Coefficients, hidden_solver
+from llmprune.algorithms.feed_forward.token_passes import (
+    advance,
+    fit,
+    hidden_moments,
+    inner_moments,
+    input_gram,
+    solve_auxiliary,
+)
+from tests.algorithms.problems import chunks_of, gated_ffn, normal, plain_ffn
+
+WIDE = torch.float64
+FFNS = {
+    "silu": gated_ffn(6, 10, seed=0, dtype=WIDE),
+    "reglu": gated_ffn(6, 10, seed=1, dtype=WIDE, activation=RELU),
+    "relu": plain_ffn(6, 10, seed=2, dtype=WIDE, activation=RELU),
+    "gelu": plain_ffn(6, 10, seed=3, dtype=WIDE, activation=GELU),
+}
+EVERY_FFN = pytest.mark.parametrize("ffn", FFNS.values(), ids=FFNS.keys())
+GRID = st.sampled_from([0.01, 0.1, 1.0, 10.0, 100.0])
+
+
+def halved(ffn):
+    """The FFN with half of its weights gone."""
+
+    def half(linear):
+        return Linear(linear.weight * (linear.weight.abs() > linear.weight.abs().median()), linear.bias)
+
+    changed = {"up": half(ffn.up), "down": half(ffn.down)}
+    if hasattr(ffn, "gate"):
+        changed["gate"] = half(ffn.gate)
+    return replace(ffn, **changed)
+
+
+def objective(ffn, chunk, p, coefficients):
+    """The whole penalty function of one chunk."""
+    up, gate = pre_activations(ffn, chunk.inputs)
+    total = coefficients.alpha * (up - chunk.up).square().sum()
+    if gate is not None:
+        total += coefficients.alpha * (gate - chunk.gate).square().sum()
+    total += coefficients.beta * (ffn.down(p) - chunk.outputs).square().sum()
+    return float(total + coefficients.gamma * (p - hidden(ffn, chunk.up, chunk.gate)).square().sum())
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.sampled_from(sorted(FFNS)), st.integers(0, 99), st.builds(Coefficients, GRID, GRID, GRID))
+def test_one_pass_lowers_the_penalty_function(name, seed, coefficients):
+    chunk = chunks_of(FFNS[name], count=1, tokens=70, seed=seed)[0]
+    ffn = halved(FFNS[name])
+    solver = hidden_solver(ffn.down, coefficients)
+    before = objective(ffn, chunk, hidden(ffn, chunk.up, chunk.gate), coefficients)
+    p_only = objective(ffn, chunk, solver(hidden(ffn, chunk.up, chunk.gate), chunk.outputs), coefficients)
+    solved, p = solve_auxiliary(ffn, chunk, *pre_activations(ffn, chunk.inputs), solver, coefficients, steps=3)
+    after = objective(ffn, solved, p, coefficients)
+    assert after <= p_only * (1 + 1e-9) <= before * (1 + 1e-8)
+
+
+@EVERY_FFN
+def test_moments_are_those_of_all_tokens(ffn):
+    chunks = chunks_of(ffn, seed=1)
+    inputs, outputs = (torch.cat([getattr(c, name) for c in chunks]) for name in ("inputs", "outputs"))
+    up = torch.cat([c.up for c in chunks])
+    torch.testing.assert_close(input_gram(chunks), inputs.T @ inputs)
+    torch.testing.assert_close(inner_moments(ffn, chunks).up, ffn.up.without_bias(up).T @ inputs)
+    p = torch.cat([hidden(ffn, c.up, c.gate) for c in chunks])
+    for auxiliary in (True, False):
+        moments = hidden_moments(ffn, chunks, auxiliary=auxiliary)
+        torch.testing.assert_close(moments.gram, p.T @ p)
+        torch.testing.assert_close(moments.cross, ffn.down.without_bias(outputs).T @ p)
+    assert fit(ffn, chunks).error < 1e-20
+    assert fit(ffn, chunks).energy == pytest.approx(float(outputs.square().sum()))
+
+
+@EVERY_FFN
+def test_advance_reports_the_true_error_and_the_new_moments(ffn):
+    chunks = chunks_of(ffn, seed=1)
+    pruned = halved(ffn)
+    error = fit(pruned, chunks).error
+    solver = hidden_solver(pruned.down, Coefficients())
+    old = chunks[0].up
+    step = advance(pruned, chunks, solver, Coefficients(), steps=2, as_papers=True)
+    assert step.fit.error == pytest.approx(error)
+    assert not torch.equal(chunks[0].up, old)
+    torch.testing.assert_close(step.inner.up, inner_moments(pruned, chunks).up)
+    assert step.hidden.gram.shape == (10, 10)
+    step = advance(pruned, chunks, solver, Coefficients(), steps=2, as_papers=False)
+    assert step.hidden is None
+    assert step.fit is None
+
+
+def test_linear_adds_its_bias_and_takes_it_away():
+    linear = Linear(normal(3, 4, seed=0), normal(3, seed=1))
+    x = normal(5, 4, seed=2)
+    torch.testing.assert_close(linear(x), torch.nn.functional.linear(x, linear.weight, linear.bias))
+    torch.testing.assert_close(linear.without_bias(linear(x)), x @ linear.weight.T)
+    assert FFNS["silu"].activation is SILU
+
+
+@EVERY_FFN
+def test_moments_tell_the_true_error_of_any_down_weights(ffn):
+    chunks = chunks_of(ffn, seed=1)
+    pruned = halved(ffn)
+    moments = hidden_moments(pruned, chunks, auxiliary=False)
+    found, expected = moments.fit(pruned.down.weight), fit(pruned, chunks)
+    assert found.error == pytest.approx(expected.error, rel=1e-9)
+    assert found.energy == pytest.approx(expected.energy, rel=1e-12)

@@ -1,0 +1,193 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from llmprune.artifacts.checkpoints import copying
+from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from llmprune.artifacts.checkpoints.copying import copy_tensors
+from llmprune.artifacts.checkpoints.shard_writer import ShardWriter
+from llmprune.artifacts.files import ranges
+from llmprune.errors import CheckpointError, LlmpruneError, NumericalError, OutputExistsError
+
+
+def make(folder: Path, *, count: int = 6, numel: int = 1000, max_shard_bytes: int = 10_000) -> Checkpoint:
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    with ShardWriter(folder, max_shard_bytes=max_shard_bytes) as writer:
+        for number in range(count):
+            writer.add(f"w{number}", torch.randn(numel, generator=generator))
+    return open_checkpoint(folder)
+
+
+def identity(source: Checkpoint) -> dict[str, str]:
+    return {name: name for name in source.tensors}
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    folder = tmp_path / "target"
+    folder.mkdir()
+    return folder
+
+
+def test_transformers_loads_the_copy(tmp_path: Path, target: Path):
+    """Block 1 of 3 removed, the last renumbered, tied embeddings still stored once."""
+    config = LlamaConfig(
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        vocab_size=32,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config).eval()
+    model.save_pretrained(tmp_path / "source", max_shard_size="4KB")
+    source = open_checkpoint(tmp_path / "source")
+    assert "lm_head.weight" not in source.tensors
+    kept = [name for name in source.tensors if "layers.1." not in name]
+    copy_tensors(source, {n: n.replace("layers.2.", "layers.1.") for n in kept}, target, max_shard_bytes=3000)
+    config.num_hidden_layers = 2
+    config.save_pretrained(target)
+    copied, info = LlamaForCausalLM.from_pretrained(target, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    del model.model.layers[1]
+    model.model.layers[1].self_attn.layer_idx = 1
+    tokens = torch.arange(8).reshape(1, 8)
+    assert torch.equal(copied(tokens, use_cache=False).logits, model(tokens, use_cache=False).logits)
+
+
+def test_progress_and_report(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch):
+    source = make(tmp_path / "source")
+    monkeypatch.setattr(copying, "_STEP", 9000)
+    steps: list[int] = []
+    report = copy_tensors(source, identity(source), target, max_shard_bytes=12_000, progress=steps.append)
+    assert sum(steps) == report.nbytes == source.nbytes == 24_000
+    assert max(steps) <= 9000
+    assert len(report.shards) == 2
+    assert report.num_parameters == 6000
+    assert open_checkpoint(target).fingerprint() == source.fingerprint()
+
+
+def test_runs_of_neighbours_are_joined(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch):
+    source = make(tmp_path / "source", max_shard_bytes=10**9)
+    calls: list[int] = []
+    copy = ranges.copy_range
+    monkeypatch.setattr(copying, "copy_range", lambda f, a, b, t: (calls.append(b - a), copy(f, a, b, t))[1])
+    copy_tensors(source, {name: name for name in source.tensors if name != "w2"}, target)
+    assert calls == [8000, 12_000]
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, None])
+@pytest.mark.parametrize("already", [0, 1500])
+def test_a_kernel_that_refuses_to_copy(tmp_path, target, monkeypatch, number: int | None, already: int):
+    """At once or half-way, by an error or by copying nothing; None: there is no such call."""
+    source = make(tmp_path / "source", max_shard_bytes=10**9)
+    real = os.copy_file_range
+    left = [already]
+
+    def refuse(src: int, dst: int, count: int, offset_src: int) -> int:
+        if left[0]:
+            count, left[0] = left[0], 0
+            return real(src, dst, count, offset_src=offset_src)
+        if number == errno.EOPNOTSUPP:
+            return 0
+        raise OSError(number, "refused")
+
+    if number is None:
+        monkeypatch.delattr(os, "copy_file_range")
+    else:
+        monkeypatch.setattr(os, "copy_file_range", refuse)
+    monkeypatch.setattr(ranges, "_BUFFER", 1000)
+    copy_tensors(source, identity(source), target)
+    assert open_checkpoint(target).fingerprint() == source.fingerprint()
+
+
+def test_an_error_of_the_disk_is_not_mistaken_for_a_refusal(tmp_path, target, monkeypatch):
+    source = make(tmp_path / "source")
+
+    def fail(*args: object, **kwargs: object) -> int:
+        raise OSError(errno.EIO, "broken disk")
+
+    monkeypatch.setattr(os, "copy_file_range", fail)
+    with pytest.raises(OSError, match="broken disk"):
+        copy_tensors(source, identity(source), target)
+    assert list(target.iterdir()) == []
+
+
+def test_a_source_that_shrinks(tmp_path: Path, target: Path):
+    source = make(tmp_path / "source")
+    os.truncate(source.shards[-1], source.shards[-1].stat().st_size - 100)
+    with pytest.raises(CheckpointError, match="became shorter while it was read"):
+        copy_tensors(source, identity(source), target)
+    assert list(target.iterdir()) == []
+
+
+def test_non_finite_weights_are_named_and_nothing_is_left(tmp_path: Path, target: Path):
+    folder = tmp_path / "source"
+    folder.mkdir()
+    with ShardWriter(folder, max_shard_bytes=100) as writer:
+        writer.add("good", torch.ones(50))
+        writer.add("bad", torch.tensor([1.0, torch.inf]))
+    source = open_checkpoint(folder)
+    with pytest.raises(NumericalError, match="NaN or infinity in the weights bad;") as caught:
+        copy_tensors(source, identity(source), target, check_finite=True)
+    assert caught.value.exit_code == 2
+    assert list(target.iterdir()) == []
+    copy_tensors(source, {"good": "good"}, target, check_finite=True)
+
+
+@pytest.mark.parametrize(
+    ("renames", "kind", "message"),
+    [
+        ({"x": "x"}, CheckpointError, "has no tensor named 'x'"),
+        ({"w0": "a", "w1": "a"}, ValueError, "the same name"),
+        ({"w0": "__metadata__"}, ValueError, "No tensor can be named"),
+        ({}, ValueError, "Nothing to copy"),
+    ],
+)
+def test_mistakes_write_nothing(tmp_path: Path, target: Path, renames, kind: type[Exception], message: str):
+    with pytest.raises(kind, match=message):
+        copy_tensors(make(tmp_path / "source"), renames, target)
+    assert list(target.iterdir()) == []
+
+
+def test_existing_weights_are_refused(tmp_path: Path, snapshot):
+    source = make(tmp_path / "source")
+    before = snapshot(tmp_path)
+    with pytest.raises(OutputExistsError, match="source already holds model-00001"):
+        copy_tensors(source, identity(source), source.directory)
+    assert snapshot(tmp_path) == before
+
+
+def test_ctrl_c_leaves_nothing(tmp_path: Path, target: Path):
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    source = make(tmp_path / "source")
+    with pytest.raises(KeyboardInterrupt):
+        copy_tensors(source, identity(source), target, progress=interrupt, check_finite=True)
+    assert list(target.iterdir()) == []
+
+
+def test_too_little_room_is_said_before_anything_is_written(tmp_path: Path, small_disk: Path):
+    source = make(tmp_path / "source", numel=100_000)
+    with pytest.raises(LlmpruneError, match=r"is full \(2\.4 MB needed, 1\.0 MB left\)"):
+        copy_tensors(source, identity(source), small_disk)
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_meanwhile(tmp_path: Path, small_disk: Path):
+    source = make(tmp_path / "source", numel=35_000, max_shard_bytes=300_000)
+
+    def fill(_: int) -> None:
+        if not (small_disk / "other").exists():
+            (small_disk / "other").write_bytes(bytes(500_000))
+
+    with pytest.raises(LlmpruneError, match=r"is full \(840\.0 kB needed, .* left\)"):
+        copy_tensors(source, identity(source), small_disk, max_shard_bytes=300_000, progress=fill)
+    assert [path.name for path in small_disk.iterdir()] == ["other"]

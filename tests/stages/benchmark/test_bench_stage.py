@@ -1,0 +1,202 @@
+"""bench: the plain model's perplexity under a stated protocol, and sensible defaults."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.run import RunDirectory
+from llmprune.errors import ArtifactError, CheckpointError, ModelError, TargetError
+from llmprune.models.compute import choose_compute
+from llmprune.stages.benchmark.bench import bench
+from llmprune.stages.benchmark.settings import QUICK, BenchSettings
+from llmprune.stages.block_removal.remove_blocks import RemovalSettings, remove_blocks
+from tests.tiny import NUM_BLOCKS, POSITIONS, Listener, save_tiny_llama, snapshot
+
+SPEED = BenchSettings(ppl=(), batch=(2,), gen=3, prompt=4, prefill=8, repeats=3, max_seconds=0)
+
+
+@pytest.fixture
+def only_text(text) -> BenchSettings:
+    return BenchSettings(ppl=(str(text),), seq_len=64, max_windows=5, speed=False)
+
+
+@pytest.fixture
+def pruned(workspace):
+    return remove_blocks(workspace, RemovalSettings(blocks=(1, 3))).directory
+
+
+def measure(run, settings, *, model=None, baseline=None):
+    path = run if isinstance(run, RunDirectory) else RunDirectory(run)
+    options = {"settings": settings, "compute": choose_compute("cpu"), "progress": Listener()}
+    return bench(path, model=model and str(model), baseline=baseline and str(baseline), **options)
+
+
+def plain_perplexity(directory, text, seq_len, windows):
+    ids = AutoTokenizer.from_pretrained(directory)(text.read_text(), verbose=False)["input_ids"]
+    tokens = torch.tensor(ids[: seq_len * windows]).view(windows, seq_len)
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(directory).eval()(tokens).logits[:, :-1]
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).exp().item()
+
+
+def test_a_run_that_cannot_be_written_is_found_out_before_anything_is_measured(run, model, only_text, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    monkeypatch.setattr(
+        "llmprune.stages.benchmark.bench.load_subject", lambda *_, **__: pytest.fail("a model was loaded")
+    )
+    with pytest.raises(ArtifactError, match=r"Cannot write in .* type --run OTHER"):
+        measure(run, only_text, model=model)
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(("settings", "usual"), [(BenchSettings(), 2048), (QUICK, 512)])
+def test_lengths_that_were_not_typed_are_those_that_a_short_model_has(settings, usual):
+    assert settings.lengths(4096) == (usual, usual)
+    assert settings.lengths(200) == (200, 200)
+
+
+def test_perplexity_is_that_of_plain_transformers(workspace, pruned, only_text, text, model):
+    result, _ = measure(workspace.run, only_text)
+    for one, directory in ((result.model, pruned), (result.baseline, model)):
+        found = one.perplexity[0].perplexity.value
+        assert found == pytest.approx(plain_perplexity(directory, text, 64, 5), rel=1e-4)
+
+
+def test_the_protocol_stands_beside_the_numbers(workspace, pruned, only_text, text):
+    result, path = measure(workspace.run, only_text)
+    (protocol,) = result.perplexity
+    assert (protocol.seq_len, protocol.windows, protocol.bos) == (64, 5, False)
+    assert protocol.corpus.name == text.name
+    assert (result.dtype, result.device, result.speed) == ("float32", "cpu", None)
+    assert path.parent == workspace.run.bench
+    assert BenchResult.read(path) == result
+
+
+def test_the_newest_checkpoint_is_measured_beside_its_source(workspace, pruned, only_text):
+    newest = remove_blocks(workspace, RemovalSettings(blocks=(2,))).directory
+    result, _ = measure(workspace.run, only_text)
+    assert (result.model.name, result.baseline.name) == (newest.name, "tiny")
+    assert (result.model.num_blocks, result.baseline.num_blocks) == (NUM_BLOCKS - 1, NUM_BLOCKS)
+
+
+def test_a_run_without_pruned_checkpoints_measures_its_model_alone(workspace, only_text):
+    result, _ = measure(workspace.run, only_text)
+    assert (result.model.name, result.baseline) == ("tiny", None)
+
+
+def test_a_model_that_no_run_knows_is_measured_alone(run, model, only_text):
+    result, path = measure(run, only_text, model=model)
+    assert (result.model.num_blocks, result.baseline) == (NUM_BLOCKS, None)
+    assert path.is_file()
+
+
+def test_a_baseline_may_be_named(run, pruned, model, only_text, tmp_path):
+    result, _ = measure(tmp_path / "other", only_text, model=pruned, baseline=model)
+    assert result.baseline.num_blocks == NUM_BLOCKS
+
+
+def test_speed_is_measured_in_as_many_repeats_as_were_asked_for(workspace, pruned):
+    result, _ = measure(workspace.run, SPEED)
+    for one in (result.model, result.baseline):
+        (generation,) = one.generation
+        for series in (generation.tokens_per_second, generation.first_token_ms, one.prompt):
+            assert len(series.values) == 3
+            assert min(series.values) > 0
+        assert one.peak_bytes >= one.weight_bytes
+    speed = result.speed
+    assert (speed.batch, speed.new_tokens, speed.prompt_tokens, speed.prefill_tokens) == ((2,), 3, 4, 8)
+
+
+def test_two_results_never_share_a_file(workspace, only_text):
+    paths = {measure(workspace.run, only_text)[1] for _ in range(2)}
+    assert len(paths) == 2
+
+
+def test_lengths_fit_a_short_model_by_themselves(workspace, text):
+    settings = BenchSettings(ppl=(str(text),), max_windows=1, batch=(1,), gen=2, prompt=2, repeats=1, max_seconds=0)
+    result, _ = measure(workspace.run, settings)
+    assert (result.perplexity[0].seq_len, result.speed.prefill_tokens) == (POSITIONS, POSITIONS)
+
+
+@pytest.mark.parametrize("wrong", [{"seq_len": 1000}, {"prefill": 1000}, {"gen": 250, "prompt": 100}])
+def test_lengths_beyond_the_models_positions_are_refused(wrong, workspace, text, run):
+    before = snapshot(run)
+    with pytest.raises(TargetError, match=f"{POSITIONS} positions"):
+        measure(workspace.run, replace(SPEED, ppl=(str(text),), **wrong))
+    assert snapshot(run) == before
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batch": (1, 0)},
+        {"gen": -1},
+        {"repeats": 0},
+        {"max_windows": 0},
+        {"seq_len": 1},
+        {"max_seconds": -1},
+        {"limit": 3},
+    ],
+)
+def test_numbers_that_no_model_allows_are_refused(wrong):
+    with pytest.raises(TargetError, match="--"):
+        BenchSettings(**wrong)
+
+
+def test_nothing_to_measure_is_refused():
+    with pytest.raises(TargetError, match="nothing to measure"):
+        BenchSettings(ppl=(), speed=False)
+
+
+def test_models_that_tokenise_differently_are_not_compared(workspace, only_text, tmp_path, run):
+    other = save_tiny_llama(tmp_path / "other")
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["e"], vocabulary["f"] = vocabulary["f"], vocabulary["e"]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    before = snapshot(run)
+    with pytest.raises(ModelError, match="different tokens"):
+        measure(workspace.run, only_text, model=other)
+    assert snapshot(run) == before
+
+
+def test_weights_that_the_config_does_not_ask_for_are_not_measured(run, only_text, tmp_path):
+    wrong = save_tiny_llama(tmp_path / "wrong")
+    config = json.loads((wrong / "config.json").read_text()) | {"num_hidden_layers": 4}
+    (wrong / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="promises 4 blocks"):
+        measure(run, only_text, model=wrong)
+    assert not run.exists()
+
+
+def test_leaving_out_a_bos_that_belongs_there_is_remarked_upon(run, tmp_path, only_text):
+    directory = save_tiny_llama(tmp_path / "adds")
+    path = directory / "tokenizer.json"
+    special = {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}
+    single = [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    template = {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": special}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"post_processor": template}))
+    listener = Listener()
+    for bos, expected in (("auto", True), ("never", False)):
+        settings = replace(only_text, bos=bos)
+        compute = choose_compute("cpu")
+        result, _ = bench(
+            RunDirectory(run),
+            model=str(directory),
+            baseline=None,
+            settings=settings,
+            compute=compute,
+            progress=listener,
+        )
+        assert result.perplexity[0].bos is expected
+        assert listener.heard("far too high") is not expected
+
+
+def test_no_path_of_this_machine_stands_in_a_result(workspace, pruned, only_text, text, run):
+    _, path = measure(workspace.run, only_text)
+    assert str(text.parent) not in path.read_text()
+    assert str(run.parent) not in path.read_text()

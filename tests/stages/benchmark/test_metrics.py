@@ -1,0 +1,93 @@
+"""The figures of a benchmark by name, and those that were promised before it began."""
+
+import pytest
+
+from llmprune.artifacts.records.bench import (
+    Estimate,
+    GenerationResult,
+    ModelResult,
+    PerplexityResult,
+    Repeats,
+    TaskResult,
+)
+from llmprune.evaluation.intervals import estimate_exp_mean
+from llmprune.stages.benchmark.metrics import collect_metrics, metric_names
+
+
+def repeats(*values):
+    return Repeats(values=values)
+
+
+def model(shift=0.0, speed=1.0, joules=True):
+    texts = {"easy": (1.0, 1.2, 1.1), "hard": (3.0, 3.4, 3.1)}
+    return ModelResult(
+        name="m",
+        num_blocks=6,
+        num_parameters=1000,
+        weight_bytes=4000,
+        load_seconds=0.5,
+        perplexity=tuple(
+            PerplexityResult(
+                corpus=name,
+                perplexity=estimate_exp_mean([loss + shift for loss in losses]),
+                window_losses=tuple(loss + shift * (1 + (name == "easy")) for loss in losses),
+            )
+            for name, losses in texts.items()
+        ),
+        tasks=(
+            TaskResult(
+                task="piqa", metric="acc", accuracy=0.5, stderr=0.3, items=(1.0, 0.0, 1.0, 0.0 if shift else 1.0)
+            ),
+            TaskResult(task="boolq", metric="acc", accuracy=1.0, stderr=0.0, items=(1.0, 1.0)),
+        ),
+        generation=tuple(
+            GenerationResult(
+                batch=batch,
+                tokens_per_second=repeats(*(speed * batch * value for value in (9.0, 10.0, 11.0))),
+                first_token_ms=repeats(batch / speed, batch / speed),
+                joules_per_token=repeats(2.0 / speed) if joules else None,
+                peak_bytes=5000,
+            )
+            for batch in (1, 8)
+        ),
+        prompt=repeats(100.0 * speed, 110.0 * speed),
+        peak_bytes=6000,
+    )
+
+
+PLANNED = {"texts": ["easy", "hard"], "tasks": [("piqa", "acc"), ("boolq", "acc")], "batch": [1, 8]}
+
+
+@pytest.mark.parametrize("energy", [True, False])
+@pytest.mark.parametrize("compared", [True, False])
+def test_what_was_promised_is_measured_and_nothing_else(energy, compared):
+    baseline = model(joules=energy) if compared else None
+    promised = metric_names(**PLANNED, energy=energy, compared=compared)
+    assert set(collect_metrics(model(0.1, joules=energy), baseline)) == set(promised)
+
+
+def test_a_model_of_which_only_sizes_are_known():
+    one = ModelResult(name="m", num_blocks=6, num_parameters=1000, weight_bytes=4000, load_seconds=1.0)
+    promised = metric_names(texts=[], tasks=[], batch=[], energy=False, compared=True)
+    assert set(collect_metrics(one, one)) == set(promised)
+
+
+def test_the_short_name_is_the_worst():
+    metrics = collect_metrics(model(0.1, speed=1.25), model())
+    assert metrics["ppl"] == metrics["ppl.hard"]
+    assert metrics["ppl_ratio"] == metrics["ppl_ratio.easy"]  # shifted twice as far
+    assert metrics["acc"] == metrics["acc.piqa"]
+    assert metrics["acc_diff"] == metrics["acc_diff.piqa"]
+    assert metrics["generation"] == metrics["generation.1"]
+    assert metrics["first_token"] == metrics["first_token.8"]
+
+
+def test_ratios_and_differences_are_paired():
+    metrics = collect_metrics(model(0.1, speed=1.25), model())
+    assert metrics["generation_ratio.8"].value == pytest.approx(1.25)
+    assert metrics["generation_ratio.8"].interval == pytest.approx((1.25, 1.25))  # every repeat alike
+    assert metrics["first_token_ratio.1"].value == pytest.approx(0.8)
+    assert metrics["prompt_ratio"].value == pytest.approx(1.25)
+    assert metrics["acc_diff.piqa"].value == pytest.approx(-0.25)
+    assert metrics["params_ratio"] == Estimate(value=1.0)
+    assert metrics["sparsity"].value == 0.0

@@ -1,0 +1,170 @@
+"""A run directory and its model: recorded with the first artifact, kept to, found again."""
+
+import shutil
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+from filelock import FileLock
+
+from llmprune.artifacts.run import RunDirectory, RunRecord
+from llmprune.errors import ArtifactError, ModelError
+from llmprune.models.compute import Compute, choose_compute
+from llmprune.models.source import find_model, origin_of
+from llmprune.stages.calibration.calibrate import calibrate
+from llmprune.stages.common.workspace import open_workspace
+from tests.tiny import save_tiny_llama, snapshot
+
+RECORD = RunRecord(model="owner/name", directory="/nowhere", name="owner/name")
+
+
+def test_opening_a_workspace_writes_nothing(open_run, run):
+    open_run()
+    assert not run.exists()
+
+
+def test_a_run_keeps_to_its_model(workspace, open_run, tmp_path, run):
+    other = save_tiny_llama(tmp_path / "other", seed=1)
+    with pytest.raises(ArtifactError, match=r"belongs to the model .*tiny, not to .*other; type --run OTHER"):
+        open_run(of=other)
+
+
+def test_a_run_knows_its_model_by_itself_and_by_another_spelling(workspace, run, model, monkeypatch):
+    monkeypatch.chdir(model.parent)
+    for spelling in (None, "tiny", "./tiny", str(model)):
+        found = open_workspace(run, spelling, compute=choose_compute("cpu"))
+        assert found.model == workspace.model
+
+
+def test_the_same_word_elsewhere_is_another_model(workspace, run, tmp_path, monkeypatch):
+    save_tiny_llama(tmp_path / "elsewhere" / "tiny")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match="belongs to the model"):
+        open_workspace(run, "tiny", compute=choose_compute("cpu"))
+
+
+def test_a_model_that_went_away_is_named(open_run, settings, tmp_path, run):
+    short_lived = save_tiny_llama(tmp_path / "short-lived")
+    calibrate(open_run(of=short_lived), settings)
+    shutil.rmtree(short_lived)
+    with pytest.raises(ModelError, match=r"belongs to .*short-lived, which is gone"):
+        open_workspace(run, None, compute=choose_compute("cpu"))
+
+
+def test_one_writer_at_a_time(run):
+    place = RunDirectory(run)
+    refused = []
+
+    def write_too():
+        try:
+            with place.writing(RECORD):
+                pass
+        except ArtifactError as error:
+            refused.append(str(error))
+
+    with place.writing(RECORD):
+        other = threading.Thread(target=write_too)
+        other.start()
+        other.join()
+    assert refused == [f"Another llmprune is at work in {run}; wait for it, or type --run OTHER."]
+
+
+def test_another_processes_lock_is_left_alone(run):
+    run.mkdir()
+    with FileLock(run / ".lock"), pytest.raises(ArtifactError, match="at work"), RunDirectory(run).writing(RECORD):
+        pass
+    assert (run / ".lock").exists()
+
+
+def test_what_fails_before_it_has_written_leaves_no_run_directory(tmp_path):
+    place = RunDirectory(tmp_path / "new" / "run")
+    with pytest.raises(ZeroDivisionError), place.writing(RECORD):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_fails_after_it_has_written_keeps_it(run):
+    place = RunDirectory(run)
+    with pytest.raises(ZeroDivisionError), place.writing(RECORD):
+        (run / "importance.json").write_text("{}")
+        raise ZeroDivisionError
+    assert place.record().model == "owner/name"
+    assert (run / "importance.json").exists()
+
+
+def test_a_directory_that_was_there_before_stays(run):
+    run.mkdir()
+    (run / "notes.txt").write_text("mine")
+    with pytest.raises(ZeroDivisionError), RunDirectory(run).writing(RECORD):
+        raise ZeroDivisionError
+    assert (run / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("path", ["file", "x" * 300])
+def test_a_path_that_can_be_no_run_directory_is_refused(path, tmp_path, model):
+    (tmp_path / "file").write_text("")
+    before = snapshot(tmp_path)
+    with pytest.raises(ArtifactError, match="type --run OTHER"):
+        open_workspace(tmp_path / path, str(model), compute=choose_compute("cpu"))
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "spec", ["", "nosuch", "./nosuch", "/nosuch", "~nobody-here/x", "a" * 300, "owner/name@", "\0"]
+)
+def test_what_can_be_no_model_is_refused(spec):
+    with pytest.raises(ModelError, match="There is no model at"):
+        origin_of(spec)
+
+
+@pytest.mark.parametrize("spec", ["owner/name", "owner/name@main", "owner/name@refs/pr/1"])
+def test_a_hub_id_is_its_own_origin(spec):
+    assert origin_of(spec) == spec
+
+
+@pytest.mark.parametrize("spec", ["owner/na--me", "owner/na..me"])
+def test_a_name_that_the_hub_does_not_allow_is_refused(spec):
+    with pytest.raises(ModelError, match="no public Hub model"):
+        find_model(spec)
+
+
+def test_a_dense_checkpoint_of_nobody_is_not_taken_for_the_models(run, tmp_path):
+    save_tiny_llama(run / "dense")
+    (tmp_path / "other.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ArtifactError, match="records no model"):
+        open_workspace(run, str(tmp_path / "other.gguf"), compute=choose_compute("cpu"))
+
+
+def test_a_file_that_is_no_gguf_leaves_nothing_behind(run, tmp_path):
+    (tmp_path / "bad.gguf").write_bytes(b"not a model")
+    with pytest.raises(ModelError, match="cannot be read as a GGUF model"):
+        open_workspace(run, str(tmp_path / "bad.gguf"), compute=choose_compute("cpu"))
+    assert not run.exists()
+
+
+def test_another_gguf_file_is_another_model(run, tmp_path):
+    save_tiny_llama(run / "dense")
+    RunRecord(model=str(tmp_path / "one.gguf"), directory="dense", name="one").write(run / "run.json")
+    (tmp_path / "two.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ArtifactError, match=r"belongs to the model .*one\.gguf, not to .*two\.gguf"):
+        open_workspace(run, str(tmp_path / "two.gguf"), compute=choose_compute("cpu"))
+    assert open_workspace(run, None, compute=choose_compute("cpu")).model.name == "one"
+
+
+@pytest.mark.parametrize(("dtype", "gain", "said"), [("bfloat16", 0.5, 1), ("bfloat16", 1.0, 0), ("float32", 0.5, 0)])
+def test_a_dtype_that_the_machine_is_slow_in_is_remarked_upon(
+    model, run, settings, listener, monkeypatch, dtype, gain, said
+):
+    monkeypatch.setattr(Compute, "gain", lambda self, dtype: gain)
+    calibrate(open_workspace(run, str(model), compute=choose_compute("cpu", dtype), progress=listener), settings)
+    remarks = [text for text in listener.said if "--dtype float32 would be faster" in text]
+    assert len(remarks) == said
+    assert all("multiplies bfloat16 only 0.5 times as fast as float32" in text for text in remarks)
+
+
+def test_a_dtype_wider_than_float32_is_not_remarked_upon(workspace, listener, monkeypatch):
+    monkeypatch.setattr(Compute, "gain", lambda self, dtype: 0.1)
+    wide = Compute(torch.device("cpu"), torch.float64)
+    replace(workspace, compute=wide, progress=listener).remark_slow_dtype()
+    assert listener.said == []

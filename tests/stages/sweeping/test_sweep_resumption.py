@@ -1,0 +1,265 @@
+"""A sweep that was killed, grown or changed: nothing lost, nothing mixed, nothing of the user's deleted."""
+
+import itertools
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.records.pruning import RECORD_NAME
+from llmprune.artifacts.records.sweep import SweepResult
+from llmprune.errors import ArtifactError, NumericalError
+from llmprune.stages.calibration.calibrate import CalibrationSettings
+from llmprune.stages.sweeping import files as sweep_files
+from llmprune.stages.sweeping import points as sweep_points
+from llmprune.stages.sweeping.sweep import sweep
+from llmprune.stages.weight_pruning.block import BlockPruning
+from llmprune.stages.weight_pruning.settings import Method
+from tests.tiny import snapshot
+
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
+
+def figures(result):
+    """All that two runs must agree upon."""
+    return [(one.name, one.removed, one.pattern, one.metrics["ppl"], one.metrics["ppl_ratio"]) for one in result.points]
+
+
+def ratios_in_full(result, run):
+    return [BenchResult.read(run / point.bench).metrics["ppl_ratio"] for point in result.points]
+
+
+def test_more_points_are_added_to_those_that_are_there(workspace, small, grid, listener):
+    first = sweep(workspace, small)
+    seen = []
+    more = sweep(workspace, grid, on_point=lambda done: seen.append(done.point.name))
+    assert more.points[: len(first.points)] == first.points
+    assert len(seen) == 2
+    assert {point.name for point in more.points} == set(more.planned)
+    assert more.dense == first.dense
+    less = sweep(workspace, small, on_point=lambda _: pytest.fail("made again"))
+    assert less.points == more.points
+    assert listener.heard("has all of these points already: nothing to do")
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+class _Killed(BaseException):
+    pass
+
+
+def dying(monkeypatch, at):
+    """Every step of a sweep counts; the process dies before step ``at``, or behind it for a half more."""
+    steps = itertools.count(0, 0.5)
+
+    def around(function):
+        def wrapped(*args, **options):
+            if next(steps) == at:
+                raise _Killed
+            result = function(*args, **options)
+            if next(steps) == at:
+                raise _Killed
+            return result
+
+        return wrapped
+
+    for name in ("bench", "remove_blocks", "global_prune"):
+        monkeypatch.setattr(sweep_points, name, around(getattr(sweep_points, name)))
+    monkeypatch.setattr(SweepResult, "write", around(SweepResult.write))
+    monkeypatch.setattr(sweep_files.shutil, "rmtree", around(shutil.rmtree))
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    return {}
+
+
+KEPT, GIVEN_UP = [(at, True) for at in (0, 2.5, 5, 9)], [(at, False) for at in (1, 3.5, 5.5, 8, 10, 12.5)]
+
+
+@pytest.mark.parametrize(("at", "keep"), [*KEPT, *GIVEN_UP])
+def test_a_sweep_killed_anywhere_goes_on_and_ends_the_same(at, keep, workspace, small, monkeypatch, undisturbed):
+    if not undisturbed:
+        other = replace(workspace, run=replace(workspace.run, path=workspace.run.path.with_name("other")))
+        shutil.copytree(workspace.run.path, other.run.path)
+        undisturbed["figures"] = figures(sweep(other, small))
+    settings = replace(small, keep=keep)
+    with monkeypatch.context() as patch:
+        dying(patch, at)
+        with pytest.raises(_Killed):
+            sweep(workspace, settings)
+    done = SweepResult.read(workspace.run.sweep).points if workspace.run.sweep.exists() else ()
+    seen = []
+    result = sweep(workspace, settings, on_point=lambda one: seen.append(one.point.name))
+    assert len(seen) == len(result.points) - len(done)
+    assert {point.name for point in done}.isdisjoint(seen)
+    assert figures(result) == undisturbed["figures"]
+    left = {path.name for path in workspace.run.sweep_folder.iterdir() if path.suffix != ".lock"} - {".lock"}
+    if keep:
+        assert all((workspace.run.path / point.checkpoint / RECORD_NAME).is_file() for point in result.points)
+    else:
+        assert left == set()
+        assert all(point.checkpoint is None for point in result.points)
+
+
+def test_discarded_checkpoints_are_gone_as_soon_as_nothing_more_is_made_from_them(workspace, grid):
+    lying = []
+    folder = workspace.run.sweep_folder
+
+    def note(_):
+        lying.append({path.name for path in folder.iterdir() if (path / RECORD_NAME).exists()})
+
+    sweep(workspace, replace(grid, keep=False), on_point=note)
+    assert [len(names) for names in lying] == [1, 1, 2, 1, 2]
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+def test_nothing_outside_its_own_folder_is_discarded(workspace, small):
+    from llmprune.stages.block_removal.remove_blocks import RemovalSettings, remove_blocks
+
+    mine = remove_blocks(workspace, RemovalSettings(blocks=(2,), verify=False)).directory
+    before = snapshot(mine)
+    sweep(workspace, replace(small, keep=False))
+    assert snapshot(mine) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"method": Method.MAGNITUDE}, "was pruned otherwise (wanda, sleb, on 24 x 32 tokens of sea.txt)"),
+        ({"bench": {"seq_len": 32}}, "was measured otherwise (4 windows of 64 tokens of sea.txt, no speed, float32)"),
+        ({"bench": {"max_windows": 3}}, "was measured otherwise"),
+        ({"bench": {"bos": "always"}}, "was measured otherwise"),
+    ],
+)
+def test_points_made_or_measured_otherwise_are_another_sweep(change, said, workspace, small):
+    first = sweep(workspace, small)
+    change = {**change, "bench": replace(small.bench, **change["bench"])} if "bench" in change else change
+    before = snapshot(workspace.run.path)
+    with pytest.raises(ArtifactError) as caught:
+        sweep(workspace, replace(small, **change))
+    assert said in str(caught.value)
+    assert snapshot(workspace.run.path) == before
+    made = {path: path.stat().st_ino for path in workspace.run.sweep_folder.glob("*/model.safetensors")}
+    second = sweep(workspace, replace(small, force=True, **change))
+    assert len(second.points) == 3
+    assert second.dense != first.dense
+    kept = {path for path, inode in made.items() if path.stat().st_ino == inode}
+    assert bool(kept) == ("bench" in change)  # what was only measured otherwise is not made again
+
+
+def test_a_calibration_that_was_replaced_is_another_sweep(workspace, small, text):
+    sweep(workspace, small)
+    from llmprune.stages.calibration.calibrate import calibrate
+
+    calibrate(workspace, CalibrationSettings(source=str(text), samples=5, seq_len=16), force=True)
+    with pytest.raises(ArtifactError, match="was pruned otherwise"):
+        sweep(workspace, small)
+
+
+def test_a_calibration_of_another_size_than_the_runs_is_refused(workspace, small, text):
+    asked = CalibrationSettings(source=str(text), samples=5, seq_len=16)
+    with pytest.raises(ArtifactError, match="made with other settings"):
+        sweep(workspace, replace(small, calibration=asked))
+
+
+def test_a_text_that_changed_is_another_sweep(workspace, small, tmp_path, text):
+    mine = tmp_path / "mine.txt"
+    mine.write_text(text.read_text())
+    settings = replace(small, bench=replace(small.bench, ppl=(str(mine),)))
+    sweep(workspace, settings)
+    mine.write_text(text.read_text()[::-1])
+    with pytest.raises(ArtifactError, match="was measured otherwise"):
+        sweep(workspace, settings)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: path.write_text("{"), "is not valid JSON"),
+        (
+            lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 9})),
+            "has schema 9",
+        ),
+        (lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"points": 1})), "is damaged at 'poi"),
+        (lambda path: path.write_text(json.dumps({"kind": "llmprune-bench"})), "of kind 'llmprune-bench'"),
+    ],
+)
+def test_a_damaged_sweep_is_refused_and_force_begins_anew(damage, said, workspace, small):
+    settings = replace(small, targets=())
+    sweep(workspace, settings)
+    damage(workspace.run.sweep)
+    with pytest.raises(ArtifactError) as caught:
+        sweep(workspace, settings)
+    assert said in str(caught.value)
+    assert len(sweep(workspace, replace(settings, force=True)).points) == 1
+
+
+def test_a_sweep_of_another_model_is_refused(workspace, small, tmp_path):
+    sweep(workspace, replace(small, targets=()))
+    known = SweepResult.read(workspace.run.sweep)
+    known.model_copy(update={"model": known.model.model_copy(update={"fingerprint": "0"})}).write(workspace.run.sweep)
+    with pytest.raises(ArtifactError, match="whose config or weights differ now"):
+        sweep(workspace, small)
+
+
+def test_two_sweeps_of_a_run_at_once_are_refused(workspace, small):
+    with workspace.run.sweeping(), pytest.raises(ArtifactError, match="Another llmprune is at work"):
+        sweep(workspace, small)
+
+
+def test_without_its_file_the_dense_benchmark_is_measured_again_beside_each_point(workspace, small):
+    first = sweep(workspace, replace(small, patterns=()))
+    (workspace.run.path / first.dense.bench).unlink()
+    result = sweep(workspace, small)
+    assert len(result.points) == 3
+    assert ratios_in_full(result, workspace.run.path) == [point.metrics["ppl_ratio"] for point in result.points]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_pruning_that_was_stopped_goes_on_at_its_block(keep, workspace, small, monkeypatch):
+    blocks = itertools.count()
+    run = BlockPruning.run
+
+    def stopping(self, plan):
+        if next(blocks) == 9:  # the sixth of the sparsity's blocks is 5, the fourth of the combined point's 9
+            raise _Killed
+        return run(self, plan)
+
+    settings = replace(small, keep=keep)
+    with monkeypatch.context() as patch:
+        patch.setattr(BlockPruning, "run", stopping)
+        with pytest.raises(_Killed):
+            sweep(workspace, settings)
+    pruned = []
+    monkeypatch.setattr(BlockPruning, "run", lambda self, plan: pruned.append(1) or run(self, plan))
+    assert len(sweep(workspace, settings).points) == 3
+    assert len(pruned) == 2  # of the five that are left
+
+
+def test_a_point_whose_numbers_fail_is_left_out_said_and_tried_again(workspace, small, monkeypatch, listener):
+    def failing(*_, **__):
+        raise NumericalError("The Gram matrix of x cannot be factored.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_points, "global_prune", failing)
+        result = sweep(workspace, small)
+    assert [point.name for point in result.points] == ["blocks 1"]
+    assert [one.name for one in result.skipped] == ["sparsity 50%", "blocks 1 + sparsity 39.83%"]
+    assert listener.heard("sparsity 50% is left out: The Gram matrix of x cannot be factored.")
+    result = sweep(workspace, small)
+    assert len(result.points) == 3
+    assert not result.skipped
+
+
+def test_a_run_that_was_moved_goes_on(workspace, small):
+    first = sweep(workspace, replace(small, combine="grid"))
+    moved = workspace.run.path.rename(workspace.run.path.with_name("moved"))
+    other = replace(workspace, run=replace(workspace.run, path=moved))
+    result = sweep(other, small)
+    assert len(result.points) == 4
+    assert result.points[:3] == first.points
