@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 from torch import Tensor
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import StoppingCriteria
+
+from llmprune.evaluation.generation import generate, plain_greedy_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -68,16 +70,7 @@ def time_generation(model: PreTrainedModel, prompt: Tensor, *, new_tokens: int) 
     """
     clock = _Clock(model.device)
     started = now(model.device)
-    with torch.inference_mode():
-        model.generate(  # type: ignore[operator]
-            prompt,
-            attention_mask=torch.ones_like(prompt),
-            do_sample=False,
-            min_new_tokens=new_tokens,
-            max_new_tokens=new_tokens,
-            pad_token_id=0,
-            stopping_criteria=StoppingCriteriaList([clock]),
-        )
+    generate(model, prompt, plain_greedy_config(new_tokens), criteria=[clock])
     return GenerationTime(first_token=clock.times[0] - started, total=clock.times[-1] - started)
 
 

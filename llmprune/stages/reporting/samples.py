@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from llmprune.artifacts.records.provenance import ModelIdentity
 from llmprune.artifacts.records.samples import ModelSamples, Samples
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError, TargetError
+from llmprune.evaluation.generation import generate, written_text_config
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.loading import load_tokenizer, load_whole
 from llmprune.models.source import check_model, identify, positions
@@ -101,17 +100,14 @@ def _written(workspace: Workspace, writer: _Writer, prompts: Sequence[str]) -> M
 
 def _continued(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, *, positions: int) -> str:
     """What a model writes after ``prompt``, greedily."""
-    given = tokenizer(prompt, return_tensors="pt").to(model.device)
-    length = given["input_ids"].shape[1]
+    given = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
+    length = given.shape[1]
     if length + NEW_TOKENS > positions:
         raise TargetError(
             f"The prompt '{prompt:.40}' has {length} tokens, which leaves no room for {NEW_TOKENS} more in the model's "
             f"{positions} positions; type a shorter one."
         )
-    with torch.inference_mode():
-        output = model.generate(  # type: ignore[operator]
-            **given, do_sample=False, max_new_tokens=NEW_TOKENS, repetition_penalty=REPETITION_PENALTY
-        )
-    text = tokenizer.decode(output[0, length:], skip_special_tokens=True)
+    config = written_text_config(model, NEW_TOKENS, repetition_penalty=REPETITION_PENALTY)
+    text = tokenizer.decode(generate(model, given, config)[0], skip_special_tokens=True)
     assert isinstance(text, str)
     return text
