@@ -12,14 +12,13 @@ from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.importance import RoundRecord
 from llmprune.models.compute import Compute
 from llmprune.models.demo import DEMO_NAME
-from llmprune.stages.benchmark.bench import bench
-from llmprune.stages.benchmark.settings import BenchSettings
-from llmprune.stages.block_removal.remove_blocks import RemovalReport, RemovalSettings, remove_blocks
-from llmprune.stages.block_search.verify_redundancy import RedundancySettings, verify_redundancy
-from llmprune.stages.calibration.calibrate import CalibrationSettings, calibrate
+from llmprune.stages.benchmark import BenchSettings, bench
+from llmprune.stages.block_removal import RemovalReport, RemovalSettings, remove_blocks
+from llmprune.stages.block_search import RedundancySettings, verify_redundancy
+from llmprune.stages.calibration import CalibrationSettings, calibrate
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import open_workspace
-from llmprune.stages.reporting.samples import write_samples
+from llmprune.stages.reporting import write_samples
 
 PROMPT = "The most important thing about the sea is"
 # Small enough for two cores and a few minutes; a real run takes 128 windows of 2048 tokens.

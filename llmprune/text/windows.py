@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor
 
+from llmprune.artifacts.records.provenance import CorpusIdentity
 from llmprune.errors import CorpusError, TargetError
 
 if TYPE_CHECKING:
@@ -61,6 +62,15 @@ class TokenWindows:
         shape = torch.tensor(self.tokens.shape, dtype=torch.int64)
         flat = torch.cat([shape, self.tokens.reshape(-1)])
         return hashlib.sha256(flat.numpy().astype("<i8").tobytes()).hexdigest()
+
+    def identity(self) -> CorpusIdentity:
+        """How artifacts name the text that the windows come from."""
+        return CorpusIdentity(
+            name=self.corpus_name,
+            origin=self.corpus_origin,
+            fingerprint=self.corpus_fingerprint,
+            note=self.note,
+        )
 
 
 def sample_windows(

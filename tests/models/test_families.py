@@ -18,7 +18,7 @@ from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.models.anatomy import find_blocks
 from llmprune.models.capture import bypassed
 from llmprune.models.loading import load_whole, open_decoder
-from llmprune.stages.block_removal.remove_blocks import RemovalSettings, remove_blocks
+from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.common.workspace import Workspace
 
 CPU = torch.device("cpu")

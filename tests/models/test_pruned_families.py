@@ -15,9 +15,9 @@ from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.models.loading import load_whole
-from llmprune.stages.calibration.dense_pass import run_pass
+from llmprune.stages.calibration.dense_pass import dense_pass
 from llmprune.stages.common.workspace import Workspace
-from llmprune.stages.weight_pruning.global_prune import Method, PruningReport, PruningSettings, global_prune
+from llmprune.stages.weight_pruning import Method, PruningReport, PruningSettings, global_prune
 from llmprune.text.windows import TokenWindows
 
 CPU = torch.device("cpu")
@@ -45,7 +45,7 @@ def calibrated(checkpoint: Callable[[str], Path], workspace: Callable[[Path], Wo
     def calibrated(family: str) -> Workspace:
         space = workspace(checkpoint(family))
         with space.writing():
-            run_pass(space, WINDOWS, space.run.calibration, cache="first")
+            dense_pass(space, WINDOWS, space.run.calibration, cache="first")
         return space
 
     return calibrated

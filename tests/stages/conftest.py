@@ -12,11 +12,11 @@ from huggingface_hub import constants
 
 from llmprune.algorithms.weights.patterns import Unstructured
 from llmprune.models.compute import choose_compute
-from llmprune.stages.benchmark.settings import BenchSettings
-from llmprune.stages.calibration.calibrate import CalibrationSettings, calibrate
+from llmprune.stages.benchmark import BenchSettings
+from llmprune.stages.calibration import CalibrationSettings, calibrate
 from llmprune.stages.common.workspace import Workspace, open_workspace
-from llmprune.stages.sweeping.settings import SweepSettings
-from llmprune.stages.weight_pruning.settings import Method
+from llmprune.stages.sweeping import SweepSettings
+from llmprune.stages.weight_pruning import Method
 from tests.tiny import SAMPLES, SEQ_LEN, Listener, save_tiny_llama, write_text
 
 

@@ -20,7 +20,7 @@ from llmprune.cli.options.common import (
 )
 
 if TYPE_CHECKING:
-    from llmprune.stages.masking.apply_mask import MaskingReport
+    from llmprune.stages.masking import MaskingReport
 
 EXAMPLE = "Example: llmprune apply-mask ./my-fine-tuned-model mask.safetensors --run tuned-run"
 
@@ -56,8 +56,8 @@ def apply_mask(
     from llmprune.artifacts.files.sizes import parse_size
     from llmprune.models.compute import choose_compute
     from llmprune.stages.common.workspace import open_workspace
-    from llmprune.stages.masking.apply_mask import MaskSettings
-    from llmprune.stages.masking.apply_mask import apply_mask as run_stage
+    from llmprune.stages.masking import MaskSettings
+    from llmprune.stages.masking import apply_mask as run_stage
 
     console = Console(as_json=as_json, quiet=quiet)
     settings = MaskSettings(mask, out, parse_size(max_shard_size), verify, force)

@@ -71,8 +71,8 @@ def bench(
     typed = locals()  # every option by its name
     from llmprune.artifacts.run import RunDirectory
     from llmprune.models.compute import choose_compute
-    from llmprune.stages.benchmark.bench import bench as run_stage
-    from llmprune.stages.benchmark.gate import refuse_failed
+    from llmprune.stages.benchmark import bench as run_stage
+    from llmprune.stages.benchmark import refuse_failed
 
     console = Console(as_json=as_json, quiet=quiet)
     result, path = run_stage(

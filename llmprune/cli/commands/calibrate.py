@@ -80,8 +80,8 @@ def calibrate(
 ) -> None:
     """Run the dense model once over calibration text and keep what the other commands need."""
     from llmprune.models.compute import choose_compute
-    from llmprune.stages.calibration.calibrate import CalibrationSettings
-    from llmprune.stages.calibration.calibrate import calibrate as run_stage
+    from llmprune.stages.calibration import CalibrationSettings
+    from llmprune.stages.calibration import calibrate as run_stage
     from llmprune.stages.common.workspace import open_workspace
 
     console = Console(as_json=as_json, quiet=quiet)

@@ -47,8 +47,8 @@ from llmprune.cli.options.pruning import (
 
 if TYPE_CHECKING:
     from llmprune.artifacts.records.weight_sparsity import BlockRecord, MatrixRecord
-    from llmprune.stages.publishing.push import PushReport
-    from llmprune.stages.weight_pruning.global_prune import PruningReport
+    from llmprune.stages.publishing import PushReport
+    from llmprune.stages.weight_pruning import PruningReport
 
 EXAMPLE = "Example: llmprune global-prune --sparsity 70%    or: llmprune global-prune --pattern 2:4 --dtype bfloat16"
 
@@ -89,7 +89,7 @@ def global_prune(
     typed = locals()  # every option by its name
     from llmprune.models.compute import choose_compute
     from llmprune.stages.common.workspace import open_workspace
-    from llmprune.stages.weight_pruning.global_prune import global_prune as run_stage
+    from llmprune.stages.weight_pruning import global_prune as run_stage
 
     console = Console(as_json=as_json, quiet=quiet)
     settings = read_settings(typed)

@@ -14,7 +14,7 @@ from llmprune.cli.options.common import DEFAULT_RUN, DeviceOpt, DtypeOpt, JsonOp
 if TYPE_CHECKING:
     from llmprune.models.compute import Compute
     from llmprune.publishing.contents import LocalFile
-    from llmprune.stages.publishing.push import PushReport, PushSettings
+    from llmprune.stages.publishing import PushReport, PushSettings
 
 EXAMPLE = "Example: llmprune push llmprune-run/NAME owner/name --private --include-artifacts"
 
@@ -55,8 +55,8 @@ def push(
     from llmprune.artifacts.run import RunDirectory
     from llmprune.models.compute import choose_compute
     from llmprune.publishing.destination import Destination
-    from llmprune.stages.publishing.push import PushSettings
-    from llmprune.stages.publishing.push import push as run_stage
+    from llmprune.stages.publishing import PushSettings
+    from llmprune.stages.publishing import push as run_stage
 
     console = Console(as_json=as_json, quiet=quiet)
     settings = PushSettings(
@@ -81,7 +81,7 @@ def push_settings(repository: str | None, *, private: bool) -> PushSettings | No
     """What ``--push-to-hub`` asks for, seen to be possible before anything that takes long; None: nothing."""
     from llmprune.errors import TargetError
     from llmprune.publishing.destination import Destination
-    from llmprune.stages.publishing.push import PushSettings, require_pushable
+    from llmprune.stages.publishing import PushSettings, require_pushable
 
     if repository is None:
         if private:
@@ -103,7 +103,7 @@ def push_result(
 ) -> PushReport | None:
     """Publish what a command has just written, if that was asked for."""
     from llmprune.artifacts.run import RunDirectory
-    from llmprune.stages.publishing.push import push as run_stage
+    from llmprune.stages.publishing import push as run_stage
 
     if settings is None:
         return None

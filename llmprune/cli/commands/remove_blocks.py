@@ -23,8 +23,8 @@ from llmprune.cli.options.common import (
 )
 
 if TYPE_CHECKING:
-    from llmprune.stages.block_removal.remove_blocks import RemovalReport
-    from llmprune.stages.publishing.push import PushReport
+    from llmprune.stages.block_removal import RemovalReport
+    from llmprune.stages.publishing import PushReport
 
 EXAMPLE = "Example: llmprune remove-blocks --target 20%    or by hand: llmprune remove-blocks --blocks 3,7,12"
 
@@ -58,8 +58,8 @@ def remove_blocks(
     """Write a checkpoint without its most redundant blocks, and check that it computes what it should."""
     from llmprune.artifacts.files.sizes import parse_size
     from llmprune.models.compute import choose_compute
-    from llmprune.stages.block_removal.remove_blocks import RemovalSettings, parse_blocks
-    from llmprune.stages.block_removal.remove_blocks import remove_blocks as run_stage
+    from llmprune.stages.block_removal import RemovalSettings, parse_blocks
+    from llmprune.stages.block_removal import remove_blocks as run_stage
     from llmprune.stages.common.workspace import open_workspace
 
     console = Console(as_json=as_json, quiet=quiet)

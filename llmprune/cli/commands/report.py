@@ -11,7 +11,7 @@ from llmprune.cli.console import Console
 from llmprune.cli.options.common import DEFAULT_RUN, DeviceOpt, DtypeOpt, JsonOpt, QuietOpt, RemoteCodeOpt, RunOpt
 
 if TYPE_CHECKING:
-    from llmprune.stages.reporting.report import Report
+    from llmprune.stages.reporting import Report
 
 EXAMPLE = 'Example: llmprune report --prompt "The most important thing about the sea is"'
 
@@ -45,12 +45,12 @@ def report(
 ) -> None:
     """Write one HTML page of everything that a run measured, with charts, tables and where each number is from."""
     from llmprune.artifacts.run import RunDirectory
-    from llmprune.stages.reporting.report import report as run_stage
+    from llmprune.stages.reporting import report as run_stage
 
     console, place = Console(as_json=as_json, quiet=quiet), RunDirectory(directory or run)
     if prompt:
         from llmprune.models.compute import choose_compute
-        from llmprune.stages.reporting.samples import write_samples
+        from llmprune.stages.reporting import write_samples
 
         compute = choose_compute(device, dtype)
         write_samples(place, prompt, compute=compute, progress=console, trust_remote_code=trust_remote_code)

@@ -58,9 +58,8 @@ from llmprune.cli.options.sweep import (
 from llmprune.cli.views.sweep import show_sweep, spell_point
 
 if TYPE_CHECKING:
-    from llmprune.stages.calibration.calibrate import CalibrationSettings
-    from llmprune.stages.sweeping.settings import SweepSettings
-    from llmprune.stages.sweeping.sweep import PointDone
+    from llmprune.stages.calibration import CalibrationSettings
+    from llmprune.stages.sweeping import PointDone, SweepSettings
 
 EXAMPLE = "Example: llmprune sweep --targets 10%,20%,30% --sparsity 0.5,0.6,0.7 --max-ppl-ratio 2"
 
@@ -109,8 +108,8 @@ def sweep(
     typed = locals()  # every option by its name
     from llmprune.models.compute import choose_compute
     from llmprune.stages.common.workspace import open_workspace
-    from llmprune.stages.sweeping.choice import choose_best
-    from llmprune.stages.sweeping.sweep import sweep as run_stage
+    from llmprune.stages.sweeping import choose_best
+    from llmprune.stages.sweeping import sweep as run_stage
 
     console = Console(as_json=as_json, quiet=quiet)
     settings = _read_settings(typed)
@@ -131,9 +130,15 @@ def _read_settings(typed: Mapping[str, Any]) -> SweepSettings:
     Raises:
         TargetError: an option out of range, or one that cannot be read.
     """
-    from llmprune.stages.sweeping.choice import Limits, parse_params
-    from llmprune.stages.sweeping.settings import SweepSettings, about_perplexity, parse_patterns, parse_targets
-    from llmprune.stages.weight_pruning.settings import Method
+    from llmprune.stages.sweeping import (
+        Limits,
+        SweepSettings,
+        about_perplexity,
+        parse_params,
+        parse_patterns,
+        parse_targets,
+    )
+    from llmprune.stages.weight_pruning import Method
 
     measured = {**typed, "seq_len": typed["ppl_seq_len"], "no_ppl": False}
     with about_perplexity():
@@ -160,7 +165,7 @@ def _read_settings(typed: Mapping[str, Any]) -> SweepSettings:
 
 def _calibration(typed: Mapping[str, Any]) -> CalibrationSettings | None:
     """How to calibrate; None where nothing was typed about it."""
-    from llmprune.stages.calibration.calibrate import CalibrationSettings
+    from llmprune.stages.calibration import CalibrationSettings
 
     given = {name: typed[name] for name in ("source", "samples", "seq_len") if typed[name] is not None}
     return CalibrationSettings(**given) if given else None
@@ -168,7 +173,7 @@ def _calibration(typed: Mapping[str, Any]) -> CalibrationSettings | None:
 
 def _point_teller(console: Console) -> Callable[[PointDone], None]:
     """What says a line for every point as it finishes."""
-    from llmprune.stages.block_search.cost import spell_seconds
+    from llmprune.stages.block_search import spell_seconds
 
     def tell(done: PointDone) -> None:
         point = done.point

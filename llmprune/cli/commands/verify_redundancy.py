@@ -86,8 +86,8 @@ def verify_redundancy(
 ) -> None:
     """Find the most redundant blocks: skip each, keep the best choice, and measure again."""
     from llmprune.models.compute import choose_compute
-    from llmprune.stages.block_search.verify_redundancy import RedundancySettings
-    from llmprune.stages.block_search.verify_redundancy import verify_redundancy as run_stage
+    from llmprune.stages.block_search import RedundancySettings
+    from llmprune.stages.block_search import verify_redundancy as run_stage
     from llmprune.stages.common.workspace import open_workspace
 
     console = Console(as_json=as_json, quiet=quiet)

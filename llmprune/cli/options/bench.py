@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from llmprune.stages.benchmark.settings import BenchSettings
+    from llmprune.stages.benchmark import BenchSettings
 
 BaselineOpt = Annotated[
     str | None, typer.Option(help="What to compare with. Default: the run's dense model.", show_default=False)
@@ -87,7 +87,7 @@ def read_settings(typed: Mapping[str, Any]) -> BenchSettings:
     Raises:
         TargetError: an option out of range, or one that cannot be read.
     """
-    from llmprune.stages.benchmark.settings import QUICK, BenchSettings, parse_batches, parse_tasks
+    from llmprune.stages.benchmark import QUICK, BenchSettings, parse_batches, parse_tasks
 
     names = {field.name for field in fields(BenchSettings)}
     given = {name: value for name, value in typed.items() if name in names and value is not None}

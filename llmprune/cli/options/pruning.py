@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from llmprune.algorithms.weights.patterns import Pattern
-    from llmprune.stages.weight_pruning.settings import PruningSettings
+    from llmprune.stages.weight_pruning import PruningSettings
 
 REFIT_STEPS = 10
 
@@ -80,8 +80,7 @@ def read_settings(typed: Mapping[str, Any]) -> PruningSettings:
     from llmprune.algorithms.feed_forward.sparsellm import Targets
     from llmprune.algorithms.feed_forward.subproblems import Coefficients
     from llmprune.artifacts.files.sizes import parse_size
-    from llmprune.stages.weight_pruning.selection import Selection, parse_parts
-    from llmprune.stages.weight_pruning.settings import Method, PruningSettings
+    from llmprune.stages.weight_pruning import Method, PruningSettings, Selection, parse_parts
 
     same = ("rounds", "damping", "block_size", "samples", "seq_len", "calibration", "out", "verify", "force")
     return PruningSettings(

@@ -10,7 +10,7 @@ from llmprune.cli.views.bench import spell_estimate
 
 if TYPE_CHECKING:
     from llmprune.artifacts.records.sweep import SweepPoint, SweepResult
-    from llmprune.stages.sweeping.choice import Best, Limits
+    from llmprune.stages.sweeping import Best, Limits
 
 
 def show_sweep(console: Console, result: SweepResult, best: Sequence[Best], limits: Limits) -> None:

@@ -14,7 +14,6 @@ from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.loading import load_tokenizer
 from llmprune.stages.benchmark.settings import BenchSettings
 from llmprune.stages.benchmark.subjects import Loaded, Subject
-from llmprune.stages.calibration.windows import corpus_identity
 from llmprune.stages.common.progress import Progress
 from llmprune.text.corpora import Corpus, load_corpus
 from llmprune.text.windows import TokenWindows, adds_bos, consecutive_windows
@@ -79,7 +78,7 @@ def _windows(
 
 def _require_different_names(texts: Sequence[TokenWindows]) -> None:
     """Results go by their texts' names, which for local files are the files' own."""
-    name, times = Counter(corpus_identity(windows).name for windows in texts).most_common(1)[0]
+    name, times = Counter(windows.identity().name for windows in texts).most_common(1)[0]
     if times > 1:
         raise TargetError(f"{times} texts are called {name}, so their results could not be told apart; rename one.")
 
@@ -96,7 +95,7 @@ def measure_perplexity(
 
 
 def _measure(one: Loaded, windows: TokenWindows, compute: Compute, progress: Progress) -> PerplexityResult:
-    name = corpus_identity(windows).name
+    name = windows.identity().name
     with progress.task(f"Perplexity on {name}, {one.subject.num_blocks} blocks", windows.num_windows) as advance:
         losses = window_losses(one.model, windows.tokens, batch_tokens=compute.batch_tokens, on_windows=advance)
     mean = sum(losses) / len(losses)
@@ -111,5 +110,5 @@ def _measure(one: Loaded, windows: TokenWindows, compute: Compute, progress: Pro
 def perplexity_protocol(windows: TokenWindows) -> PerplexityProtocol:
     """What stands beside the perplexities on a text."""
     return PerplexityProtocol(
-        corpus=corpus_identity(windows), seq_len=windows.seq_len, windows=windows.num_windows, bos=windows.bos
+        corpus=windows.identity(), seq_len=windows.seq_len, windows=windows.num_windows, bos=windows.bos
     )

@@ -1,1 +1,7 @@
-"""`llmprune remove-blocks`."""
+"""``llmprune remove-blocks``."""
+
+from llmprune.stages.block_removal.choose import choose_removal
+from llmprune.stages.block_removal.settings import RemovalSettings, parse_blocks
+from llmprune.stages.block_removal.stage import RemovalReport, remove_blocks
+
+__all__ = ["RemovalReport", "RemovalSettings", "choose_removal", "parse_blocks", "remove_blocks"]

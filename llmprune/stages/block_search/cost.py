@@ -19,7 +19,7 @@ TYPICAL_SURVIVORS = 3  # candidates that are usually left after the first chunk
 
 
 @dataclass(frozen=True)
-class SearchCost:
+class WindowCost:
     """Measured seconds for one window.
 
     Attributes:
@@ -32,8 +32,8 @@ class SearchCost:
 
 
 @dataclass(frozen=True)
-class SearchPlan:
-    """The rounds that are still to be searched.
+class SearchCost:
+    """The rounds that are still to be searched, and what they take.
 
     Attributes:
         remaining: blocks not removed yet, in order.
@@ -60,26 +60,26 @@ class SearchPlan:
         """Steps that one finished chunk is worth."""
         return self._first_chunk_weight if done.chunk == 1 else 1
 
-    def seconds(self, cost: SearchCost, *, survivors: int | None) -> float:
+    def seconds(self, window: WindowCost, *, survivors: int | None) -> float:
         """Expected time if, after the first chunk, only so many candidates go on (None: all)."""
         total = 0.0
         for gone in range(self.rounds):
             blocks = list(self.remaining[gone:])  # which ones are gone hardly matters
             candidates = [block for block in blocks if block not in self.protected]
             first = self.windows / self.chunks
-            total += first * _window_seconds(blocks, candidates, cost)
+            total += first * _window_seconds(blocks, candidates, window)
             middle = len(candidates) // 2
             others = candidates if survivors is None else candidates[middle : middle + survivors]
-            total += (self.windows - first) * _window_seconds(blocks, others, cost)
+            total += (self.windows - first) * _window_seconds(blocks, others, window)
         return total
 
-    def announcement(self, cost: SearchCost) -> str:
+    def announcement(self, window: WindowCost) -> str:
         """What the search is expected to take, for people."""
-        most = spell_seconds(self.seconds(cost, survivors=None))
-        measured = f"one block on one window: {1000 * cost.block:.1f} ms, head and loss: {1000 * cost.head:.1f} ms"
+        most = spell_seconds(self.seconds(window, survivors=None))
+        measured = f"one block on one window: {1000 * window.block:.1f} ms, head and loss: {1000 * window.head:.1f} ms"
         if not self.eliminates:
             return f"{self.rounds} rounds, expected to take {most} ({measured})."
-        likely = spell_seconds(self.seconds(cost, survivors=TYPICAL_SURVIVORS))
+        likely = spell_seconds(self.seconds(window, survivors=TYPICAL_SURVIVORS))
         return f"{self.rounds} rounds, expected to take {likely}, at most {most} ({measured})."
 
     @property
@@ -101,7 +101,7 @@ def chunk_windows(decoder: Decoder, tokens: Tensor, compute: Compute, *, elimina
     return min(fitting, wanted, len(tokens))
 
 
-def measure_cost(evaluator: WindowEvaluator) -> SearchCost:
+def measure_window_cost(evaluator: WindowEvaluator) -> WindowCost:
     """Time one forward pass of one block, and of the head, on one chunk (after a warm-up)."""
     states = evaluator.entering(0)[None].clone()
     evaluator.run(0, states, 0)
@@ -110,7 +110,7 @@ def measure_cost(evaluator: WindowEvaluator) -> SearchCost:
     ran = time.monotonic()
     evaluator.losses(states, 0)
     windows = evaluator.windows_in(0)
-    return SearchCost(block=(ran - started) / windows, head=(time.monotonic() - ran) / windows)
+    return WindowCost(block=(ran - started) / windows, head=(time.monotonic() - ran) / windows)
 
 
 def spell_seconds(seconds: float) -> str:
@@ -120,5 +120,5 @@ def spell_seconds(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
-def _window_seconds(blocks: list[int], candidates: list[int], cost: SearchCost) -> float:
-    return forked_forwards(blocks, candidates) * cost.block + len(candidates) * cost.head
+def _window_seconds(blocks: list[int], candidates: list[int], window: WindowCost) -> float:
+    return forked_forwards(blocks, candidates) * window.block + len(candidates) * window.head

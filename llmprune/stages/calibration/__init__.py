@@ -1,1 +1,11 @@
-"""`llmprune calibrate`."""
+"""``llmprune calibrate``."""
+
+from llmprune.stages.calibration.stage import (
+    USUAL_SEQ_LEN,
+    CalibrationSettings,
+    calibrate,
+    require_same_model,
+    require_same_text,
+)
+
+__all__ = ["USUAL_SEQ_LEN", "CalibrationSettings", "calibrate", "require_same_model", "require_same_text"]

@@ -41,14 +41,13 @@ from llmprune.evaluation.losses import token_losses
 from llmprune.models.compute import dtype_name
 from llmprune.models.loading import Decoder
 from llmprune.models.open_block import OpenBlock
-from llmprune.stages.calibration.windows import corpus_identity
 from llmprune.stages.common.workspace import Workspace
 from llmprune.text.windows import TokenWindows
 
 _STATE = "state.json"
 
 
-class PassState(Record):
+class DensePassState(Record):
     """What a pass runs on, and the blocks and files that it has finished."""
 
     model: str
@@ -59,7 +58,7 @@ class PassState(Record):
     files: dict[str, CachedFile] = Field(default_factory=dict)
 
 
-def run_pass(workspace: Workspace, windows: TokenWindows, partial: Path, *, cache: Cache) -> None:
+def dense_pass(workspace: Workspace, windows: TokenWindows, partial: Path, *, cache: Cache) -> None:
     """Fill ``partial`` with a complete calibration artifact, going on where an earlier pass stopped.
 
     Raises:
@@ -67,7 +66,7 @@ def run_pass(workspace: Workspace, windows: TokenWindows, partial: Path, *, cach
         LlmpruneError: there is no room for the hidden states.
     """
     decoder = workspace.open_decoder()
-    begin = PassState(
+    begin = DensePassState(
         model=workspace.model.fingerprint,
         windows=windows.fingerprint,
         dtype=dtype_name(decoder.dtype),
@@ -82,7 +81,7 @@ def run_pass(workspace: Workspace, windows: TokenWindows, partial: Path, *, cach
     _keep_only(partial, {MANIFEST, *CalibrationManifest.read(partial / MANIFEST).files})
 
 
-def _is_over(partial: Path, begin: PassState) -> bool:
+def _is_over(partial: Path, begin: DensePassState) -> bool:
     """Whether an earlier pass on the same was stopped after its manifest was written."""
     try:
         known = CalibrationManifest.read(partial / MANIFEST)
@@ -107,10 +106,10 @@ def _nothing_half_begun(partial: Path) -> Iterator[None]:
         raise
 
 
-def _resumed(partial: Path, begin: PassState) -> PassState | None:
+def _resumed(partial: Path, begin: DensePassState) -> DensePassState | None:
     """Where an earlier pass on the same stopped; None where there is none, or its files are not whole."""
     try:
-        stopped = PassState.model_validate_json((partial / _STATE).read_bytes())
+        stopped = DensePassState.model_validate_json((partial / _STATE).read_bytes())
     except (OSError, ValueError):
         return None
     if stopped.model_copy(update={"blocks": (), "files": {}}) != begin:
@@ -124,7 +123,9 @@ def _resumed(partial: Path, begin: PassState) -> PassState | None:
     return stopped
 
 
-def _begun(partial: Path, begin: PassState, workspace: Workspace, tokens: Tensor, decoder: Decoder) -> PassState:
+def _begun(
+    partial: Path, begin: DensePassState, workspace: Workspace, tokens: Tensor, decoder: Decoder
+) -> DensePassState:
     """A pass of which the embeddings are done."""
     if partial.exists():
         shutil.rmtree(partial)
@@ -136,7 +137,9 @@ def _begun(partial: Path, begin: PassState, workspace: Workspace, tokens: Tensor
     return begin.model_copy(update={"files": {TOKENS: cached_file(partial / TOKENS), **files}})
 
 
-def _run_blocks(decoder: Decoder, tokens: Tensor, partial: Path, state: PassState, workspace: Workspace) -> PassState:
+def _run_blocks(
+    decoder: Decoder, tokens: Tensor, partial: Path, state: DensePassState, workspace: Workspace
+) -> DensePassState:
     """Run all blocks that are still to be run, the state of the pass on disk after each."""
     done, total = len(state.blocks), len(decoder.blocks)
     if done:
@@ -156,10 +159,10 @@ def _run_block(
     block: int,
     tokens: Tensor,
     partial: Path,
-    state: PassState,
+    state: DensePassState,
     workspace: Workspace,
     advance: Callable[[float], None],
-) -> PassState:
+) -> DensePassState:
     """Run one block over all windows, from file to file, and measure it."""
     sums = torch.zeros(3, dtype=torch.float64)
 
@@ -231,7 +234,7 @@ def _dense_losses(decoder: Decoder, tokens: Tensor, partial: Path, workspace: Wo
 
 
 def _write_manifest(
-    partial: Path, state: PassState, windows: TokenWindows, losses: list[float], workspace: Workspace
+    partial: Path, state: DensePassState, windows: TokenWindows, losses: list[float], workspace: Workspace
 ) -> None:
     total = len(state.blocks)
     last = [load_file(partial / _last_name(block))["last"] for block in range(total + 1)]
@@ -240,7 +243,7 @@ def _write_manifest(
         passing.add(hidden_name(total))
     CalibrationManifest(
         model=workspace.model,
-        corpus=corpus_identity(windows),
+        corpus=windows.identity(),
         num_windows=windows.tokens.shape[0],
         seq_len=windows.tokens.shape[1],
         sampling=windows.sampling,
@@ -272,7 +275,7 @@ def _batches(tokens: Tensor, workspace: Workspace, decoder: Decoder) -> Iterator
         yield rows, tokens[rows].to(decoder.device)
 
 
-def _announce(partial: Path, tokens: Tensor, begin: PassState, workspace: Workspace, decoder: Decoder) -> None:
+def _announce(partial: Path, tokens: Tensor, begin: DensePassState, workspace: Workspace, decoder: Decoder) -> None:
     """Say what the pass will keep, and see that there is room for it."""
     width = decoder.runner.embed(tokens[:1, :1].to(decoder.device)).shape[-1]
     each = tokens.numel() * width * decoder.dtype.itemsize

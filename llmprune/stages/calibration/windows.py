@@ -1,4 +1,4 @@
-"""The windows that a calibration runs on, and how artifacts name the text that windows come from."""
+"""The windows that a calibration runs on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Literal
 
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.artifacts.checkpoints.finiteness import find_non_finite, refuse_non_finite
-from llmprune.artifacts.records.provenance import CorpusIdentity
 from llmprune.models.loading import load_tokenizer, load_whole, stored_dtype
 from llmprune.stages.common.workspace import Workspace
 from llmprune.text.corpora import load_corpus
@@ -48,16 +47,6 @@ def draw_windows(
     if windows.note:
         workspace.progress.say(windows.note)
     return windows
-
-
-def corpus_identity(windows: TokenWindows) -> CorpusIdentity:
-    """How an artifact names the text of its windows."""
-    return CorpusIdentity(
-        name=windows.corpus_name,
-        origin=windows.corpus_origin,
-        fingerprint=windows.corpus_fingerprint,
-        note=windows.note,
-    )
 
 
 def _written_by_the_model(workspace: Workspace, *, samples: int, seq_len: int, seed: int) -> TokenWindows:

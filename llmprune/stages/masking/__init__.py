@@ -1,1 +1,5 @@
-"""`llmprune apply-mask`."""
+"""``llmprune apply-mask``."""
+
+from llmprune.stages.masking.stage import MaskingReport, MaskSettings, apply_mask
+
+__all__ = ["MaskSettings", "MaskingReport", "apply_mask"]

@@ -1,1 +1,5 @@
-"""`llmprune push`."""
+"""``llmprune push``."""
+
+from llmprune.stages.publishing.stage import PushReport, PushSettings, push, require_pushable
+
+__all__ = ["PushReport", "PushSettings", "push", "require_pushable"]

@@ -1,1 +1,18 @@
-"""`llmprune sweep`."""
+"""``llmprune sweep``."""
+
+from llmprune.stages.sweeping.choice import Best, Limits, choose_best, parse_params
+from llmprune.stages.sweeping.settings import SweepSettings, about_perplexity, parse_patterns, parse_targets
+from llmprune.stages.sweeping.stage import PointDone, sweep
+
+__all__ = [
+    "Best",
+    "Limits",
+    "PointDone",
+    "SweepSettings",
+    "about_perplexity",
+    "choose_best",
+    "parse_params",
+    "parse_patterns",
+    "parse_targets",
+    "sweep",
+]

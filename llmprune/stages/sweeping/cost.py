@@ -14,11 +14,11 @@ from llmprune.artifacts.files.sizes import format_size
 from llmprune.artifacts.records.bench import Protocols
 from llmprune.errors import LlmpruneError
 from llmprune.models.loading import Decoder
-from llmprune.stages.block_search.cost import TYPICAL_SURVIVORS, SearchCost, SearchPlan, chunk_windows, spell_seconds
+from llmprune.stages.block_search import TYPICAL_SURVIVORS, SearchCost, WindowCost, chunk_windows, spell_seconds
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.sweeping.plan import ModelSizes, PlannedPoint
 from llmprune.stages.sweeping.settings import SweepSettings
-from llmprune.stages.weight_pruning.settings import Method
+from llmprune.stages.weight_pruning import Method
 
 _TRIED, _TRIES = 256, 5  # tokens to time a block with, and times
 _ITEMS, _ITEM_TOKENS = 2000, 150  # of a zero-shot task; an item has several choices: rough guesses, too
@@ -134,7 +134,7 @@ def _time_tokens(decoder: Decoder, seq_len: int) -> TokenCost:
 def _search_seconds(decoder: Decoder, workspace: Workspace, text: Text, cost: TokenCost, *, rounds: int) -> float:
     tokens = torch.zeros((text.windows, text.seq_len), dtype=torch.int64)
     chunk = chunk_windows(decoder, tokens, workspace.compute, eliminates=True)
-    plan = SearchPlan(
+    search = SearchCost(
         remaining=tuple(block for block in range(len(decoder.blocks)) if block not in text.ranked),
         protected=frozenset((0, len(decoder.blocks) - 1)),
         rounds=rounds,
@@ -142,8 +142,8 @@ def _search_seconds(decoder: Decoder, workspace: Workspace, text: Text, cost: To
         windows=text.windows,
         eliminates=True,
     )
-    window = SearchCost(block=cost.block * text.seq_len, head=cost.head * text.seq_len)
-    return plan.seconds(window, survivors=TYPICAL_SURVIVORS)
+    window = WindowCost(block=cost.block * text.seq_len, head=cost.head * text.seq_len)
+    return search.seconds(window, survivors=TYPICAL_SURVIVORS)
 
 
 def _point_seconds(

@@ -11,8 +11,8 @@ from pathlib import Path
 from llmprune.artifacts.records.bench import BenchResult, Protocols
 from llmprune.artifacts.records.sweep import DENSE, SweepPoint, SweepResult
 from llmprune.errors import ArtifactError
-from llmprune.stages.benchmark.bench import bench
-from llmprune.stages.block_removal.remove_blocks import RemovalSettings, remove_blocks
+from llmprune.stages.benchmark import bench
+from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.common.progress import Silent
 from llmprune.stages.common.workspace import Workspace, open_workspace
 from llmprune.stages.sweeping.choice import pareto_sets
@@ -20,8 +20,7 @@ from llmprune.stages.sweeping.commands import dense_command, point_commands
 from llmprune.stages.sweeping.files import tidy
 from llmprune.stages.sweeping.plan import PlannedPoint
 from llmprune.stages.sweeping.settings import SweepSettings
-from llmprune.stages.weight_pruning.global_prune import global_prune
-from llmprune.stages.weight_pruning.settings import PruningSettings
+from llmprune.stages.weight_pruning import PruningSettings, global_prune
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import Literal
 from llmprune.algorithms.weights.patterns import Pattern, parse_pattern, parse_sparsity
 from llmprune.artifacts.records.importance import Metric
 from llmprune.errors import TargetError
-from llmprune.stages.benchmark.settings import BenchSettings
-from llmprune.stages.calibration.calibrate import CalibrationSettings
+from llmprune.stages.benchmark import BenchSettings
+from llmprune.stages.calibration import CalibrationSettings
 from llmprune.stages.common.checks import require_target
 from llmprune.stages.sweeping.choice import Limits
-from llmprune.stages.weight_pruning.settings import Method
+from llmprune.stages.weight_pruning import Method
 
 Combine = Literal["budget", "grid", "none"]
 

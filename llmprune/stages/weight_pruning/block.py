@@ -33,16 +33,16 @@ _MEMORY = 1 << 30  # bytes of activations that stay in memory; what is beyond go
 
 
 @dataclass(frozen=True)
-class BlockPlan:
+class BlockSteps:
     """What is done to a block.
 
     Attributes:
-        steps: in order; each is a group of layers with the same input, or the FFN.
+        order: each is a group of layers with the same input, or the FFN.
         slots: the layers to prune, by path.
         remarks: what is done another way than asked for.
     """
 
-    steps: tuple[tuple[str, ...] | FfnWiring, ...]
+    order: tuple[tuple[str, ...] | FfnWiring, ...]
     slots: dict[str, LinearSlot]
     remarks: tuple[str, ...] = ()
 
@@ -55,7 +55,7 @@ class PrunedBlock:
     ffn: FfnResult | None
 
 
-def plan_block(block: OpenBlock, window: Batch, selection: Selection, *, joint: bool) -> BlockPlan:
+def choose_steps(block: OpenBlock, window: Batch, selection: Selection, *, joint: bool) -> BlockSteps:
     """Look at one window passing, and decide what is pruned together.
 
     Args:
@@ -73,8 +73,7 @@ def plan_block(block: OpenBlock, window: Batch, selection: Selection, *, joint: 
     why = _why_not_joint(ffn, slots) if joint else None
     remarks += [f"{why}: such an FFN is pruned by SparseGPT, matrix by matrix"] if why else []
     whole = ffn if joint and ffn is not None and ffn.down in slots and why is None else None
-    steps = list(_steps(groups, slots, whole))
-    return BlockPlan(tuple(steps), slots, tuple(remarks))
+    return BlockSteps(tuple(_steps(groups, slots, whole)), slots, tuple(remarks))
 
 
 def _why_not_joint(ffn: FfnWiring | None, slots: dict[str, LinearSlot]) -> str | None:
@@ -115,19 +114,19 @@ class BlockPruning:
         self._store = SpillingStore(scratch, budget=_MEMORY)
         self._dense = settings.targets is Targets.DENSE
 
-    def run(self, plan: BlockPlan) -> PrunedBlock:
-        """Do what ``plan`` says.
+    def prune(self, steps: BlockSteps) -> PrunedBlock:
+        """Do what ``steps`` says.
 
         Raises:
             NumericalError: activations or Gram matrices that cannot be solved with; names the layers.
         """
-        self._weights = self._block.stored_weights(plan.slots.values())
+        self._weights = self._block.stored_weights(steps.slots.values())
         layers: dict[str, PrunedWeight] = {}
         found: FfnResult | None = None
         if self._dense:
-            self._note_dense_inputs([step.inner[0] if isinstance(step, FfnWiring) else step[0] for step in plan.steps])
-        repairing = self._repairing(plan) if self._dense else None
-        for step in plan.steps:
+            self._note_dense_inputs([step.inner[0] if isinstance(step, FfnWiring) else step[0] for step in steps.order])
+        repairing = self._repairing(steps) if self._dense else None
+        for step in steps.order:
             if isinstance(step, FfnWiring):
                 with self._named((*step.inner, step.down)):
                     found = self._prune_ffn(step)
@@ -152,11 +151,11 @@ class BlockPruning:
 
         self._streams.write("dense", self._block.index + 1, outputs())
 
-    def _repairing(self, plan: BlockPlan) -> tuple[str, ...] | None:
+    def _repairing(self, steps: BlockSteps) -> tuple[str, ...] | None:
         """The layer before the FFN whose output alone is added to the block's input; None: there is none such."""
         window = self._streams.first_window(self._block.index)
-        ffns = [step for step in plan.steps if isinstance(step, FfnWiring)]
-        alone = [step for step in plan.steps if not isinstance(step, FfnWiring) and len(step) == 1]
+        ffns = [step for step in steps.order if isinstance(step, FfnWiring)]
+        alone = [step for step in steps.order if not isinstance(step, FfnWiring) and len(step) == 1]
         found = (
             step
             for ffn in ffns

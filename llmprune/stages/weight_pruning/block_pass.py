@@ -31,7 +31,7 @@ from llmprune.models.block_linears import LinearSlot
 from llmprune.models.loading import Decoder
 from llmprune.models.open_block import OpenBlock
 from llmprune.stages.common.progress import Progress
-from llmprune.stages.weight_pruning.block import BlockPlan, BlockPruning, PrunedBlock, plan_block
+from llmprune.stages.weight_pruning.block import BlockPruning, BlockSteps, PrunedBlock, choose_steps
 from llmprune.stages.weight_pruning.records import block_record, raised_dampings
 from llmprune.stages.weight_pruning.selection import Selection
 from llmprune.stages.weight_pruning.streams import Streams
@@ -57,7 +57,7 @@ class PassSettings:
     blocks: tuple[int, ...]
 
 
-class PassState(Record):
+class PruningPassState(Record):
     """What a pass runs on, and what it has finished."""
 
     model: str
@@ -69,10 +69,10 @@ class PassState(Record):
     states: dict[str, CachedFile] = Field(default_factory=dict)
 
 
-def stopped_pass(folder: Path) -> PassState | None:
+def stopped_pass(folder: Path) -> PruningPassState | None:
     """What a pass in ``folder`` had finished when it was stopped; None where there is none."""
     try:
-        return PassState.model_validate_json((folder / _STATE).read_bytes())
+        return PruningPassState.model_validate_json((folder / _STATE).read_bytes())
     except (OSError, ValueError):
         return None
 
@@ -102,7 +102,7 @@ class PruningPass:
         settings: PassSettings,
         *,
         folder: Path,
-        begin: PassState,
+        begin: PruningPassState,
         batch: int,
         progress: Progress,
     ) -> None:
@@ -114,7 +114,7 @@ class PruningPass:
         self._progress = progress
         self._streams = Streams(decoder, tokens, folder, batch, with_dense=dense)
 
-    def run(self, on_block: Callable[[BlockRecord], None]) -> PassState:
+    def prune_blocks(self, on_block: Callable[[BlockRecord], None]) -> PruningPassState:
         """Go through all blocks up to the last one to prune.
 
         Args:
@@ -139,22 +139,22 @@ class PruningPass:
                     on_block(state.blocks[-1])
         return state
 
-    def _pass_block(self, block: int, state: PassState) -> PassState:
+    def _pass_block(self, block: int, state: PruningPassState) -> PruningPassState:
         began = time.perf_counter()
         with self._decoder.block(block), self._matrix_named(opened := OpenBlock(self._decoder, block)):
             if block not in self._settings.blocks:
                 return self._advanced(state, opened, pruned=None)
             window = self._streams.first_window(block)
-            plan = plan_block(opened, window, self._settings.selection, joint=self._settings.joint)
-            pruned = self._prune(opened, plan)
-            weights = self._write_weights(block, plan.slots, pruned.layers)
+            steps = choose_steps(opened, window, self._settings.selection, joint=self._settings.joint)
+            pruned = self._prune(opened, steps)
+            weights = self._write_weights(block, steps.slots, pruned.layers)
             state = self._advanced(state, opened, pruned=pruned)
-            record = block_record(block, plan, pruned, self._output_error(block), time.perf_counter() - began)
+            record = block_record(block, steps, pruned, self._output_error(block), time.perf_counter() - began)
         raised = raised_dampings(record, asked=self._settings.ffn.layer.damping)
         return state.model_copy(
             update={
                 "blocks": (*state.blocks, record),
-                "remarks": tuple(dict.fromkeys((*state.remarks, *plan.remarks, *raised))),
+                "remarks": tuple(dict.fromkeys((*state.remarks, *steps.remarks, *raised))),
                 "weights": {**state.weights, **weights},
             }
         )
@@ -171,12 +171,12 @@ class PruningPass:
                         raise NumericalError(f"{error} The first matrix that gives them is {path}.") from error
             raise
 
-    def _prune(self, opened: OpenBlock, plan: BlockPlan) -> PrunedBlock:
+    def _prune(self, opened: OpenBlock, steps: BlockSteps) -> PrunedBlock:
         scratch = self._folder / "scratch"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         try:
-            return BlockPruning(opened, self._streams, self._settings.ffn, scratch=scratch).run(plan)
+            return BlockPruning(opened, self._streams, self._settings.ffn, scratch=scratch).prune(steps)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -191,7 +191,7 @@ class PruningPass:
         save_file({tensor: weight.cpu() for tensor, weight in stored.items()}, self._folder / name, {"format": "pt"})
         return {name: cached_file(self._folder / name)}
 
-    def _advanced(self, state: PassState, opened: OpenBlock, *, pruned: PrunedBlock | None) -> PassState:
+    def _advanced(self, state: PruningPassState, opened: OpenBlock, *, pruned: PrunedBlock | None) -> PruningPassState:
         """Let the hidden states pass the block, if another one to prune comes behind it."""
         block = opened.index
         if block == max(self._settings.blocks):
@@ -224,7 +224,7 @@ class PruningPass:
             sums[1] += float(dense.square().sum(dtype=torch.float64))
         return float(sums[0] / sums[1])
 
-    def _begun(self) -> PassState:
+    def _begun(self) -> PruningPassState:
         """A pass of which the embeddings are done."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self._make_folder()
@@ -242,7 +242,7 @@ class PruningPass:
                 raise
             raise UserError(f"Cannot write in {self._folder.parent}: {error.strerror}.") from error
 
-    def _embedded(self) -> PassState:
+    def _embedded(self) -> PruningPassState:
         width = self._decoder.runner.embed(next(self._streams.tokens_of())[:1, :1]).shape[-1]
         each = self._streams.tokens.numel() * width * self._decoder.dtype.itemsize
         require_free_space(self._folder, 2 * each * len(self._streams.sides))
@@ -254,7 +254,7 @@ class PruningPass:
         self._save(state)
         return state
 
-    def _resumed(self) -> PassState | None:
+    def _resumed(self) -> PruningPassState | None:
         """Where an earlier pass on the same stopped; None where there is none, or its files are not whole."""
         state = stopped_pass(self._folder)
         if state is None:
@@ -263,7 +263,7 @@ class PruningPass:
         files = {**state.weights, **state.states}
         return state if same and all(is_intact(self._folder / name, file) for name, file in files.items()) else None
 
-    def _save(self, state: PassState) -> None:
+    def _save(self, state: PruningPassState) -> None:
         """Write the state, and remove the files that it needs no longer."""
         write_json_atomic(self._folder / _STATE, state.model_dump())
         needed = {_STATE, *state.weights, *state.states}

@@ -6,16 +6,16 @@ from llmprune.algorithms.feed_forward.sparsellm import FfnResult
 from llmprune.algorithms.weights.pruned import PrunedWeight
 from llmprune.artifacts.records.weight_sparsity import BlockRecord, FfnRecord, MatrixRecord
 from llmprune.models.block_linears import LinearSlot
-from llmprune.stages.weight_pruning.block import BlockPlan, PrunedBlock
+from llmprune.stages.weight_pruning.block import BlockSteps, PrunedBlock
 
 
 def block_record(
-    block: int, plan: BlockPlan, pruned: PrunedBlock, output_error: float | None, seconds: float
+    block: int, steps: BlockSteps, pruned: PrunedBlock, output_error: float | None, seconds: float
 ) -> BlockRecord:
     """What ``llmprune.json`` keeps of a pruned block."""
     return BlockRecord(
         block=block,
-        matrices=tuple(_matrix(plan.slots[path], layer) for path, layer in pruned.layers.items()),
+        matrices=tuple(_matrix(steps.slots[path], layer) for path, layer in pruned.layers.items()),
         ffn=_ffn(pruned.ffn),
         output_error=output_error,
         seconds=seconds,

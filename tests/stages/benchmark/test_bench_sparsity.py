@@ -6,10 +6,10 @@ from llmprune.algorithms.weights.patterns import SemiStructured, Unstructured
 from llmprune.artifacts.checkpoints.checkpoint import SINGLE_NAME, open_checkpoint
 from llmprune.artifacts.records.pruning import RECORD_NAME
 from llmprune.models.compute import choose_compute
-from llmprune.stages.benchmark.sparsity import count_zeros
-from llmprune.stages.calibration.calibrate import CalibrationSettings, calibrate
+from llmprune.stages.benchmark import count_zeros
+from llmprune.stages.calibration import CalibrationSettings, calibrate
 from llmprune.stages.common.workspace import open_workspace
-from llmprune.stages.weight_pruning.global_prune import Method, PruningSettings, global_prune
+from llmprune.stages.weight_pruning import Method, PruningSettings, global_prune
 from tests.tiny import save_tiny_tokenizer
 from tests.tiny_models import save_tiny
 

@@ -15,8 +15,8 @@ from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError, OutputExistsError, TargetError, VerificationError
 from llmprune.models.compute import choose_compute
 from llmprune.publishing.card import CardFacts, model_card
-from llmprune.stages.block_removal.remove_blocks import RemovalSettings, parse_blocks, remove_blocks
-from llmprune.stages.block_search.verify_redundancy import RedundancySettings, verify_redundancy
+from llmprune.stages.block_removal import RemovalSettings, parse_blocks, remove_blocks
+from llmprune.stages.block_search import RedundancySettings, verify_redundancy
 from llmprune.stages.common.workspace import open_workspace
 from tests.tiny import CHAT_TEMPLATE, NUM_BLOCKS, Listener, save_tiny_llama, snapshot
 

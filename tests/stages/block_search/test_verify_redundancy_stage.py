@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.records.importance import Importance
 from llmprune.errors import ArtifactError, TargetError
-from llmprune.stages.block_search.verify_redundancy import RedundancySettings, verify_redundancy
+from llmprune.stages.block_search import RedundancySettings, verify_redundancy
 from tests.tiny import NUM_BLOCKS, SAMPLES, SEQ_LEN, save_tiny_llama, snapshot
 
 

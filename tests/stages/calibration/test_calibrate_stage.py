@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError, CheckpointError, NumericalError, TargetError
-from llmprune.stages.calibration.calibrate import CalibrationSettings, calibrate
+from llmprune.stages.calibration import CalibrationSettings, calibrate
 from tests.tiny import NUM_BLOCKS, POSITIONS, SAMPLES, SEQ_LEN, Listener, save_tiny_llama, snapshot
 
 

@@ -12,7 +12,7 @@ from llmprune.artifacts.run import RunDirectory, RunRecord
 from llmprune.errors import ArtifactError, ModelError
 from llmprune.models.compute import Compute, choose_compute
 from llmprune.models.source import find_model, origin_of
-from llmprune.stages.calibration.calibrate import calibrate
+from llmprune.stages.calibration import calibrate
 from llmprune.stages.common.workspace import open_workspace
 from tests.tiny import save_tiny_llama, snapshot
 

@@ -15,11 +15,10 @@ from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.errors import ArtifactError, OutputExistsError, VerificationError
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.models.compute import choose_compute
-from llmprune.stages.block_removal.remove_blocks import RemovalSettings, remove_blocks
+from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.common.workspace import open_workspace
-from llmprune.stages.masking import apply_mask as stage
-from llmprune.stages.masking.apply_mask import MaskSettings, apply_mask
-from llmprune.stages.weight_pruning.global_prune import Method, PruningSettings, global_prune
+from llmprune.stages.masking import MaskSettings, apply_mask, stage
+from llmprune.stages.weight_pruning import Method, PruningSettings, global_prune
 from tests.tiny import NUM_BLOCKS, save_tiny_llama, snapshot
 
 

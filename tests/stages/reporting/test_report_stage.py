@@ -16,12 +16,10 @@ from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError, OutputExistsError, TargetError
 from llmprune.models.compute import choose_compute
 from llmprune.models.loading import load_tokenizer, load_whole
-from llmprune.stages.benchmark.bench import bench
-from llmprune.stages.benchmark.settings import BenchSettings
-from llmprune.stages.block_removal.remove_blocks import RemovalSettings, remove_blocks
+from llmprune.stages.benchmark import BenchSettings, bench
+from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.common.workspace import open_workspace
-from llmprune.stages.reporting.contents import read_contents
-from llmprune.stages.reporting.report import report
+from llmprune.stages.reporting import read_contents, report
 from llmprune.stages.reporting.samples import NEW_TOKENS, write_samples
 from tests.tiny import POSITIONS, Listener, snapshot
 
@@ -218,7 +216,7 @@ def test_an_empty_folder_or_none_is_a_place_for_a_report(pruned, tmp_path):
 
 def test_a_report_that_fails_leaves_the_older_one(pruned, monkeypatch):
     before = write(pruned).page.read_text()
-    monkeypatch.setattr("llmprune.stages.reporting.report.to_png", lambda draw: 1 / 0)
+    monkeypatch.setattr("llmprune.stages.reporting.stage.to_png", lambda draw: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write(pruned)
     assert (pruned.report / "index.html").read_text() == before

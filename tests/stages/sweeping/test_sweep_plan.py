@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from llmprune.algorithms.weights.patterns import SemiStructured, Unstructured
 from llmprune.errors import TargetError
+from llmprune.stages.sweeping import SweepSettings, parse_patterns, parse_targets
 from llmprune.stages.sweeping.plan import ModelSizes, measure_sizes, plan_points
-from llmprune.stages.sweeping.settings import SweepSettings, parse_patterns, parse_targets
 
 HALF, MOST = Unstructured(0.5), Unstructured(0.8)
 EVEN = ModelSizes(stored=1000, nbytes=4000, blocks=(80,) * 10, prunable=(70,) * 10, solved=(700,) * 10)

@@ -11,12 +11,12 @@ from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.pruning import RECORD_NAME
 from llmprune.artifacts.records.sweep import SweepResult
 from llmprune.errors import ArtifactError, NumericalError
-from llmprune.stages.calibration.calibrate import CalibrationSettings
+from llmprune.stages.calibration import CalibrationSettings
 from llmprune.stages.sweeping import files as sweep_files
 from llmprune.stages.sweeping import points as sweep_points
-from llmprune.stages.sweeping.sweep import sweep
+from llmprune.stages.sweeping import sweep
+from llmprune.stages.weight_pruning import Method
 from llmprune.stages.weight_pruning.block import BlockPruning
-from llmprune.stages.weight_pruning.settings import Method
 from tests.tiny import snapshot
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
@@ -119,7 +119,7 @@ def test_discarded_checkpoints_are_gone_as_soon_as_nothing_more_is_made_from_the
 
 
 def test_nothing_outside_its_own_folder_is_discarded(workspace, small):
-    from llmprune.stages.block_removal.remove_blocks import RemovalSettings, remove_blocks
+    from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 
     mine = remove_blocks(workspace, RemovalSettings(blocks=(2,), verify=False)).directory
     before = snapshot(mine)
@@ -154,7 +154,7 @@ def test_points_made_or_measured_otherwise_are_another_sweep(change, said, works
 
 def test_a_calibration_that_was_replaced_is_another_sweep(workspace, small, text):
     sweep(workspace, small)
-    from llmprune.stages.calibration.calibrate import calibrate
+    from llmprune.stages.calibration import calibrate
 
     calibrate(workspace, CalibrationSettings(source=str(text), samples=5, seq_len=16), force=True)
     with pytest.raises(ArtifactError, match="was pruned otherwise"):
@@ -223,20 +223,20 @@ def test_without_its_file_the_dense_benchmark_is_measured_again_beside_each_poin
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_pruning_that_was_stopped_goes_on_at_its_block(keep, workspace, small, monkeypatch):
     blocks = itertools.count()
-    run = BlockPruning.run
+    prune = BlockPruning.prune
 
-    def stopping(self, plan):
+    def stopping(self, steps):
         if next(blocks) == 9:  # the sixth of the sparsity's blocks is 5, the fourth of the combined point's 9
             raise _Killed
-        return run(self, plan)
+        return prune(self, steps)
 
     settings = replace(small, keep=keep)
     with monkeypatch.context() as patch:
-        patch.setattr(BlockPruning, "run", stopping)
+        patch.setattr(BlockPruning, "prune", stopping)
         with pytest.raises(_Killed):
             sweep(workspace, settings)
     pruned = []
-    monkeypatch.setattr(BlockPruning, "run", lambda self, plan: pruned.append(1) or run(self, plan))
+    monkeypatch.setattr(BlockPruning, "prune", lambda self, steps: pruned.append(1) or prune(self, steps))
     assert len(sweep(workspace, settings).points) == 3
     assert len(pruned) == 2  # of the five that are left
 

@@ -15,12 +15,11 @@ from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.artifacts.records.sweep import SweepResult
 from llmprune.errors import ArtifactError, LlmpruneError, TargetError
 from llmprune.evaluation.sparsity import measure_sparsity
-from llmprune.stages.benchmark.bench import bench
+from llmprune.stages.benchmark import bench
 from llmprune.stages.common.workspace import open_workspace
 from llmprune.stages.sweeping import cost as sweep_cost
-from llmprune.stages.sweeping.sweep import sweep
-from llmprune.stages.weight_pruning.global_prune import global_prune
-from llmprune.stages.weight_pruning.settings import Method, PruningSettings
+from llmprune.stages.sweeping import sweep
+from llmprune.stages.weight_pruning import Method, PruningSettings, global_prune
 from tests.tasks import write_task
 from tests.tiny import save_tiny_llama, snapshot
 
@@ -105,7 +104,7 @@ def test_the_dense_perplexity_is_measured_once_and_pairs_as_if_measured_again(wo
 
 
 def test_an_earlier_benchmark_under_another_protocol_is_not_taken(workspace, small):
-    from llmprune.stages.block_removal.remove_blocks import RemovalSettings, remove_blocks
+    from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 
     options = {"baseline": None, "compute": workspace.compute, "progress": workspace.progress}
     dense, _ = bench(workspace.run, model=workspace.record.model, settings=small.bench, **options)

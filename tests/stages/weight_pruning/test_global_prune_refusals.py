@@ -11,11 +11,10 @@ from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.records.pruning import RECORD_NAME
 from llmprune.errors import ArtifactError, NumericalError, OutputExistsError, TargetError, UserError
 from llmprune.models.compute import choose_compute
-from llmprune.stages.calibration.calibrate import calibrate
+from llmprune.stages.calibration import calibrate
 from llmprune.stages.common.workspace import open_workspace
-from llmprune.stages.weight_pruning.block_pass import PassState
-from llmprune.stages.weight_pruning.global_prune import global_prune
-from llmprune.stages.weight_pruning.settings import Method, PruningSettings
+from llmprune.stages.weight_pruning import Method, PruningSettings, global_prune
+from llmprune.stages.weight_pruning.block_pass import PruningPassState
 from tests.tiny import SEQ_LEN, save_tiny_llama, snapshot
 
 HALF = Unstructured(0.5)
@@ -61,7 +60,7 @@ def test_what_a_pass_left_after_its_checkpoint_was_written_is_removed_unless_it_
     assert not left.exists()
     left.mkdir()
     done = report.record.sparsity.settings
-    state = PassState(
+    state = PruningPassState(
         model=workspace.model.fingerprint, settings=done if same else done.model_copy(update={"alpha": 9})
     )
     (left / "state.json").write_text(state.model_dump_json())
@@ -133,7 +132,7 @@ def test_a_pruning_that_is_not_finite_names_the_matrix_and_leaves_nothing(
     run = tmp_path / "of-broken"
     space = open_workspace(run, str(broken), compute=choose_compute("cpu"))
     calibration = open_calibration(workspace.run.calibration)  # as if it had been made before the weights broke
-    monkeypatch.setattr("llmprune.stages.weight_pruning.global_prune.require_same_text", lambda *_, **__: None)
+    monkeypatch.setattr("llmprune.stages.weight_pruning.stage.require_same_text", lambda *_, **__: None)
     with pytest.raises(NumericalError, match=r"Block 2 .*first matrix .* is model\.layers\.2\.mlp\.down_proj\.weight"):
         global_prune(space, PruningSettings(HALF, calibration=calibration.directory))
     assert not run.exists()

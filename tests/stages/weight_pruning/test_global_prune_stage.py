@@ -12,11 +12,10 @@ from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.errors import ArtifactError, NumericalError, TargetError
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.models.compute import choose_compute
-from llmprune.stages.block_removal.remove_blocks import RemovalSettings, remove_blocks
+from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.common.workspace import open_workspace
+from llmprune.stages.weight_pruning import Method, PruningSettings, Selection, global_prune, parse_layers
 from llmprune.stages.weight_pruning.block import BlockPruning
-from llmprune.stages.weight_pruning.global_prune import Method, PruningSettings, global_prune
-from llmprune.stages.weight_pruning.selection import Selection, parse_layers
 from tests.tiny import NUM_BLOCKS, Listener, save_tiny_llama, snapshot
 
 HALF = Unstructured(0.5)
@@ -49,17 +48,17 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(dies_at, target
         global_prune(workspace, PruningSettings(**{**vars(settings), "out": workspace.run.path / "w"})).directory
     )
     calls = itertools.count()
-    run = BlockPruning.run
+    prune = BlockPruning.prune
 
-    def dying(self, plan):
+    def dying(self, steps):
         if next(calls) == dies_at:
             raise _Killed
-        return run(self, plan)
+        return prune(self, steps)
 
-    monkeypatch.setattr(BlockPruning, "run", dying)
+    monkeypatch.setattr(BlockPruning, "prune", dying)
     with pytest.raises(_Killed):
         global_prune(workspace, settings)
-    monkeypatch.setattr(BlockPruning, "run", run)
+    monkeypatch.setattr(BlockPruning, "prune", prune)
     seen = []
     report = global_prune(workspace, settings, on_block=lambda block: seen.append(block.block))
     assert seen == list(range(dies_at, NUM_BLOCKS))
@@ -72,14 +71,16 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(dies_at, target
 
 def test_a_stopped_pass_with_a_damaged_file_begins_anew(workspace, monkeypatch):
     settings = PruningSettings(HALF, rounds=1)
-    run = BlockPruning.run
+    prune = BlockPruning.prune
     calls = itertools.count()
     monkeypatch.setattr(
-        BlockPruning, "run", lambda self, plan: run(self, plan) if next(calls) < 2 else (_ for _ in ()).throw(_Killed())
+        BlockPruning,
+        "prune",
+        lambda self, steps: prune(self, steps) if next(calls) < 2 else (_ for _ in ()).throw(_Killed()),
     )
     with pytest.raises(_Killed):
         global_prune(workspace, settings)
-    monkeypatch.setattr(BlockPruning, "run", run)
+    monkeypatch.setattr(BlockPruning, "prune", prune)
     (shard,) = workspace.run.path.glob("*.partial/block-00001.safetensors")
     shard.write_bytes(shard.read_bytes()[:-1] + b"\1")
     seen = []

@@ -14,7 +14,7 @@ from llmprune.artifacts.files.disk_space import explain_full_disk
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.errors import ArtifactError, TargetError
 from llmprune.models.compute import dtype_name
-from llmprune.stages.calibration.dense_pass import run_pass
+from llmprune.stages.calibration.dense_pass import dense_pass
 from llmprune.stages.calibration.windows import SELF, draw_windows
 from llmprune.stages.common.checks import require_at_least, require_positions
 from llmprune.stages.common.workspace import Workspace
@@ -86,7 +86,7 @@ def calibrate(workspace: Workspace, settings: CalibrationSettings, *, force: boo
     refuse_non_finite(find_non_finite(open_checkpoint(workspace.directory)))
     workspace.remark_slow_dtype()
     with workspace.writing(), explain_full_disk(workspace.run.path):
-        run_pass(workspace, windows, workspace.run.partial_calibration, cache=settings.cache)
+        dense_pass(workspace, windows, workspace.run.partial_calibration, cache=settings.cache)
         if place.exists():
             shutil.rmtree(place)
         workspace.run.partial_calibration.rename(place)

@@ -16,7 +16,7 @@ from llmprune.publishing.licence import licence_of
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.carried_files import carry_files
 from llmprune.stages.output.verification import verify_checkpoint
-from llmprune.stages.weight_pruning.block_pass import PassState
+from llmprune.stages.weight_pruning.block_pass import PruningPassState
 from llmprune.stages.weight_pruning.settings import PruningSettings, command_of
 
 
@@ -24,7 +24,7 @@ def write_checkpoint(
     workspace: Workspace,
     settings: PruningSettings,
     recorded: SparsitySettings,
-    state: PassState,
+    state: PruningPassState,
     *,
     folder: Path,
     out: Path,
@@ -70,7 +70,9 @@ def _copy(workspace: Workspace, source: Checkpoint, partial: Path, max_shard_byt
         )
 
 
-def _measured(written: Checkpoint, recorded: SparsitySettings, state: PassState, zeros_before: int) -> WeightSparsity:
+def _measured(
+    written: Checkpoint, recorded: SparsitySettings, state: PruningPassState, zeros_before: int
+) -> WeightSparsity:
     """What came of it, the zeros counted in the written files."""
     matrices = [matrix for block in state.blocks for matrix in block.matrices]
     turned = {m.tensor for m in matrices if written.tensors[m.tensor].shape != (m.rows, m.columns)}

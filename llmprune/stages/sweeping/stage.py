@@ -11,10 +11,10 @@ from llmprune.artifacts.records.bench import BenchResult, Protocols
 from llmprune.artifacts.records.importance import Importance, Metric, RoundRecord
 from llmprune.artifacts.records.sweep import SkippedPoint, SweepPoint, SweepPruning, SweepResult
 from llmprune.errors import ArtifactError, NumericalError, TargetError, VerificationError
-from llmprune.stages.benchmark.bench import check_bench
-from llmprune.stages.block_removal.remove_blocks import RemovalSettings, choose_removal
-from llmprune.stages.block_search.verify_redundancy import RedundancySettings
-from llmprune.stages.calibration.calibrate import USUAL_SEQ_LEN, CalibrationSettings, calibrate, require_same_model
+from llmprune.stages.benchmark import check_bench
+from llmprune.stages.block_removal import RemovalSettings, choose_removal
+from llmprune.stages.block_search import RedundancySettings
+from llmprune.stages.calibration import USUAL_SEQ_LEN, CalibrationSettings, calibrate, require_same_model
 from llmprune.stages.common.progress import Once
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.sweeping.cost import SweepCost, Text, announcement, foresee, require_room, room
@@ -29,7 +29,7 @@ from llmprune.stages.sweeping.points import (
     write_sweep,
 )
 from llmprune.stages.sweeping.settings import SweepSettings, about_perplexity
-from llmprune.stages.weight_pruning.selection import Selection, check_shapes
+from llmprune.stages.weight_pruning import Selection, check_shapes
 
 
 @dataclass(frozen=True)

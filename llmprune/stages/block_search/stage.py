@@ -23,9 +23,9 @@ from llmprune.artifacts.records.importance import (
 from llmprune.errors import ArtifactError, TargetError
 from llmprune.models.compute import dtype_name
 from llmprune.models.loading import Decoder
-from llmprune.stages.block_search.cost import SearchPlan, chunk_windows, measure_cost
+from llmprune.stages.block_search.cost import SearchCost, chunk_windows, measure_window_cost
 from llmprune.stages.block_search.evaluator import WindowEvaluator
-from llmprune.stages.calibration.calibrate import CalibrationSettings, calibrate, require_same_model
+from llmprune.stages.calibration import CalibrationSettings, calibrate, require_same_model
 from llmprune.stages.common.checks import require_at_least, require_target
 from llmprune.stages.common.workspace import Workspace
 
@@ -214,7 +214,7 @@ def _search(
     importance = known or _importance(workspace, calibration.manifest, settings, dtype_name(decoder.dtype))
     _require_same_dtype(importance, decoder, workspace)
     evaluator = _evaluator(decoder, calibration, settings, workspace)
-    plan = SearchPlan(
+    cost = SearchCost(
         remaining=tuple(block for block in range(len(decoder.blocks)) if block not in importance.order),
         protected=_protected(settings, len(decoder.blocks)),
         rounds=count - len(importance.order),
@@ -222,15 +222,15 @@ def _search(
         windows=calibration.manifest.num_windows,
         eliminates=settings.search == "eliminate",
     )
-    workspace.progress.say(plan.announcement(measure_cost(evaluator)))
-    with workspace.progress.task("Searching", plan.steps) as advance:
+    workspace.progress.say(cost.announcement(measure_window_cost(evaluator)))
+    with workspace.progress.task("Searching", cost.steps) as advance:
         rounds = greedy_rounds(
             evaluator,
             count=count,
             removed=importance.order,
-            protected=plan.protected,
-            rule=EliminationRule(settings.error_rate) if plan.eliminates else None,
-            on_chunk=lambda done: advance(plan.step(done)),
+            protected=cost.protected,
+            rule=EliminationRule(settings.error_rate) if cost.eliminates else None,
+            on_chunk=lambda done: advance(cost.step(done)),
         )
         for decided in _timed(rounds):
             importance = importance.model_copy(

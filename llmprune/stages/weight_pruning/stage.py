@@ -19,19 +19,19 @@ from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.models.compute import bfloat16_products, dtype_name
 from llmprune.models.loading import Decoder
 from llmprune.models.open_block import block_linears
-from llmprune.stages.calibration.calibrate import CalibrationSettings, calibrate, require_same_text
+from llmprune.stages.calibration import CalibrationSettings, calibrate, require_same_text
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.place import check_output
 from llmprune.stages.weight_pruning.block_pass import (
     PassSettings,
-    PassState,
     PruningPass,
+    PruningPassState,
     is_left_by_a_pass,
     stopped_pass,
 )
-from llmprune.stages.weight_pruning.checkpoint import write_checkpoint
 from llmprune.stages.weight_pruning.selection import check_shapes, parse_layers
 from llmprune.stages.weight_pruning.settings import Method, PruningSettings, default_name
+from llmprune.stages.weight_pruning.write import write_checkpoint
 
 _ELSEWHERE = "give another directory with --out, or replace it with --force."
 
@@ -131,12 +131,12 @@ def _make(
         tokens,
         _pass_settings(settings, recorded.layers, decoder),
         folder=folder,
-        begin=PassState(model=workspace.model.fingerprint, settings=recorded),
+        begin=PruningPassState(model=workspace.model.fingerprint, settings=recorded),
         batch=max(1, workspace.compute.batch_tokens // tokens.shape[1]),
         progress=workspace.progress,
     )
     try:
-        state = work.run(on_block)
+        state = work.prune_blocks(on_block)
     except NumericalError:  # the same command would end here again: nothing is worth keeping
         shutil.rmtree(folder, ignore_errors=True)
         raise

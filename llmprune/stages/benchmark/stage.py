@@ -24,13 +24,12 @@ from llmprune.stages.benchmark.settings import BenchSettings
 from llmprune.stages.benchmark.speed import measure_speed, speed_protocol
 from llmprune.stages.benchmark.subjects import Loaded, Subject, choose_subjects, load_subject
 from llmprune.stages.benchmark.tasks import measure_tasks, open_asked_tasks, task_differences
-from llmprune.stages.calibration.windows import corpus_identity
 from llmprune.stages.common.progress import Progress
 from llmprune.text.windows import TokenWindows
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Measurements:
     """What will be measured, once all that could be refused has been looked at.
 
     Attributes:
@@ -92,13 +91,13 @@ def bench(
         run, model, baseline, compute=compute, progress=progress, trust_remote_code=trust_remote_code
     )
     run.require_writable()
-    plan = _plan(subjects, settings, compute, progress, trust_remote_code)
+    wanted = _check(subjects, settings, compute, progress, trust_remote_code)
     loaded = [
-        load_subject(one, dtype=plan.dtype, compute=compute, progress=progress, trust_remote_code=trust_remote_code)
+        load_subject(one, dtype=wanted.dtype, compute=compute, progress=progress, trust_remote_code=trust_remote_code)
         for one in subjects
     ]
-    known = _known_quality(plan, dense, compute) if len(loaded) > 1 else None
-    result = _result(plan, loaded, _measure(plan, loaded, known, compute, progress, trust_remote_code), compute)
+    known = _known_quality(wanted, dense, compute) if len(loaded) > 1 else None
+    result = _result(wanted, loaded, _measure(wanted, loaded, known, compute, progress, trust_remote_code), compute)
     return result, _save(result, run.bench)
 
 
@@ -122,30 +121,30 @@ def check_bench(
     (subject, *_) = choose_subjects(
         run, model, None, compute=compute, progress=progress, trust_remote_code=trust_remote_code
     )
-    return _protocols(_plan([subject], settings, compute, progress, trust_remote_code), compute)
+    return _protocols(_check([subject], settings, compute, progress, trust_remote_code), compute)
 
 
-def _protocols(plan: _Plan, compute: Compute) -> Protocols:
-    settings = plan.settings
+def _protocols(wanted: _Measurements, compute: Compute) -> Protocols:
+    settings = wanted.settings
     return Protocols(
-        perplexity=tuple(perplexity_protocol(windows) for windows in plan.texts),
-        tasks=plan.tasks[1] if plan.tasks else None,
-        speed=speed_protocol(settings, prefill=plan.prefill, meter=plan.meter) if settings.speed else None,
-        dtype=dtype_name(plan.dtype),
+        perplexity=tuple(perplexity_protocol(windows) for windows in wanted.texts),
+        tasks=wanted.tasks[1] if wanted.tasks else None,
+        speed=speed_protocol(settings, prefill=wanted.prefill, meter=wanted.meter) if settings.speed else None,
+        dtype=dtype_name(wanted.dtype),
         device=str(compute.device),
     )
 
 
-def _plan(
+def _check(
     subjects: list[Subject], settings: BenchSettings, compute: Compute, progress: Progress, trust_remote_code: bool
-) -> _Plan:
-    """Look at everything that may be wrong before the first model is loaded."""
+) -> _Measurements:
+    """Check everything that may be wrong before the first model is loaded."""
     seq_len, prefill = settings.lengths(min(subject.positions for subject in subjects))
     texts = read_texts(subjects, settings, seq_len=seq_len, progress=progress, trust_remote_code=trust_remote_code)
     tasks = open_asked_tasks(subjects, settings, trust_remote_code=trust_remote_code)
     meter = find_energy_meter()
     names = metric_names(
-        texts=[corpus_identity(windows).name for windows in texts],
+        texts=[windows.identity().name for windows in texts],
         tasks=tasks[0].metrics if tasks else (),
         batch=settings.batch if settings.speed else (),
         energy=bool(meter.counters),
@@ -153,19 +152,19 @@ def _plan(
     )
     require_metrics(settings.conditions, names)
     dtype = compute.dtype or stored_dtype(subjects[-1].checkpoint)
-    return _Plan(settings, dtype, prefill, texts, tasks, meter)
+    return _Measurements(settings, dtype, prefill, texts, tasks, meter)
 
 
-def _known_quality(plan: _Plan, dense: BenchResult | None, compute: Compute) -> ModelResult | None:
+def _known_quality(wanted: _Measurements, dense: BenchResult | None, compute: Compute) -> ModelResult | None:
     """What an earlier benchmark of the baseline measured under just these protocols; None: nothing."""
-    protocols = _protocols(plan, compute)
+    protocols = _protocols(wanted, compute)
     of_quality = ("perplexity", "tasks", "dtype", "device")
     same = dense is not None and all(getattr(dense, name) == getattr(protocols, name) for name in of_quality)
     return dense.model if dense is not None and same else None
 
 
 def _measure(
-    plan: _Plan,
+    wanted: _Measurements,
     loaded: Sequence[Loaded],
     known: ModelResult | None,
     compute: Compute,
@@ -175,17 +174,17 @@ def _measure(
     """Everything that is to be measured of the loaded models, the baseline's quality if it is not known."""
     results = [_with(one.subject.described(), load_seconds=one.seconds) for one in loaded]
     unknown = loaded if known is None else loaded[:1]
-    perplexities = measure_perplexity(unknown, plan.texts, compute=compute, progress=progress)
+    perplexities = measure_perplexity(unknown, wanted.texts, compute=compute, progress=progress)
     perplexities += [] if known is None else [known.perplexity]
     results = [_with(one, perplexity=found) for one, found in zip(results, perplexities, strict=True)]
-    if plan.tasks is not None:
+    if wanted.tasks is not None:
         scores = measure_tasks(
-            unknown, *plan.tasks, compute=compute, progress=progress, trust_remote_code=trust_remote_code
+            unknown, *wanted.tasks, compute=compute, progress=progress, trust_remote_code=trust_remote_code
         )
         scores += [] if known is None else [known.tasks]
         results = [_with(one, tasks=found) for one, found in zip(results, scores, strict=True)]
-    if plan.settings.speed:
-        speeds = measure_speed(loaded, plan.settings, prefill=plan.prefill, meter=plan.meter, progress=progress)
+    if wanted.settings.speed:
+        speeds = measure_speed(loaded, wanted.settings, prefill=wanted.prefill, meter=wanted.meter, progress=progress)
         results = [_with(one, **vars(found)) for one, found in zip(results, speeds, strict=True)]
     return results
 
@@ -194,11 +193,13 @@ def _with(result: ModelResult, **measured: object) -> ModelResult:
     return result.model_copy(update=measured)
 
 
-def _result(plan: _Plan, loaded: Sequence[Loaded], measured: Sequence[ModelResult], compute: Compute) -> BenchResult:
+def _result(
+    wanted: _Measurements, loaded: Sequence[Loaded], measured: Sequence[ModelResult], compute: Compute
+) -> BenchResult:
     """What was measured, beside its protocols, and checked against the conditions."""
     model, baseline = measured[0], measured[1] if len(measured) > 1 else None
     metrics = collect_metrics(model, baseline)
-    protocols = _protocols(plan, compute)
+    protocols = _protocols(wanted, compute)
     return BenchResult(
         machine=describe_machine(compute.device, [one.model for one in loaded]),
         device=protocols.device,
@@ -210,7 +211,7 @@ def _result(plan: _Plan, loaded: Sequence[Loaded], measured: Sequence[ModelResul
         baseline=baseline,
         differences=task_differences(model, baseline),
         metrics=metrics,
-        gate=tuple(condition.check(metrics) for condition in plan.settings.conditions),
+        gate=tuple(condition.check(metrics) for condition in wanted.settings.conditions),
     )
 
 

@@ -1,0 +1,83 @@
+"""Which blocks go: typed by hand, or the head of the run's ranking, which is searched for where it is too short."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from llmprune.algorithms.blocks.elimination import EliminationRule
+from llmprune.algorithms.blocks.search import removal_count
+from llmprune.artifacts.activations import sha256_of
+from llmprune.artifacts.records.importance import Importance, RoundRecord, check_blocks
+from llmprune.artifacts.records.pruning import BlockRemoval
+from llmprune.stages.block_removal.settings import RemovalSettings
+from llmprune.stages.block_search import RedundancySettings, verify_redundancy
+from llmprune.stages.common.workspace import Workspace
+
+
+def choose_removal(
+    workspace: Workspace,
+    settings: RemovalSettings,
+    redundancy: RedundancySettings | None = None,
+    on_round: Callable[[RoundRecord], None] = lambda _: None,
+) -> BlockRemoval:
+    """The blocks to remove, from the command line or from the importance file; searched for now if need be.
+
+    Args:
+        workspace: run directory and model.
+        settings: a target, or blocks by hand.
+        redundancy: how to search where the importance file is missing; one that is too short goes on as it began.
+        on_round: called for every round that has to be searched.
+
+    Raises:
+        TargetError: target or block list out of range.
+        ArtifactError: an importance file or calibration of another model or other settings.
+    """
+    depth = workspace.model.num_blocks
+    if settings.blocks is not None:
+        check_blocks(settings.blocks, num_blocks=depth, source="--blocks")
+        return BlockRemoval(removed=settings.blocks)
+    path = workspace.run.importance
+    known = Importance.read(path) if path.exists() else None
+    if known is not None:
+        known.check_belongs(workspace.model, path)
+        ends = known.settings
+        count = removal_count(
+            settings.target,
+            num_blocks=depth,
+            protect_first=ends.protect_first,
+            protect_last=ends.protect_last,
+        )
+        if known.has_best(count):
+            return _prefix(known, count, path)
+        redundancy = _as_recorded(known)
+    redundancy = redundancy or RedundancySettings()
+    workspace.progress.say(
+        f"{path} does not tell which blocks to remove for {settings.target} yet: running verify-redundancy first."
+    )
+    searched = verify_redundancy(workspace, replace(redundancy, target=settings.target), on_round=on_round)
+    return _prefix(searched, len(searched.order), path)
+
+
+def _as_recorded(known: Importance) -> RedundancySettings:
+    """The settings with which a search that is too short must go on."""
+    return RedundancySettings(
+        metric=known.settings.metric,
+        search=known.settings.search or "eliminate",
+        protect_first=known.settings.protect_first,
+        protect_last=known.settings.protect_last,
+        error_rate=known.settings.error_rate or EliminationRule.error_rate,
+    )
+
+
+def _prefix(known: Importance, count: int, path: Path) -> BlockRemoval:
+    """The first ``count`` blocks of a ranking."""
+    return BlockRemoval(
+        removed=known.order[:count],
+        metric=known.settings.metric,
+        importance=sha256_of(path),
+        calibration=f"{known.num_windows} windows of {known.seq_len} tokens of {known.corpus.name}",
+        dense_loss=known.dense_loss,
+        pruned_loss=known.rounds[count - 1].loss if known.rounds else None,
+    )

@@ -1,0 +1,114 @@
+"""``llmprune remove-blocks``: write the checkpoint without its most redundant blocks, and see that it is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
+from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from llmprune.artifacts.records.importance import RoundRecord
+from llmprune.artifacts.records.pruning import RECORD_NAME, BlockRemoval, PruningRecord
+from llmprune.errors import ArtifactError, CheckpointError
+from llmprune.models.loading import load_config, stored_dtype
+from llmprune.models.surgery import require_removable
+from llmprune.stages.block_removal.choose import choose_removal
+from llmprune.stages.block_removal.settings import RemovalSettings
+from llmprune.stages.block_removal.write import write_checkpoint
+from llmprune.stages.block_search import RedundancySettings
+from llmprune.stages.common.workspace import Workspace
+from llmprune.stages.output.place import check_output
+
+
+@dataclass(frozen=True)
+class RemovalReport:
+    """What was written.
+
+    Attributes:
+        directory: the pruned checkpoint.
+        record: its ``llmprune.json``.
+        source_bytes: weight bytes of the source checkpoint.
+        copy_seconds: wall time of streaming the tensors; 0 where the checkpoint was there already.
+    """
+
+    directory: Path
+    record: PruningRecord
+    source_bytes: int
+    copy_seconds: float
+
+
+def remove_blocks(
+    workspace: Workspace,
+    settings: RemovalSettings,
+    *,
+    redundancy: RedundancySettings | None = None,
+    on_round: Callable[[RoundRecord], None] = lambda _: None,
+) -> RemovalReport:
+    """Write a checkpoint without the blocks that a target or a list names.
+
+    With a target, the stages that are missing (``calibrate``, ``verify-redundancy``) run first.
+    Tensors are streamed from file to file; every kept one is the same bit for bit. A checkpoint
+    that was made like this before is kept.
+
+    Args:
+        workspace: run directory and model.
+        settings: what to remove.
+        redundancy: how to search where the importance file is missing or too short.
+        on_round: called for every round that has to be searched first.
+
+    Raises:
+        TargetError: target or block list out of range.
+        OutputExistsError: the output directory holds something else.
+        ArtifactError: an importance file or calibration of another model or other settings.
+        CheckpointError: the source's files are not whole, or a kept weight is NaN or infinite.
+        LlmpruneError: the disk is full; what was there before is intact.
+        VerificationError: the written checkpoint does not compute what the bypassed source does.
+    """
+    if settings.out is not None:  # before anything that takes long
+        check_output(workspace, settings.out, force=settings.force)
+    require_removable(load_config(workspace.directory, trust_remote_code=workspace.trust_remote_code))
+    removal = choose_removal(workspace, settings, redundancy, on_round)
+    kept = kept_blocks(workspace.model.num_blocks, removal.removed)
+    out = settings.out or _default_out(workspace, removal, len(kept))
+    check_output(workspace, out, force=settings.force)
+    source = workspace.open_checkpoint()
+    with workspace.writing():
+        if (record := _made_before(workspace, removal, settings, out)) is not None:
+            workspace.progress.say(f"{out} is complete already: nothing to do.")
+            seconds = 0.0
+        else:
+            record, seconds = write_checkpoint(workspace, settings, source, removal, out)
+        workspace.run.remember_checkpoint(out)
+    return RemovalReport(out, record, _stored_bytes(workspace, source), seconds)
+
+
+def _stored_bytes(workspace: Workspace, source: Checkpoint) -> int:
+    """Weight bytes of the whole source; where shards were left out, as many as its parameters take."""
+    if not source.elsewhere:
+        return source.nbytes
+    return workspace.model.num_parameters * stored_dtype(source).itemsize
+
+
+def _made_before(
+    workspace: Workspace, removal: BlockRemoval, settings: RemovalSettings, out: Path
+) -> PruningRecord | None:
+    """The record of a checkpoint in ``out`` that lacks just these blocks of this model; None if it is another."""
+    if settings.force or not (out / RECORD_NAME).is_file():
+        return None
+    try:
+        record = PruningRecord.read(out / RECORD_NAME)
+        open_checkpoint(out)
+    except (ArtifactError, CheckpointError):
+        return None
+    same_source = record.source.fingerprint == workspace.model.fingerprint
+    same_blocks = record.removal is not None and sorted(record.removal.removed) == sorted(removal.removed)
+    verified = record.verification is not None or not settings.verify
+    return record if same_source and same_blocks and verified else None
+
+
+def _default_out(workspace: Workspace, removal: BlockRemoval, kept: int) -> Path:
+    """Where a result goes by itself: named after the model and the blocks that stay."""
+    name = workspace.model.name.split("@")[0].rsplit("/", 1)[-1].removesuffix(".gguf")
+    chosen = removal.metric or "-".join(map(str, sorted(removal.removed)))
+    return workspace.run.path / f"{name}-{kept}of{workspace.model.num_blocks}-{chosen}"

@@ -1,0 +1,92 @@
+"""The checkpoint without the removed blocks: kept tensors streamed under their new names, config, record and card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
+from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
+from llmprune.artifacts.checkpoints.copying import CopyReport, copy_tensors
+from llmprune.artifacts.files.atomic import atomic_directory, write_json_atomic, write_text_atomic
+from llmprune.artifacts.records.pruning import RECORD_NAME, BlockRemoval, PruningRecord
+from llmprune.models.anatomy import find_blocks, name_blocks
+from llmprune.models.loading import empty_model, load_config
+from llmprune.models.surgery import cut_config, renamed_tensors, tied_copies
+from llmprune.publishing.card import CardFacts, model_card
+from llmprune.publishing.licence import licence_of
+from llmprune.stages.block_removal.settings import RemovalSettings
+from llmprune.stages.common.workspace import Workspace
+from llmprune.stages.output.carried_files import carry_files
+from llmprune.stages.output.verification import verify_checkpoint
+
+
+def write_checkpoint(
+    workspace: Workspace, settings: RemovalSettings, source: Checkpoint, removal: BlockRemoval, out: Path
+) -> tuple[PruningRecord, float]:
+    """Write the checkpoint, all of it or nothing: its record, and the wall time of streaming the tensors in seconds.
+
+    Args:
+        workspace: the source model.
+        settings: how to write.
+        source: the source's files.
+        removal: the blocks to leave out.
+        out: the new checkpoint.
+
+    Raises:
+        OutputExistsError: ``out`` holds something else.
+        CheckpointError: the source's files are not whole, or a kept weight is NaN or infinite.
+        VerificationError: the written checkpoint does not compute what the bypassed source does.
+        LlmpruneError: the disk is full.
+    """
+    kept = kept_blocks(workspace.model.num_blocks, removal.removed)
+    with atomic_directory(out, overwrite=settings.force) as partial:
+        copied = _write_weights(workspace, source, kept, partial, settings.max_shard_bytes)
+        carry_files(workspace.directory, partial)
+        record = _record(workspace, removal, kept, copied, out)
+        if settings.verify:
+            record = record.model_copy(
+                update={"verification": verify_checkpoint(workspace, partial, removed=removal.removed)}
+            )
+        write_json_atomic(partial / RECORD_NAME, record.model_dump(mode="json"))
+        write_text_atomic(partial / "README.md", model_card(CardFacts(record, licence_of(workspace.directory))))
+    return record, copied.seconds
+
+
+def _write_weights(
+    workspace: Workspace, source: Checkpoint, kept: Sequence[int], partial: Path, max_shard_bytes: int
+) -> CopyReport:
+    """Stream the kept tensors into ``partial``, and write the config that goes with them."""
+    config = load_config(workspace.directory, trust_remote_code=workspace.trust_remote_code)
+    raw = json.loads((workspace.directory / "config.json").read_text(encoding="utf-8"))
+    model = empty_model(config, dtype=torch.float32, trust_remote_code=workspace.trust_remote_code)
+    path, blocks = find_blocks(model, config)
+    names = name_blocks(source.names, path=path, num_blocks=len(blocks))
+    renames = renamed_tensors(names, kept)
+    for copy in tied_copies(model, source):
+        renames.pop(copy, None)
+    write_json_atomic(partial / "config.json", cut_config(raw, config, kept))
+    total = sum(source.tensors[name].nbytes for name in renames)
+    with workspace.progress.task("Writing", total) as advance:
+        return copy_tensors(
+            source, renames, partial, max_shard_bytes=max_shard_bytes, progress=advance, check_finite=True
+        )
+
+
+def _record(
+    workspace: Workspace, removal: BlockRemoval, kept: Sequence[int], copied: CopyReport, out: Path
+) -> PruningRecord:
+    earlier = workspace.directory / RECORD_NAME
+    blocks = ",".join(map(str, sorted(removal.removed)))
+    return PruningRecord(
+        source=workspace.model,
+        source_record=PruningRecord.read(earlier) if earlier.exists() else None,
+        removal=removal,
+        num_blocks=len(kept),
+        num_parameters=copied.num_parameters,
+        weight_bytes=copied.nbytes,
+        command=f"llmprune remove-blocks {workspace.model.name} --blocks {blocks} --out {out.name}",
+    )
