@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmprune.errors import TaskError
-from llmprune.hub.files import quiet
+from llmprune.quiet import no_bars_in, quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -49,7 +46,9 @@ def open_tasks(names: Sequence[str], *, include: Path | None = None) -> ZeroShot
     """
     if include is not None and not include.is_dir():
         raise TaskError(f"--lm-eval-include {include} is no folder; type the one that holds your task files.")
-    with _quiet_lm_eval():
+    import datasets  # noqa: F401, PLC0415 - a second to import, and silenced only once it is
+
+    with quiet():
         manager = _task_manager(names, include)
         try:
             tasks = manager.load(list(names))["tasks"]
@@ -88,9 +87,10 @@ def score_tasks(
     Raises:
         TaskError: lm-eval fails on a task.
     """
-    from lm_eval.evaluator import evaluate  # noqa: PLC0415 - an extra, and a second to import
+    from lm_eval.api import task as requests  # noqa: PLC0415 - an extra, and a second to import
+    from lm_eval.evaluator import evaluate  # noqa: PLC0415 - as above
 
-    with _quiet_lm_eval(), _no_bars():
+    with quiet(), no_bars_in(requests):  # it draws a bar while it puts a task's requests together
         for task in tasks.tasks.values():
             task.set_config("num_fewshot", 0)
         try:
@@ -176,37 +176,6 @@ def _asked_model(on_requests: Callable[[int], None]) -> Any:
             return super()._model_call(inps, *args, **kwargs)
 
     return Asked
-
-
-@contextmanager
-def _quiet_lm_eval() -> Iterator[None]:
-    """No bars, log lines and advice of lm-eval and of the libraries that it loads data with."""
-    import datasets  # noqa: PLC0415 - a second to import
-
-    logger = logging.getLogger("lm_eval")
-    level, had_bars = logger.level, not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with quiet():
-            yield
-    finally:
-        logger.setLevel(level)
-        if had_bars:
-            datasets.enable_progress_bars()
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """lm-eval draws a bar while it puts a task's requests together, and has no option against it."""
-    from lm_eval.api import task as module  # noqa: PLC0415 - an extra
-
-    drawn = module.tqdm
-    module.tqdm = partial(drawn, disable=True)
-    try:
-        yield
-    finally:
-        module.tqdm = drawn
 
 
 def _gist(error: Exception) -> str:

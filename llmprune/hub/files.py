@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,32 +93,6 @@ def fetch(remote: Remote, file: str) -> Path:
 def commit_of(path: Path) -> str:
     """Commit that a cached file belongs to: the cache's documented layout is .../snapshots/COMMIT/FILE."""
     return path.parts[path.parts.index("snapshots") + 1]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars, log lines or warnings of the Hub's libraries on stderr: we draw our own."""
-    from huggingface_hub.utils.tqdm import (  # noqa: PLC0415 - as in probe
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-
-    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "datasets")]
-    levels = [logger.level for logger in loggers]
-    had_bars = not are_progress_bars_disabled()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        disable_progress_bars()
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-            if had_bars:
-                enable_progress_bars()
 
 
 def _absent(repo: str) -> CorpusError:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import redirect_stderr
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
 
 from llmprune.artifacts.files.atomic import atomic_directory
 from llmprune.errors import ModelError
-from llmprune.models.quietly import quiet_transformers
+from llmprune.quiet import first_sentence, no_bars_in, quiet
 
 
 def convert_gguf(path: Path, directory: Path) -> None:
@@ -25,13 +23,12 @@ def convert_gguf(path: Path, directory: Path) -> None:
         ModelError: transformers cannot read the file.
     """
     options: dict[str, Any] = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
-    # transformers draws a bar of its own here, which no setting turns off: the console is ours.
-    with quiet_transformers(), redirect_stderr(StringIO()), atomic_directory(directory) as partial:
+    with quiet(), no_bars_in(modeling_gguf_pytorch_utils), atomic_directory(directory) as partial:
         try:
             tokenizer = AutoTokenizer.from_pretrained(**options)
             model = AutoModelForCausalLM.from_pretrained(**options, dtype=torch.float32)
         except (OSError, ValueError, KeyError, NotImplementedError) as error:
-            raise ModelError(f"{path} cannot be read as a GGUF model: {str(error).splitlines()[0]}") from error
+            raise ModelError(f"{path} cannot be read as a GGUF model: {first_sentence(error)}") from error
         # What remains of the file's quantization would keep the dequantized weights from being saved.
         del model.config.quantization_config
         model.hf_quantizer = None  # type: ignore[assignment]

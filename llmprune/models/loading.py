@@ -17,8 +17,8 @@ from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoin
 from llmprune.errors import ModelError
 from llmprune.models.anatomy import BlockNames, block_count, find_blocks, name_blocks
 from llmprune.models.capture import BlockRunner
-from llmprune.models.quietly import first_sentence, quiet_transformers
 from llmprune.models.weights import drop_parameters, load_tensors, require_weights
+from llmprune.quiet import first_sentence, quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -137,7 +137,7 @@ def load_config(directory: Path, *, trust_remote_code: bool = False) -> PreTrain
     if not (directory / "config.json").is_file():
         raise ModelError(f"{directory} has no config.json; a Hugging Face checkpoint directory was expected.")
     try:
-        with quiet_transformers():
+        with quiet():
             config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except Exception as error:  # a field of any value may upset a config class in any way
         raise ModelError(f"{directory}/config.json cannot be used: {first_sentence(error)}") from error
@@ -173,7 +173,7 @@ def load_whole(
         ModelError: transformers cannot load it, or would fill in weights that are not there.
     """
     try:
-        with quiet_transformers():
+        with quiet():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 directory,
                 dtype=dtype,
@@ -199,7 +199,7 @@ def empty_model(config: PreTrainedConfig, *, dtype: torch.dtype, trust_remote_co
     """
     try:
         # Buffers (rotary tables) are no part of a checkpoint: they must be computed, so they stay real.
-        with init_empty_weights(include_buffers=False), quiet_transformers():
+        with init_empty_weights(include_buffers=False), quiet():
             model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
     except Exception as error:  # not a causal LM's config, or one with values that no model can have
         raise ModelError(

@@ -13,7 +13,7 @@ from transformers.modeling_utils import LoadStateDictConfig
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
 from llmprune.errors import CheckpointError
-from llmprune.models.quietly import quiet_transformers
+from llmprune.quiet import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,7 +34,7 @@ def load_tensors(
     """
     mapping: list[Any] = get_model_conversion_mapping(model)
     options = LoadStateDictConfig(device_map={"": str(device)}, dtype=dtype, weight_mapping=mapping)
-    with quiet_transformers():
+    with quiet():
         info, _ = convert_and_load_state_dict_in_model(model, checkpoint.load(names), options)
     if info.mismatched_keys:
         name, found, expected = sorted(info.mismatched_keys)[0]

@@ -14,13 +14,13 @@ from llmprune.artifacts.records.bench import BenchResult, Estimate
 from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.artifacts.records.zeros_counted import SparsityReport
 from llmprune.errors import ArtifactError
-from llmprune.hub.files import quiet
 from llmprune.publishing.citations import papers
 from llmprune.publishing.description import describe_pattern, describe_step
 from llmprune.publishing.history import base_name, base_on_hub, patterns, removed_blocks, steps
 from llmprune.publishing.licence import Licence
 from llmprune.publishing.measured import qualities, speeds
 from llmprune.publishing.metadata import card_metadata
+from llmprune.quiet import quiet
 
 # The last line of a card says what stood above it, so that one that somebody edited is told from one that nobody did.
 _SEAL = re.compile(r"<!-- written by llmprune; SHA-256 of all above: ([0-9a-f]{64}) -->\n\Z")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import CardData, HfApi, ModelCard
 
-from llmprune.hub.files import quiet
+from llmprune.quiet import quiet
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from llmprune.hub.files import (
     commit_of,
     fetch,
     probe,
-    quiet,
 )
+from llmprune.quiet import quiet
 from llmprune.text.local_text import Kind, choose_column, iter_rows, row_column, take
 
 PARQUET_BRANCH = "refs/convert/parquet"

@@ -1,0 +1,72 @@
+"""Other libraries: silenced while they work for us, and the gist of what they say where they fail."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from types import ModuleType
+
+_LOGGERS = ("huggingface_hub", "datasets", "transformers", "lm_eval")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars, log lines, warnings and advice of other libraries: the console is ours.
+
+    A library that is imported inside sets its own log level anew, so import it before.
+    """
+    with warnings.catch_warnings(), ExitStack() as undo:
+        warnings.simplefilter("ignore")
+        for name in _LOGGERS:
+            logger = logging.getLogger(name)
+            undo.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL)
+        for disable, enable in _progress_bars():
+            undo.callback(enable)
+            disable()
+        yield
+
+
+@contextmanager
+def no_bars_in(module: ModuleType) -> Iterator[None]:
+    """No progress bars of a ``module`` that draws them with ``tqdm`` and has no setting against it."""
+    drawn = module.tqdm
+    module.tqdm = partial(drawn, disable=True)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        module.tqdm = drawn  # type: ignore[attr-defined]
+
+
+def first_sentence(error: Exception) -> str:
+    """The gist of another library's message: its first line, and the next where that one only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, KeyError) or not lines:
+        return " ".join([type(error).__name__, *lines[:1]])
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
+def _progress_bars() -> Iterator[tuple[Callable[[], object], Callable[[], object]]]:
+    """How bars that may be on now are turned off, and back, for each library that has a switch.
+
+    The switch of transformers turns that of huggingface_hub too, so that one comes first here: it is undone last.
+    """
+    # By its full name, for the package gives the name `tqdm` to a class; and 0.3 s that a local text need not pay.
+    hub = importlib.import_module("huggingface_hub.utils.tqdm")
+    yield hub.disable_progress_bars, _restorer(hub)
+    if (datasets := sys.modules.get("datasets")) is not None:
+        yield datasets.disable_progress_bars, _restorer(datasets)
+    if (own := sys.modules.get("transformers.utils.logging")) is not None and own.is_progress_bar_enabled():
+        yield own.disable_progress_bar, own.enable_progress_bar
+
+
+def _restorer(library: ModuleType) -> Callable[[], object]:
+    """What sets the switch of ``library`` to where it is now."""
+    off = library.are_progress_bars_disabled()
+    switch: Callable[[], object] = library.disable_progress_bars if off else library.enable_progress_bars
+    return switch
