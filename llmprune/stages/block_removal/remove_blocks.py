@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
-from llmprune.algorithms.blocks.search import removal_count
+from llmprune.algorithms.blocks.target import removal_count
 from llmprune.artifacts.activations import sha256_of
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
