@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
 
@@ -21,13 +21,21 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
-from llmprune.algorithms.blocks.search import baseline_losses, greedy_rounds
+from llmprune.algorithms.blocks.search import SegmentLosses, greedy_rounds
 from llmprune.models.capture import bypassed
 from llmprune.models.compute import choose_compute
 from llmprune.models.loading import Decoder, load_tokenizer, open_decoder
 from llmprune.stages.block_search.evaluator import WindowEvaluator
 from llmprune.text.corpora import load_corpus
 from llmprune.text.windows import sample_windows
+
+
+def plain_losses(evaluator: WindowEvaluator, chunk: int, *, remaining: Iterable[int]) -> SegmentLosses:
+    """Losses of one chunk with the blocks ``remaining`` alone."""
+    states = evaluator.entering(chunk)[None].clone()
+    for block in remaining:
+        evaluator.apply_block(block, states, chunk)
+    return evaluator.losses(states, chunk)
 
 
 def naive_rounds(evaluator: WindowEvaluator, *, count: int) -> Iterator[tuple[int, dict[int, float], int]]:
@@ -38,7 +46,7 @@ def naive_rounds(evaluator: WindowEvaluator, *, count: int) -> Iterator[tuple[in
         losses, forwards = {}, 0
         for candidate in remaining[1:-1]:
             others = [block for block in remaining if block != candidate]
-            chunks = [baseline_losses(evaluator, chunk, remaining=others) for chunk in range(evaluator.num_chunks)]
+            chunks = [plain_losses(evaluator, chunk, remaining=others) for chunk in range(evaluator.num_chunks)]
             forwards += len(others) * sum(evaluator.windows_in(chunk) for chunk in range(evaluator.num_chunks))
             tokens = sum(int(chunk.tokens.sum()) for chunk in chunks)
             losses[candidate] = sum(float(chunk.sums.sum()) for chunk in chunks) / tokens
@@ -122,7 +130,7 @@ def main() -> None:
 
     # Each way gets the chunks that suit it: full batches, or small steps between comparisons.
     full, small = evaluator(compute.batch_tokens), evaluator(512)
-    baseline_losses(full, 0, remaining=range(full.num_blocks))  # warm-up
+    plain_losses(full, 0, remaining=range(full.num_blocks))  # warm-up
     ways = {
         "plain": lambda: plain_rounds(full, decoder, windows.tokens, count=options.rounds, batch=batch),
         "naive": lambda: naive_rounds(full, count=options.rounds),

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
+from llmprune.algorithms.blocks.search import BlockEvaluator, SegmentLosses
 from llmprune.models.anatomy import find_blocks
 
 
@@ -54,3 +55,11 @@ def naive_search(
         rounds.append(losses)
         gone.append(min(losses, key=lambda block: losses[block]))
     return rounds
+
+
+def baseline_losses(evaluator: BlockEvaluator, chunk: int, *, remaining: Iterable[int]) -> SegmentLosses:
+    """Losses of one chunk of the model that has only the blocks ``remaining``: one state."""
+    states = evaluator.entering(chunk)[None].clone()
+    for block in remaining:
+        evaluator.apply_block(block, states, chunk)
+    return evaluator.losses(states, chunk)

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from llmprune.algorithms.feed_forward.activation import SILU, Activation
 from llmprune.algorithms.feed_forward.network import Ffn, FfnChunk, GatedFfn, Linear, PlainFfn, first_chunk
+from llmprune.algorithms.weights.patterns import Pattern, SemiStructured, Unstructured, zero_count
 
 
 def generator(seed: int) -> torch.Generator:
@@ -67,3 +68,12 @@ def chunks_of(ffn: Ffn, *, count: int = 3, tokens: int = 80, seed: int, dense_sh
         else:
             chunks.append(first_chunk(ffn, inputs))
     return chunks
+
+
+def satisfies(mask: Tensor, pattern: Pattern) -> bool:
+    """Whether `mask` (out, in), True where kept, has the zeros that `pattern` asks for, and no others."""
+    match pattern:
+        case Unstructured(ratio):
+            return int((~mask).sum()) == zero_count(ratio, mask.numel())
+        case SemiStructured(n, m):
+            return bool(((~mask).view(mask.shape[0], -1, m).sum(2) == n).all())

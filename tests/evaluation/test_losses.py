@@ -6,10 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference_search import skipped_loss
+from reference_search import baseline_losses, skipped_loss
 from tiny_models import HIDDEN, POSITIONS, random_tokens, tiny_model
 
-from llmprune.algorithms.blocks.search import baseline_losses
 from llmprune.evaluation import losses as losses_module
 from llmprune.evaluation.losses import token_losses
 from llmprune.evaluation.perplexity import window_losses

@@ -9,7 +9,7 @@ import torch
 from tiny_models import DEPTH, FAMILIES, random_tokens
 from transformers import PreTrainedModel
 
-from llmprune.algorithms.feed_forward.sparsellm import Targets
+from llmprune.algorithms.feed_forward.sparsellm import Reference
 from llmprune.algorithms.weights.patterns import SemiStructured, Unstructured, zero_count
 from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
@@ -57,9 +57,9 @@ def pruned(calibrated: Callable[[str], Workspace]) -> Pruned:
 
     @cache
     def pruned(family: str, pattern: str, method: Method = Method.SPARSELLM, *, plain: bool = False) -> PruningReport:
-        targets, steps = (Targets.PRUNED, 0) if plain else (Targets.DENSE, 10)
+        reference, steps = (Reference.PRUNED, 0) if plain else (Reference.DENSE, 10)
         settings = PruningSettings(
-            PATTERNS[pattern], method, targets=targets, refit_steps=steps, out=out(family, pattern, method)
+            PATTERNS[pattern], method, reference=reference, refit_steps=steps, out=out(family, pattern, method)
         )
         return global_prune(calibrated(family), settings)
 

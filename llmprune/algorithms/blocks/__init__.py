@@ -1,1 +1,35 @@
 """Which transformer blocks can go: SLEB's greedy search, its early elimination, one-shot scores."""
+
+from llmprune.algorithms.blocks.elimination import EliminationRule
+from llmprune.algorithms.blocks.scores import (
+    angular_distances,
+    closest_run,
+    cosine_similarity_sum,
+    least_influential,
+)
+from llmprune.algorithms.blocks.search import (
+    BlockEvaluator,
+    Candidate,
+    ChunkDone,
+    Round,
+    SegmentLosses,
+    forked_losses,
+    greedy_rounds,
+)
+from llmprune.algorithms.blocks.target import removal_count
+
+__all__ = [
+    "BlockEvaluator",
+    "Candidate",
+    "ChunkDone",
+    "EliminationRule",
+    "Round",
+    "SegmentLosses",
+    "angular_distances",
+    "closest_run",
+    "cosine_similarity_sum",
+    "forked_losses",
+    "greedy_rounds",
+    "least_influential",
+    "removal_count",
+]

@@ -9,21 +9,15 @@ own fork. The numbers are the same; the block forwards are about half.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
-from llmprune.errors import NumericalError, TargetError
-
-# Few digits: no block count has more, and an integer of thousands takes long to read and to print.
-_TARGET = re.compile(r"(?P<number>[+-]?(?=\.?[0-9])[0-9]{0,9}(\.[0-9]{0,20})?)\s*(?P<percent>%)?")
+from llmprune.errors import NumericalError
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class BlockEvaluator(Protocol):
     def entering(self, chunk: int) -> Tensor:
         """(windows, seq_len, hidden_size): hidden states entering the first block."""
 
-    def run(self, block: int, states: Tensor, chunk: int) -> None:
+    def apply_block(self, block: int, states: Tensor, chunk: int) -> None:
         """Replace ``states`` (n, windows, seq_len, hidden_size) by the block's outputs on them."""
 
     def losses(self, states: Tensor, chunk: int) -> SegmentLosses:
@@ -98,11 +92,6 @@ class Round:
     block_forwards: int
     naive_block_forwards: int
 
-    @property
-    def dropped(self) -> tuple[Candidate, ...]:
-        """Candidates that were dropped before they had seen every window."""
-        return tuple(candidate for candidate in self.candidates if not candidate.complete)
-
 
 @dataclass(frozen=True)
 class ChunkDone:
@@ -111,35 +100,6 @@ class ChunkDone:
     chunk: int
     num_chunks: int
     survivors: int
-
-
-def removal_count(target: str, *, num_blocks: int, protect_first: int, protect_last: int) -> int:
-    """How many blocks a target removes: ``20%`` and ``0.2`` are rounded up, an integer is itself.
-
-    Raises:
-        TargetError: not a number, nothing to remove, or nothing left between the protected ends.
-    """
-    expected = "type a share such as 20% or 0.2, or a number of blocks such as 6"
-    match = _TARGET.fullmatch(target.strip())
-    if match is None:
-        raise TargetError(f"{target!r:.50} is not a removal target; {expected}.")
-    number = Fraction(match["number"])  # exact: 0.07 of 100 is 7, where floats would round up to 8
-    if match["percent"]:
-        number /= 100
-    is_share = bool(match["percent"]) or "." in match["number"]
-    if is_share and not 0 < number < 1:
-        raise TargetError(f"A target of {target} is not between 0% and 100%; {expected}.")
-    count = math.ceil(number * num_blocks) if is_share else int(number)
-    removable = num_blocks - protect_first - protect_last
-    if count < 1:
-        raise TargetError(f"A target of {target} removes no block; {expected}.")
-    if count >= removable:
-        advice = "lower the target" if removable > 1 else "protect fewer"
-        raise TargetError(
-            f"A target of {target} removes {count} of {num_blocks} blocks, but with {protect_first} first and "
-            f"{protect_last} last protected at most {max(removable - 1, 0)} can go; {advice}."
-        )
-    return count
 
 
 def greedy_rounds(
@@ -181,14 +141,6 @@ def greedy_rounds(
         yield decided
 
 
-def baseline_losses(evaluator: BlockEvaluator, chunk: int, *, remaining: Sequence[int]) -> SegmentLosses:
-    """Losses of one chunk with nothing skipped but what is not ``remaining``: one state."""
-    states = evaluator.entering(chunk)[None].clone()
-    for block in remaining:
-        evaluator.run(block, states, chunk)
-    return evaluator.losses(states, chunk)
-
-
 def forked_losses(
     evaluator: BlockEvaluator, chunk: int, *, remaining: Sequence[int], candidates: Sequence[int]
 ) -> SegmentLosses:
@@ -210,7 +162,7 @@ def forked_losses(
         if forked is not None:
             states[forked] = states[0]
         if running:
-            evaluator.run(block, states[running.start : running.stop], chunk)
+            evaluator.apply_block(block, states[running.start : running.stop], chunk)
     return evaluator.losses(states[1:], chunk)
 
 
@@ -230,16 +182,16 @@ def _walk(remaining: Sequence[int], candidates: Sequence[int]) -> Iterator[tuple
         tails += forks
 
 
-class _Race:
-    """The candidates of one round and their segment losses so far."""
+class _Candidates:
+    """The candidates of one round with their segment losses so far; `surviving` are still measured."""
 
     def __init__(self, candidates: Sequence[int]) -> None:
-        self.running = list(candidates)
+        self.surviving = list(candidates)
         self.sums: dict[int, list[Tensor]] = {block: [] for block in candidates}
         self.tokens: list[Tensor] = []
 
     def add(self, losses: SegmentLosses) -> None:
-        for block, sums in zip(self.running, losses.sums, strict=True):
+        for block, sums in zip(self.surviving, losses.sums, strict=True):
             if not torch.isfinite(sums).all():
                 raise NumericalError(
                     f"The loss with block {block} skipped is not a number; look for NaN in the weights."
@@ -249,14 +201,14 @@ class _Race:
 
     def drop(self, rule: EliminationRule, *, share_seen: float) -> None:
         tokens = torch.cat(self.tokens)
-        means = torch.stack([torch.cat(self.sums[block]) / tokens for block in self.running])
+        means = torch.stack([torch.cat(self.sums[block]) / tokens for block in self.surviving])
         hopeless = rule.hopeless(means, share_seen=share_seen).tolist()
-        self.running = [block for block, out in zip(self.running, hopeless, strict=True) if not out]
+        self.surviving = [block for block, out in zip(self.surviving, hopeless, strict=True) if not out]
 
-    def standings(self) -> tuple[Candidate, ...]:
-        return tuple(self._standing(block) for block in self.sums)
+    def results(self) -> tuple[Candidate, ...]:
+        return tuple(self._result(block) for block in self.sums)
 
-    def _standing(self, block: int) -> Candidate:
+    def _result(self, block: int) -> Candidate:
         seen = len(self.sums[block])
         tokens = int(torch.cat(self.tokens[:seen]).sum())
         loss = float(torch.cat(self.sums[block]).sum()) / tokens
@@ -271,18 +223,18 @@ def _search_round(
     rule: EliminationRule | None,
     on_chunk: Callable[[ChunkDone], None],
 ) -> Round:
-    race = _Race(candidates)
+    measured = _Candidates(candidates)
     forwards = seen = 0
     chunks = range(evaluator.num_chunks)
     windows = sum(evaluator.windows_in(chunk) for chunk in chunks)
     for chunk in chunks:
-        forwards += forked_forwards(remaining, race.running) * evaluator.windows_in(chunk)
-        race.add(forked_losses(evaluator, chunk, remaining=remaining, candidates=race.running))
+        forwards += forked_forwards(remaining, measured.surviving) * evaluator.windows_in(chunk)
+        measured.add(forked_losses(evaluator, chunk, remaining=remaining, candidates=measured.surviving))
         seen += evaluator.windows_in(chunk)
         if rule is not None and seen < windows:
-            race.drop(rule, share_seen=seen / windows)
-        on_chunk(ChunkDone(chunk + 1, len(chunks), len(race.running)))
-    standings = race.standings()
-    best = min((c for c in standings if c.complete), key=lambda candidate: candidate.loss)
+            measured.drop(rule, share_seen=seen / windows)
+        on_chunk(ChunkDone(chunk + 1, len(chunks), len(measured.surviving)))
+    results = measured.results()
+    best = min((c for c in results if c.complete), key=lambda candidate: candidate.loss)
     naive = len(candidates) * (len(remaining) - 1) * windows
-    return Round(best.block, best.loss, standings, forwards, naive)
+    return Round(best.block, best.loss, results, forwards, naive)

@@ -60,10 +60,14 @@ Ffn = GatedFfn | PlainFfn
 class FfnChunk:
     """Some tokens of one FFN's pruning problem.
 
-    `inputs` X (tokens, in) of the pruned model; `outputs` Y (tokens, out), what the FFN has to give; `up` z
-    and `gate` s (tokens, hidden), the auxiliary pre-activations, `gate` None for a plain FFN. Any float
-    dtypes: a store may keep them narrower than the float32 (float64 if any of them is) that sums are made in.
-    That of `inputs` is what the model computes in: products of weights and tokens are made in it.
+    Any float dtypes: a store may keep them narrower than the float32 (float64 if any of them is) that sums are
+    made in. That of `inputs` is what the model computes in: products of weights and tokens are made in it.
+
+    Attributes:
+        inputs: X (tokens, in) of the pruned model.
+        outputs: Y (tokens, out), what the FFN has to give.
+        up: z (tokens, hidden), auxiliary pre-activations.
+        gate: s (tokens, hidden), the gate's; None for a plain FFN.
     """
 
     inputs: Tensor
@@ -73,9 +77,9 @@ class FfnChunk:
 
 
 class ChunkStore(Protocol):
-    """Where the chunks live between sweeps: a list, or something over a memory-mapped file.
+    """Where the chunks live between passes over the tokens: a list, or something over files.
 
-    It is working state: a sweep replaces each chunk by one with new z and s. The tensors of a chunk are never
+    It is working state: a pass may replace each chunk by one with new z and s. The tensors of a chunk are never
     written to.
     """
 
@@ -91,9 +95,11 @@ def first_chunk(
 ) -> FfnChunk:
     """A chunk that starts at the dense activations, float32 or wider but for its inputs.
 
-    `inputs` (tokens, in) are the pruned model's. For dense targets `dense_inputs` are the dense model's for
-    the same tokens and `outputs` (tokens, out) what the FFN has to give; without them, `inputs` and the dense
-    FFN's outputs.
+    Args:
+        ffn: the dense FFN.
+        inputs: X (tokens, in), the pruned model's.
+        dense_inputs: (tokens, in), the dense model's for the same tokens; None: the same as `inputs`.
+        outputs: Y (tokens, out), what the FFN has to give; None: what the dense FFN gives on the dense inputs.
     """
     up, gate = pre_activations(ffn, inputs if dense_inputs is None else dense_inputs)
     if outputs is None:

@@ -1,16 +1,23 @@
-"""SparseLLM (Bai et al., NeurIPS 2024): prune a feed-forward network as one problem.
+"""SparseLLM (Bai et al., NeurIPS 2024, arXiv 2402.17946): prune a feed-forward network as one problem.
 
-Alternating minimisation. A round prunes the weights towards their least-squares targets, measures the true
-error ||FFN_pruned(X) - Y||^2, and solves p, z and s for the next round (`subproblems`). Round 0 prunes
-towards the dense weights, or their dense targets: it is SparseGPT's result, and the best round is never
-worse.
+Alternating minimisation of the penalty function that `subproblems` states: a round prunes the weights towards
+their least-squares targets (equation 3 there), then solves the auxiliary variables p (4), z and s (5, 6), of
+which the next round's targets are made. Every round's true error ||FFN_pruned(X) - Y||^2 is measured, and the
+best round is kept. There are two protocols, by the `Reference`:
 
-Tokens stream through in chunks; what stays of a sweep over them are Gram matrices, so that memory does not
-depend on the number of tokens beyond the chunks' own store, which may live on disk.
+`rounds_of_the_papers`: X are the pruned model's inputs, Y what the dense FFN gives on them. Round 0 prunes the
+dense weights, the down projection on the dense FFN's p. Later rounds take the p of equation 4.
 
-Departures from the paper. The least-squares targets of the weights are regularised towards the dense weights,
-where the paper takes a pseudo-inverse. With `Targets.DENSE` z, s and Y come from the dense model, and the
-down projection is solved and pruned on what the pruned gate and up projections give, where the paper takes p.
+`rounds_towards_dense_model` (a departure from the paper): X are the pruned model's inputs, but z, s and Y are
+the dense model's own. From round 0 on there are targets, and the down projection is solved and pruned on what
+the pruned up and gate projections really give, not on p.
+
+A departure in both: the least-squares targets are regularised towards the dense weights, where the paper takes
+a pseudo-inverse.
+
+Tokens stream through in chunks. What remains of a pass over them are Gram matrices and cross moments, so that
+memory does not grow with the number of tokens, but for the chunks' own store, which may lie on a disk. Half of
+SparseLLM's time is such passes (docs/global-prune.md), so none is made that another one could carry along.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,14 +30,16 @@ from torch import Tensor
 from llmprune.algorithms.feed_forward.network import ChunkStore, Ffn, GatedFfn, Linear
 from llmprune.algorithms.feed_forward.subproblems import Coefficients, hidden_solver
 from llmprune.algorithms.feed_forward.token_passes import (
-    Advance,
+    CrossMoments,
     HiddenMoments,
-    InnerMoments,
-    advance,
-    fit,
+    OutputError,
+    auxiliary_hidden_moments,
+    cross_moments,
     hidden_moments,
-    inner_moments,
     input_gram,
+    output_error,
+    update_auxiliary,
+    update_auxiliary_and_measure,
 )
 from llmprune.algorithms.weights.factor import InverseFactor, factorise
 from llmprune.algorithms.weights.layer import LayerSettings, prune_layer
@@ -39,38 +48,47 @@ from llmprune.algorithms.weights.pruned import PrunedWeight
 from llmprune.errors import TargetError
 
 
-class Targets(Enum):
-    """Whose activations the FFN is to reproduce."""
+class Reference(Enum):
+    """Whose activations are to be reproduced."""
 
-    PRUNED = "pruned"  # the dense FFN's on the pruned model's inputs: the paper's protocol
+    PRUNED = "pruned"  # what the dense weights give on the pruned model's inputs: the papers' protocol
     DENSE = "dense"  # the dense model's own
 
     @property
     def ridge(self) -> float:
         """How strongly least-squares targets are held to the dense weights, relative to the mean diagonal.
 
-        Dense targets make the weights undo the errors of all earlier blocks, which overfits the calibration
-        tokens: on held-out tokens 0.3 to 1 measured best, and 0.01 where the inputs are the FFN's own.
+        The dense model's activations make the weights undo the errors of all earlier blocks, which overfits
+        the calibration tokens: on held-out tokens 0.3 to 1 measured best, and 0.01 where the inputs are the
+        FFN's own.
         """
-        return 0.01 if self is Targets.PRUNED else 0.3
+        return 0.01 if self is Reference.PRUNED else 0.3
 
 
 @dataclass(frozen=True)
 class FfnSettings:
-    """How an FFN is pruned; `rounds` counts round 0, so that 1 is SparseGPT.
+    """How an FFN is pruned.
 
-    The loop stops early after `patience` rounds without an improvement: the first solution of p, z and s
-    often costs some error that the next ones win back.
+    Attributes:
+        layer: how each of its matrices is pruned.
+        coefficients: the penalties alpha, beta, gamma.
+        reference: whose activations are to be reproduced.
+        rounds: most rounds, round 0 among them; at least 1.
+        patience: stop after so many rounds without an improvement. Not 1: the first solution of p, z and s
+            often costs some error that the next ones win back.
+        ridge: of the least-squares targets, relative to the mean diagonal of the inputs' Gram matrix; None:
+            `reference.ridge`.
+        steps: Newton steps of an elementwise problem.
+        products: entered around every pass over the tokens: there the caller may lower the precision of
+            float32 matrix products. The solves between the passes keep it.
 
-    `ridge` is relative to the mean diagonal of the inputs' Gram matrix, None for that of the targets; `steps`
-    are the Newton steps of an elementwise problem. `products` is entered around every sweep over the tokens:
-    where the caller may lower the precision of float32 matrix products, which the solves between the sweeps
-    keep.
+    Raises:
+        TargetError: no round at all.
     """
 
     layer: LayerSettings
     coefficients: Coefficients = field(default_factory=Coefficients)
-    targets: Targets = Targets.PRUNED
+    reference: Reference = Reference.PRUNED
     rounds: int = 4
     patience: int = 2
     ridge: float | None = None
@@ -81,10 +99,18 @@ class FfnSettings:
         if self.rounds < 1:
             raise TargetError(f"The number of rounds must be at least 1, and {self.rounds} is not.")
 
+    @property
+    def relative_ridge(self) -> float:
+        """The ridge that is used."""
+        return self.reference.ridge if self.ridge is None else self.ridge
+
 
 @dataclass(frozen=True)
 class FfnRound:
-    """The weights of one round. `error` = ||FFN_pruned(X) - Y||^2 and `energy` = ||Y||^2 over all tokens."""
+    """The pruned weights of one round; `gate` is None for a plain FFN.
+
+    `error` = ||FFN_pruned(X) - Y||^2 and `energy` = ||Y||^2, summed over all tokens.
+    """
 
     index: int
     up: PrunedWeight
@@ -92,11 +118,6 @@ class FfnRound:
     down: PrunedWeight
     error: float
     energy: float
-
-    @property
-    def relative_error(self) -> float:
-        """`error / energy`."""
-        return self.error / self.energy if self.energy > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -108,99 +129,141 @@ class FfnResult:
 
 
 def prune_ffn(ffn: Ffn, chunks: ChunkStore, settings: FfnSettings) -> FfnResult:
-    """Alternate `settings.rounds` times, or until `settings.patience` rounds did not improve; keep the best.
+    """Run the rounds of the reference's protocol, and keep the best.
 
-    The weights of `ffn` are (out, in), of any float dtype; `chunks` is used up. Raises `NumericalError` when
-    a factorisation fails or the activations are not finite, `TargetError` when N:M does not fit a layer.
+    Args:
+        ffn: the dense FFN; weights (out, in), of any float dtype, which the pruned ones keep.
+        chunks: its tokens, at the dense activations (`first_chunk`). They are used up: z and s move on.
+        settings: how it is pruned.
+
+    Raises:
+        NumericalError: a factorisation fails, or the activations are not finite.
+        TargetError: groups of N:M do not divide a layer's inputs.
     """
+    protocol = rounds_of_the_papers if settings.reference is Reference.PRUNED else rounds_towards_dense_model
     errors: list[float] = []
     best: FfnRound | None = None
-    for current in alternate(ffn, chunks, settings):
+    for current in protocol(ffn, chunks, settings):
         errors.append(current.error)
         if best is None or current.error < best.error:
             best = current
         elif current.index - best.index >= settings.patience:
             break
-    assert best is not None
+    assert best is not None, "there is at least one round"
     return FfnResult(best=best, errors=tuple(errors))
 
 
-def alternate(ffn: Ffn, chunks: ChunkStore, settings: FfnSettings) -> Iterator[FfnRound]:
-    """Yield every round, `settings.rounds` of them; `chunks` moves on with each."""
-    dense = settings.targets is Targets.DENSE
+def rounds_of_the_papers(ffn: Ffn, chunks: ChunkStore, settings: FfnSettings) -> Iterator[FfnRound]:
+    """The papers' protocol: `settings.rounds` rounds, of which each, but the last, moves z and s in `chunks` on.
+
+    Passes over the tokens: X X^T, P P^T, and one for every round.
+    """
     with settings.products():
-        gram = input_gram(chunks)
-        inner = inner_moments(ffn, chunks) if dense else None
-        outer = None if dense else hidden_moments(ffn, chunks, auxiliary=True)
-    inputs = _Inputs.of(gram, settings)
+        gram = input_gram(chunks)  # X X^T
+        moments = auxiliary_hidden_moments(ffn, chunks)  # P P^T of the dense p
+    inputs = _Problem.of(gram, settings)
+    weights = _prune_dense(ffn, inputs, _Problem.of(moments.gram, settings))
+    for index in range(settings.rounds - 1):
+        pruned = weights.in_place_of(ffn)
+        solver = hidden_solver(pruned.down, settings.coefficients)
+        with settings.products():  # (4), (5), (6), and the error of the weights that they are solved for
+            step = update_auxiliary_and_measure(pruned, chunks, solver, settings.coefficients, steps=settings.steps)
+        yield weights.as_round(index, step.error)
+        weights = _Weights(
+            *_prune_up_and_gate(ffn, step.cross, inputs),  # (3) towards z X^T, s X^T
+            _prune_down(ffn, step.hidden, settings),  # (3) towards Y P^T of the new p
+        )
+    with settings.products():
+        error = output_error(weights.in_place_of(ffn), chunks)
+    yield weights.as_round(settings.rounds - 1, error)
+
+
+def rounds_towards_dense_model(ffn: Ffn, chunks: ChunkStore, settings: FfnSettings) -> Iterator[FfnRound]:
+    """The dense model as reference: `settings.rounds` rounds, each, but the last, moves z and s in `chunks` on.
+
+    Passes over the tokens: X X^T, z X^T, and two for every round but the last, which has one. The moments of
+    what the pruned up and gate projections give tell the true error of any down projection: no pass for that.
+    """
+    with settings.products():
+        gram = input_gram(chunks)  # X X^T
+        cross = cross_moments(ffn, chunks)  # z X^T, s X^T of the dense model's z and s
+    inputs = _Problem.of(gram, settings)
     for index in range(settings.rounds):
-        up, gate = _prune_inner(ffn, inputs, inner, settings)
-        pruned = _with_inner(ffn, up, gate)
-        if dense:
-            with settings.products():
-                outer = hidden_moments(pruned, chunks, auxiliary=False)
-        assert outer is not None
-        down = _prune_down(ffn.down.weight, outer, settings, as_dense=not dense and index == 0)
-        pruned = replace(pruned, down=Linear(down.weight, ffn.down.bias))
-        found = outer.fit(down.weight) if dense else None
+        up, gate = _prune_up_and_gate(ffn, cross, inputs)  # (3)
+        with settings.products():
+            moments = hidden_moments(_with_up_and_gate(ffn, up, gate), chunks)  # P = f(s) z of the pruned weights
+        weights = _Weights(up, gate, _prune_down(ffn, moments, settings))  # (3)
         if index + 1 < settings.rounds:
-            step = _advance(pruned, chunks, settings)
-            inner, outer, found = step.inner, step.hidden, found or step.fit
-        elif found is None:
-            with settings.products():
-                found = fit(pruned, chunks)
-        assert found is not None
-        yield FfnRound(index, up, gate, down, error=found.error, energy=found.energy)
-
-
-def _advance(pruned: Ffn, chunks: ChunkStore, settings: FfnSettings) -> Advance:
-    coefficients = settings.coefficients
-    solver = hidden_solver(pruned.down, coefficients)
-    as_papers = settings.targets is Targets.PRUNED
-    with settings.products():
-        return advance(pruned, chunks, solver, coefficients, steps=settings.steps, as_papers=as_papers)
+            pruned = weights.in_place_of(ffn)
+            solver = hidden_solver(pruned.down, settings.coefficients)
+            with settings.products():  # (4), (5), (6)
+                cross = update_auxiliary(pruned, chunks, solver, settings.coefficients, steps=settings.steps)
+        yield weights.as_round(index, moments.output_error(weights.down.weight))
 
 
 @dataclass(frozen=True)
-class _Inputs:
-    """X X^T, which all rounds share, and its factors for pruning and for ridge regression, often the same."""
+class _Problem:
+    """The inputs of a layer, X X^T (in, in), with its factors for pruning and for the ridge, often the same."""
 
     gram: Tensor
     factor: InverseFactor
     ridge: InverseFactor
+    layer: LayerSettings
 
     @classmethod
-    def of(cls, gram: Tensor, settings: FfnSettings) -> "_Inputs":
+    def of(cls, gram: Tensor, settings: FfnSettings) -> "_Problem":
         factor = factorise(gram, damping=settings.layer.damping)
-        ridge = settings.targets.ridge if settings.ridge is None else settings.ridge
-        same = ridge == settings.layer.damping
-        return cls(gram, factor, factor if same else factorise(gram, damping=ridge))
+        same = settings.relative_ridge == settings.layer.damping
+        ridge = factor if same else factorise(gram, damping=settings.relative_ridge)
+        return cls(gram, factor, ridge, settings.layer)
+
+    def prune(self, weight: Tensor) -> PrunedWeight:
+        """Prune `weight` (out, in) as it is."""
+        return prune_layer(weight, self.gram, self.layer, factor=self.factor)
+
+    def prune_towards(self, cross: Tensor, weight: Tensor) -> PrunedWeight:
+        """(3): prune the least-squares target of `cross` (out, in) = Z X^T, held to the dense `weight`."""
+        target = ridge_towards(weight, cross, self.gram, self.ridge)
+        return prune_layer(weight, self.gram, self.layer, target=target, factor=self.factor)
 
 
-def _prune_inner(
-    ffn: Ffn, inputs: _Inputs, moments: InnerMoments | None, settings: FfnSettings
-) -> tuple[PrunedWeight, PrunedWeight | None]:
-    """Prune up and gate towards z X^T and s X^T, or, without moments, as they are."""
+@dataclass(frozen=True)
+class _Weights:
+    """An FFN's pruned weights; `gate` is None for a plain FFN."""
 
-    def prune(weight: Tensor, cross: Tensor | None) -> PrunedWeight:
-        target = None if cross is None else ridge_towards(weight, cross, inputs.gram, inputs.ridge)
-        return prune_layer(weight, inputs.gram, settings.layer, target=target, factor=inputs.factor)
+    up: PrunedWeight
+    gate: PrunedWeight | None
+    down: PrunedWeight
 
-    up = prune(ffn.up.weight, None if moments is None else moments.up)
+    def in_place_of(self, ffn: Ffn) -> Ffn:
+        """`ffn` with these weights; its biases stay."""
+        return replace(_with_up_and_gate(ffn, self.up, self.gate), down=Linear(self.down.weight, ffn.down.bias))
+
+    def as_round(self, index: int, error: OutputError) -> FfnRound:
+        return FfnRound(index, self.up, self.gate, self.down, error=error.error, energy=error.energy)
+
+
+def _prune_dense(ffn: Ffn, inputs: _Problem, hidden: _Problem) -> _Weights:
+    """Round 0 of the papers: the dense weights, up and gate on X, down on the dense p."""
+    gate = inputs.prune(ffn.gate.weight) if isinstance(ffn, GatedFfn) else None
+    return _Weights(inputs.prune(ffn.up.weight), gate, hidden.prune(ffn.down.weight))
+
+
+def _prune_up_and_gate(ffn: Ffn, cross: CrossMoments, inputs: _Problem) -> tuple[PrunedWeight, PrunedWeight | None]:
+    up = inputs.prune_towards(cross.up, ffn.up.weight)
     if not isinstance(ffn, GatedFfn):
         return up, None
-    return up, prune(ffn.gate.weight, None if moments is None else moments.gate)
+    assert cross.gate is not None, "a gated FFN has gate moments"
+    return up, inputs.prune_towards(cross.gate, ffn.gate.weight)
 
 
-def _prune_down(weight: Tensor, moments: HiddenMoments, settings: FfnSettings, *, as_dense: bool) -> PrunedWeight:
-    """Prune down towards Y P^T, or, `as_dense`, as it is."""
-    inputs = _Inputs.of(moments.gram, settings)
-    target = None if as_dense else ridge_towards(weight, moments.cross, inputs.gram, inputs.ridge)
-    return prune_layer(weight, inputs.gram, settings.layer, target=target, factor=inputs.factor)
+def _prune_down(ffn: Ffn, moments: HiddenMoments, settings: FfnSettings) -> PrunedWeight:
+    return _Problem.of(moments.gram, settings).prune_towards(moments.cross, ffn.down.weight)
 
 
-def _with_inner(ffn: Ffn, up: PrunedWeight, gate: PrunedWeight | None) -> Ffn:
+def _with_up_and_gate(ffn: Ffn, up: PrunedWeight, gate: PrunedWeight | None) -> Ffn:
     new_up = Linear(up.weight, ffn.up.bias)
-    if isinstance(ffn, GatedFfn) and gate is not None:
+    if isinstance(ffn, GatedFfn):
+        assert gate is not None, "a gated FFN has a gate"
         return replace(ffn, up=new_up, gate=Linear(gate.weight, ffn.gate.bias))
     return replace(ffn, up=new_up)

@@ -1,11 +1,21 @@
-"""The sub-problems of SparseLLM (Bai et al., NeurIPS 2024) in the auxiliary variables p, z and s.
+"""The sub-problems of SparseLLM (Bai et al., NeurIPS 2024, arXiv 2402.17946).
 
-    gated  alpha ||Wu X - z||^2 + alpha ||Wg X - s||^2 + beta ||Wd p - Y||^2 + gamma ||p - f(s) z||^2
-    plain  alpha ||W1 X + b1 - z||^2                   + beta ||W2 p + b2 - Y||^2 + gamma ||p - f(z)||^2
+The FFN's constraints become penalties on auxiliary variables: pre-activations z (up) and s (gate), hidden
+activations p. For inputs X, outputs Y, an activation f, and * elementwise:
 
-Each function minimises this in one variable with the others fixed (the weights are in `least_squares`).
-Activations are (tokens, features); tokens do not interact, so any chunk of them can be solved by itself. Only
-the ratios of the three coefficients matter to the result.
+    (1) gated  alpha ||Wu X - z||^2 + alpha ||Wg X - s||^2 + beta ||Wd p - Y||^2 + gamma ||p - f(s) * z||^2
+    (2) plain  alpha ||W1 X + b1 - z||^2                   + beta ||W2 p + b2 - Y||^2 + gamma ||p - f(z)||^2
+
+Alternating minimisation solves one variable with the others fixed:
+
+    (3) W = Z A^T (A A^T + ridge)^-1, A the layer's inputs, Z what it has to give: `weights.least_squares`
+    (4) (beta Wd^T Wd + gamma I) p = beta Wd^T (Y - b) + gamma f(s) * z                     `HiddenSolver`
+    (5) z = (alpha Wu X + gamma f(s) * p) / (alpha + gamma f(s)^2)                          `solve_up`
+    (6) s, or z of a plain FFN: min over x of alpha (x - m)^2 + gamma (f(x) c - p)^2        `solve_rectified`,
+        elementwise, with m = Wg X and c = z, or m = W1 X + b1 and c = 1                    `solve_activated`
+
+The numbers are this page's own. Activations are (tokens, features), the transpose of the above. Tokens do not
+interact, so any chunk of them can be solved by itself. Only the ratios of the coefficients matter.
 """
 
 from dataclasses import dataclass
@@ -20,9 +30,13 @@ from llmprune.errors import TargetError
 
 @dataclass(frozen=True)
 class Coefficients:
-    """The penalties alpha (pre-activations), beta (output), gamma (activation), all positive.
+    """The penalties alpha (pre-activations), beta (output), gamma (activation).
 
-    The defaults leave z and s freer than p: they measured best for gated and plain FFNs alike.
+    The defaults leave z and s freer than p: they measured best for gated and plain FFNs alike. How little they
+    matter on a small OPT stands in docs/results.md.
+
+    Raises:
+        TargetError: one is not positive and finite.
     """
 
     alpha: float = 0.1
@@ -37,11 +51,15 @@ class Coefficients:
 
 @dataclass(frozen=True)
 class HiddenSolver:
-    """Minimises beta ||W p + b - Y||^2 + gamma ||p - q||^2 in p, for one W and any number of tokens.
+    """Equation 4: minimises beta ||W p + b - Y||^2 + gamma ||p - q||^2 in p, for one W and any number of tokens.
 
-    `gain` (hidden, out) = W^T (W W^T + gamma/beta I)^-1. By the push-through identity the normal equations
-    (beta W^T W + gamma I) p = beta W^T (Y - b) + gamma q  have the solution  p = q + W^T (W W^T + gamma/beta
-    I)^-1 (Y - b - W q), whose matrix is only (out, out), and better conditioned.
+    With q = f(s) z and r = gamma / beta, the normal equations are (W^T W + r I) p = W^T (Y - b) + r q, with a
+    matrix (hidden, hidden). With p = q + d they are (W^T W + r I) d = W^T (Y - b - W q), and by the push-through
+    identity (W^T W + r I)^-1 W^T = W^T (W W^T + r I)^-1 the correction is d = W^T (W W^T + r I)^-1 (Y - b - W q).
+    Its matrix is only (out, out): 576 in place of 1,536 rows in SmolLM2. It is the better conditioned one too:
+    W^T W has a rank of at most `out`, so that the smallest eigenvalue of W^T W + r I is r itself.
+
+    `gain` (hidden, out) = W^T (W W^T + r I)^-1.
     """
 
     down: Linear
@@ -66,7 +84,7 @@ def hidden_solver(down: Linear, coefficients: Coefficients) -> HiddenSolver:
 
 
 def solve_up(centre: Tensor, gate_value: Tensor, hidden: Tensor, coefficients: Coefficients) -> Tensor:
-    """The minimising z of a gated FFN: (alpha m + gamma f(s) p) / (alpha + gamma f(s)^2), elementwise.
+    """Equation 5: the minimising z of a gated FFN, elementwise.
 
     `centre` m = up(x), `gate_value` f(s), `hidden` p: (tokens, hidden).
     """
@@ -76,7 +94,7 @@ def solve_up(centre: Tensor, gate_value: Tensor, hidden: Tensor, coefficients: C
 
 
 def solve_rectified(centre: Tensor, scale: Tensor | None, hidden: Tensor, coefficients: Coefficients) -> Tensor:
-    """The global minimum in x of alpha (x - m)^2 + gamma (max(x, 0) c - p)^2, elementwise.
+    """Equation 6 for f(x) = max(x, 0): the global minimum of alpha (x - m)^2 + gamma (f(x) c - p)^2, elementwise.
 
     `centre` m, `scale` c (None for 1) and `hidden` p: (tokens, hidden). x is z of a plain FFN, or s of a
     gated one with c = z. Of the two branches' minima, x >= 0: max((alpha m + gamma c p) / (alpha + gamma
@@ -101,7 +119,7 @@ def solve_activated(
     *,
     steps: int = 2,
 ) -> Tensor:
-    """Lower alpha (x - m)^2 + gamma (f(x) c - p)^2 in x, elementwise, by safeguarded Gauss-Newton steps.
+    """Equation 6 for any f: lower alpha (x - m)^2 + gamma (f(x) c - p)^2 by safeguarded Gauss-Newton steps.
 
     `start` x, `centre` m, `scale` c (None for 1) and `hidden` p: (tokens, hidden). x is s of a gated FFN with
     c = z, or z of a plain one. A step that would raise an element's objective is not taken, and that

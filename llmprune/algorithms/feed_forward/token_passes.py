@@ -1,4 +1,8 @@
-"""Passes over the tokens of an FFN's pruning problem, of which sums remain: Gram matrices and errors."""
+"""Passes over the tokens of an FFN's pruning problem, of which sums remain: Gram matrices, moments, errors.
+
+Each function reads every chunk of the store once, in order. Names as in `subproblems`: inputs X, outputs Y,
+auxiliary pre-activations z and s, hidden activations p, whose rows are tokens.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,19 +30,21 @@ from llmprune.algorithms.feed_forward.subproblems import (
 )
 from llmprune.algorithms.weights.gram import CrossAccumulator, GramAccumulator
 
-_SLAB = 64  # tokens of an elementwise problem at a time
+# Tokens of an elementwise problem at a time. A Newton step makes about ten tensors as large as its input; for 64
+# tokens of a few thousand hidden units each is below 1 MB, so that they stay in the processor's cache.
+_SLAB = 64
 
 
 @dataclass(frozen=True)
-class InnerMoments:
-    """What the up and gate weights are fitted to: (z - b) X^T and (s - b) X^T, (hidden, in)."""
+class CrossMoments:
+    """(z - b) X^T and (s - b) X^T, (hidden, in), for the biases b; `gate` is None for a plain FFN."""
 
     up: Tensor
     gate: Tensor | None
 
 
 @dataclass(frozen=True)
-class Fit:
+class OutputError:
     """`error` = ||FFN(X) - Y||^2 and `energy` = ||Y||^2, summed over all tokens in float64."""
 
     error: float
@@ -47,104 +53,120 @@ class Fit:
 
 @dataclass(frozen=True)
 class HiddenMoments:
-    """What the down weights are fitted to: P P^T (hidden, hidden) and (Y - b) P^T (out, hidden).
+    """P P^T (hidden, hidden) and (Y - b) P^T (out, hidden), for the bias b of the down projection.
 
-    `owed` = ||Y - b||^2 and `energy` = ||Y||^2.
+    `target_energy` = ||Y - b||^2 and `energy` = ||Y||^2.
     """
 
     gram: Tensor
     cross: Tensor
-    owed: float
+    target_energy: float
     energy: float
 
-    def fit(self, weight: Tensor) -> Fit:
-        """The true error of down weights (out, hidden) on this P, without another pass over the tokens.
+    def output_error(self, weight: Tensor) -> OutputError:
+        """The true error of a down projection (out, hidden) on this P, without another pass over the tokens.
 
         ||W P + b - Y||^2 = tr(W P P^T W^T) - 2 tr(W P (Y - b)^T) + ||Y - b||^2.
         """
         wide = weight.to(self.gram.dtype)
         error = ((wide @ self.gram - 2 * self.cross) * wide).sum(dtype=torch.float64)
-        return Fit(max(0.0, float(error) + self.owed), self.energy)
+        return OutputError(max(0.0, float(error) + self.target_energy), self.energy)
+
+
+@dataclass(frozen=True)
+class AuxiliaryUpdate:
+    """The moments of the new z, s and p, and the true error of the weights that they were solved for."""
+
+    cross: CrossMoments
+    hidden: HiddenMoments
+    error: OutputError
 
 
 def input_gram(chunks: ChunkStore) -> Tensor:
     """X X^T (in, in)."""
-    total = GramAccumulator()
+    gram = GramAccumulator()
     for chunk in widened(chunks):
-        total.update(chunk.inputs)
-    return total.result().matrix
+        gram.update(chunk.inputs)
+    return gram.result()
 
 
-def inner_moments(ffn: Ffn, chunks: ChunkStore) -> InnerMoments:
+def cross_moments(ffn: Ffn, chunks: ChunkStore) -> CrossMoments:
     """The moments of z and s as the chunks hold them; of `ffn` only the biases are used."""
-    sums = _InnerSums(ffn)
+    cross = _CrossSums(ffn)
     for chunk in widened(chunks):
-        sums.add(chunk)
-    return sums.result()
+        cross.add(chunk)
+    return cross.result()
 
 
-def hidden_moments(ffn: Ffn, chunks: ChunkStore, *, auxiliary: bool) -> HiddenMoments:
-    """The moments of P = f(s) z or f(z), of the `auxiliary` z and s or of what `ffn` gives on X."""
-    sums = _HiddenSums(ffn)
+def auxiliary_hidden_moments(ffn: Ffn, chunks: ChunkStore) -> HiddenMoments:
+    """The moments of P = f(s) z, or f(z), of the z and s that the chunks hold."""
+    moments = _HiddenSums(ffn)
     for chunk in widened(chunks):
-        up, gate = (chunk.up, chunk.gate) if auxiliary else pre_activations(ffn, chunk.inputs)
-        sums.add(chunk, hidden(ffn, up, gate))
-    return sums.result()
+        moments.add(chunk, hidden(ffn, chunk.up, chunk.gate))
+    return moments.result()
 
 
-def fit(ffn: Ffn, chunks: ChunkStore) -> Fit:
+def hidden_moments(ffn: Ffn, chunks: ChunkStore) -> HiddenMoments:
+    """The moments of P = f(gate(x)) up(x), or f(up(x)): what the down projection of `ffn` is given."""
+    moments = _HiddenSums(ffn)
+    for chunk in widened(chunks):
+        moments.add(chunk, hidden(ffn, *pre_activations(ffn, chunk.inputs)))
+    return moments.result()
+
+
+def output_error(ffn: Ffn, chunks: ChunkStore) -> OutputError:
     """The true error of `ffn`."""
-    sums = _FitSums()
+    error = _ErrorSums(ffn)
     for chunk in widened(chunks):
-        given = hidden(ffn, *pre_activations(ffn, chunk.inputs))
-        sums.add(chunk, ffn.down(given, product=chunk.inputs.dtype))
-    return sums.result()
+        error.add(chunk, *pre_activations(ffn, chunk.inputs))
+    return error.result()
 
 
-@dataclass(frozen=True)
-class Advance:
-    """What a pass of `advance` found: the moments of the new z, s and p, and the true error of its weights.
-
-    `fit` and `hidden` are None where they were not asked for.
-    """
-
-    inner: InnerMoments
-    fit: Fit | None
-    hidden: HiddenMoments | None
-
-
-def advance(
-    ffn: Ffn,
-    chunks: ChunkStore,
-    solver: HiddenSolver,
-    coefficients: Coefficients,
-    *,
-    steps: int,
-    as_papers: bool,
-) -> Advance:
+def update_auxiliary(
+    ffn: Ffn, chunks: ChunkStore, solver: HiddenSolver, coefficients: Coefficients, *, steps: int
+) -> CrossMoments:
     """Solve p, then z, then s for the weights of `ffn`; the chunks take the new z and s.
 
-    `solver` is `hidden_solver(ffn.down, coefficients)`; `steps` are the Newton steps of an element. `as_papers`
-    asks for the moments of p and for the true error of `ffn`, which costs one product more in the same pass:
-    where down is fitted to what the pruned weights give, the moments of that tell the error already.
+    Args:
+        ffn: with the weights of this round.
+        chunks: changed: each is replaced by one with the new z and s, in the dtype that it had.
+        solver: `hidden_solver(ffn.down, coefficients)`.
+        coefficients: the penalties.
+        steps: Newton steps of an elementwise problem.
+
+    Returns:
+        The moments of the new z and s.
     """
-    fits, inner, outer = _FitSums(), _InnerSums(ffn), _HiddenSums(ffn)
+    cross = _CrossSums(ffn)
     for place in range(len(chunks)):
-        stored = chunks[place]
-        chunk = widen(stored)
+        chunk = widen(stored := chunks[place])
         up, gate = pre_activations(ffn, chunk.inputs)
-        if as_papers:
-            fits.add(chunk, ffn.down(hidden(ffn, up, gate), product=chunk.inputs.dtype))
+        chunk, _ = solve_auxiliary(ffn, chunk, up, gate, solver, coefficients, steps=steps)
+        cross.add(chunk)
+        chunks[place] = _with_auxiliary_of(chunk, stored)
+    return cross.result()
+
+
+def update_auxiliary_and_measure(
+    ffn: Ffn, chunks: ChunkStore, solver: HiddenSolver, coefficients: Coefficients, *, steps: int
+) -> AuxiliaryUpdate:
+    """As `update_auxiliary`, and in the same pass the moments of the new p and the true error of `ffn`."""
+    error, cross, moments = _ErrorSums(ffn), _CrossSums(ffn), _HiddenSums(ffn)
+    for place in range(len(chunks)):
+        chunk = widen(stored := chunks[place])
+        up, gate = pre_activations(ffn, chunk.inputs)
+        error.add(chunk, up, gate)
         chunk, p = solve_auxiliary(ffn, chunk, up, gate, solver, coefficients, steps=steps)
-        inner.add(chunk)
-        if as_papers:
-            outer.add(chunk, p)
-        chunks[place] = replace(
-            stored,
-            up=chunk.up.to(stored.up.dtype),
-            gate=None if chunk.gate is None else chunk.gate.to(stored.up.dtype),
-        )
-    return Advance(inner.result(), fits.result() if as_papers else None, outer.result() if as_papers else None)
+        cross.add(chunk)
+        moments.add(chunk, p)
+        chunks[place] = _with_auxiliary_of(chunk, stored)
+    return AuxiliaryUpdate(cross.result(), moments.result(), error.result())
+
+
+def _with_auxiliary_of(solved: FfnChunk, stored: FfnChunk) -> FfnChunk:
+    """`stored` with the z and s of `solved`, in the dtype in which it keeps them."""
+    dtype = stored.up.dtype
+    return replace(stored, up=solved.up.to(dtype), gate=None if solved.gate is None else solved.gate.to(dtype))
 
 
 def solve_auxiliary(
@@ -157,33 +179,34 @@ def solve_auxiliary(
     *,
     steps: int,
 ) -> tuple[FfnChunk, Tensor]:
-    """`chunk` with its new z and s, and the p between them, (tokens, hidden).
+    """Equations 4, 5 and 6 for one chunk: returns it with its new z and s, and p (tokens, hidden) between them.
 
-    `up` and `gate` (tokens, hidden) are m = up(x) and gate(x) of the pruned weights.
+    `up` and `gate` (tokens, hidden) are m = up(x) and gate(x) of the pruned weights. p is solved for the z and
+    s that the chunk holds.
     """
     f = ffn.activation
     if chunk.gate is None or gate is None:
-        p = solver(f.value(chunk.up), chunk.outputs, product=chunk.inputs.dtype)
+        p = solver(f.value(chunk.up), chunk.outputs, product=chunk.inputs.dtype)  # (4)
 
         def plain(start: Tensor, centre: Tensor, p: Tensor) -> tuple[Tensor, ...]:
-            return (_solve_through(f, start, centre, None, p, coefficients, steps),)
+            return (_solve_through(f, start, centre, None, p, coefficients, steps),)  # (6)
 
         (new_up,) = _in_slabs(plain, chunk.up, up, p)
         return replace(chunk, up=new_up), p
 
     gate_value = f.value(chunk.gate)
-    p = solver(gate_value * chunk.up, chunk.outputs, product=chunk.inputs.dtype)
+    p = solver(gate_value * chunk.up, chunk.outputs, product=chunk.inputs.dtype)  # (4)
 
     def gated(gate_value: Tensor, start: Tensor, up: Tensor, gate: Tensor, p: Tensor) -> tuple[Tensor, ...]:
-        new_up = solve_up(up, gate_value, p, coefficients)
-        return new_up, _solve_through(f, start, gate, new_up, p, coefficients, steps)
+        new_up = solve_up(up, gate_value, p, coefficients)  # (5)
+        return new_up, _solve_through(f, start, gate, new_up, p, coefficients, steps)  # (6)
 
     new_up, new_gate = _in_slabs(gated, gate_value, chunk.gate, up, gate, p)
     return replace(chunk, up=new_up, gate=new_gate), p
 
 
 def _in_slabs(solve: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
-    """`solve` on a few rows of the tensors at a time: its many intermediate results stay in the cache."""
+    """`solve` on a few rows of the tensors at a time: see `_SLAB`."""
     slabs = zip(*(torch.split(tensor, _SLAB) for tensor in tensors), strict=True)
     pieces = [solve(*slab) for slab in slabs]
     return tuple(torch.cat(parts) for parts in zip(*pieces, strict=True))
@@ -203,7 +226,7 @@ def _solve_through(
     return solve_activated(start, centre, scale, p, activation, coefficients, steps=steps)
 
 
-class _InnerSums:
+class _CrossSums:
     def __init__(self, ffn: Ffn) -> None:
         self._ffn = ffn
         self._up = CrossAccumulator()
@@ -214,9 +237,9 @@ class _InnerSums:
         if isinstance(self._ffn, GatedFfn) and chunk.gate is not None:
             self._gate.update(self._ffn.gate.without_bias(chunk.gate), chunk.inputs)
 
-    def result(self) -> InnerMoments:
-        gate = self._gate.result().matrix if isinstance(self._ffn, GatedFfn) else None
-        return InnerMoments(self._up.result().matrix, gate)
+    def result(self) -> CrossMoments:
+        gate = self._gate.result() if isinstance(self._ffn, GatedFfn) else None
+        return CrossMoments(self._up.result(), gate)
 
 
 class _HiddenSums:
@@ -224,28 +247,31 @@ class _HiddenSums:
         self._down = ffn.down
         self._gram = GramAccumulator()
         self._cross = CrossAccumulator()
-        self._owed = 0.0
+        self._target_energy = 0.0
         self._energy = 0.0
 
     def add(self, chunk: FfnChunk, p: Tensor) -> None:
-        owed = self._down.without_bias(chunk.outputs)
+        target = self._down.without_bias(chunk.outputs)
         self._gram.update(p)
-        self._cross.update(owed, p)
-        self._owed += float(owed.square().sum(dtype=torch.float64))
+        self._cross.update(target, p)
+        self._target_energy += float(target.square().sum(dtype=torch.float64))
         self._energy += float(chunk.outputs.square().sum(dtype=torch.float64))
 
     def result(self) -> HiddenMoments:
-        return HiddenMoments(self._gram.result().matrix, self._cross.result().matrix, self._owed, self._energy)
+        return HiddenMoments(self._gram.result(), self._cross.result(), self._target_energy, self._energy)
 
 
-class _FitSums:
-    def __init__(self) -> None:
+class _ErrorSums:
+    def __init__(self, ffn: Ffn) -> None:
+        self._ffn = ffn
         self._error = 0.0
         self._energy = 0.0
 
-    def add(self, chunk: FfnChunk, outputs: Tensor) -> None:
+    def add(self, chunk: FfnChunk, up: Tensor, gate: Tensor | None) -> None:
+        """Add the tokens of `chunk`, for the pre-activations that the FFN gives on them."""
+        outputs = self._ffn.down(hidden(self._ffn, up, gate), product=chunk.inputs.dtype)
         self._error += float((outputs - chunk.outputs).square_().sum(dtype=torch.float64))
         self._energy += float(chunk.outputs.square().sum(dtype=torch.float64))
 
-    def result(self) -> Fit:
-        return Fit(self._error, self._energy)
+    def result(self) -> OutputError:
+        return OutputError(self._error, self._energy)

@@ -17,10 +17,14 @@ _LEAST_RAISED = 1e-4  # what a damping of zero is raised to
 
 @dataclass(frozen=True)
 class InverseFactor:
-    """`upper` (in, in), U with U^T U = (G + shift I)^-1; `dead` (in,), inputs that were always zero.
+    """The inverse of a damped Gram matrix G + shift I, as a triangular factor.
 
-    `damping` is what was used, relative to the mean of the diagonal of G, and `shift` is the same in G's own
-    units. On dead inputs the diagonal of the damped matrix is arbitrary, but positive.
+    Attributes:
+        upper: (in, in), U with U^T U = (G + shift I)^-1. On dead inputs the diagonal of the damped matrix is
+            arbitrary, but positive.
+        dead: (in,), bool: inputs that were always zero.
+        damping: what was used, relative to the mean of the diagonal of G.
+        shift: the same in G's own units.
     """
 
     upper: Tensor
@@ -34,10 +38,14 @@ class InverseFactor:
 
 
 def factorise(gram: Tensor, *, damping: float = 0.01) -> InverseFactor:
-    """Factorise G + damping * mean(diag G) I for `gram` (in, in), float32 or float64; G is not changed.
+    """Factorise G + damping * mean(diag G) I; where that is not positive definite, with up to 1,000 times the damping.
 
-    Where that is not positive definite the damping is raised tenfold, at most three times. Raises
-    `NumericalError` when that does not help, when G is not finite, and when G is all zeros.
+    Args:
+        gram: (in, in) = X X^T, float32 or float64; it is not changed.
+        damping: relative to the mean of the diagonal. It is raised tenfold, at most three times.
+
+    Raises:
+        NumericalError: no such damping helps, or G is not finite, or all zeros.
     """
     _check(gram)
     diagonal = gram.diagonal()

@@ -25,8 +25,15 @@ class LayerMethod(Enum):
 class LayerSettings:
     """How a layer is pruned.
 
-    `damping` is relative to the mean diagonal of the Gram matrix; it and `block_size` are SparseGPT's.
-    Without `refit_steps` there is no refit.
+    Attributes:
+        pattern: which zeros.
+        damping: of the Gram matrix, relative to its mean diagonal; SparseGPT's.
+        block_size: columns whose mask is chosen at once; SparseGPT's.
+        refit_steps: of conjugate gradients on the fixed mask; 0: no refit.
+        method: what chooses the mask.
+
+    Raises:
+        TargetError: a damping below 0 or infinite, or a block size below 1.
     """
 
     pattern: Pattern
@@ -50,7 +57,19 @@ def prune_layer(
     target: Tensor | None = None,
     factor: InverseFactor | None = None,
 ) -> PrunedWeight:
-    """The method's `prune_linear` and `refit`, with their shapes, dtypes and errors."""
+    """Prune one layer by the method of `settings`, then refit what it keeps.
+
+    Args:
+        weight: (out, in), any float dtype; that of the result.
+        gram: (in, in) = X X^T, float32 or float64.
+        settings: pattern, method, refit.
+        target: (out, in), the weights to prune and reproduce in place of `weight`, which then only gives the dtype.
+        factor: `factorise(gram, damping=settings.damping)`, where the caller has it already.
+
+    Raises:
+        TargetError: groups of N:M do not divide the inputs.
+        NumericalError: `gram` cannot be factorised, or the error is not finite.
+    """
     pruned = _prune(weight, gram, settings, target, factor)
     if settings.refit_steps == 0 or pruned.error == 0:
         return pruned

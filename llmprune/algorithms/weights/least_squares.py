@@ -1,25 +1,24 @@
-"""Ridge regression from Gram matrices.
-
-Both are solutions of  min over T of  ||T X - Z||^2 + shift ||T - prior||^2  where `shift` is the damping of
-the factor.
-"""
+"""Ridge regression from moments: the least-squares targets of weights."""
 
 from torch import Tensor
 
 from llmprune.algorithms.weights.factor import InverseFactor
 
 
-def ridge(cross: Tensor, factor: InverseFactor) -> Tensor:
-    """T = Z X^T (X X^T + shift I)^-1, (out, in), for `cross` (out, in) = Z X^T: the prior is zero."""
-    return factor.solve(cross)
-
-
 def ridge_towards(prior: Tensor, cross: Tensor, gram: Tensor, factor: InverseFactor) -> Tensor:
-    """T = (Z X^T + shift prior)(X X^T + shift I)^-1, (out, in).
+    """T = (Z X^T + shift prior)(X X^T + shift I)^-1, the minimiser of ||T X - Z||^2 + shift ||T - prior||^2.
 
-    `prior` (out, in) are usually the dense weights, of any float dtype; `cross` (out, in) = Z X^T and `gram`
-    (in, in) = X X^T share the dtype of the result. Written as a correction of the prior, which loses fewer
+    Written as a correction of the prior, T = prior + (Z X^T - prior X X^T)(X X^T + shift I)^-1, which loses fewer
     digits and leaves the weights of dead inputs exactly as they were.
+
+    Args:
+        prior: (out, in), usually the dense weights, of any float dtype.
+        cross: (out, in) = Z X^T, for the outputs Z to be given.
+        gram: (in, in) = X X^T, in the dtype of `cross`.
+        factor: of `gram`; `shift` is its damping.
+
+    Returns:
+        T (out, in), in the dtype of `cross`.
     """
     wide = prior.to(cross.dtype)
     return wide + factor.solve(cross - wide @ gram)

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from llmprune.algorithms.weights.patterns import Pattern, check_fits, select_mask
-from llmprune.algorithms.weights.pruned import PrunedWeight, finish
+from llmprune.algorithms.weights.pruned import PrunedWeight, measured
 
 
 def prune_linear(
@@ -11,12 +11,18 @@ def prune_linear(
 ) -> PrunedWeight:
     """Zero the weights of smallest magnitude; a ratio holds for the whole matrix.
 
-    `weight` (out, in), any float dtype; `gram` (in, in) only measures the error, None stands for the
-    identity; `target` (out, in) are the weights to prune and reproduce in place of `weight`, which then only
-    gives the dtype. Raises `TargetError` when groups of N:M do not divide the inputs.
+    Args:
+        weight: (out, in), any float dtype; that of the result.
+        gram: (in, in) = X X^T, float32 or float64: only measures the error; None stands for the identity.
+        pattern: which zeros.
+        target: (out, in), the weights to prune and reproduce in place of `weight`, which then only gives the dtype.
+
+    Raises:
+        TargetError: groups of N:M do not divide the inputs.
+        NumericalError: the error is not finite.
     """
     check_fits(pattern, weight.shape[1])
-    goal = weight if target is None else target
-    mask = select_mask(goal.abs(), pattern)
-    pruned = goal.to(weight.dtype).masked_fill(~mask, 0)
-    return finish(pruned, mask, gram, target=goal)
+    target = weight if target is None else target
+    mask = select_mask(target.abs(), pattern)
+    pruned = target.to(weight.dtype).masked_fill(~mask, 0)
+    return measured(pruned, mask, gram, target=target)

@@ -137,17 +137,3 @@ def select_mask(scores: Tensor, pattern: Pattern, *, scope: Literal["matrix", "r
             return keep_largest_in_rows(scores, ratio)
         case SemiStructured():
             return keep_largest_in_groups(scores, pattern)
-
-
-def satisfies(mask: Tensor, pattern: Pattern) -> bool:
-    """Whether `mask` (out, in), True where kept, has the zeros that `pattern` asks for, and no others.
-
-    Unstructured: within one weight.
-    """
-    match pattern:
-        case Unstructured(ratio):
-            return abs(int((~mask).sum()) - zero_count(ratio, mask.numel())) <= 1
-        case SemiStructured(n, m):
-            if mask.shape[1] % m:
-                return False
-            return bool(((~mask).view(mask.shape[0], -1, m).sum(2) == n).all())

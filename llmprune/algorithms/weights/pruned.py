@@ -12,10 +12,13 @@ from llmprune.errors import NumericalError
 class PrunedWeight:
     """A pruned linear layer.
 
-    `weight` (out, in), in the dtype of the weight it replaces; `mask` (out, in), bool, True where kept;
-    `weight` is zero wherever `mask` is False. `error` = tr((W - T) G (W - T)^T) = ||W X - T X||^2, for the
-    weights T that were to be reproduced and the Gram matrix G = X X^T, and `energy` = tr(T G T^T). `damping`
-    is the relative damping that the factorisation took, 0 where there was none.
+    Attributes:
+        weight: (out, in), in the dtype of the weight that it replaces; zero wherever `mask` is False.
+        mask: (out, in), bool, True where kept.
+        error: tr((W - T) G (W - T)^T) = ||W X - T X||^2, for the weights T that were to be reproduced and the
+            Gram matrix G = X X^T.
+        energy: tr(T G T^T) = ||T X||^2.
+        damping: the relative damping that the factorisation took, 0 where there was none.
     """
 
     weight: Tensor
@@ -35,14 +38,19 @@ class PrunedWeight:
         return int((~self.mask).sum())
 
 
-def finish(weight: Tensor, mask: Tensor, gram: Tensor | None, *, target: Tensor, damping: float = 0.0) -> PrunedWeight:
-    """Measure a pruned `weight` (out, in) against `target` (out, in). `gram` None stands for the identity.
+def measured(
+    weight: Tensor, mask: Tensor, gram: Tensor | None, *, target: Tensor, damping: float = 0.0
+) -> PrunedWeight:
+    """A pruned `weight` (out, in) with its error against `target` (out, in). `gram` None stands for the identity.
 
-    `weight` arrives in its final dtype: the error is that of the weights as they are returned. Raises
-    `NumericalError` when it is not finite.
+    `weight` arrives in its final dtype: the error is that of the weights as they are returned.
+
+    Raises:
+        NumericalError: the error is not finite.
     """
-    error = quadratic(weight.to(working_dtype(target, gram)) - target.to(working_dtype(target, gram)), gram)
-    energy = quadratic(target.to(working_dtype(target, gram)), gram)
+    dtype = working_dtype(target, gram)
+    error = quadratic(weight.to(dtype) - target.to(dtype), gram)
+    energy = quadratic(target.to(dtype), gram)
     if not (error < float("inf") and energy < float("inf")):
         raise NumericalError("The pruned weights or their activations hold NaN or infinity.")
     return PrunedWeight(weight=weight, mask=mask, error=error, energy=energy, damping=damping)

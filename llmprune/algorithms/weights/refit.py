@@ -1,46 +1,62 @@
 """Least squares on a fixed mask: the kept weights move, the zeros stay.
 
-Minimises tr((W - T) G (W - T)^T) over the kept entries by conjugate gradients with the Jacobi preconditioner.
-Rows are independent problems; all of them step together, as one matrix product a step.
+Minimises tr((W - T) G (W - T)^T) over the kept entries by preconditioned conjugate gradients (Hestenes & Stiefel,
+1952). Rows are independent problems, each with its own part of G. All of them step together, as one matrix product
+a step, where exact solutions would take a factorisation for every row.
 """
 
 import torch
 from torch import Tensor
 
-from llmprune.algorithms.weights.pruned import PrunedWeight, finish, working_dtype
+from llmprune.algorithms.weights.pruned import PrunedWeight, measured, working_dtype
 
 
 def refit(pruned: PrunedWeight, gram: Tensor, *, target: Tensor, steps: int = 10) -> PrunedWeight:
-    """Refit the kept weights of `pruned` to `target` (out, in) on the inputs behind `gram` (in, in).
+    """Move the kept weights of `pruned` towards `target` on the inputs behind `gram`.
 
-    Computed in float32, or float64 if `target` or `gram` is, and cast back to the dtype of `pruned.weight`.
-    The mask is unchanged, and where the error, measured after the cast, did not fall `pruned` itself is
-    returned.
+    Args:
+        pruned: weights and mask (out, in). The mask stays.
+        gram: (in, in) = X X^T, float32 or float64.
+        target: (out, in), the weights T whose outputs are to be reproduced.
+        steps: of conjugate gradients.
+
+    Returns:
+        The new weights in the dtype of `pruned.weight`, computed in float32, or in float64 where `target` or
+        `gram` is. `pruned` itself where the error, measured after the cast, did not fall.
+
+    Raises:
+        NumericalError: the error is not finite.
     """
     dtype = working_dtype(target, gram)
     start = pruned.weight.to(dtype)
     weight = _conjugate_gradients(start, gram.to(dtype), target.to(dtype), pruned.mask.to(dtype), steps)
-    refitted = finish(weight.to(pruned.weight.dtype), pruned.mask, gram, target=target, damping=pruned.damping)
+    refitted = measured(weight.to(pruned.weight.dtype), pruned.mask, gram, target=target, damping=pruned.damping)
     return refitted if refitted.error < pruned.error else pruned
 
 
 def _conjugate_gradients(start: Tensor, gram: Tensor, target: Tensor, mask: Tensor, steps: int) -> Tensor:
-    """`steps` steps from `start`; all (out, in), `mask` 1 where kept. A row that has converged stays put."""
+    """`steps` steps from `start`; all (out, in), `mask` 1 where kept; a row that has converged stays put.
+
+    The system of a row is A w = b with A = M G M and b = M G t, for the row's mask M. Names as usual: residual
+    r = b - A w, preconditioned residual z = D^-1 r with the Jacobi preconditioner D = diag(G), direction p, step
+    length alpha = (r, z) / (p, A p), beta = (r, z) / (r, z) of the step before.
+    """
     diagonal = gram.diagonal()
     inverse_diagonal = torch.where(diagonal > 0, diagonal, 1).reciprocal()
     weight = start.clone()
-    residual = ((target - weight) @ gram).mul_(mask)  # minus half the gradient
-    scaled = residual * inverse_diagonal
-    direction = scaled.clone()
-    slope = (residual * scaled).sum(dim=1, keepdim=True)
+    r = ((target - weight) @ gram).mul_(mask)
+    z = r * inverse_diagonal
+    p = z.clone()
+    rz = (r * z).sum(dim=1, keepdim=True)
     for _ in range(steps):
-        image = (direction @ gram).mul_(mask)
-        length = _divide(slope, (direction * image).sum(dim=1, keepdim=True))
-        weight.addcmul_(length, direction)
-        residual.addcmul_(length, image, value=-1)
-        torch.mul(residual, inverse_diagonal, out=scaled)
-        previous, slope = slope, (residual * scaled).sum(dim=1, keepdim=True)
-        direction = torch.addcmul(scaled, _divide(slope, previous), direction)
+        ap = (p @ gram).mul_(mask)
+        alpha = _divide(rz, (p * ap).sum(dim=1, keepdim=True))
+        weight.addcmul_(alpha, p)
+        r.addcmul_(alpha, ap, value=-1)
+        torch.mul(r, inverse_diagonal, out=z)
+        previous, rz = rz, (r * z).sum(dim=1, keepdim=True)
+        beta = _divide(rz, previous)
+        p = torch.addcmul(z, beta, p)
     return weight
 
 

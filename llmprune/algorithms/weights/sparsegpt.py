@@ -19,7 +19,7 @@ from llmprune.algorithms.weights.patterns import (
     keep_largest,
     zero_count,
 )
-from llmprune.algorithms.weights.pruned import PrunedWeight, finish, working_dtype
+from llmprune.algorithms.weights.pruned import PrunedWeight, measured, working_dtype
 
 
 def prune_linear(
@@ -34,30 +34,37 @@ def prune_linear(
 ) -> PrunedWeight:
     """Prune one linear layer so that it still reproduces its outputs on the inputs behind `gram`.
 
-    `weight` (out, in), any float dtype; `gram` (in, in) = X X^T, float32 or float64; computed in float32, or
-    float64 if either is, and cast back to the dtype of `weight`. `target` (out, in) are the weights to prune
-    and reproduce in place of `weight`, which then only gives the dtype. `factor` is `factorise(gram,
-    damping=damping)` where the caller has it already. An unstructured ratio is met to the weight: block by
-    block of `block_size` columns, the rounding carried over; N:M holds with exactly n zeros in every group.
-    Weights of dead inputs go before all others, the smallest first, but never beyond the pattern: those that
-    it leaves room for stay as they are, since calibration says nothing about them. A ratio of 0 returns the
-    target itself.
+    An unstructured ratio is met to the weight: block by block of `block_size` columns, the rounding carried over;
+    N:M holds with exactly n zeros in every group. Weights of dead inputs go before all others, the smallest first,
+    but never beyond the pattern: those that it leaves room for stay as they are, since calibration says nothing
+    about them. A ratio of 0 returns the target itself.
 
-    Raises `TargetError` when groups of N:M do not divide the inputs and `NumericalError` when `factorise`
-    does.
+    Args:
+        weight: (out, in), any float dtype; that of the result. Computed in float32, or float64 if it, `target` or
+            `gram` is.
+        gram: (in, in) = X X^T, float32 or float64.
+        pattern: which zeros.
+        target: (out, in), the weights to prune and reproduce in place of `weight`, which then only gives the dtype.
+        damping: of `gram`, relative to its mean diagonal.
+        block_size: columns whose mask is chosen at once, and whose errors are carried on together.
+        factor: `factorise(gram, damping=damping)`, where the caller has it already.
+
+    Raises:
+        TargetError: groups of N:M do not divide the inputs.
+        NumericalError: `gram` cannot be factorised, or the error is not finite.
     """
     check_fits(pattern, weight.shape[1])
-    goal = weight if target is None else target
+    target = weight if target is None else target
     if pattern == Unstructured(0):
         mask = torch.ones_like(weight, dtype=torch.bool)
-        return finish(goal.to(weight.dtype).clone(), mask, gram, target=goal)
-    dtype = working_dtype(goal, gram)
+        return measured(target.to(weight.dtype).clone(), mask, gram, target=target)
+    dtype = working_dtype(target, gram)
     if factor is None:
         factor = factorise(gram.to(dtype), damping=damping)
-    columns = goal.to(dtype).T.clone(memory_format=torch.contiguous_format)
+    columns = target.to(dtype).T.clone(memory_format=torch.contiguous_format)
     keep = _prune_columns(columns, factor, pattern, _whole_groups(block_size, pattern))
     pruned = columns.T.to(weight.dtype).contiguous()
-    return finish(pruned, keep.T.contiguous(), gram, target=goal, damping=factor.damping)
+    return measured(pruned, keep.T.contiguous(), gram, target=target, damping=factor.damping)
 
 
 def _whole_groups(block_size: int, pattern: Pattern) -> int:
@@ -113,7 +120,9 @@ def _choose_group(block: _Block, group: slice, zeros: int) -> Tensor:
 def _eliminate(block: _Block, keep: Tensor, groups: SemiStructured | None = None) -> Tensor:
     """Walk the block's columns, in place; returns what was dropped (b, out), zero where kept.
 
-    `keep` (b, out) is read, or, with `groups`, filled in group by group from the columns as they are by then.
+    `keep` (b, out) is read, or, with `groups`, filled in: the zeros of a group of N:M are chosen when the walk
+    comes to it, so that its weights hold the repairs of all columns before it. The groups lie within the block
+    (`_whole_groups`), and a block is walked as one, so that no group waits for the product that carries errors on.
     """
     drop = (~keep).to(block.columns.dtype) if groups is None else torch.empty_like(block.columns)
     dropped = torch.empty_like(block.columns)

@@ -77,7 +77,7 @@ def read_settings(typed: Mapping[str, Any]) -> PruningSettings:
     Raises:
         TargetError: an option out of range, or one that cannot be read.
     """
-    from llmprune.algorithms.feed_forward.sparsellm import Targets
+    from llmprune.algorithms.feed_forward.sparsellm import Reference
     from llmprune.algorithms.feed_forward.subproblems import Coefficients
     from llmprune.artifacts.files.sizes import parse_size
     from llmprune.stages.weight_pruning import Method, PruningSettings, Selection, parse_parts
@@ -87,7 +87,7 @@ def read_settings(typed: Mapping[str, Any]) -> PruningSettings:
         pattern=_chosen_pattern(typed["sparsity"], typed["pattern"]),
         method=Method(typed["method"].value),
         selection=Selection(typed["layers"], parse_parts(typed["targets"]), tuple(typed["exclude"] or ())),
-        targets=Targets(typed["targets_from"].value),
+        reference=Reference(typed["targets_from"].value),
         coefficients=Coefficients(typed["alpha"], typed["beta"], typed["gamma"]),
         refit_steps=REFIT_STEPS if typed["refit"] else 0,
         max_shard_bytes=parse_size(typed["max_shard_size"]),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
-from llmprune.algorithms.blocks.search import removal_count
+from llmprune.algorithms.blocks.target import removal_count
 from llmprune.artifacts.activations import sha256_of
 from llmprune.artifacts.records.importance import Importance, RoundRecord, check_blocks
 from llmprune.artifacts.records.pruning import BlockRemoval

@@ -104,9 +104,9 @@ def chunk_windows(decoder: Decoder, tokens: Tensor, compute: Compute, *, elimina
 def measure_window_cost(evaluator: WindowEvaluator) -> WindowCost:
     """Time one forward pass of one block, and of the head, on one chunk (after a warm-up)."""
     states = evaluator.entering(0)[None].clone()
-    evaluator.run(0, states, 0)
+    evaluator.apply_block(0, states, 0)
     started = time.monotonic()
-    evaluator.run(0, states, 0)
+    evaluator.apply_block(0, states, 0)
     ran = time.monotonic()
     evaluator.losses(states, 0)
     windows = evaluator.windows_in(0)

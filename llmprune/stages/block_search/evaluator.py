@@ -63,7 +63,7 @@ class WindowEvaluator:
         """(windows, seq_len, hidden_size): hidden states entering the first block."""
         return self._decoder.runner.embed(self._chunks[chunk])
 
-    def run(self, block: int, states: Tensor, chunk: int) -> None:
+    def apply_block(self, block: int, states: Tensor, chunk: int) -> None:
         """Replace ``states`` (n, windows, seq_len, hidden_size) by the block's outputs on them."""
         rows = states.view(-1, *states.shape[2:])  # a view, never a copy: what is written here is the answer
         with self._decoder.block(block):

@@ -10,7 +10,8 @@ import torch
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.algorithms.blocks.scores import closest_run, least_influential
-from llmprune.algorithms.blocks.search import Round, greedy_rounds, removal_count
+from llmprune.algorithms.blocks.search import Round, greedy_rounds
+from llmprune.algorithms.blocks.target import removal_count
 from llmprune.artifacts.activations import Calibration, CalibrationManifest, open_calibration
 from llmprune.artifacts.records.importance import (
     CandidateRecord,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmprune.algorithms.blocks.search import removal_count
+from llmprune.algorithms.blocks.target import removal_count
 from llmprune.errors import TargetError
 
 _ANY_DEPTH = 2**63  # deeper than any model: what is refused for it is refused for all

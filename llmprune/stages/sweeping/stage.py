@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from llmprune.algorithms.blocks.search import removal_count
+from llmprune.algorithms.blocks.target import removal_count
 from llmprune.artifacts.activations import Calibration, open_calibration
 from llmprune.artifacts.records.bench import BenchResult, Protocols
 from llmprune.artifacts.records.importance import Importance, Metric, RoundRecord

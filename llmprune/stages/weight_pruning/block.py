@@ -1,8 +1,8 @@
 """Pruning one block: its layers group by group in the order in which they are used, the FFN as one problem.
 
-Each group sees the activations that the block gives with everything before it already pruned. With dense
-targets (``Targets.DENSE``) the dense block runs once beside, and what its layers were given is what the pruned
-ones, on their own inputs, are to reproduce.
+Each group sees the activations that the block gives with everything before it already pruned. With the dense
+model as reference (``Reference.DENSE``) the dense block runs once beside, and what its layers were given is what the
+pruned ones, on their own inputs, are to reproduce.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from llmprune.algorithms.feed_forward.network import FfnChunk, Linear, first_chunk
-from llmprune.algorithms.feed_forward.sparsellm import FfnResult, FfnSettings, Targets, prune_ffn
+from llmprune.algorithms.feed_forward.sparsellm import FfnResult, FfnSettings, Reference, prune_ffn
 from llmprune.algorithms.weights.factor import factorise
 from llmprune.algorithms.weights.gram import CrossAccumulator, GramAccumulator
 from llmprune.algorithms.weights.layer import prune_layer
@@ -112,7 +112,7 @@ class BlockPruning:
         self._streams = streams
         self._settings = settings
         self._store = SpillingStore(scratch, budget=_MEMORY)
-        self._dense = settings.targets is Targets.DENSE
+        self._dense = settings.reference is Reference.DENSE
 
     def prune(self, steps: BlockSteps) -> PrunedBlock:
         """Do what ``steps`` says.
@@ -180,9 +180,9 @@ class BlockPruning:
                     lacking.update(lacks.view(-1, lacks.shape[-1]), inputs)
         return self._solve_group(
             group,
-            gram.result().matrix,
-            cross.result().matrix if self._dense else None,
-            lacking.result().matrix if repairs else None,
+            gram.result(),
+            cross.result() if self._dense else None,
+            lacking.result() if repairs else None,
         )
 
     def _solve_group(
@@ -191,15 +191,14 @@ class BlockPruning:
         """Prune layers with the same inputs: towards their weights, or towards what these give on dense inputs."""
         layer = self._settings.layer
         factor = factorise(gram, damping=layer.damping)
-        ridge = self._settings.targets.ridge if self._settings.ridge is None else self._settings.ridge
-        held = factorise(gram, damping=ridge) if cross is not None else factor
+        held = factorise(gram, damping=self._settings.relative_ridge) if cross is not None else factor
         pruned: dict[str, PrunedWeight] = {}
         for path in group:
             weight = self._weights[path]
             target = None
             if cross is not None:
-                owed = weight.to(gram.dtype) @ cross
-                target = ridge_towards(weight, owed if lacking is None else owed + lacking, gram, held)
+                outputs = weight.to(gram.dtype) @ cross
+                target = ridge_towards(weight, outputs if lacking is None else outputs + lacking, gram, held)
             pruned[path] = prune_layer(weight, gram, layer, target=target, factor=factor)
         return pruned
 

@@ -19,7 +19,7 @@ from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor
 
-from llmprune.algorithms.feed_forward.sparsellm import FfnSettings, Targets
+from llmprune.algorithms.feed_forward.sparsellm import FfnSettings, Reference
 from llmprune.algorithms.weights.pruned import PrunedWeight
 from llmprune.artifacts.activations import CachedFile, cached_file, is_intact
 from llmprune.artifacts.files.atomic import write_json_atomic
@@ -106,7 +106,7 @@ class PruningPass:
         batch: int,
         progress: Progress,
     ) -> None:
-        dense = settings.ffn.targets is Targets.DENSE
+        dense = settings.ffn.reference is Reference.DENSE
         self._decoder = decoder
         self._settings = settings
         self._folder = folder

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from llmprune.algorithms.feed_forward.sparsellm import Targets
+from llmprune.algorithms.feed_forward.sparsellm import Reference
 from llmprune.algorithms.feed_forward.subproblems import Coefficients
 from llmprune.algorithms.weights.layer import LayerMethod, LayerSettings
 from llmprune.algorithms.weights.patterns import Pattern, SemiStructured, Unstructured
@@ -40,7 +40,7 @@ class PruningSettings:
         pattern: a share of zeros, or N zeros in every M inputs.
         method: what prunes.
         selection: which blocks and matrices.
-        targets: whose activations are to be reproduced.
+        reference: whose activations are to be reproduced.
         coefficients: of SparseLLM.
         rounds: most rounds of SparseLLM, round 0 (SparseGPT's weights) among them.
         damping: of Gram matrices, relative to their mean diagonal.
@@ -58,7 +58,7 @@ class PruningSettings:
     pattern: Pattern = field(default_factory=lambda: Unstructured(0.5))
     method: Method = Method.SPARSELLM
     selection: Selection = field(default_factory=Selection)
-    targets: Targets = Targets.DENSE
+    reference: Reference = Reference.DENSE
     coefficients: Coefficients = field(default_factory=Coefficients)
     rounds: int = 4
     damping: float = 0.01
@@ -87,7 +87,7 @@ class PruningSettings:
         return SparsitySettings(
             method=self.method.value,
             pattern=str(self.pattern),
-            targets_from=self.targets.value,
+            targets_from=self.reference.value,
             layers=tuple(blocks),
             parts=tuple(sorted(self.selection.parts)),
             exclude=self.selection.exclude,
@@ -114,7 +114,7 @@ def command_of(settings: PruningSettings, *, model: str, out: str) -> str:
         "method": (settings.method.value, plain.method.value),
         "layers": (settings.selection.layers, plain.selection.layers),
         "targets": (",".join(sorted(settings.selection.parts)), ",".join(sorted(plain.selection.parts))),
-        "targets-from": (settings.targets.value, plain.targets.value),
+        "targets-from": (settings.reference.value, plain.reference.value),
         "alpha": (settings.coefficients.alpha, plain.coefficients.alpha),
         "beta": (settings.coefficients.beta, plain.coefficients.beta),
         "gamma": (settings.coefficients.gamma, plain.coefficients.gamma),

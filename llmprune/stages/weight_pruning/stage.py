@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from llmprune.algorithms.feed_forward.sparsellm import FfnSettings, Targets
+from llmprune.algorithms.feed_forward.sparsellm import FfnSettings, Reference
 from llmprune.artifacts.activations import Calibration, open_calibration
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
@@ -146,8 +146,8 @@ def _make(
 
 def _pass_settings(settings: PruningSettings, blocks: Sequence[int], decoder: Decoder) -> PassSettings:
     some = settings.pattern.ratio > 0  # with no zeros asked for no weight moves either
-    targets = settings.targets if some else Targets.PRUNED
-    ffn = FfnSettings(settings.layer, settings.coefficients, targets=targets, rounds=settings.rounds)
+    reference = settings.reference if some else Reference.PRUNED
+    ffn = FfnSettings(settings.layer, settings.coefficients, reference=reference, rounds=settings.rounds)
     if decoder.dtype == torch.bfloat16:  # the activations are rounded to it already
         ffn = replace(ffn, products=bfloat16_products)
     return PassSettings(ffn, some and settings.method is Method.SPARSELLM, settings.selection, tuple(blocks))

@@ -6,14 +6,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference_search import naive_search
+from reference_search import baseline_losses, naive_search
 from tiny_models import DEPTH, random_tokens, tiny_model
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.algorithms.blocks.search import (
     ChunkDone,
     SegmentLosses,
-    baseline_losses,
     forked_forwards,
     greedy_rounds,
 )
@@ -44,7 +43,7 @@ class Ledger:
     def entering(self, chunk):
         return torch.zeros(1, 1, self.num_blocks)
 
-    def run(self, block, states, chunk):
+    def apply_block(self, block, states, chunk):
         assert not states[..., block:].any(), "blocks run in order, and none runs twice on a state"
         states[..., block] += 1
         self.ran += states.shape[0] * states.shape[1]
@@ -211,7 +210,7 @@ def test_hopeless_candidates_are_dropped_with_what_they_saw():
     (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule(min_segments=8), on_chunk=told.append)
     seen = {c.block: (c.complete, c.tokens) for c in decided.candidates}
     assert seen == {0: (False, 32), 1: (True, 160), 2: (False, 32), 3: (True, 160)}
-    assert {c.block for c in decided.dropped} == {0, 2}
+    assert {c.block for c in decided.candidates if not c.complete} == {0, 2}
     for candidate in decided.candidates:
         expected = losses([candidate.block])[: candidate.tokens // 4].mean()
         assert candidate.loss == pytest.approx(float(expected))
@@ -224,7 +223,7 @@ def test_nothing_is_dropped_after_the_last_chunk():
     means, told = torch.tensor([1.0, 100.0, 1.0], dtype=torch.float64), []
     ledger = Ledger(3, 1, lambda skipped: means[list(skipped)] + torch.arange(8) / 100)
     (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule(min_segments=8), on_chunk=told.append)
-    assert decided.dropped == ()
+    assert all(candidate.complete for candidate in decided.candidates)
     assert told == [ChunkDone(1, 1, 3)]
 
 

@@ -9,12 +9,14 @@ from llmprune.algorithms.feed_forward.activation import GELU, RELU, SILU
 from llmprune.algorithms.feed_forward.network import Linear, hidden, pre_activations
 from llmprune.algorithms.feed_forward.subproblems import Coefficients, hidden_solver
 from llmprune.algorithms.feed_forward.token_passes import (
-    advance,
-    fit,
+    auxiliary_hidden_moments,
+    cross_moments,
     hidden_moments,
-    inner_moments,
     input_gram,
+    output_error,
     solve_auxiliary,
+    update_auxiliary,
+    update_auxiliary_and_measure,
 )
 from tests.algorithms.problems import chunks_of, gated_ffn, normal, plain_ffn
 
@@ -70,31 +72,34 @@ def test_moments_are_those_of_all_tokens(ffn):
     inputs, outputs = (torch.cat([getattr(c, name) for c in chunks]) for name in ("inputs", "outputs"))
     up = torch.cat([c.up for c in chunks])
     torch.testing.assert_close(input_gram(chunks), inputs.T @ inputs)
-    torch.testing.assert_close(inner_moments(ffn, chunks).up, ffn.up.without_bias(up).T @ inputs)
+    torch.testing.assert_close(cross_moments(ffn, chunks).up, ffn.up.without_bias(up).T @ inputs)
     p = torch.cat([hidden(ffn, c.up, c.gate) for c in chunks])
-    for auxiliary in (True, False):
-        moments = hidden_moments(ffn, chunks, auxiliary=auxiliary)
+    for moments in (auxiliary_hidden_moments(ffn, chunks), hidden_moments(ffn, chunks)):
         torch.testing.assert_close(moments.gram, p.T @ p)
         torch.testing.assert_close(moments.cross, ffn.down.without_bias(outputs).T @ p)
-    assert fit(ffn, chunks).error < 1e-20
-    assert fit(ffn, chunks).energy == pytest.approx(float(outputs.square().sum()))
+    assert output_error(ffn, chunks).error < 1e-20
+    assert output_error(ffn, chunks).energy == pytest.approx(float(outputs.square().sum()))
 
 
 @EVERY_FFN
-def test_advance_reports_the_true_error_and_the_new_moments(ffn):
-    chunks = chunks_of(ffn, seed=1)
+def test_an_update_measures_the_weights_it_is_solved_for_and_the_new_moments(ffn):
+    chunks, same = chunks_of(ffn, seed=1), chunks_of(ffn, seed=1)
     pruned = halved(ffn)
-    error = fit(pruned, chunks).error
+    before = output_error(pruned, chunks)
     solver = hidden_solver(pruned.down, Coefficients())
-    old = chunks[0].up
-    step = advance(pruned, chunks, solver, Coefficients(), steps=2, as_papers=True)
-    assert step.fit.error == pytest.approx(error)
-    assert not torch.equal(chunks[0].up, old)
-    torch.testing.assert_close(step.inner.up, inner_moments(pruned, chunks).up)
-    assert step.hidden.gram.shape == (10, 10)
-    step = advance(pruned, chunks, solver, Coefficients(), steps=2, as_papers=False)
-    assert step.hidden is None
-    assert step.fit is None
+    old = chunks[0]
+    step = update_auxiliary_and_measure(pruned, chunks, solver, Coefficients(), steps=2)
+    assert step.error == before
+    assert not torch.equal(chunks[0].up, old.up)
+    assert torch.equal(step.cross.up, cross_moments(pruned, chunks).up)
+    solved = [
+        solve_auxiliary(pruned, c, *pre_activations(pruned, c.inputs), solver, Coefficients(), steps=2) for c in same
+    ]
+    p = torch.cat([hidden_activations for _, hidden_activations in solved])
+    torch.testing.assert_close(step.hidden.gram, p.T @ p)
+    cross = update_auxiliary(pruned, same, solver, Coefficients(), steps=2)
+    assert torch.equal(cross.up, step.cross.up)
+    assert all(torch.equal(ours.up, theirs.up) for ours, theirs in zip(same, chunks, strict=True))
 
 
 def test_linear_adds_its_bias_and_takes_it_away():
@@ -109,7 +114,7 @@ def test_linear_adds_its_bias_and_takes_it_away():
 def test_moments_tell_the_true_error_of_any_down_weights(ffn):
     chunks = chunks_of(ffn, seed=1)
     pruned = halved(ffn)
-    moments = hidden_moments(pruned, chunks, auxiliary=False)
-    found, expected = moments.fit(pruned.down.weight), fit(pruned, chunks)
+    found = hidden_moments(pruned, chunks).output_error(pruned.down.weight)
+    expected = output_error(pruned, chunks)
     assert found.error == pytest.approx(expected.error, rel=1e-9)
     assert found.energy == pytest.approx(expected.energy, rel=1e-12)

@@ -10,12 +10,11 @@ from llmprune.algorithms.weights.patterns import (
     keep_largest,
     parse_pattern,
     parse_sparsity,
-    satisfies,
     select_mask,
     zero_count,
 )
 from llmprune.errors import TargetError
-from tests.algorithms.problems import normal
+from tests.algorithms.problems import normal, satisfies
 
 
 @pytest.mark.parametrize(
@@ -92,14 +91,3 @@ def test_ties_go_in_index_order(values, data):
     mask = keep_largest(torch.tensor(values, dtype=torch.float32), zeros)
     order = sorted(range(len(values)), key=lambda index: (values[index], index))
     assert sorted(order[:zeros]) == (~mask).nonzero().flatten().tolist()
-
-
-def test_masks_that_do_not_satisfy():
-    mask = torch.tensor([[True, True, True, False], [True, True, False, False]])
-    assert not satisfies(mask, SemiStructured(2, 4))
-    assert not satisfies(mask, SemiStructured(1, 4))  # one group has more zeros than that
-    assert satisfies(mask[:1], SemiStructured(1, 4))
-    assert not satisfies(mask, SemiStructured(1, 3))
-    assert satisfies(mask, Unstructured(0.5))
-    assert not satisfies(mask, Unstructured(0.75))
-    assert not satisfies(mask, Unstructured(0.1))

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from llmprune.algorithms.weights import magnitude, sparsegpt
 from llmprune.algorithms.weights.factor import factorise
 from llmprune.algorithms.weights.layer import LayerSettings, prune_layer
-from llmprune.algorithms.weights.patterns import SemiStructured, Unstructured, keep_largest, satisfies, zero_count
-from tests.algorithms.problems import layer, normal
+from llmprune.algorithms.weights.patterns import SemiStructured, Unstructured, keep_largest, zero_count
+from tests.algorithms.problems import layer, normal, satisfies
 from tests.reference import obs_sparsegpt
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llmprune.algorithms.feed_forward.sparsellm import Targets
+from llmprune.algorithms.feed_forward.sparsellm import Reference
 from llmprune.algorithms.weights.patterns import SemiStructured, Unstructured
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.errors import ArtifactError, NumericalError, TargetError
@@ -25,10 +25,10 @@ def weights(directory):
     return load_file(directory / "model.safetensors")
 
 
-@pytest.mark.parametrize("targets", Targets)
+@pytest.mark.parametrize("reference", Reference)
 @pytest.mark.parametrize("method", Method)
-def test_every_method_prunes_with_either_targets(method, targets, workspace):
-    report = global_prune(workspace, PruningSettings(HALF, method, targets=targets, rounds=2))
+def test_every_method_prunes_towards_either_reference(method, reference, workspace):
+    report = global_prune(workspace, PruningSettings(HALF, method, reference=reference, rounds=2))
     sparsity = report.record.sparsity
     assert sparsity.zeros == sparsity.numel // 2
     assert [block.ffn is not None for block in sparsity.blocks] == [method is Method.SPARSELLM] * NUM_BLOCKS
@@ -41,9 +41,9 @@ class _Killed(BaseException):
 
 
 @pytest.mark.parametrize("dies_at", [1, 4])
-@pytest.mark.parametrize("targets", Targets)
-def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(dies_at, targets, workspace, monkeypatch, listener):
-    settings = PruningSettings(HALF, targets=targets, rounds=2)
+@pytest.mark.parametrize("reference", Reference)
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(dies_at, reference, workspace, monkeypatch, listener):
+    settings = PruningSettings(HALF, reference=reference, rounds=2)
     whole = weights(
         global_prune(workspace, PruningSettings(**{**vars(settings), "out": workspace.run.path / "w"})).directory
     )

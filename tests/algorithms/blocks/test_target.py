@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmprune.algorithms.blocks.search import removal_count
+from llmprune.algorithms.blocks.target import removal_count
 from llmprune.errors import TargetError
 
 
