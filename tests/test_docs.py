@@ -31,4 +31,3 @@ def test_the_tables_of_weight_pruning_are_what_was_measured(monkeypatch):
     _, *every = tables(json.loads((ROOT / "benchmarks" / "weight_pruning.json").read_text(encoding="utf-8")))
     results = (DOCS / "results.md").read_text(encoding="utf-8")
     assert len(every) == 4 and all(table in results for table in every)
-    assert every[0] in (ROOT / "README.md").read_text(encoding="utf-8")
