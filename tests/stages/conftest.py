@@ -84,7 +84,7 @@ def quick_disk(monkeypatch):
 @pytest.fixture
 def grid(text) -> SweepSettings:
     """A sweep of two targets and a sparsity, perplexity only."""
-    measured = BenchSettings(ppl=(str(text),), seq_len=64, max_windows=4, speed=False)
+    measured = BenchSettings(ppl=(str(text),), ppl_seq_len=64, max_windows=4, speed=False)
     return SweepSettings(("1", "2"), (Unstructured(0.5),), method=Method.WANDA, bench=measured, verify=False)
 
 

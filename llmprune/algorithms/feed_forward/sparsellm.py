@@ -36,6 +36,7 @@ from llmprune.algorithms.weights.factor import InverseFactor, factorise
 from llmprune.algorithms.weights.layer import LayerSettings, prune_layer
 from llmprune.algorithms.weights.least_squares import ridge_towards
 from llmprune.algorithms.weights.pruned import PrunedWeight
+from llmprune.choices import ROUNDS
 from llmprune.errors import TargetError
 
 
@@ -71,7 +72,7 @@ class FfnSettings:
     layer: LayerSettings
     coefficients: Coefficients = field(default_factory=Coefficients)
     targets: Targets = Targets.PRUNED
-    rounds: int = 4
+    rounds: int = ROUNDS
     patience: int = 2
     ridge: float | None = None
     steps: int = 2

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from llmprune.algorithms.feed_forward.activation import Activation
 from llmprune.algorithms.feed_forward.network import Linear
+from llmprune.choices import ALPHA, BETA, GAMMA
 from llmprune.errors import TargetError
 
 
@@ -25,9 +26,9 @@ class Coefficients:
     The defaults leave z and s freer than p: they measured best for gated and plain FFNs alike.
     """
 
-    alpha: float = 0.1
-    beta: float = 1.0
-    gamma: float = 1.0
+    alpha: float = ALPHA
+    beta: float = BETA
+    gamma: float = GAMMA
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.algorithms.blocks.search import removal_count
 from llmprune.artifacts.activations import sha256_of
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
@@ -18,6 +17,7 @@ from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES, CopyRepo
 from llmprune.artifacts.files.atomic import atomic_directory, write_json_atomic, write_text_atomic
 from llmprune.artifacts.records.importance import Importance, RoundRecord, check_blocks
 from llmprune.artifacts.records.pruning import RECORD_NAME, BlockRemoval, PruningRecord
+from llmprune.choices import ERROR_RATE, TARGET, Search
 from llmprune.errors import ArtifactError, CheckpointError, TargetError
 from llmprune.models.anatomy import find_blocks, name_blocks
 from llmprune.models.loading import empty_model, load_config, stored_dtype
@@ -48,7 +48,7 @@ class RemovalSettings:
         TargetError: a target that no model could satisfy, or no block at all.
     """
 
-    target: str = "20%"
+    target: str = TARGET
     blocks: tuple[int, ...] | None = None
     out: Path | None = None
     max_shard_bytes: int = DEFAULT_SHARD_BYTES
@@ -218,10 +218,10 @@ def _as_recorded(known: Importance) -> RedundancySettings:
     """The settings with which a search that is too short must go on."""
     return RedundancySettings(
         metric=known.settings.metric,
-        search=known.settings.search or "eliminate",
+        search=known.settings.search or Search.ELIMINATE,
         protect_first=known.settings.protect_first,
         protect_last=known.settings.protect_last,
-        error_rate=known.settings.error_rate or EliminationRule.error_rate,
+        error_rate=known.settings.error_rate or ERROR_RATE,
     )
 
 

@@ -14,6 +14,7 @@ from llmprune.artifacts.activations import Calibration, open_calibration
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.artifacts.records.weight_sparsity import BlockRecord, SparsitySettings
+from llmprune.choices import Method
 from llmprune.errors import ArtifactError, CheckpointError, NumericalError, OutputExistsError, TargetError
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.models.compute import bfloat16_products, dtype_name
@@ -31,7 +32,7 @@ from llmprune.stages.weight_pruning.block_pass import (
 )
 from llmprune.stages.weight_pruning.checkpoint import write_checkpoint
 from llmprune.stages.weight_pruning.selection import check_shapes, parse_layers
-from llmprune.stages.weight_pruning.settings import Method, PruningSettings, default_name
+from llmprune.stages.weight_pruning.settings import PruningSettings, default_name
 
 _ELSEWHERE = "give another directory with --out, or replace it with --force."
 
@@ -146,7 +147,7 @@ def _make(
 
 def _pass_settings(settings: PruningSettings, blocks: Sequence[int], decoder: Decoder) -> PassSettings:
     some = settings.pattern.ratio > 0  # with no zeros asked for no weight moves either
-    targets = settings.targets if some else Targets.PRUNED
+    targets = Targets(settings.targets.value) if some else Targets.PRUNED
     ffn = FfnSettings(settings.layer, settings.coefficients, targets=targets, rounds=settings.rounds)
     if decoder.dtype == torch.bfloat16:  # the activations are rounded to it already
         ffn = replace(ffn, products=bfloat16_products)
