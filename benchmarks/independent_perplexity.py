@@ -34,7 +34,8 @@ def plain_perplexity(model: str, text: Path, *, seq_len: int, windows: int | Non
 def bench_perplexity(model: str, text: Path, *, seq_len: int, windows: int | None) -> float:
     """What the command line says."""
     with tempfile.TemporaryDirectory() as folder:
-        words = ["bench", model, "--ppl", f"wikitext2:{text}", "--seq-len", seq_len, "--no-speed", "--json", "--quiet"]
+        words = ["bench", model, "--ppl", f"wikitext2:{text}", "--ppl-seq-len", seq_len, "--no-speed"]
+        words += ["--json", "--quiet"]
         words += ["--dtype", "float32", "--run", folder] + (["--max-windows", windows] if windows else [])
         command = [sys.executable, "-m", "llmprune", *map(str, words)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from llmprune.artifacts.checkpoints.header import build_header
 from llmprune.artifacts.records.provenance import Artifact, CorpusIdentity, ModelIdentity, Record
+from llmprune.choices import Cache
 from llmprune.errors import ArtifactError
 
-Cache = Literal["first", "all"]
 TOKENS = "tokens.safetensors"
 MANIFEST = "manifest.json"
 _DTYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64"}

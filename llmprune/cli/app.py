@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import current_thread, main_thread
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from llmprune import __version__
 from llmprune.cli.commands import (
@@ -34,10 +35,34 @@ app = typer.Typer(
     help="Make a Hugging Face decoder-only LLM smaller or sparser.",
     epilog="First time? Type: llmprune quickstart",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+_RENAMED = {("global-prune", "--targets"): "--parts", ("bench", "--seq-len"): "--ppl-seq-len"}
+
+
+class _RenamedOption(typer.BadParameter):
+    """An option was typed by the name that it had in an earlier version."""
+
+    def format_message(self) -> str:
+        """The message alone: there is no value to blame."""
+        return self.message
+
+
+class _Command(TyperCommand):
+    """A command that knows the new names of its options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Typer does; an option that was renamed is named in the complaint."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            old = getattr(error, "option_name", "")
+            if (new := _RENAMED.get((str(self.name), old))) is None:
+                raise
+            raise _RenamedOption(f"{old} is now {new}.", ctx=ctx) from None
 
 
 def _show_version(wanted: bool) -> None:
@@ -105,16 +130,22 @@ def _interruptions_noted() -> Iterator[Callable[[], bool]]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-app.command("quickstart", epilog=quickstart.EXAMPLE)(_friendly(quickstart.quickstart))
-app.command("calibrate", epilog=calibrate.EXAMPLE)(_friendly(calibrate.calibrate))
-app.command("verify-redundancy", epilog=verify_redundancy.EXAMPLE)(_friendly(verify_redundancy.verify_redundancy))
-app.command("remove-blocks", epilog=remove_blocks.EXAMPLE)(_friendly(remove_blocks.remove_blocks))
-app.command("global-prune", epilog=global_prune.EXAMPLE)(_friendly(global_prune.global_prune))
-app.command("apply-mask", epilog=apply_mask.EXAMPLE)(_friendly(apply_mask.apply_mask))
-app.command("bench", epilog=bench.EXAMPLE)(_friendly(bench.bench))
-app.command("sweep", epilog=sweep.EXAMPLE)(_friendly(sweep.sweep))
-app.command("report", epilog=report.EXAMPLE)(_friendly(report.report))
-app.command("push", epilog=push.EXAMPLE)(_friendly(push.push))
+def _add(command: Callable[..., None], examples: str) -> None:
+    """Make a function a command, named after it, whose help ends with examples."""
+    name = command.__name__.replace("_", "-")
+    app.command(name, cls=_Command, epilog=f"Examples:\n{examples.strip()}")(_friendly(command))
+
+
+_add(quickstart.quickstart, quickstart.EXAMPLES)
+_add(calibrate.calibrate, calibrate.EXAMPLES)
+_add(verify_redundancy.verify_redundancy, verify_redundancy.EXAMPLES)
+_add(remove_blocks.remove_blocks, remove_blocks.EXAMPLES)
+_add(global_prune.global_prune, global_prune.EXAMPLES)
+_add(apply_mask.apply_mask, apply_mask.EXAMPLES)
+_add(bench.bench, bench.EXAMPLES)
+_add(sweep.sweep, sweep.EXAMPLES)
+_add(report.report, report.EXAMPLES)
+_add(push.push, push.EXAMPLES)
 
 
 def main() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-Part = Literal["attention", "ffn"]
+from llmprune.choices import Part
+
 _ATTENTION = ("attn", "attention")  # what families call the module that their attention's matrices are in
 
 
@@ -43,7 +44,7 @@ class LinearSlot:
 
     def part(self) -> Part:
         """What it belongs to, by its name; what is no attention counts as FFN."""
-        return "attention" if any(word in self.path.lower() for word in _ATTENTION) else "ffn"
+        return Part.ATTENTION if any(word in self.path.lower() for word in _ATTENTION) else Part.FFN
 
 
 def find_linears(block: nn.Module, *, tensor_prefix: str) -> dict[str, LinearSlot]:

@@ -40,7 +40,7 @@ def bench_command(result: BenchResult) -> str:
     for protocol in result.perplexity:
         words += ["--ppl", protocol.corpus.name]
     if result.perplexity:
-        words += ["--seq-len", result.perplexity[0].seq_len]
+        words += ["--ppl-seq-len", result.perplexity[0].seq_len]
         words += ["--max-windows", max(protocol.windows for protocol in result.perplexity)]
         words += ["--bos", _bos(result.perplexity[0].bos)]
     else:

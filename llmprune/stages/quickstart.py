@@ -24,7 +24,9 @@ PROMPT = "The most important thing about the sea is"
 # Small enough for two cores and a few minutes; a real run takes 128 windows of 2048 tokens.
 CALIBRATION = CalibrationSettings(source="python-docs", samples=16, seq_len=512)
 _WORTH_IT = 1.2  # times as fast as float32: from where on the numbers are made in bfloat16
-BENCH = BenchSettings(ppl=("python-docs",), seq_len=1024, batch=(8,), gen=64, prefill=1024, repeats=3, max_seconds=0)
+BENCH = BenchSettings(
+    ppl=("python-docs",), ppl_seq_len=1024, batch=(8,), gen=64, prefill=1024, repeats=3, max_seconds=0
+)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from llmprune.choices import SAMPLES, SEQ_LEN
 from llmprune.errors import NumericalError, TargetError
 from llmprune.text.windows import TokenWindows
 
@@ -24,8 +25,8 @@ def sample_self_text(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    num_windows: int = 128,
-    seq_len: int = 2048,
+    num_windows: int = SAMPLES,
+    seq_len: int = SEQ_LEN,
     seed: int = 0,
     batch_size: int = 8,
     on_window: Callable[[int], None] | None = None,

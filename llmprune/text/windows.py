@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from llmprune.artifacts.records.provenance import CorpusIdentity
+from llmprune.choices import SAMPLES, SEED, SEQ_LEN, USUAL, Bos, Sampling
 from llmprune.errors import CorpusError, TargetError
 
 if TYPE_CHECKING:
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 
     from llmprune.text.corpora import Corpus
 
-Sampling = Literal["windows", "rows", "consecutive", "self"]
-Bos = Literal["auto", "always", "never"]
+Drawn = Sampling | Literal["consecutive", "self"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class TokenWindows:
 
     tokens: Tensor
     bos: bool
-    sampling: Sampling
+    sampling: Drawn
     seed: int | None
     text_tokens: int
     corpus_name: str
@@ -77,11 +77,11 @@ def sample_windows(
     corpus: Corpus,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    num_windows: int = 128,
-    seq_len: int = 2048,
-    seed: int = 0,
-    sampling: Sampling = "windows",
-    bos: Bos = "auto",
+    num_windows: int = SAMPLES,
+    seq_len: int = SEQ_LEN,
+    seed: int = SEED,
+    sampling: Sampling = Sampling.WINDOWS,
+    bos: Bos = Bos.AUTO,
 ) -> TokenWindows:
     """Draw windows for calibration.
 
@@ -107,17 +107,17 @@ def sample_windows(
     """
     if num_windows < 1:
         raise TargetError(f"{num_windows} windows were asked for; at least 1 is needed.")
-    if sampling not in ("windows", "rows"):
+    if sampling not in list(Sampling):
         raise TargetError(f"Unknown sampling '{sampling}'; expected windows or rows.")
     prefix = _bos_prefix(tokenizer, bos)
     body = _body_len(seq_len, prefix)
     generator = torch.Generator().manual_seed(seed)
-    if sampling == "rows":
+    if sampling == Sampling.ROWS:
         ids = _tokenise(tokenizer, _random_rows(corpus, num_windows, generator))
-        pieces, note = _consecutive(corpus, ids, body, len(prefix)), corpus.note
+        pieces, note = _consecutive(corpus, ids, body, len(prefix), "--seq-len"), corpus.note
     else:
         ids = _tokenise(tokenizer, corpus.text)
-        _require(corpus, ids, body, len(prefix))
+        _require(corpus, ids, body, len(prefix), "--seq-len")
         starts = torch.randint(0, len(ids) - body + 1, (num_windows, 1), generator=generator)
         pieces, note = ids[starts + torch.arange(body)], _overlap_note(corpus, num_windows * body, len(ids))
     return _windows(corpus, ids, _with_prefix(pieces, prefix), bool(prefix), sampling, seed, note)
@@ -127,9 +127,9 @@ def consecutive_windows(
     corpus: Corpus,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    seq_len: int = 2048,
+    seq_len: int = USUAL.tokens,
     max_windows: int | None = None,
-    bos: Bos = "auto",
+    bos: Bos = Bos.AUTO,
 ) -> TokenWindows:
     """Cut the whole text into non-overlapping windows for perplexity; the last partial window is dropped.
 
@@ -152,7 +152,7 @@ def consecutive_windows(
     prefix = _bos_prefix(tokenizer, bos)
     body = _body_len(seq_len, prefix)
     ids = _tokenise(tokenizer, corpus.text)
-    pieces = _consecutive(corpus, ids, body, len(prefix))[: max_windows or corpus.max_windows]
+    pieces = _consecutive(corpus, ids, body, len(prefix), "--ppl-seq-len")[: max_windows or corpus.max_windows]
     return _windows(corpus, ids, _with_prefix(pieces, prefix), bool(prefix), "consecutive", None, corpus.note)
 
 
@@ -168,11 +168,11 @@ def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _bos_prefix(tokenizer: PreTrainedTokenizerBase, bos: Bos) -> list[int]:
-    if bos not in get_args(Bos):
-        raise TargetError(f"Unknown --bos '{bos}'; expected one of {', '.join(get_args(Bos))}.")
-    if bos == "always" and tokenizer.bos_token_id is None:
+    if bos not in list(Bos):
+        raise TargetError(f"Unknown --bos '{bos}'; expected one of {', '.join(Bos)}.")
+    if bos == Bos.ALWAYS and tokenizer.bos_token_id is None:
         raise TargetError("--bos always needs a BOS token, and this tokenizer has none; type --bos auto.")
-    wanted = bos == "always" or (bos == "auto" and adds_bos(tokenizer))
+    wanted = bos == Bos.ALWAYS or (bos == Bos.AUTO and adds_bos(tokenizer))
     return [tokenizer.bos_token_id] if wanted else []
 
 
@@ -202,17 +202,17 @@ def _random_rows(corpus: Corpus, count: int, generator: torch.Generator) -> str:
     return corpus.separator.join(corpus.rows[index] for index in chosen.tolist())
 
 
-def _consecutive(corpus: Corpus, ids: Tensor, body: int, extra: int) -> Tensor:
-    _require(corpus, ids, body, extra)
+def _consecutive(corpus: Corpus, ids: Tensor, body: int, extra: int, option: str) -> Tensor:
+    _require(corpus, ids, body, extra, option)
     count = len(ids) // body
     return ids[: count * body].reshape(count, body)
 
 
-def _require(corpus: Corpus, ids: Tensor, body: int, extra: int) -> None:
+def _require(corpus: Corpus, ids: Tensor, body: int, extra: int, option: str) -> None:
     if len(ids) < body:
         raise CorpusError(
             f"The text of {corpus.name} has {len(ids):,} tokens, a window needs {body:,}; give a longer text"
-            + (f", or type --seq-len {len(ids) + extra} or less." if len(ids) + extra >= 2 else ".")
+            + (f", or type {option} {len(ids) + extra} or less." if len(ids) + extra >= 2 else ".")
         )
 
 
@@ -233,7 +233,7 @@ def _windows(
     ids: Tensor,
     tokens: Tensor,
     bos: bool,
-    sampling: Sampling,
+    sampling: Drawn,
     seed: int | None,
     note: str | None,
 ) -> TokenWindows:

@@ -130,7 +130,7 @@ def test_a_broken_model_is_refused(case, command, world, llmprune):
     options = {
         "calibrate": ["--source", world.text, "--samples", 2, "--seq-len", 16],
         "remove-blocks": ["--blocks", "1"],
-        "bench": ["--ppl", world.text, "--seq-len", 16, "--no-speed"],
+        "bench": ["--ppl", world.text, "--ppl-seq-len", 16, "--no-speed"],
     }[command]
     model = damage(world)
     complaint = refused(llmprune, world.folder, [command, model, *options, "--run", world.folder / "new"])

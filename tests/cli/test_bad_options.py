@@ -42,7 +42,7 @@ OPTIONS = {
     "sparsity and pattern": ("global-prune --sparsity 0.5 --pattern 2:4", "exclude each other"),
     "layers that are not there": ("global-prune --layers 3-9", "the model has blocks 0 to 5"),
     "layers in letters": ("global-prune --layers most", "type all, first-half, 0-15"),
-    "parts": ("global-prune --targets mlp", "type --targets attention,ffn"),
+    "parts": ("global-prune --parts mlp", "type --parts attention,ffn"),
     "nothing left": ("global-prune --exclude *", "No matrix is left to prune"),
     "alpha 0": ("global-prune --alpha 0", "alpha must be positive"),
     "beta -1": ("global-prune --beta -1", "beta must be positive"),
@@ -62,7 +62,7 @@ OPTIONS = {
     "seq-len beyond positions": (f"calibrate --force --seq-len {POSITIONS + 1}", f"type --seq-len {POSITIONS} or less"),
     "seed -1": ("calibrate --seed -1", "--seed -1 is out of range"),
     "bench batch 0": ("bench --batch 0", "--batch 0 is out of range; type 1 or more"),
-    "bench seq-len": (f"bench --seq-len {POSITIONS + 1}", f"type --seq-len {POSITIONS} or less"),
+    "bench ppl-seq-len": (f"bench --ppl-seq-len {POSITIONS + 1}", f"type --ppl-seq-len {POSITIONS} or less"),
     "bench prefill": (f"bench --no-ppl --prefill {POSITIONS + 1}", f"type --prefill {POSITIONS} or less"),
     "bench gen": ("bench --no-ppl --gen 1000", "together are beyond the model's 256 positions"),
     "bench nothing": ("bench --no-ppl --no-speed", "nothing to measure"),
@@ -75,8 +75,12 @@ OPTIONS = {
     "bench limit without tasks": ("bench --limit 10", "type --tasks with them"),
     "bench condition": ("bench --fail-if ppl=1", "is not of the form METRIC>NUMBER"),
     "bench metric": ("bench --no-ppl --fail-if ppl_ratio>1.5", "measures no 'ppl_ratio'"),
+    "old parts": ("global-prune --targets attention", "--targets is now --parts"),
+    "old parts with =": ("global-prune --targets=attention", "--targets is now --parts"),
+    "old seq-len": ("bench --seq-len 32", "--seq-len is now --ppl-seq-len"),
+    "unknown option": ("bench --seqlen 32", "No such option: --seqlen"),
     "device": ("calibrate --device gpu", "type auto, cpu or cuda"),
-    "dtype": ("calibrate --dtype int8", "not a dtype to compute in"),
+    "dtype": ("calibrate --dtype int8", "bfloat16"),
     "bench device": ("bench --device gpu", "type auto, cpu or cuda"),
     "unknown source": ("calibrate --force --source wikitex2", "Did you mean wikitext2?"),
     "a source that is missing": ("calibrate --force --source nosuch.txt", "There is no file 'nosuch.txt'"),
@@ -124,18 +128,22 @@ def test_a_first_command_with_a_wrong_option_makes_no_run_directory(case, world,
 TEXTS = {
     "empty": (b"", "is empty"),
     "white space": (b" \n\n ", "is empty"),
-    "too short": (b"The sea.", "type --seq-len 8 or less"),
+    "too short": (b"The sea.", "{length} 8 or less"),
     "binary": (b"\0\1\2", "binary file"),
     "not UTF-8": (b"\xff\xfe\xff", "not UTF-8"),
 }
 
 
-@pytest.mark.parametrize("command", ["calibrate", "bench"])
+TAKE_TEXT = {"calibrate": ("--source", "--seq-len"), "bench": ("--ppl", "--ppl-seq-len")}
+
+
+@pytest.mark.parametrize("command", TAKE_TEXT)
 @pytest.mark.parametrize("case", TEXTS)
 def test_a_text_that_cannot_be_read_is_refused(case, command, world, llmprune):
     content, words = TEXTS[case]
     path = world.folder / "text.txt"
     path.write_bytes(content)
-    options = ["--source", path] if command == "calibrate" else ["--no-speed", "--ppl", path]
+    source, length = TAKE_TEXT[command]
     new = ["--run", world.folder / "new"]
-    assert words in refused(llmprune, world.folder, [command, world.intact, *options, "--seq-len", 32, *new])
+    complaint = refused(llmprune, world.folder, [command, world.intact, source, path, length, 32, *new])
+    assert words.format(length=f" {length}") in complaint

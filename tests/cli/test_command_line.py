@@ -22,15 +22,15 @@ from tests.cli.conftest import ROOT
 from tests.tiny import NUM_BLOCKS
 
 OF_A_MODEL = ["quickstart", "calibrate", "verify-redundancy", "remove-blocks", "global-prune", "bench"]
-COMMANDS = [*OF_A_MODEL, "report"]
-BENCH = ["--seq-len", "32", "--max-windows", "2", "--no-speed", "--ppl"]
+COMMANDS = [*OF_A_MODEL, "apply-mask", "sweep", "report", "push"]
+BENCH = ["--ppl-seq-len", "32", "--max-windows", "2", "--no-speed", "--ppl"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_commands_help_has_an_example(command, llmprune):
+def test_every_commands_help_has_examples(command, llmprune):
     result = llmprune(command, "--help")
     assert result.exit_code == 0
-    assert f"Example: llmprune {command}" in " ".join(result.stdout.split())
+    assert f"Examples: llmprune {command}" in " ".join(result.stdout.split())
     for option in ("--run", "--device", "--dtype", "--json", "--quiet"):
         assert option in result.stdout
 

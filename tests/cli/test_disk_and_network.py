@@ -70,6 +70,6 @@ def test_a_model_that_computes_no_number_is_a_failure_and_not_measured(world, ll
     path = world.model / "model.safetensors"
     weights = {name: weight * (1e5 if "down_proj" in name else 1) for name, weight in load_file(path).items()}
     save_file(weights, path, metadata={"format": "pt"})
-    words = ["bench", world.model, "--ppl", world.text, "--seq-len", 32, "--no-speed", "--dtype", "float16"]
+    words = ["bench", world.model, "--ppl", world.text, "--ppl-seq-len", 32, "--no-speed", "--dtype", "float16"]
     complaint = refused(llmprune, world.folder, [*words, "--run", world.folder / "new"], code=1)
     assert "try --dtype float32" in complaint

@@ -56,7 +56,7 @@ def test_other_commands_take_it_too(command, sparse, text, prune, tmp_path):
 
     options = {
         "verify-redundancy": ["--target", "1", "--metric", "sleb"],
-        "bench": ["--ppl", text, "--seq-len", 32, "--max-windows", 2, "--no-speed"],
+        "bench": ["--ppl", text, "--ppl-seq-len", 32, "--max-windows", 2, "--no-speed"],
     }[command]
     run = ["--run", tmp_path / "run"]
     if command == "verify-redundancy":

@@ -9,15 +9,15 @@ import torch
 from tiny_models import DEPTH, FAMILIES, random_tokens
 from transformers import PreTrainedModel
 
-from llmprune.algorithms.feed_forward.sparsellm import Reference
 from llmprune.algorithms.weights.patterns import SemiStructured, Unstructured, zero_count
 from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
+from llmprune.choices import Method, Reference
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.models.loading import load_whole
 from llmprune.stages.calibration.dense_pass import dense_pass
 from llmprune.stages.common.workspace import Workspace
-from llmprune.stages.weight_pruning import Method, PruningReport, PruningSettings, global_prune
+from llmprune.stages.weight_pruning import PruningReport, PruningSettings, global_prune
 from llmprune.text.windows import TokenWindows
 
 CPU = torch.device("cpu")

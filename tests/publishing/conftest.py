@@ -31,9 +31,9 @@ def made(tmp_path_factory, base, text) -> Path:
     commands = [
         ["calibrate", base, *small],
         ["remove-blocks", "--target", 2, "--out", run / "cut"],
-        ["bench", run / "cut", "--ppl", text, "--seq-len", 32, "--max-windows", 8, "--no-speed"],
+        ["bench", run / "cut", "--ppl", text, "--ppl-seq-len", 32, "--max-windows", 8, "--no-speed"],
         ["global-prune", "--pattern", "2:4", "--method", "magnitude", "--no-refit", "--out", run / "sparse"],
-        ["bench", run / "sparse", "--ppl", text, "--seq-len", 32, "--max-windows", 8, *SPEED],
+        ["bench", run / "sparse", "--ppl", text, "--ppl-seq-len", 32, "--max-windows", 8, *SPEED],
     ]
     for words in commands:
         result = CliRunner().invoke(app, [*map(str, words), "--run", str(run), "--quiet"])

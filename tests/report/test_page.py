@@ -254,7 +254,7 @@ def test_commands_say_all_that_the_artifact_says():
     )
     assert "--target 2 --search eliminate --error-rate 0.001" in COMMANDS["search"]
     for words in (
-        "--ppl sea.txt --seq-len 512 --max-windows 2",
+        "--ppl sea.txt --ppl-seq-len 512 --max-windows 2",
         "--tasks sea --limit 2",
         "--batch 8 --gen 32 --prompt 64",
     ):

@@ -11,12 +11,12 @@ import pytest
 from huggingface_hub import constants
 
 from llmprune.algorithms.weights.patterns import Unstructured
+from llmprune.choices import Method
 from llmprune.models.compute import choose_compute
 from llmprune.stages.benchmark import BenchSettings
 from llmprune.stages.calibration import CalibrationSettings, calibrate
 from llmprune.stages.common.workspace import Workspace, open_workspace
 from llmprune.stages.sweeping import SweepSettings
-from llmprune.stages.weight_pruning import Method
 from tests.tiny import SAMPLES, SEQ_LEN, Listener, save_tiny_llama, write_text
 
 
@@ -84,7 +84,7 @@ def quick_disk(monkeypatch):
 @pytest.fixture
 def grid(text) -> SweepSettings:
     """A sweep of two targets and a sparsity, perplexity only."""
-    measured = BenchSettings(ppl=(str(text),), seq_len=64, max_windows=4, speed=False)
+    measured = BenchSettings(ppl=(str(text),), ppl_seq_len=64, max_windows=4, speed=False)
     return SweepSettings(("1", "2"), (Unstructured(0.5),), method=Method.WANDA, bench=measured, verify=False)
 
 

@@ -17,6 +17,8 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
+from llmprune.choices import ERROR_RATE
+
 
 @dataclass(frozen=True)
 class EliminationRule:
@@ -30,7 +32,7 @@ class EliminationRule:
             a single difference has no spread.
     """
 
-    error_rate: float = 1e-3
+    error_rate: float = ERROR_RATE
     min_segments: int = 8
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from llmprune.algorithms.feed_forward.network import (
     PlainFfn,
     first_chunk,
 )
-from llmprune.algorithms.feed_forward.sparsellm import FfnResult, FfnRound, FfnSettings, Reference, prune_ffn
+from llmprune.algorithms.feed_forward.sparsellm import FfnResult, FfnRound, FfnSettings, prune_ffn
 from llmprune.algorithms.feed_forward.subproblems import Coefficients
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "GatedFfn",
     "Linear",
     "PlainFfn",
-    "Reference",
     "first_chunk",
     "prune_ffn",
 ]

@@ -23,7 +23,6 @@ SparseLLM's time is such passes (docs/global-prune.md), so none is made that ano
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from enum import Enum
 
 from torch import Tensor
 
@@ -45,24 +44,13 @@ from llmprune.algorithms.weights.factor import InverseFactor, factorise
 from llmprune.algorithms.weights.layer import LayerSettings, prune_layer
 from llmprune.algorithms.weights.least_squares import ridge_towards
 from llmprune.algorithms.weights.pruned import PrunedWeight
+from llmprune.choices import ROUNDS, Reference
 from llmprune.errors import TargetError
 
-
-class Reference(Enum):
-    """Whose activations are to be reproduced."""
-
-    PRUNED = "pruned"  # what the dense weights give on the pruned model's inputs: the papers' protocol
-    DENSE = "dense"  # the dense model's own
-
-    @property
-    def ridge(self) -> float:
-        """How strongly least-squares targets are held to the dense weights, relative to the mean diagonal.
-
-        The dense model's activations make the weights undo the errors of all earlier blocks, which overfits
-        the calibration tokens: on held-out tokens 0.3 to 1 measured best, and 0.01 where the inputs are the
-        FFN's own.
-        """
-        return 0.01 if self is Reference.PRUNED else 0.3
+# How strongly least-squares targets are held to the dense weights, relative to the mean diagonal. The dense model's
+# activations make the weights undo the errors of all earlier blocks, which overfits the calibration tokens: on held-out
+# tokens 0.3 to 1 measured best, and 0.01 where the inputs are the FFN's own.
+_RIDGE = {Reference.PRUNED: 0.01, Reference.DENSE: 0.3}
 
 
 @dataclass(frozen=True)
@@ -77,7 +65,7 @@ class FfnSettings:
         patience: stop after so many rounds without an improvement. Not 1: the first solution of p, z and s
             often costs some error that the next ones win back.
         ridge: of the least-squares targets, relative to the mean diagonal of the inputs' Gram matrix; None:
-            `reference.ridge`.
+            0.3 for the dense model's activations, 0.01 for the pruned model's.
         steps: Newton steps of an elementwise problem.
         products: entered around every pass over the tokens: there the caller may lower the precision of
             float32 matrix products. The solves between the passes keep it.
@@ -89,7 +77,7 @@ class FfnSettings:
     layer: LayerSettings
     coefficients: Coefficients = field(default_factory=Coefficients)
     reference: Reference = Reference.PRUNED
-    rounds: int = 4
+    rounds: int = ROUNDS
     patience: int = 2
     ridge: float | None = None
     steps: int = 2
@@ -102,7 +90,7 @@ class FfnSettings:
     @property
     def relative_ridge(self) -> float:
         """The ridge that is used."""
-        return self.reference.ridge if self.ridge is None else self.ridge
+        return _RIDGE[self.reference] if self.ridge is None else self.ridge
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from llmprune.algorithms.feed_forward.activation import Activation
 from llmprune.algorithms.feed_forward.network import Linear
+from llmprune.choices import ALPHA, BETA, GAMMA
 from llmprune.errors import TargetError
 
 
@@ -39,9 +40,9 @@ class Coefficients:
         TargetError: one is not positive and finite.
     """
 
-    alpha: float = 0.1
-    beta: float = 1.0
-    gamma: float = 1.0
+    alpha: float = ALPHA
+    beta: float = BETA
+    gamma: float = GAMMA
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

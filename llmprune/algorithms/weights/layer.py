@@ -10,6 +10,7 @@ from llmprune.algorithms.weights.factor import InverseFactor
 from llmprune.algorithms.weights.patterns import Pattern
 from llmprune.algorithms.weights.pruned import PrunedWeight
 from llmprune.algorithms.weights.refit import refit
+from llmprune.choices import BLOCK_SIZE, DAMPING, REFIT_STEPS
 from llmprune.errors import TargetError
 
 
@@ -37,9 +38,9 @@ class LayerSettings:
     """
 
     pattern: Pattern
-    damping: float = 0.01
-    block_size: int = 128
-    refit_steps: int = 10
+    damping: float = DAMPING
+    block_size: int = BLOCK_SIZE
+    refit_steps: int = REFIT_STEPS
     method: LayerMethod = LayerMethod.SPARSEGPT
 
     def __post_init__(self) -> None:

@@ -20,8 +20,10 @@ from llmprune.artifacts.checkpoints.layout import (
 )
 from llmprune.artifacts.files.disk_space import explain_full_disk, require_free_space
 from llmprune.artifacts.files.ranges import copy_range, open_shards, write_fully
+from llmprune.artifacts.files.sizes import parse_size
+from llmprune.choices import SHARD_SIZE
 
-DEFAULT_SHARD_BYTES = 5 * 1000**3
+DEFAULT_SHARD_BYTES = parse_size(SHARD_SIZE)
 _STEP = 64 << 20  # bytes between two reports of progress
 
 

@@ -9,10 +9,8 @@ from typing import ClassVar, Literal, Self
 from pydantic import model_validator
 
 from llmprune.artifacts.records.provenance import Artifact, CorpusIdentity, ModelIdentity, Record
+from llmprune.choices import Metric, Search
 from llmprune.errors import ArtifactError
-
-Metric = Literal["sleb", "block-influence", "angular"]
-Search = Literal["eliminate", "exhaustive"]
 
 
 class CandidateRecord(Record):
@@ -91,9 +89,9 @@ class Importance(Artifact):
     @model_validator(mode="after")
     def _one_ranking(self) -> Self:
         """A searched order is what the rounds decided; a scored one has a score for every block."""
-        if self.settings.metric == "sleb" and tuple(decided.removed for decided in self.rounds) != self.order:
+        if self.settings.metric is Metric.SLEB and tuple(decided.removed for decided in self.rounds) != self.order:
             raise ValueError("the order is not the one that the rounds decided")
-        if self.settings.metric != "sleb" and (self.rounds or len(self.scores or ()) != self.model.num_blocks):
+        if self.settings.metric is not Metric.SLEB and (self.rounds or len(self.scores or ()) != self.model.num_blocks):
             raise ValueError("there is not one score for each block")
         return self
 
@@ -112,7 +110,7 @@ class Importance(Artifact):
 
         Greedy choices and single blocks' scores nest; the closest run of fewer blocks may be another one.
         """
-        return count == len(self.order) or (count < len(self.order) and self.settings.metric != "angular")
+        return count == len(self.order) or (count < len(self.order) and self.settings.metric is not Metric.ANGULAR)
 
     def check_belongs(self, model: ModelIdentity, path: Path) -> None:
         """See that this file ranks the blocks of ``model``.

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
-
+from llmprune.choices import DEVICE, SHARD_SIZE, Dtype
 from llmprune.cli.console import Console
+from llmprune.cli.options.checkpoint import OutOpt, ShardSizeOpt, VerifyOpt
 from llmprune.cli.options.common import (
     DEFAULT_RUN,
     DeviceOpt,
@@ -18,37 +15,26 @@ from llmprune.cli.options.common import (
     RemoteCodeOpt,
     RunOpt,
 )
+from llmprune.cli.options.masking import MaskArg, SiblingArg
+from llmprune.cli.views.masking import show_masking
 
-if TYPE_CHECKING:
-    from llmprune.stages.masking import MaskingReport
-
-EXAMPLE = "Example: llmprune apply-mask ./my-fine-tuned-model mask.safetensors --run tuned-run"
+EXAMPLES = """
+llmprune apply-mask ./my-fine-tuned-model mask.safetensors --run tuned-run
+llmprune apply-mask owner/fine-tuned ./pruned-checkpoint --run tuned-run --out ./tuned-and-sparse
+"""
 
 
 def apply_mask(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A sibling of the model that the mask was made from: a checkpoint directory, a GGUF file or a Hub id."
-        ),
-    ],
-    mask: Annotated[
-        Path, typer.Argument(help="A mask file, such as a published mask.safetensors, or a weight-pruned checkpoint.")
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The new checkpoint. Default: in the run directory.", show_default=False),
-    ] = None,
-    max_shard_size: Annotated[str, typer.Option(help="Largest weight file: 5GB, 500MB.")] = "5GB",
-    verify: Annotated[
-        bool,
-        typer.Option("--verify/--no-verify", help="Compare the files bit by bit, and load the result."),
-    ] = True,
-    run: RunOpt = DEFAULT_RUN,
-    device: DeviceOpt = "auto",
-    dtype: DtypeOpt = "auto",
-    force: ForceOpt = False,
+    model: SiblingArg,
+    mask: MaskArg,
+    device: DeviceOpt = DEVICE,
+    dtype: DtypeOpt = Dtype.AUTO,
     trust_remote_code: RemoteCodeOpt = False,
+    out: OutOpt = None,
+    max_shard_size: ShardSizeOpt = SHARD_SIZE,
+    verify: VerifyOpt = True,
+    run: RunOpt = DEFAULT_RUN,
+    force: ForceOpt = False,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -60,29 +46,9 @@ def apply_mask(
     from llmprune.stages.masking import apply_mask as run_stage
 
     console = Console(as_json=as_json, quiet=quiet)
-    settings = MaskSettings(mask, out, parse_size(max_shard_size), verify, force)
+    settings = MaskSettings(mask=mask, out=out, max_shard_bytes=parse_size(max_shard_size), verify=verify, force=force)
     compute = choose_compute(device, dtype)
     workspace = open_workspace(run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code)
     report = run_stage(workspace, settings)
     data = {"directory": str(report.directory), **report.record.model_dump(mode="json")}
-    console.result(data, shown=lambda console: _show(console, report))
-
-
-def _show(console: Console, report: MaskingReport) -> None:
-    record = report.record
-    masked = record.masked
-    assert masked is not None
-    share = masked.zeros / masked.numel if masked.numel else 0.0
-    console.line(
-        f"{masked.zeros:,} of the {masked.numel:,} weights in {len(masked.tensors)} tensors ({share:.2%}) are zero, "
-        f"{masked.zeros_before:,} were before; dense kernels do not get faster by them."
-    )
-    if record.verification is None:
-        console.line("Not verified (--no-verify).")
-    else:
-        check = record.verification
-        console.line(
-            f"Verified: all other bits are the source's; loaded again in {check.dtype}, logits differ from its blocks "
-            f"run one by one by at most {check.largest_difference:.2g} on {check.tokens} tokens."
-        )
-    console.line(f"Written to {report.directory}")
+    console.result(data, shown=lambda console: show_masking(console, report))

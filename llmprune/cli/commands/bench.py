@@ -2,49 +2,55 @@
 
 from __future__ import annotations
 
+from llmprune.choices import DEVICE, Bos, Dtype
 from llmprune.cli.console import Console
 from llmprune.cli.options.bench import (
     BaselineOpt,
     BatchOpt,
+    BosOpt,
     FailIfOpt,
     GenOpt,
     IncludeOpt,
     LimitOpt,
     MaxSecondsOpt,
     MaxWindowsOpt,
+    MeasuredArg,
     NoPplOpt,
     NoSpeedOpt,
     PplOpt,
+    PplSeqLenOpt,
     PrefillOpt,
     PromptOpt,
     QuickOpt,
     RepeatsOpt,
-    SeqLenOpt,
     TasksOpt,
-    read_settings,
+    read_bench,
 )
 from llmprune.cli.options.common import (
     DEFAULT_RUN,
-    Bos,
-    BosOpt,
     DeviceOpt,
     DtypeOpt,
     JsonOpt,
-    ModelArg,
     QuietOpt,
     RemoteCodeOpt,
     RunOpt,
 )
 from llmprune.cli.views.bench import show_bench
 
-EXAMPLE = "Example: llmprune bench --batch 64 --gen 128    a minute's answer: llmprune bench --quick"
+EXAMPLES = """
+llmprune bench --quick
+llmprune bench --ppl wikitext2 --ppl c4 --batch 1,8,64 --gen 128
+llmprune bench ./pruned --baseline ./dense --no-speed --fail-if "ppl_ratio>1.5"
+"""
 
 
 def bench(
-    model: ModelArg = None,
+    model: MeasuredArg = None,
     baseline: BaselineOpt = None,
+    quick: QuickOpt = False,
+    fail_if: FailIfOpt = None,
     ppl: PplOpt = None,
-    seq_len: SeqLenOpt = None,
+    ppl_seq_len: PplSeqLenOpt = None,
     max_windows: MaxWindowsOpt = None,
     bos: BosOpt = Bos.AUTO,
     no_ppl: NoPplOpt = False,
@@ -58,28 +64,44 @@ def bench(
     repeats: RepeatsOpt = None,
     max_seconds: MaxSecondsOpt = None,
     no_speed: NoSpeedOpt = False,
-    quick: QuickOpt = False,
-    fail_if: FailIfOpt = None,
-    run: RunOpt = DEFAULT_RUN,
-    device: DeviceOpt = "auto",
-    dtype: DtypeOpt = "auto",
+    device: DeviceOpt = DEVICE,
+    dtype: DtypeOpt = Dtype.AUTO,
     trust_remote_code: RemoteCodeOpt = False,
+    run: RunOpt = DEFAULT_RUN,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Measure perplexity, accuracy and speed of the newest pruned checkpoint beside its source."""
-    typed = locals()  # every option by its name
     from llmprune.artifacts.run import RunDirectory
     from llmprune.models.compute import choose_compute
     from llmprune.stages.benchmark import bench as run_stage
     from llmprune.stages.benchmark import refuse_failed
 
     console = Console(as_json=as_json, quiet=quiet)
+    settings = read_bench(
+        quick=quick,
+        fail_if=fail_if,
+        ppl=ppl,
+        ppl_seq_len=ppl_seq_len,
+        max_windows=max_windows,
+        bos=bos,
+        no_ppl=no_ppl,
+        tasks=tasks,
+        lm_eval_include=lm_eval_include,
+        limit=limit,
+        batch=batch,
+        gen=gen,
+        prompt=prompt,
+        prefill=prefill,
+        repeats=repeats,
+        max_seconds=max_seconds,
+        no_speed=no_speed,
+    )
     result, path = run_stage(
         RunDirectory(run),
         model=model,
         baseline=baseline,
-        settings=read_settings(typed),
+        settings=settings,
         compute=choose_compute(device, dtype),
         progress=console,
         trust_remote_code=trust_remote_code,

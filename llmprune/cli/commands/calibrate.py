@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
-
-import typer
-
+from llmprune.choices import DEVICE, SAMPLES, SEED, SOURCE, Bos, Cache, Dtype, Sampling
 from llmprune.cli.console import Console
+from llmprune.cli.options.calibration import (
+    CacheOpt,
+    SamplesOpt,
+    SamplingOpt,
+    SeedOpt,
+    SeqLenOpt,
+    SourceOpt,
+    WindowBosOpt,
+)
 from llmprune.cli.options.common import (
     DEFAULT_RUN,
-    Bos,
-    BosOpt,
     DeviceOpt,
     DtypeOpt,
     ForceOpt,
@@ -21,60 +24,29 @@ from llmprune.cli.options.common import (
     RemoteCodeOpt,
     RunOpt,
 )
+from llmprune.cli.views.calibration import show_calibration
 
-if TYPE_CHECKING:
-    from llmprune.artifacts.activations import Calibration
-
-EXAMPLE = "Example: llmprune calibrate ./my-model --source wikitext2 --samples 128 --seq-len 2048"
-
-
-class Sampling(StrEnum):
-    """How calibration windows are drawn."""
-
-    WINDOWS = "windows"
-    ROWS = "rows"
-
-
-class Cache(StrEnum):
-    """Which hidden states are kept."""
-
-    FIRST = "first"
-    ALL = "all"
-
-
-SourceOpt = Annotated[
-    str,
-    typer.Option(
-        help="wikitext2, c4, ptb, python-docs, self, a Hub data set (owner/name:config:split:column), a local "
-        ".txt, .jsonl or .parquet file, or wikitext2:FILE for a local copy; auto: wikitext2, else python-docs."
-    ),
-]
-SamplesOpt = Annotated[int, typer.Option(help="Calibration windows.")]
-SeqLenOpt = Annotated[
-    int | None,
-    typer.Option(help="Tokens in a window. Default: 2048, or all of a shorter model's.", show_default=False),
-]
-SeedOpt = Annotated[int, typer.Option(help="Of the drawing.")]
-SamplingOpt = Annotated[
-    Sampling, typer.Option(help="windows at random positions, or rows as in SLEB's published code.")
-]
-CacheOpt = Annotated[Cache, typer.Option(help="Keep the hidden states entering the first block, or all blocks.")]
+EXAMPLES = """
+llmprune calibrate ./my-model --source wikitext2 --samples 128 --seq-len 2048
+llmprune calibrate owner/name --source ./my-text.txt --samples 32 --dtype bfloat16
+llmprune calibrate ./my-model --source c4 --run c4-run
+"""
 
 
 def calibrate(
     model: ModelArg = None,
-    source: SourceOpt = "auto",
-    samples: SamplesOpt = 128,
+    source: SourceOpt = SOURCE,
+    samples: SamplesOpt = SAMPLES,
     seq_len: SeqLenOpt = None,
-    seed: SeedOpt = 0,
+    seed: SeedOpt = SEED,
     sampling: SamplingOpt = Sampling.WINDOWS,
-    bos: BosOpt = Bos.AUTO,
+    bos: WindowBosOpt = Bos.AUTO,
     cache: CacheOpt = Cache.FIRST,
-    run: RunOpt = DEFAULT_RUN,
-    device: DeviceOpt = "auto",
-    dtype: DtypeOpt = "auto",
-    force: ForceOpt = False,
+    device: DeviceOpt = DEVICE,
+    dtype: DtypeOpt = Dtype.AUTO,
     trust_remote_code: RemoteCodeOpt = False,
+    run: RunOpt = DEFAULT_RUN,
+    force: ForceOpt = False,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -85,26 +57,11 @@ def calibrate(
     from llmprune.stages.common.workspace import open_workspace
 
     console = Console(as_json=as_json, quiet=quiet)
-    settings = CalibrationSettings(source, samples, seq_len, seed, sampling.value, bos.value, cache.value)
-    workspace = open_workspace(
-        run,
-        model,
-        compute=choose_compute(device, dtype),
-        progress=console,
-        trust_remote_code=trust_remote_code,
+    settings = CalibrationSettings(
+        source=source, samples=samples, seq_len=seq_len, seed=seed, sampling=sampling, bos=bos, cache=cache
     )
+    compute = choose_compute(device, dtype)
+    workspace = open_workspace(run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code)
     calibration = run_stage(workspace, settings, force=force)
-    console.result(calibration.manifest.model_dump(mode="json"), shown=lambda console: _show(console, calibration))
-
-
-def _show(console: Console, calibration: Calibration) -> None:
-    manifest = calibration.manifest
-    rows = [
-        [str(index), f"{block.influence:.4f}", f"{block.input_norm:.1f}", f"{block.update_norm:.1f}"]
-        for index, block in enumerate(manifest.blocks)
-    ]
-    console.table("Blocks of the dense model", ["block", "influence", "input norm", "update norm"], rows)
-    console.line(
-        f"Dense loss {manifest.dense_loss:.4f} nats/token on {manifest.num_windows} x {manifest.seq_len} tokens of "
-        f"{manifest.corpus.name}. Written to {calibration.directory}."
-    )
+    data = calibration.manifest.model_dump(mode="json")
+    console.result(data, shown=lambda console: show_calibration(console, calibration))

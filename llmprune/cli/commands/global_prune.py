@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-from llmprune.cli.commands.push import PrivateOpt, PushToHubOpt, described, push_result, push_settings, show_push
+from llmprune.choices import (
+    ALPHA,
+    BETA,
+    BLOCK_SIZE,
+    DAMPING,
+    DEVICE,
+    GAMMA,
+    LAYERS,
+    PARTS,
+    REFIT_STEPS,
+    ROUNDS,
+    SHARD_SIZE,
+    Dtype,
+    Method,
+    Reference,
+)
 from llmprune.cli.console import Console
+from llmprune.cli.options.calibration import CalibrationOpt, RunSamplesOpt, RunSeqLenOpt
+from llmprune.cli.options.checkpoint import OutOpt, ShardSizeOpt, VerifyOpt
 from llmprune.cli.options.common import (
     DEFAULT_RUN,
     DeviceOpt,
@@ -23,140 +36,99 @@ from llmprune.cli.options.pruning import (
     AlphaOpt,
     BetaOpt,
     BlockSizeOpt,
-    CalibrationOpt,
     DampingOpt,
     ExcludeOpt,
     GammaOpt,
     LayersOpt,
-    MethodName,
     MethodOpt,
     PartsOpt,
     PatternOpt,
-    PrunedOutOpt,
+    ReferenceOpt,
     RefitOpt,
     RoundsOpt,
-    SamplesOpt,
-    SeqLenOpt,
-    ShardSizeOpt,
     SparsityOpt,
-    TargetsFromOpt,
-    TargetsName,
-    VerifyOpt,
-    read_settings,
+    read_pattern,
 )
+from llmprune.cli.options.publishing import PushPrivateOpt, PushToHubOpt, read_push
+from llmprune.cli.views.pruning import block_teller, show_pruning
+from llmprune.cli.views.push import describe_push, listing_teller, show_push
 
-if TYPE_CHECKING:
-    from llmprune.artifacts.records.weight_sparsity import BlockRecord, MatrixRecord
-    from llmprune.stages.publishing import PushReport
-    from llmprune.stages.weight_pruning import PruningReport
-
-EXAMPLE = "Example: llmprune global-prune --sparsity 70%    or: llmprune global-prune --pattern 2:4 --dtype bfloat16"
+EXAMPLES = """
+llmprune global-prune --sparsity 70%
+llmprune global-prune ./my-model --pattern 2:4 --dtype bfloat16
+llmprune global-prune --sparsity 0.5 --method wanda --parts ffn --exclude '*.down_proj'
+"""
 
 
 def global_prune(
     model: ModelArg = None,
     sparsity: SparsityOpt = None,
     pattern: PatternOpt = None,
-    method: MethodOpt = MethodName.SPARSELLM,
-    layers: LayersOpt = "all",
-    targets: PartsOpt = "attention,ffn",
+    method: MethodOpt = Method.SPARSELLM,
+    layers: LayersOpt = LAYERS,
+    parts: PartsOpt = PARTS,
     exclude: ExcludeOpt = None,
-    targets_from: TargetsFromOpt = TargetsName.DENSE,
-    alpha: AlphaOpt = 0.1,
-    beta: BetaOpt = 1.0,
-    gamma: GammaOpt = 1.0,
-    rounds: RoundsOpt = 4,
-    damping: DampingOpt = 0.01,
-    block_size: BlockSizeOpt = 128,
+    targets_from: ReferenceOpt = Reference.DENSE,
     refit: RefitOpt = True,
-    samples: SamplesOpt = None,
-    seq_len: SeqLenOpt = None,
+    rounds: RoundsOpt = ROUNDS,
+    alpha: AlphaOpt = ALPHA,
+    beta: BetaOpt = BETA,
+    gamma: GammaOpt = GAMMA,
+    damping: DampingOpt = DAMPING,
+    block_size: BlockSizeOpt = BLOCK_SIZE,
+    samples: RunSamplesOpt = None,
+    seq_len: RunSeqLenOpt = None,
     calibration: CalibrationOpt = None,
-    out: PrunedOutOpt = None,
-    max_shard_size: ShardSizeOpt = "5GB",
+    device: DeviceOpt = DEVICE,
+    dtype: DtypeOpt = Dtype.AUTO,
+    trust_remote_code: RemoteCodeOpt = False,
+    out: OutOpt = None,
+    max_shard_size: ShardSizeOpt = SHARD_SIZE,
     verify: VerifyOpt = True,
     push_to_hub: PushToHubOpt = None,
-    private: PrivateOpt = False,
+    private: PushPrivateOpt = False,
     run: RunOpt = DEFAULT_RUN,
-    device: DeviceOpt = "auto",
-    dtype: DtypeOpt = "auto",
     force: ForceOpt = False,
-    trust_remote_code: RemoteCodeOpt = False,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Write a checkpoint with zeros in its weights: SparseLLM, SparseGPT, Wanda or magnitude."""
-    typed = locals()  # every option by its name
+    from llmprune.algorithms.feed_forward.subproblems import Coefficients
+    from llmprune.artifacts.files.sizes import parse_size
     from llmprune.models.compute import choose_compute
     from llmprune.stages.common.workspace import open_workspace
+    from llmprune.stages.publishing import push_written
+    from llmprune.stages.weight_pruning import PruningSettings, Selection, parse_parts
     from llmprune.stages.weight_pruning import global_prune as run_stage
 
     console = Console(as_json=as_json, quiet=quiet)
-    settings = read_settings(typed)
-    publishing = push_settings(push_to_hub, private=private)
+    settings = PruningSettings(
+        pattern=read_pattern(sparsity, pattern),
+        method=method,
+        selection=Selection(layers, parse_parts(parts), tuple(exclude or ())),
+        reference=targets_from,
+        coefficients=Coefficients(alpha=alpha, beta=beta, gamma=gamma),
+        rounds=rounds,
+        damping=damping,
+        block_size=block_size,
+        refit_steps=REFIT_STEPS if refit else 0,
+        samples=samples,
+        seq_len=seq_len,
+        calibration=calibration,
+        out=out,
+        max_shard_bytes=parse_size(max_shard_size),
+        verify=verify,
+        force=force,
+    )
+    publishing = read_push(push_to_hub, private=private)
     compute = choose_compute(device, dtype)
     workspace = open_workspace(run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code)
-    report = run_stage(workspace, settings, on_block=_block_teller(console))
-    pushed = push_result(
-        console, publishing, report.directory, run=run, compute=compute, trust_remote_code=trust_remote_code
-    )
-    data = {"directory": str(report.directory), **report.record.model_dump(mode="json"), "pushed": described(pushed)}
-    console.result(data, shown=lambda console: _show(console, report, pushed))
+    report = run_stage(workspace, settings, on_block=block_teller(console))
+    pushed = push_written(workspace, report.directory, publishing, on_listing=listing_teller(console))
 
+    def show(console: Console) -> None:
+        show_pruning(console, report)
+        show_push(console, pushed)
 
-def _block_teller(console: Console) -> Callable[[BlockRecord], None]:
-    """What says a line for every block as it finishes."""
-
-    def tell(block: BlockRecord) -> None:
-        if not block.matrices:
-            console.say(f"block {block.block:3}: no matrix to prune ({block.seconds:.0f} s)")
-            return
-        worst = max(block.matrices, key=lambda matrix: matrix.error)
-        said = f"largest error {worst.error:.4f} ({worst.kind})"
-        if block.ffn is not None:
-            first, kept = block.ffn.errors[0], block.ffn.errors[block.ffn.kept]
-            said = f"FFN error {first:.4f} -> {kept:.4f} (round {block.ffn.kept} of {len(block.ffn.errors) - 1})"
-        leaving = "" if block.output_error is None else f", output error {block.output_error:.4f}"
-        zeros = block.zeros / block.numel
-        console.say(f"block {block.block:3}: {said}{leaving}, {zeros:.1%} zeros ({block.seconds:.0f} s)")
-
-    return tell
-
-
-def _show(console: Console, report: PruningReport, pushed: PushReport | None) -> None:
-    sparsity = report.record.sparsity
-    assert sparsity is not None
-    settings = sparsity.settings
-    kinds: dict[str, list[MatrixRecord]] = defaultdict(list)
-    for block in sparsity.blocks:
-        for matrix in block.matrices:
-            kinds[matrix.kind].append(matrix)
-    console.table(
-        f"{settings.method} {settings.pattern}, {len(sparsity.blocks)} blocks",
-        ("matrix", "weights", "zeros", "mean error", "largest"),
-        [_kind_row(kind, matrices) for kind, matrices in kinds.items()],
-    )
-    for remark in sparsity.remarks:
-        console.line(f"Note: {remark}.")
-    share = sparsity.zeros / sparsity.numel if sparsity.numel else 0.0
-    console.line(
-        f"{sparsity.zeros:,} of {sparsity.numel:,} weights ({share:.2%}) are zero in the written files, of "
-        f"{report.record.num_parameters:,} in all; dense kernels do not get faster by them."
-    )
-    console.line(
-        f"Calibrated on {settings.windows} x {settings.seq_len} tokens of {settings.corpus}, {settings.dtype}."
-    )
-    console.line(f"Written to {report.directory} after {sparsity.seconds:.0f} s.")
-    show_push(console, pushed)
-
-
-def _kind_row(kind: str, matrices: list[MatrixRecord]) -> tuple[str, ...]:
-    zeros, numel = sum(m.zeros for m in matrices), sum(m.rows * m.columns for m in matrices)
-    errors = [m.error for m in matrices]
-    return (
-        kind,
-        f"{numel:,}",
-        f"{zeros / numel:.2%}",
-        f"{sum(errors) / len(errors):.4f}",
-        f"{max(errors):.4f}",
-    )
+    record = report.record.model_dump(mode="json")
+    console.result({"directory": str(report.directory), **record, "pushed": describe_push(pushed)}, shown=show)

@@ -2,52 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
-
+from llmprune.choices import DEVICE, Dtype
 from llmprune.cli.console import Console
 from llmprune.cli.options.common import DEFAULT_RUN, DeviceOpt, DtypeOpt, JsonOpt, QuietOpt, RemoteCodeOpt, RunOpt
+from llmprune.cli.options.publishing import (
+    ArtifactsOpt,
+    BaseModelOpt,
+    CheckpointArg,
+    CreatePrOpt,
+    DryRunOpt,
+    PrivateOpt,
+    ReplaceOpt,
+    RepositoryArg,
+    RevisionOpt,
+    TagOpt,
+)
+from llmprune.cli.views.push import describe_push, listing_teller, show_push
 
-if TYPE_CHECKING:
-    from llmprune.models.compute import Compute
-    from llmprune.publishing.contents import LocalFile
-    from llmprune.stages.publishing import PushReport, PushSettings
-
-EXAMPLE = "Example: llmprune push llmprune-run/NAME owner/name --private --include-artifacts"
-
-PushToHubOpt = Annotated[
-    str | None,
-    typer.Option(metavar="OWNER/NAME", help="Publish the result on the Hub; see llmprune push.", show_default=False),
-]
-PrivateOpt = Annotated[bool, typer.Option("--private", help="Make the Hub repository a private one.")]
+EXAMPLES = """
+llmprune push llmprune-run/NAME owner/name --private --include-artifacts
+llmprune push llmprune-run/NAME owner/name --dry-run
+llmprune push llmprune-run/NAME owner/name --revision pruned --tag v1
+"""
 
 
 def push(
-    checkpoint: Annotated[Path, typer.Argument(help="The directory of a checkpoint that llmprune wrote.")],
-    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository; made if need be.")],
+    checkpoint: CheckpointArg,
+    repository: RepositoryArg,
     private: PrivateOpt = False,
-    revision: Annotated[
-        str | None, typer.Option(help="A branch, made if need be. Default: main.", show_default=False)
-    ] = None,
-    create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose it in a pull request instead.")] = False,
-    tag: Annotated[str | None, typer.Option(help="Call the commit so: v1.", show_default=False)] = None,
-    include_artifacts: Annotated[
-        bool,
-        typer.Option("--include-artifacts", help="Also importance file, benchmarks, report, mask of pruned weights."),
-    ] = False,
-    base_model: Annotated[
-        str | None,
-        typer.Option(help="The base model's Hub id, if it was pruned from a local copy.", show_default=False),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify and list, without the Hub; send nothing.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace all that the repository holds.")] = False,
-    run: RunOpt = DEFAULT_RUN,
-    device: DeviceOpt = "auto",
-    dtype: DtypeOpt = "auto",
+    revision: RevisionOpt = None,
+    create_pr: CreatePrOpt = False,
+    tag: TagOpt = None,
+    include_artifacts: ArtifactsOpt = False,
+    base_model: BaseModelOpt = None,
+    dry_run: DryRunOpt = False,
+    force: ReplaceOpt = False,
+    device: DeviceOpt = DEVICE,
+    dtype: DtypeOpt = Dtype.AUTO,
     trust_remote_code: RemoteCodeOpt = False,
+    run: RunOpt = DEFAULT_RUN,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -60,7 +53,7 @@ def push(
 
     console = Console(as_json=as_json, quiet=quiet)
     settings = PushSettings(
-        Destination(repository, private, revision, create_pr, tag, force),
+        Destination(repo_id=repository, private=private, revision=revision, create_pr=create_pr, tag=tag, force=force),
         include_artifacts=include_artifacts,
         base_model=base_model,
         dry_run=dry_run,
@@ -74,91 +67,4 @@ def push(
         trust_remote_code=trust_remote_code,
         on_listing=listing_teller(console),
     )
-    console.result(described(report), shown=lambda console: show_push(console, report))
-
-
-def push_settings(repository: str | None, *, private: bool) -> PushSettings | None:
-    """What ``--push-to-hub`` asks for, seen to be possible before anything that takes long; None: nothing."""
-    from llmprune.errors import TargetError
-    from llmprune.publishing.destination import Destination
-    from llmprune.stages.publishing import PushSettings, require_pushable
-
-    if repository is None:
-        if private:
-            raise TargetError("--private is for --push-to-hub OWNER/NAME; type both or none.")
-        return None
-    settings = PushSettings(Destination(repository, private))
-    require_pushable(settings)
-    return settings
-
-
-def push_result(
-    console: Console,
-    settings: PushSettings | None,
-    directory: Path,
-    *,
-    run: Path,
-    compute: Compute,
-    trust_remote_code: bool,
-) -> PushReport | None:
-    """Publish what a command has just written, if that was asked for."""
-    from llmprune.artifacts.run import RunDirectory
-    from llmprune.stages.publishing import push as run_stage
-
-    if settings is None:
-        return None
-    console.say(f"Written to {directory}; now to {settings.destination.repo_id} on the Hub.")
-    return run_stage(
-        directory,
-        settings,
-        run=RunDirectory(run),
-        compute=compute,
-        progress=console,
-        trust_remote_code=trust_remote_code,
-        on_listing=listing_teller(console),
-    )
-
-
-def listing_teller(console: Console) -> Callable[[Sequence[LocalFile]], None]:
-    """What says what will be sent, before it is."""
-    from llmprune.artifacts.files.sizes import format_size
-
-    def tell(files: Sequence[LocalFile]) -> None:
-        width = max(len(file.path) for file in files)
-        for file in files:
-            console.say(f"  {file.path:{width}}  {format_size(file.size):>10}")
-        console.say(f"{len(files)} files, {format_size(sum(file.size for file in files))}.")
-
-    return tell
-
-
-def described(report: PushReport | None) -> dict[str, Any] | None:
-    """The result for ``--json``; None where nothing was to be published."""
-    if report is None:
-        return None
-    sent = report.sent
-    return {
-        "directory": str(report.directory),
-        "repository": report.repo_id,
-        "sent": sent is not None,
-        "url": sent.url if sent else None,
-        "commit": sent.commit if sent else None,
-        "changed": list(sent.changed) if sent else [],
-        "files": [{"path": file.path, "bytes": file.size, "sha256": file.hashes[0]} for file in report.files],
-    }
-
-
-def show_push(console: Console, report: PushReport | None) -> None:
-    """The result for people, if something was published."""
-    if report is None:
-        return
-    sent = report.sent
-    if sent is None:
-        console.line(f"A dry run: nothing was sent to {report.repo_id}.")
-        return
-    if sent.changed:
-        console.line(f"Sent {len(sent.changed)} changed files to {report.repo_id} in commit {sent.commit[:12]}.")
-    else:
-        console.line(f"{report.repo_id} holds all of it already (commit {sent.commit[:12]}): nothing was sent.")
-    console.line(f"{sent.compared} files compared: their hashes there are those here.")
-    console.line(sent.url)
+    console.result(describe_push(report), shown=lambda console: show_push(console, report))

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from llmprune.cli.commands.verify_redundancy import round_teller
+from llmprune.choices import DEVICE, Dtype
 from llmprune.cli.console import Console
 from llmprune.cli.options.common import DEFAULT_RUN, DeviceOpt, DtypeOpt, JsonOpt, QuietOpt, RunOpt
-from llmprune.cli.views.bench import show_bench
+from llmprune.cli.views.quickstart import show_quickstart
+from llmprune.cli.views.search import round_teller
 
-if TYPE_CHECKING:
-    from llmprune.stages.quickstart import QuickstartReport
-
-EXAMPLE = "Example: llmprune quickstart --run /tmp/try-llmprune"
+EXAMPLES = """
+llmprune quickstart
+llmprune quickstart --run /tmp/try-llmprune --dtype float32
+"""
 
 
 def quickstart(
+    device: DeviceOpt = DEVICE,
+    dtype: DtypeOpt = Dtype.AUTO,
     run: RunOpt = DEFAULT_RUN,
-    device: DeviceOpt = "auto",
-    dtype: DtypeOpt = "auto",
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -34,12 +33,6 @@ def quickstart(
         "bench": report.result.model_dump(mode="json"),
         "samples": {"dense": report.samples[0], "pruned": report.samples[1]},
     }
-    console.result(data, shown=lambda console: _show(console, report))
+    console.result(data, shown=lambda console: show_quickstart(console, report))
     console.say(f"The pruned checkpoint: {report.removal.directory}")
     console.say(f"All of it as one page: llmprune report {run}")
-
-
-def _show(console: Console, report: QuickstartReport) -> None:
-    show_bench(console, report.result)
-    for name, text in zip(("dense", "pruned"), report.samples, strict=True):
-        console.line(f"\nThe {name} model writes: {text}")

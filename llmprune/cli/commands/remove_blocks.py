@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
-
-from llmprune.cli.commands.push import PrivateOpt, PushToHubOpt, described, push_result, push_settings, show_push
-from llmprune.cli.commands.verify_redundancy import TargetOpt, round_teller
+from llmprune.choices import DEVICE, SHARD_SIZE, TARGET, Dtype
 from llmprune.cli.console import Console
+from llmprune.cli.options.checkpoint import OutOpt, ShardSizeOpt, VerifyOpt
 from llmprune.cli.options.common import (
     DEFAULT_RUN,
     DeviceOpt,
@@ -21,37 +16,33 @@ from llmprune.cli.options.common import (
     RemoteCodeOpt,
     RunOpt,
 )
+from llmprune.cli.options.publishing import PushPrivateOpt, PushToHubOpt, read_push
+from llmprune.cli.options.search import BlocksOpt, TargetOpt
+from llmprune.cli.views.push import describe_push, listing_teller, show_push
+from llmprune.cli.views.removal import show_removal
+from llmprune.cli.views.search import round_teller
 
-if TYPE_CHECKING:
-    from llmprune.stages.block_removal import RemovalReport
-    from llmprune.stages.publishing import PushReport
-
-EXAMPLE = "Example: llmprune remove-blocks --target 20%    or by hand: llmprune remove-blocks --blocks 3,7,12"
+EXAMPLES = """
+llmprune remove-blocks --target 20%
+llmprune remove-blocks ./my-model --blocks 3,7,12 --out ./smaller-model
+llmprune remove-blocks --target 6 --push-to-hub owner/name --private
+"""
 
 
 def remove_blocks(
     model: ModelArg = None,
-    target: TargetOpt = "20%",
-    blocks: Annotated[
-        str | None,
-        typer.Option(help="These blocks, by index, instead of a target: 3,7,12.", show_default=False),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The new checkpoint. Default: in the run directory.", show_default=False),
-    ] = None,
-    max_shard_size: Annotated[str, typer.Option(help="Largest weight file: 5GB, 500MB.")] = "5GB",
-    verify: Annotated[
-        bool,
-        typer.Option("--verify/--no-verify", help="Load the result and compare it with the bypassed source."),
-    ] = True,
-    push_to_hub: PushToHubOpt = None,
-    private: PrivateOpt = False,
-    run: RunOpt = DEFAULT_RUN,
-    device: DeviceOpt = "auto",
-    dtype: DtypeOpt = "auto",
-    force: ForceOpt = False,
+    target: TargetOpt = TARGET,
+    blocks: BlocksOpt = None,
+    device: DeviceOpt = DEVICE,
+    dtype: DtypeOpt = Dtype.AUTO,
     trust_remote_code: RemoteCodeOpt = False,
+    out: OutOpt = None,
+    max_shard_size: ShardSizeOpt = SHARD_SIZE,
+    verify: VerifyOpt = True,
+    push_to_hub: PushToHubOpt = None,
+    private: PushPrivateOpt = False,
+    run: RunOpt = DEFAULT_RUN,
+    force: ForceOpt = False,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -61,44 +52,32 @@ def remove_blocks(
     from llmprune.stages.block_removal import RemovalSettings, parse_blocks
     from llmprune.stages.block_removal import remove_blocks as run_stage
     from llmprune.stages.common.workspace import open_workspace
+    from llmprune.stages.publishing import push_written
 
     console = Console(as_json=as_json, quiet=quiet)
-    settings = RemovalSettings(target, parse_blocks(blocks), out, parse_size(max_shard_size), verify, force)
-    publishing = push_settings(push_to_hub, private=private)
-    compute = choose_compute(device, dtype)
+    settings = RemovalSettings(
+        target=target,
+        blocks=parse_blocks(blocks),
+        out=out,
+        max_shard_bytes=parse_size(max_shard_size),
+        verify=verify,
+        force=force,
+    )
+    publishing = read_push(push_to_hub, private=private)
     workspace = open_workspace(
         run,
         model,
-        compute=compute,
+        compute=choose_compute(device, dtype),
         progress=console,
         trust_remote_code=trust_remote_code,
         without=settings.blocks or (),
     )
     report = run_stage(workspace, settings, on_round=round_teller(console))
-    pushed = push_result(
-        console, publishing, report.directory, run=run, compute=compute, trust_remote_code=trust_remote_code
-    )
-    data = {"directory": str(report.directory), **report.record.model_dump(mode="json"), "pushed": described(pushed)}
-    console.result(data, shown=lambda console: _show(console, report, pushed))
+    pushed = push_written(workspace, report.directory, publishing, on_listing=listing_teller(console))
 
+    def show(console: Console) -> None:
+        show_removal(console, report)
+        show_push(console, pushed)
 
-def _show(console: Console, report: RemovalReport, pushed: PushReport | None) -> None:
-    record = report.record
-    assert record.removal is not None
-    removed = ", ".join(map(str, sorted(record.removal.removed)))
-    console.line(f"Removed blocks {removed}: {record.source.num_blocks} -> {record.num_blocks} blocks.")
-    console.line(
-        f"{record.source.num_parameters:,} -> {record.num_parameters:,} parameters, "
-        f"{report.source_bytes / 1e6:,.0f} -> {record.weight_bytes / 1e6:,.0f} MB."
-    )
-    if record.verification is None:
-        console.line("Not verified (--no-verify).")
-    else:
-        check = record.verification
-        console.line(
-            f"Verified in {check.dtype}: logits differ from the bypassed source's by at most "
-            f"{check.largest_difference:.2g} on {check.tokens} tokens; {check.generated_tokens} tokens generated alike "
-            "with and without the KV cache."
-        )
-    console.line(f"Written to {report.directory}")
-    show_push(console, pushed)
+    record = report.record.model_dump(mode="json")
+    console.result({"directory": str(report.directory), **record, "pushed": describe_push(pushed)}, shown=show)

@@ -1,98 +1,188 @@
-"""Options of ``llmprune bench``. Without a value of its own each has the default that its help names."""
+"""Options about measuring. What is not typed is as usual, or as ``--quick`` has it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from llmprune.choices import QUICK, USUAL, Bos
+from llmprune.cli.options.common import MODEL, typed_or
 
 if TYPE_CHECKING:
     from llmprune.stages.benchmark import BenchSettings
 
-BaselineOpt = Annotated[
-    str | None, typer.Option(help="What to compare with. Default: the run's dense model.", show_default=False)
-]
-PplOpt = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Text source of the perplexity, as calibrate's --source; may be repeated. Default: auto.",
-        show_default=False,
-    ),
-]
-SeqLenOpt = Annotated[
-    int | None,
-    typer.Option(help="Tokens in a perplexity window. Default: 2048, or all of a shorter model's.", show_default=False),
-]
-MaxWindowsOpt = Annotated[
-    int | None,
-    typer.Option(help="At most so many perplexity windows of each text. Default: all; c4: 256.", show_default=False),
-]
-NoPplOpt = Annotated[bool, typer.Option("--no-ppl", help="Leave out perplexity.")]
-TasksOpt = Annotated[
-    str | None, typer.Option(help="Zero-shot tasks by lm-eval's names: piqa,winogrande.", show_default=False)
-]
-IncludeOpt = Annotated[
-    Path | None, typer.Option(help="A folder with lm-eval task files of your own.", show_default=False)
-]
-LimitOpt = Annotated[
-    int | None, typer.Option(help="Only so many first items of each task. Default: all.", show_default=False)
-]
-BatchOpt = Annotated[
+PERPLEXITY = "Perplexity"
+TASKS = "Zero-shot tasks"
+SPEED = "Speed"
+_TOKENS = f"{USUAL.tokens}, with --quick {QUICK.tokens}, or all positions of a shorter model"
+
+MeasuredArg = Annotated[
     str | None,
-    typer.Option(help="Sequences generated together: 64, or sizes in turn: 1,8,64. Default: 64.", show_default=False),
-]
-GenOpt = Annotated[int | None, typer.Option(help="New tokens for each. Default: 128.", show_default=False)]
-PromptOpt = Annotated[int | None, typer.Option(help="Prompt tokens of each. Default: 64.", show_default=False)]
-PrefillOpt = Annotated[
-    int | None,
-    typer.Option(
-        help="Tokens of the single long prompt. Default: 2048, or all of a shorter model's.", show_default=False
+    typer.Argument(
+        metavar="MODEL",
+        help=MODEL,
+        show_default="the run's newest pruned checkpoint, else its own model, else the demo model",
     ),
 ]
-RepeatsOpt = Annotated[
-    int | None,
-    typer.Option(help="Timed repeats at least, baseline and model in turn. Default: 5.", show_default=False),
+BaselineOpt = Annotated[
+    str | None, typer.Option(metavar="MODEL", help="What to compare with.", show_default="the run's dense model")
 ]
-MaxSecondsOpt = Annotated[
-    float | None,
-    typer.Option(
-        help="More repeats, until the ratio is known within 5%, for at most so long. Default: 120.", show_default=False
-    ),
-]
-NoSpeedOpt = Annotated[bool, typer.Option("--no-speed", help="Leave out speed.")]
 QuickOpt = Annotated[
     bool,
     typer.Option(
         "--quick",
-        help="Other defaults, for a minute's answer: batch 8, gen 32, prefill 512, 3 repeats, 20 s, 8 windows of "
-        "512 tokens.",
+        help="Measure less, for an answer in about a minute: the defaults named below.",
     ),
 ]
 FailIfOpt = Annotated[
     list[str] | None,
     typer.Option(
         metavar="CONDITION",
-        help='Exit with 3, once all is written, if it holds: "ppl_ratio>1.5". May be repeated.',
+        help='Exit with code 3, once everything is written, if it holds: "ppl_ratio>1.5". May be repeated.',
         show_default=False,
     ),
 ]
+PplOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TEXT",
+        help="Text to measure perplexity on, as for calibrate's --source. May be repeated.",
+        show_default="auto",
+        rich_help_panel=PERPLEXITY,
+    ),
+]
+PplSeqLenOpt = Annotated[
+    int | None,
+    typer.Option(help="Tokens in a perplexity window.", show_default=_TOKENS, rich_help_panel=PERPLEXITY),
+]
+MaxWindowsOpt = Annotated[
+    int | None,
+    typer.Option(
+        help="At most so many windows of each text.",
+        show_default=f"all, of c4 256, with --quick {QUICK.max_windows}",
+        rich_help_panel=PERPLEXITY,
+    ),
+]
+BosOpt = Annotated[
+    Bos,
+    typer.Option(
+        help="Start perplexity windows and task items with the BOS token; auto: as the tokenizer does by itself.",
+        rich_help_panel=PERPLEXITY,
+    ),
+]
+NoPplOpt = Annotated[bool, typer.Option("--no-ppl", help="Leave out perplexity.", rich_help_panel=PERPLEXITY)]
+TasksOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST",
+        help="Tasks by lm-eval's names: piqa,winogrande.",
+        show_default="none",
+        rich_help_panel=TASKS,
+    ),
+]
+IncludeOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--lm-eval-include",
+        metavar="FOLDER",
+        help="A folder with lm-eval task files of your own.",
+        show_default=False,
+        rich_help_panel=TASKS,
+    ),
+]
+LimitOpt = Annotated[
+    int | None,
+    typer.Option(help="Only so many first items of each task.", show_default="all", rich_help_panel=TASKS),
+]
+BatchOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZES",
+        help="Sequences generated together: 64, or several sizes in turn: 1,8,64.",
+        show_default=f"{USUAL.batch}, with --quick {QUICK.batch}",
+        rich_help_panel=SPEED,
+    ),
+]
+GenOpt = Annotated[
+    int | None,
+    typer.Option(
+        help="New tokens of each sequence.",
+        show_default=f"{USUAL.gen}, with --quick {QUICK.gen}",
+        rich_help_panel=SPEED,
+    ),
+]
+PromptOpt = Annotated[
+    int | None,
+    typer.Option(help="Prompt tokens of each sequence.", show_default=f"{USUAL.prompt}", rich_help_panel=SPEED),
+]
+PrefillOpt = Annotated[
+    int | None,
+    typer.Option(help="Tokens of the single long prompt.", show_default=_TOKENS, rich_help_panel=SPEED),
+]
+RepeatsOpt = Annotated[
+    int | None,
+    typer.Option(
+        help="Timed repeats at least, baseline and model in turn.",
+        show_default=f"{USUAL.repeats}, with --quick {QUICK.repeats}",
+        rich_help_panel=SPEED,
+    ),
+]
+MaxSecondsOpt = Annotated[
+    float | None,
+    typer.Option(
+        help="Begin more repeats, until the ratio is known within 5%, for at most so many seconds.",
+        show_default=f"{USUAL.max_seconds:.0f}, with --quick {QUICK.max_seconds:.0f}",
+        rich_help_panel=SPEED,
+    ),
+]
+NoSpeedOpt = Annotated[bool, typer.Option("--no-speed", help="Leave out speed.", rich_help_panel=SPEED)]
 
 
-def read_settings(typed: Mapping[str, Any]) -> BenchSettings:
-    """The settings that options, by their names, ask for; what was not typed has its default.
+def read_bench(
+    *,
+    quick: bool,
+    fail_if: list[str] | None = None,
+    ppl: list[str] | None,
+    ppl_seq_len: int | None,
+    max_windows: int | None,
+    bos: Bos,
+    no_ppl: bool = False,
+    tasks: str | None,
+    lm_eval_include: Path | None,
+    limit: int | None,
+    batch: str | None,
+    gen: int | None,
+    prompt: int | None,
+    prefill: int | None,
+    repeats: int | None,
+    max_seconds: float | None,
+    no_speed: bool,
+) -> BenchSettings:
+    """What to measure; None is what was not typed.
 
     Raises:
         TargetError: an option out of range, or one that cannot be read.
     """
-    from llmprune.stages.benchmark import QUICK, BenchSettings, parse_batches, parse_tasks
+    from llmprune.stages.benchmark import settings
 
-    names = {field.name for field in fields(BenchSettings)}
-    given = {name: value for name, value in typed.items() if name in names and value is not None}
-    given |= {name: tuple(given[name]) for name in ("ppl", "fail_if") if name in given}
-    given |= {"batch": parse_batches(typed["batch"])} if typed["batch"] else {}
-    given |= {"tasks": parse_tasks(typed["tasks"]), "bos": typed["bos"].value, "speed": not typed["no_speed"]}
-    given |= {"ppl": ()} if typed["no_ppl"] else {}
-    return replace(QUICK if typed["quick"] else BenchSettings(), **given)
+    usual = settings.QUICK if quick else settings.BenchSettings()
+    return settings.BenchSettings(
+        ppl=() if no_ppl else tuple(ppl or usual.ppl),
+        usual=usual.usual,
+        ppl_seq_len=ppl_seq_len,
+        max_windows=typed_or(max_windows, usual.max_windows),
+        bos=bos,
+        tasks=settings.parse_tasks(tasks),
+        lm_eval_include=lm_eval_include,
+        limit=limit,
+        speed=not no_speed,
+        batch=usual.batch if batch is None else settings.parse_batches(batch),
+        gen=typed_or(gen, usual.gen),
+        prompt=typed_or(prompt, usual.prompt),
+        prefill=prefill,
+        repeats=typed_or(repeats, usual.repeats),
+        max_seconds=typed_or(max_seconds, usual.max_seconds),
+        fail_if=tuple(fail_if or ()),
+    )

@@ -1,41 +1,63 @@
-"""Options that several commands share."""
+"""Options of many commands: which model and run, where and in what to compute, how results are given."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
+
+from llmprune.choices import Dtype
+
+T = TypeVar("T")
+DEFAULT_RUN = Path("llmprune-run")
+COMPUTE = "Compute"
+OUTPUT = "Output"
+MODEL = "A checkpoint directory, a GGUF file or a Hub id (owner/name@revision)."
 
 ModelArg = Annotated[
     str | None,
     typer.Argument(
         metavar="MODEL",
-        help="A checkpoint directory, a GGUF file or a Hub id (owner/name@revision). "
-        "Default: the run's own model, else the demo model.",
-        show_default=False,
+        help=MODEL,
+        show_default="the run's own model, else the demo model",
+    ),
+]
+DeviceOpt = Annotated[
+    str,
+    typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1 or auto: CUDA if there is one.", rich_help_panel=COMPUTE),
+]
+DtypeOpt = Annotated[
+    Dtype, typer.Option(help="Number format to compute in; auto: as the model is stored.", rich_help_panel=COMPUTE)
+]
+RemoteCodeOpt = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code", help="Let the model's own Python files run on this machine.", rich_help_panel=COMPUTE
     ),
 ]
 RunOpt = Annotated[
-    Path, typer.Option("--run", envvar="LLMPRUNE_RUN", help="The run directory, where all artifacts lie.")
+    Path,
+    typer.Option(
+        "--run",
+        metavar="FOLDER",
+        envvar="LLMPRUNE_RUN",
+        help="The run directory, which holds everything that the commands make.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
-DeviceOpt = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-DtypeOpt = Annotated[str, typer.Option(help="auto (as stored), float32, bfloat16 or float16.")]
-JsonOpt = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on stdout.")]
-QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks.")]
-ForceOpt = Annotated[bool, typer.Option("--force", help="Replace what was made with other settings.")]
-RemoteCodeOpt = Annotated[bool, typer.Option("--trust-remote-code", help="Let the checkpoint's own Python files run.")]
-
-DEFAULT_RUN = Path("llmprune-run")
-
-
-class Bos(StrEnum):
-    """Whether windows start with the BOS token."""
-
-    AUTO = "auto"
-    ALWAYS = "always"
-    NEVER = "never"
+ForceOpt = Annotated[
+    bool, typer.Option("--force", help="Replace what was made with other settings.", rich_help_panel=OUTPUT)
+]
+JsonOpt = Annotated[
+    bool,
+    typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.", rich_help_panel=OUTPUT),
+]
+QuietOpt = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Show no progress and no remarks.", rich_help_panel=OUTPUT)
+]
 
 
-BosOpt = Annotated[Bos, typer.Option(help="Start windows with BOS; auto: as the tokenizer does by itself.")]
+def typed_or(typed: T | None, usual: T) -> T:
+    """What was typed, or the usual where nothing was."""
+    return usual if typed is None else typed

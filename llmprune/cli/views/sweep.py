@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from llmprune.cli.console import Console
@@ -10,7 +10,20 @@ from llmprune.cli.views.bench import spell_estimate
 
 if TYPE_CHECKING:
     from llmprune.artifacts.records.sweep import SweepPoint, SweepResult
-    from llmprune.stages.sweeping import Best, Limits
+    from llmprune.stages.sweeping import Best, Limits, PointDone
+
+
+def point_teller(console: Console) -> Callable[[PointDone], None]:
+    """Says a line for every point as it finishes."""
+    from llmprune.stages.block_search import spell_seconds
+
+    def tell(done: PointDone) -> None:
+        point = done.point
+        seconds = spell_seconds(point.prune_seconds + point.bench_seconds)
+        left = f", about {spell_seconds(done.seconds_left)} left" if done.seconds_left else ""
+        console.say(f"{done.number}/{done.total} {point.name}: {_spell_point(point)} ({seconds}{left})")
+
+    return tell
 
 
 def show_sweep(console: Console, result: SweepResult, best: Sequence[Best], limits: Limits) -> None:
@@ -26,7 +39,7 @@ def show_sweep(console: Console, result: SweepResult, best: Sequence[Best], limi
         console.line(line)
 
 
-def spell_point(point: SweepPoint) -> str:
+def _spell_point(point: SweepPoint) -> str:
     """A point's figures in a line."""
     latency = point.latency_ratio
     timed = [] if latency is None else [f"time a token x {spell_estimate(latency, '.3f')}"]
@@ -106,7 +119,7 @@ def _protocols(result: SweepResult) -> Iterator[str]:
 def _best(best: Sequence[Best], limits: Limits) -> Iterator[str]:
     where = f"within {limits}" if str(limits) else "of all, without a limit"
     for one in best:
-        yield f"Best {where} ({one.what}): {one.point.name}: {spell_point(one.point)}."
+        yield f"Best {where} ({one.what}): {one.point.name}: {_spell_point(one.point)}."
         if one.point.checkpoint is not None:
             yield f"  in {one.point.checkpoint} of the run directory"
         else:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llmprune.artifacts.records.bench import PerplexityProtocol, PerplexityResult
+from llmprune.choices import Bos
 from llmprune.errors import CorpusError, ModelError, NumericalError, TargetError
 from llmprune.evaluation.intervals import estimate_exp_mean
 from llmprune.evaluation.perplexity import window_losses
@@ -38,7 +39,7 @@ def read_texts(
         return []
     corpora = [_corpus(spec) for spec in dict.fromkeys(settings.ppl)]
     tokenizers = [load_tokenizer(one.directory, trust_remote_code=trust_remote_code) for one in subjects]
-    if settings.bos == "never" and adds_bos(tokenizers[0]):
+    if settings.bos == Bos.NEVER and adds_bos(tokenizers[0]):
         progress.say("This tokenizer puts BOS in front by itself; without it some models' perplexity is far too high.")
     texts = [_windows(corpus, subjects, tokenizers, settings, seq_len) for corpus in corpora]
     for windows in texts:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from llmprune import choices
+from llmprune.choices import USUAL, Bos
 from llmprune.errors import TargetError
 from llmprune.stages.benchmark.gate import Condition, parse_condition
 from llmprune.stages.common.checks import require_at_least, require_positions
@@ -18,8 +19,8 @@ class BenchSettings:
 
     Attributes:
         ppl: text sources of the perplexity; none: leave it out.
-        usual: tokens where ``seq_len`` and ``prefill`` say nothing, or as many as the models have positions.
-        seq_len: tokens in a perplexity window; None: ``usual``.
+        usual: tokens where ``ppl_seq_len`` and ``prefill`` say nothing, or as many as the models have positions.
+        ppl_seq_len: tokens in a perplexity window; None: ``usual``.
         max_windows: at most so many of them a text; None: as many as its published protocol takes, or all.
         bos: whether windows, and the items of tasks, start with BOS: ``auto`` as the tokenizer does by itself.
         tasks: zero-shot tasks by lm-eval's names.
@@ -39,24 +40,24 @@ class BenchSettings:
     """
 
     ppl: tuple[str, ...] = ("auto",)
-    usual: int = 2048
-    seq_len: int | None = None
-    max_windows: int | None = None
-    bos: Literal["auto", "always", "never"] = "auto"
+    usual: int = USUAL.tokens
+    ppl_seq_len: int | None = None
+    max_windows: int | None = USUAL.max_windows
+    bos: Bos = Bos.AUTO
     tasks: tuple[str, ...] = ()
     lm_eval_include: Path | None = None
     limit: int | None = None
     speed: bool = True
-    batch: tuple[int, ...] = (64,)
-    gen: int = 128
-    prompt: int = 64
+    batch: tuple[int, ...] = (USUAL.batch,)
+    gen: int = USUAL.gen
+    prompt: int = USUAL.prompt
     prefill: int | None = None
-    repeats: int = 5
-    max_seconds: float = 120.0
+    repeats: int = USUAL.repeats
+    max_seconds: float = USUAL.max_seconds
     fail_if: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        require_at_least(2, seq_len=self.seq_len)
+        require_at_least(2, ppl_seq_len=self.ppl_seq_len)
         require_at_least(1, batch=min(self.batch), gen=self.gen, prompt=self.prompt, prefill=self.prefill)
         require_at_least(1, repeats=self.repeats, max_windows=self.max_windows, limit=self.limit)
         if not 0 <= self.max_seconds < math.inf:
@@ -81,9 +82,9 @@ class BenchSettings:
             TargetError: what is to be measured is beyond them.
         """
         usual = min(self.usual, positions)
-        seq_len, prefill = self.seq_len or usual, self.prefill or usual
+        seq_len, prefill = self.ppl_seq_len or usual, self.prefill or usual
         if self.ppl:
-            require_positions(positions, seq_len=seq_len)
+            require_positions(positions, ppl_seq_len=seq_len)
         if self.speed:
             require_positions(positions, prefill=prefill)
             if self.prompt + self.gen > positions:
@@ -94,7 +95,15 @@ class BenchSettings:
         return seq_len, prefill
 
 
-QUICK = BenchSettings(usual=512, max_windows=8, batch=(8,), gen=32, repeats=3, max_seconds=20)
+QUICK = BenchSettings(
+    usual=choices.QUICK.tokens,
+    max_windows=choices.QUICK.max_windows,
+    batch=(choices.QUICK.batch,),
+    gen=choices.QUICK.gen,
+    prompt=choices.QUICK.prompt,
+    repeats=choices.QUICK.repeats,
+    max_seconds=choices.QUICK.max_seconds,
+)
 
 
 def parse_batches(text: str) -> tuple[int, ...]:

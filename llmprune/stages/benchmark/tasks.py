@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmprune.artifacts.records.bench import ModelResult, TaskDifference, TaskProtocol, TaskResult
+from llmprune.choices import Bos
 from llmprune.errors import TargetError
 from llmprune.evaluation.intervals import standard_error
 from llmprune.evaluation.zero_shot import ZeroShotTasks, count_requests, open_tasks, score_tasks
@@ -32,13 +33,13 @@ def open_asked_tasks(
         return None
     tasks = open_tasks(settings.tasks, include=settings.lm_eval_include)
     adds = adds_bos(load_tokenizer(subjects[0].directory, trust_remote_code=trust_remote_code))
-    if settings.bos == "always" and not adds:
+    if settings.bos == Bos.ALWAYS and not adds:
         raise TargetError(
             "--bos always: lm-eval starts items with BOS only where the tokenizer does so by itself, and this one "
             "does not; type --bos auto, or measure the tasks by themselves."
         )
     protocol = TaskProtocol(
-        tasks=tuple(tasks.tasks), limit=settings.limit, lm_eval=tasks.lm_eval, bos=adds and settings.bos != "never"
+        tasks=tuple(tasks.tasks), limit=settings.limit, lm_eval=tasks.lm_eval, bos=adds and settings.bos != Bos.NEVER
     )
     return tasks, protocol
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.algorithms.blocks.target import removal_count
 from llmprune.artifacts.activations import sha256_of
 from llmprune.artifacts.records.importance import Importance, RoundRecord, check_blocks
 from llmprune.artifacts.records.pruning import BlockRemoval
+from llmprune.choices import ERROR_RATE, Search
 from llmprune.stages.block_removal.settings import RemovalSettings
 from llmprune.stages.block_search import RedundancySettings, verify_redundancy
 from llmprune.stages.common.workspace import Workspace
@@ -64,10 +64,10 @@ def _as_recorded(known: Importance) -> RedundancySettings:
     """The settings with which a search that is too short must go on."""
     return RedundancySettings(
         metric=known.settings.metric,
-        search=known.settings.search or "eliminate",
+        search=known.settings.search or Search.ELIMINATE,
         protect_first=known.settings.protect_first,
         protect_last=known.settings.protect_last,
-        error_rate=known.settings.error_rate or EliminationRule.error_rate,
+        error_rate=known.settings.error_rate or ERROR_RATE,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES
+from llmprune.choices import TARGET
 from llmprune.errors import TargetError
 from llmprune.stages.common.checks import require_target
 
@@ -26,7 +27,7 @@ class RemovalSettings:
         TargetError: a target that no model could satisfy, or no block at all.
     """
 
-    target: str = "20%"
+    target: str = TARGET
     blocks: tuple[int, ...] | None = None
     out: Path | None = None
     max_shard_bytes: int = DEFAULT_SHARD_BYTES

@@ -16,11 +16,10 @@ from llmprune.artifacts.activations import Calibration, CalibrationManifest, ope
 from llmprune.artifacts.records.importance import (
     CandidateRecord,
     Importance,
-    Metric,
     RoundRecord,
-    Search,
     SearchSettings,
 )
+from llmprune.choices import ERROR_RATE, PROTECT_FIRST, PROTECT_LAST, TARGET, Metric, Search
 from llmprune.errors import ArtifactError, TargetError
 from llmprune.models.compute import dtype_name
 from llmprune.models.loading import Decoder
@@ -49,12 +48,12 @@ class RedundancySettings:
         TargetError: a target or number that no model could satisfy.
     """
 
-    target: str = "20%"
-    metric: Metric = "sleb"
-    search: Search = "eliminate"
-    protect_first: int = 1
-    protect_last: int = 1
-    error_rate: float = EliminationRule.error_rate
+    target: str = TARGET
+    metric: Metric = Metric.SLEB
+    search: Search = Search.ELIMINATE
+    protect_first: int = PROTECT_FIRST
+    protect_last: int = PROTECT_LAST
+    error_rate: float = ERROR_RATE
     chunk_windows: int | None = None
     batch_size: int | None = None
 
@@ -104,7 +103,7 @@ def verify_redundancy(
         workspace.progress.say(f"{workspace.run.importance} already ranks {len(known.order)} blocks: nothing to do.")
         return known
     with workspace.writing():
-        if settings.metric == "sleb":
+        if settings.metric == Metric.SLEB:
             return _search(workspace, calibration, settings, count, known, on_round)
         return _score(workspace, calibration.manifest, settings, count)
 
@@ -137,14 +136,14 @@ def _known(
             f"({known.settings.metric}, {known.settings.search or 'one-shot'}, {known.num_windows} x {known.seq_len} "
             f"tokens of {known.corpus.name}); type --force to start anew, or --run OTHER to keep both."
         )
-    if settings.metric != "sleb" and len(known.order) < workspace.model.num_blocks:
+    if settings.metric != Metric.SLEB and len(known.order) < workspace.model.num_blocks:
         return None  # a one-shot ranking costs nothing to make again for another target
     return known
 
 
 def _recorded(settings: RedundancySettings, dtype: str) -> SearchSettings:
-    searched = settings.metric == "sleb"
-    eliminates = searched and settings.search == "eliminate"
+    searched = settings.metric == Metric.SLEB
+    eliminates = searched and settings.search == Search.ELIMINATE
     return SearchSettings(
         metric=settings.metric,
         search=settings.search if searched else None,
@@ -188,7 +187,7 @@ def _score(
 ) -> Importance:
     """Rank by a one-shot score, which the calibration has measured already."""
     protected = _protected(settings, workspace.model.num_blocks)
-    if settings.metric == "block-influence":
+    if settings.metric == Metric.BLOCK_INFLUENCE:
         scores = [block.influence for block in calibration.blocks]
         order = least_influential(scores, count=count, protected=protected)
     else:
@@ -221,7 +220,7 @@ def _search(
         rounds=count - len(importance.order),
         chunks=evaluator.num_chunks,
         windows=calibration.manifest.num_windows,
-        eliminates=settings.search == "eliminate",
+        eliminates=settings.search == Search.ELIMINATE,
     )
     workspace.progress.say(cost.announcement(measure_window_cost(evaluator)))
     with workspace.progress.task("Searching", cost.steps) as advance:
@@ -261,7 +260,7 @@ def _evaluator(
     generator = torch.Generator().manual_seed(calibration.manifest.seed or 0)
     tokens = tokens[torch.randperm(len(tokens), generator=generator)]
     compute = workspace.compute
-    eliminates = settings.metric == "sleb" and settings.search == "eliminate"
+    eliminates = settings.metric == Metric.SLEB and settings.search == Search.ELIMINATE
     blocks_bytes = sum(decoder.block_bytes(block) for block in range(len(decoder.blocks)))
     if blocks_bytes < compute.free_bytes() // 2:
         decoder.keep_resident()

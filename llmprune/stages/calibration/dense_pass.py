@@ -23,7 +23,6 @@ from llmprune.artifacts.activations import (
     MANIFEST,
     TOKENS,
     BlockStatistics,
-    Cache,
     CachedFile,
     CalibrationManifest,
     HiddenStatesWriter,
@@ -36,6 +35,7 @@ from llmprune.artifacts.activations import (
 from llmprune.artifacts.files.atomic import write_json_atomic
 from llmprune.artifacts.files.disk_space import require_free_space
 from llmprune.artifacts.records.provenance import Record
+from llmprune.choices import Cache
 from llmprune.errors import ArtifactError, NumericalError
 from llmprune.evaluation.losses import token_losses
 from llmprune.models.compute import dtype_name
@@ -181,7 +181,7 @@ def _run_block(
     files = state.files | _write_states(partial, block + 1, tokens.shape, decoder.dtype, outputs())
     cosine, input_norm, update_norm = (sums / tokens.numel()).tolist()
     statistics = BlockStatistics(influence=1 - cosine, input_norm=input_norm, update_norm=update_norm)
-    if state.cache == "first" and block > 0:
+    if state.cache is Cache.FIRST and block > 0:
         del files[hidden_name(block)]
     return state.model_copy(update={"blocks": (*state.blocks, statistics), "files": files})
 
@@ -239,7 +239,7 @@ def _write_manifest(
     total = len(state.blocks)
     last = [load_file(partial / _last_name(block))["last"] for block in range(total + 1)]
     passing = {_last_name(block) for block in range(total + 1)}
-    if state.cache == "first":
+    if state.cache is Cache.FIRST:
         passing.add(hidden_name(total))
     CalibrationManifest(
         model=workspace.model,
@@ -279,8 +279,8 @@ def _announce(partial: Path, tokens: Tensor, begin: DensePassState, workspace: W
     """Say what the pass will keep, and see that there is room for it."""
     width = decoder.runner.embed(tokens[:1, :1].to(decoder.device)).shape[-1]
     each = tokens.numel() * width * decoder.dtype.itemsize
-    kept = each * (len(decoder.blocks) + 1 if begin.cache == "all" else 1)
-    most = kept if begin.cache == "all" else 3 * each
+    kept = each * (len(decoder.blocks) + 1 if begin.cache is Cache.ALL else 1)
+    most = kept if begin.cache is Cache.ALL else 3 * each
     workspace.progress.say(
         f"Calibrating on {tokens.shape[0]} x {tokens.shape[1]} tokens: {kept / 2**30:.2f} GiB of hidden states will "
         f"be kept in {workspace.run.calibration} ({most / 2**30:.2f} GiB of disk while it runs)."

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Set
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from llmprune.artifacts.activations import Cache, Calibration, CalibrationManifest, open_calibration
+from llmprune.artifacts.activations import Calibration, CalibrationManifest, open_calibration
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.artifacts.checkpoints.finiteness import find_non_finite, refuse_non_finite
 from llmprune.artifacts.files.disk_space import explain_full_disk
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
+from llmprune.choices import SAMPLES, SEED, SEQ_LEN, SOURCE, Bos, Cache, Sampling
 from llmprune.errors import ArtifactError, TargetError
 from llmprune.models.compute import dtype_name
 from llmprune.stages.calibration.dense_pass import dense_pass
@@ -19,8 +19,6 @@ from llmprune.stages.calibration.windows import SELF, draw_windows
 from llmprune.stages.common.checks import require_at_least, require_positions
 from llmprune.stages.common.workspace import Workspace
 from llmprune.text.windows import TokenWindows
-
-USUAL_SEQ_LEN = 2048
 
 
 @dataclass(frozen=True)
@@ -40,13 +38,13 @@ class CalibrationSettings:
         TargetError: a number that no model could satisfy.
     """
 
-    source: str = "auto"
-    samples: int = 128
+    source: str = SOURCE
+    samples: int = SAMPLES
     seq_len: int | None = None
-    seed: int = 0
-    sampling: Literal["windows", "rows"] = "windows"
-    bos: Literal["auto", "always", "never"] = "auto"
-    cache: Cache = "first"
+    seed: int = SEED
+    sampling: Sampling = Sampling.WINDOWS
+    bos: Bos = Bos.AUTO
+    cache: Cache = Cache.FIRST
 
     def __post_init__(self) -> None:
         require_at_least(1, samples=self.samples)
@@ -76,7 +74,7 @@ def calibrate(workspace: Workspace, settings: CalibrationSettings, *, force: boo
         NumericalError: the model computes NaN or infinity.
         LlmpruneError: the disk is full.
     """
-    settings = replace(settings, seq_len=settings.seq_len or min(USUAL_SEQ_LEN, workspace.positions))
+    settings = replace(settings, seq_len=settings.seq_len or min(SEQ_LEN, workspace.positions))
     assert settings.seq_len is not None
     require_positions(workspace.positions, seq_len=settings.seq_len)
     place = workspace.run.calibration
@@ -144,7 +142,7 @@ def _finished_before(workspace: Workspace, known: Calibration, settings: Calibra
     """The finished calibration, if it is the one that ``settings`` ask for."""
     require_same_model(workspace, known)
     manifest = known.manifest
-    less = settings.cache == "all" and manifest.cache == "first"
+    less = settings.cache == Cache.ALL and manifest.cache is Cache.FIRST
     if less or manifest.dtype != dtype_name(workspace.dtype) or not _same_windows(workspace, manifest, settings):
         raise ArtifactError(
             f"{known.directory} holds a calibration of {manifest.num_windows} x {manifest.seq_len} tokens of "

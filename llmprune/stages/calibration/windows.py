@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.artifacts.checkpoints.finiteness import find_non_finite, refuse_non_finite
+from llmprune.choices import Bos, Sampling
 from llmprune.models.loading import load_tokenizer, load_whole, stored_dtype
 from llmprune.stages.common.workspace import Workspace
 from llmprune.text.corpora import load_corpus
@@ -22,8 +21,8 @@ def draw_windows(
     samples: int,
     seq_len: int,
     seed: int,
-    sampling: Literal["windows", "rows"],
-    bos: Literal["auto", "always", "never"],
+    sampling: Sampling,
+    bos: Bos,
 ) -> TokenWindows:
     """Draw calibration windows from a text, or let the model write them (``source`` is ``self``).
 

@@ -1,5 +1,5 @@
 """``llmprune push``."""
 
-from llmprune.stages.publishing.stage import PushReport, PushSettings, push, require_pushable
+from llmprune.stages.publishing.stage import PushReport, PushSettings, push, push_written, require_pushable
 
-__all__ = ["PushReport", "PushSettings", "push", "require_pushable"]
+__all__ = ["PushReport", "PushSettings", "push", "push_written", "require_pushable"]

@@ -25,6 +25,7 @@ from llmprune.publishing.history import base_on_hub, patterns
 from llmprune.publishing.licence import licence_of, licence_on_hub
 from llmprune.publishing.repository import HubRepository
 from llmprune.stages.common.progress import Progress
+from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.verification import check_loads
 from llmprune.stages.publishing.attachments import bench_results, collect_artifacts, run_of
 
@@ -132,6 +133,38 @@ def push(
         with progress.task("Sending", sum(file.size for file in files)) as advance:
             sent = repository.send(state, files, message=_message(record), advance=advance)
     return PushReport(directory, settings.destination.repo_id, files, sent)
+
+
+def push_written(
+    workspace: Workspace,
+    directory: Path,
+    settings: PushSettings | None,
+    *,
+    on_listing: Callable[[Sequence[LocalFile]], None] = lambda _: None,
+) -> PushReport | None:
+    """Publish the checkpoint that a stage has just written, where that was asked for.
+
+    Args:
+        workspace: the stage's.
+        directory: the checkpoint.
+        settings: what and where; None: nothing was asked for.
+        on_listing: called with what will be sent, before it is.
+
+    Raises:
+        LlmpruneError: as ``push`` does.
+    """
+    if settings is None:
+        return None
+    workspace.progress.say(f"Written to {directory}; now to {settings.destination.repo_id} on the Hub.")
+    return push(
+        directory,
+        settings,
+        run=workspace.run,
+        compute=workspace.compute,
+        progress=workspace.progress,
+        trust_remote_code=workspace.trust_remote_code,
+        on_listing=on_listing,
+    )
 
 
 def _read_record(directory: Path) -> PruningRecord:

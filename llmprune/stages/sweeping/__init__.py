@@ -1,7 +1,7 @@
 """``llmprune sweep``."""
 
 from llmprune.stages.sweeping.choice import Best, Limits, choose_best, parse_params
-from llmprune.stages.sweeping.settings import SweepSettings, about_perplexity, parse_patterns, parse_targets
+from llmprune.stages.sweeping.settings import SweepSettings, parse_patterns, parse_targets
 from llmprune.stages.sweeping.stage import PointDone, sweep
 
 __all__ = [
@@ -9,7 +9,6 @@ __all__ = [
     "Limits",
     "PointDone",
     "SweepSettings",
-    "about_perplexity",
     "choose_best",
     "parse_params",
     "parse_patterns",

@@ -6,6 +6,7 @@ import shlex
 
 from llmprune.algorithms.weights.patterns import SemiStructured
 from llmprune.artifacts.records.bench import Protocols
+from llmprune.choices import Bos
 from llmprune.models.compute import dtype_name
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.sweeping.plan import PlannedPoint
@@ -44,10 +45,10 @@ def dense_command(settings: SweepSettings, measuring: Protocols, workspace: Work
 def _bench_options(settings: SweepSettings, measuring: Protocols, workspace: Workspace) -> list[str]:
     texts = [word for protocol in measuring.perplexity for word in ("--ppl", protocol.corpus.name)]
     lengths = {protocol.seq_len for protocol in measuring.perplexity}
-    options = ["--run", workspace.run.path.absolute().name, *texts, "--seq-len", str(*lengths)]
+    options = ["--run", workspace.run.path.absolute().name, *texts, "--ppl-seq-len", str(*lengths)]
     if settings.bench.max_windows is not None:
         options += ["--max-windows", str(settings.bench.max_windows)]
-    if settings.bench.bos != "auto":
+    if settings.bench.bos != Bos.AUTO:
         options += ["--bos", settings.bench.bos]
     if settings.bench.tasks:
         options += ["--tasks", ",".join(settings.bench.tasks)]

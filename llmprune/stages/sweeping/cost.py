@@ -12,13 +12,13 @@ import torch
 
 from llmprune.artifacts.files.sizes import format_size
 from llmprune.artifacts.records.bench import Protocols
+from llmprune.choices import Method, Metric
 from llmprune.errors import LlmpruneError
 from llmprune.models.loading import Decoder
 from llmprune.stages.block_search import TYPICAL_SURVIVORS, SearchCost, WindowCost, chunk_windows, spell_seconds
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.sweeping.plan import ModelSizes, PlannedPoint
 from llmprune.stages.sweeping.settings import SweepSettings
-from llmprune.stages.weight_pruning import Method
 
 _TRIED, _TRIES = 256, 5  # tokens to time a block with, and times
 _ITEMS, _ITEM_TOKENS = 2000, 150  # of a zero-shot task; an item has several choices: rough guesses, too
@@ -109,7 +109,7 @@ def foresee(
     depth = len(sizes.blocks)
     most = max((len(point.removed) for point in planned), default=0)
     preparing = 0.0 if text.ready else text.tokens * cost.through(depth)
-    if settings.metric in {None, "sleb"} and most > len(text.ranked):
+    if settings.metric in {None, Metric.SLEB} and most > len(text.ranked):
         preparing += _search_seconds(decoder, workspace, text, cost, rounds=most - len(text.ranked))
     points = {point.name: _point_seconds(point, settings, sizes, measuring, text, cost) for point in planned}
     return SweepCost(preparing, _bench_seconds(depth, sizes.nbytes, measuring, cost), points)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from llmprune.algorithms.weights.patterns import Pattern, SemiStructured, Unstructured
 from llmprune.artifacts.records.sweep import SkippedPoint
+from llmprune.choices import Combine
 from llmprune.models.loading import Decoder
 from llmprune.models.open_block import block_linears
 from llmprune.stages.sweeping.settings import SweepSettings
@@ -111,7 +112,7 @@ def plan_points(
     for target in sorted(settings.targets, key=lambda target: -len(removed[target])):
         alone = PlannedPoint(target, removed[target])
         planned.append(alone)
-        for pattern in settings.patterns if settings.combine != "none" else ():
+        for pattern in settings.patterns if settings.combine != Combine.NONE else ():
             combined = _combined(alone, pattern, settings, sizes)
             if isinstance(combined, SkippedPoint):
                 skipped.append(combined)
@@ -124,7 +125,7 @@ def _combined(
     alone: PlannedPoint, pattern: Pattern, settings: SweepSettings, sizes: ModelSizes
 ) -> PlannedPoint | SkippedPoint:
     """Zeros in what the removed blocks leave; an N:M pattern has no room for a budget, and is applied as typed."""
-    if settings.combine == "grid" or isinstance(pattern, SemiStructured):
+    if settings.combine == Combine.GRID or isinstance(pattern, SemiStructured):
         return PlannedPoint(alone.target, alone.removed, pattern)
     ratio = round(sizes.sparsity_beside(pattern.ratio, alone.removed), 4)
     if ratio < _LEAST_ZEROS:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from llmprune.algorithms.weights.patterns import Pattern, parse_pattern, parse_sparsity
-from llmprune.artifacts.records.importance import Metric
+from llmprune.choices import Combine, Method, Metric
 from llmprune.errors import TargetError
 from llmprune.stages.benchmark import BenchSettings
 from llmprune.stages.calibration import CalibrationSettings
 from llmprune.stages.common.checks import require_target
 from llmprune.stages.sweeping.choice import Limits
-from llmprune.stages.weight_pruning import Method
-
-Combine = Literal["budget", "grid", "none"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class SweepSettings:
 
     targets: tuple[str, ...] = ()
     patterns: tuple[Pattern, ...] = ()
-    combine: Combine = "budget"
+    combine: Combine = Combine.BUDGET
     method: Method = Method.SPARSELLM
     metric: Metric | None = None
     calibration: CalibrationSettings | None = None
@@ -69,15 +64,6 @@ class SweepSettings:
             raise TargetError("--max-latency-ratio is about speed; leave out --no-speed.")
         _require_once("--targets", self.targets)
         _require_once("--sparsity or --pattern", [str(pattern) for pattern in self.patterns])
-
-
-@contextmanager
-def about_perplexity() -> Iterator[None]:
-    """What is wrong with a perplexity window's length is said of the option that was typed."""
-    try:
-        yield
-    except TargetError as error:
-        raise TargetError(str(error).replace("--seq-len", "--ppl-seq-len")) from error
 
 
 def parse_targets(text: str | None) -> tuple[str, ...]:

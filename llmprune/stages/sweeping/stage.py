@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from llmprune.algorithms.blocks.target import removal_count
 from llmprune.artifacts.activations import Calibration, open_calibration
 from llmprune.artifacts.records.bench import BenchResult, Protocols
-from llmprune.artifacts.records.importance import Importance, Metric, RoundRecord
+from llmprune.artifacts.records.importance import Importance, RoundRecord
 from llmprune.artifacts.records.sweep import SkippedPoint, SweepPoint, SweepPruning, SweepResult
+from llmprune.choices import SEQ_LEN, Metric
 from llmprune.errors import ArtifactError, NumericalError, TargetError, VerificationError
 from llmprune.stages.benchmark import check_bench
 from llmprune.stages.block_removal import RemovalSettings, choose_removal
 from llmprune.stages.block_search import RedundancySettings
-from llmprune.stages.calibration import USUAL_SEQ_LEN, CalibrationSettings, calibrate, require_same_model
+from llmprune.stages.calibration import CalibrationSettings, calibrate, require_same_model
 from llmprune.stages.common.progress import Once
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.sweeping.cost import SweepCost, Text, announcement, foresee, require_room, room
@@ -28,7 +29,7 @@ from llmprune.stages.sweeping.points import (
     measure_dense,
     write_sweep,
 )
-from llmprune.stages.sweeping.settings import SweepSettings, about_perplexity
+from llmprune.stages.sweeping.settings import SweepSettings
 from llmprune.stages.weight_pruning import Selection, check_shapes
 
 
@@ -101,15 +102,14 @@ def _check(workspace: Workspace, settings: SweepSettings) -> Protocols:
     shell = workspace.open_shell()
     for pattern in settings.patterns:
         check_shapes(shell, range(len(shell.blocks)), Selection(), pattern)
-    with about_perplexity():
-        return check_bench(
-            workspace.run,
-            model=workspace.record.model,
-            settings=settings.bench,
-            compute=workspace.compute,
-            progress=workspace.progress,
-            trust_remote_code=workspace.trust_remote_code,
-        )
+    return check_bench(
+        workspace.run,
+        model=workspace.record.model,
+        settings=settings.bench,
+        compute=workspace.compute,
+        progress=workspace.progress,
+        trust_remote_code=workspace.trust_remote_code,
+    )
 
 
 def _counts(workspace: Workspace, settings: SweepSettings) -> dict[str, int]:
@@ -149,7 +149,7 @@ def _ranking(workspace: Workspace, settings: SweepSettings) -> Importance | None
 
 def _metric(workspace: Workspace, settings: SweepSettings) -> Metric:
     ranking = _ranking(workspace, settings)
-    return settings.metric or (ranking.settings.metric if ranking is not None else "sleb")
+    return settings.metric or (ranking.settings.metric if ranking is not None else Metric.SLEB)
 
 
 def _announce(context: SweepContext, known: SweepResult | None, sizes: ModelSizes) -> SweepCost | None:
@@ -180,7 +180,7 @@ def _text(context: SweepContext, ranked: tuple[int, ...]) -> Text:
         manifest = open_calibration(workspace.run.calibration).manifest
         return Text(manifest.num_windows, manifest.seq_len, ready=True, ranked=ranked)
     asked = context.settings.calibration or CalibrationSettings()
-    usual = min(USUAL_SEQ_LEN, workspace.positions)
+    usual = min(SEQ_LEN, workspace.positions)
     return Text(asked.samples, asked.seq_len or usual, ready=False, ranked=ranked)
 
 

@@ -1,11 +1,10 @@
 """``llmprune global-prune``."""
 
 from llmprune.stages.weight_pruning.selection import Selection, check_shapes, parse_layers, parse_parts
-from llmprune.stages.weight_pruning.settings import Method, PruningSettings
+from llmprune.stages.weight_pruning.settings import PruningSettings
 from llmprune.stages.weight_pruning.stage import PruningReport, global_prune
 
 __all__ = [
-    "Method",
     "PruningReport",
     "PruningSettings",
     "Selection",

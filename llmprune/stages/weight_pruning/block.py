@@ -15,13 +15,14 @@ from pathlib import Path
 from torch import Tensor
 
 from llmprune.algorithms.feed_forward.network import FfnChunk, Linear, first_chunk
-from llmprune.algorithms.feed_forward.sparsellm import FfnResult, FfnSettings, Reference, prune_ffn
+from llmprune.algorithms.feed_forward.sparsellm import FfnResult, FfnSettings, prune_ffn
 from llmprune.algorithms.weights.factor import factorise
 from llmprune.algorithms.weights.gram import CrossAccumulator, GramAccumulator
 from llmprune.algorithms.weights.layer import prune_layer
 from llmprune.algorithms.weights.least_squares import ridge_towards
 from llmprune.algorithms.weights.pruned import PrunedWeight
 from llmprune.artifacts.files.spill import SpillingStore
+from llmprune.choices import Reference
 from llmprune.errors import NumericalError
 from llmprune.models.block_linears import LinearSlot
 from llmprune.models.ffn_wiring import FfnWiring

@@ -19,13 +19,14 @@ from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor
 
-from llmprune.algorithms.feed_forward.sparsellm import FfnSettings, Reference
+from llmprune.algorithms.feed_forward.sparsellm import FfnSettings
 from llmprune.algorithms.weights.pruned import PrunedWeight
 from llmprune.artifacts.activations import CachedFile, cached_file, is_intact
 from llmprune.artifacts.files.atomic import write_json_atomic
 from llmprune.artifacts.files.disk_space import explain_full_disk, is_full_disk, require_free_space
 from llmprune.artifacts.records.provenance import Record
 from llmprune.artifacts.records.weight_sparsity import BlockRecord, SparsitySettings
+from llmprune.choices import Reference
 from llmprune.errors import NumericalError, UserError
 from llmprune.models.block_linears import LinearSlot
 from llmprune.models.loading import Decoder

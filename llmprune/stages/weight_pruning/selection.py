@@ -1,4 +1,4 @@
-"""Which matrices of a model are to be pruned: ``--layers``, ``--targets`` and ``--exclude``."""
+"""Which matrices of a model are to be pruned: ``--layers``, ``--parts`` and ``--exclude``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 
 from llmprune.algorithms.weights.patterns import Pattern, check_fits
+from llmprune.choices import LAYERS, Part
 from llmprune.errors import ModelError, TargetError
-from llmprune.models.block_linears import LinearSlot, Part
+from llmprune.models.block_linears import LinearSlot
 from llmprune.models.loading import Decoder
 from llmprune.models.open_block import block_linears
-
-PARTS: tuple[Part, ...] = ("attention", "ffn")
 
 
 @dataclass(frozen=True)
@@ -26,8 +25,8 @@ class Selection:
         exclude: shell patterns; a matrix whose name in the checkpoint, without ``.weight``, fits one stays dense.
     """
 
-    layers: str = "all"
-    parts: frozenset[Part] = frozenset(PARTS)
+    layers: str = LAYERS
+    parts: frozenset[Part] = frozenset(Part)
     exclude: tuple[str, ...] = ()
 
     def takes(self, slot: LinearSlot) -> bool:
@@ -43,9 +42,9 @@ def parse_parts(text: str) -> frozenset[Part]:
         TargetError: nothing, or something else.
     """
     named = [part.strip() for part in text.split(",") if part.strip()]
-    known = [part for part in PARTS if part in named]
+    known = [part for part in Part if part in named]
     if not named or len(known) != len(set(named)):
-        raise TargetError(f"'{text}' names parts that no block has; type --targets {','.join(PARTS)} or one of them.")
+        raise TargetError(f"'{text}' names parts that no block has; type --parts {','.join(Part)} or one of them.")
     return frozenset(known)
 
 
@@ -80,7 +79,7 @@ def check_shapes(decoder: Decoder, blocks: Iterable[int], selection: Selection, 
                 _check_fits(pattern, slot)
                 widest = max(widest, slot.in_features)
     if not widest:
-        raise TargetError("No matrix is left to prune; look at --layers, --targets and --exclude.")
+        raise TargetError("No matrix is left to prune; look at --layers, --parts and --exclude.")
     return widest
 
 

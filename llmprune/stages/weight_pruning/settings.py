@@ -4,32 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 
-from llmprune.algorithms.feed_forward.sparsellm import Reference
 from llmprune.algorithms.feed_forward.subproblems import Coefficients
 from llmprune.algorithms.weights.layer import LayerMethod, LayerSettings
-from llmprune.algorithms.weights.patterns import Pattern, SemiStructured, Unstructured
+from llmprune.algorithms.weights.patterns import Pattern, SemiStructured, parse_sparsity
 from llmprune.artifacts.activations import CalibrationManifest
 from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES
 from llmprune.artifacts.records.weight_sparsity import SparsitySettings
+from llmprune.choices import BLOCK_SIZE, DAMPING, REFIT_STEPS, ROUNDS, SPARSITY, Method, Reference
 from llmprune.stages.common.checks import require_at_least
 from llmprune.stages.weight_pruning.selection import Selection
-
-
-class Method(Enum):
-    """What prunes: one matrix after another, or (SparseLLM) each FFN as one problem on top of SparseGPT."""
-
-    SPARSELLM = "sparsellm"
-    SPARSEGPT = "sparsegpt"
-    WANDA = "wanda"
-    MAGNITUDE = "magnitude"
-
-    @property
-    def of_layers(self) -> LayerMethod:
-        """What prunes a single matrix."""
-        return LayerMethod.SPARSEGPT if self is Method.SPARSELLM else LayerMethod(self.value)
 
 
 @dataclass(frozen=True)
@@ -55,15 +40,15 @@ class PruningSettings:
         force: replace an output directory that holds another checkpoint.
     """
 
-    pattern: Pattern = field(default_factory=lambda: Unstructured(0.5))
+    pattern: Pattern = field(default_factory=lambda: parse_sparsity(SPARSITY))
     method: Method = Method.SPARSELLM
     selection: Selection = field(default_factory=Selection)
     reference: Reference = Reference.DENSE
     coefficients: Coefficients = field(default_factory=Coefficients)
-    rounds: int = 4
-    damping: float = 0.01
-    block_size: int = 128
-    refit_steps: int = 10
+    rounds: int = ROUNDS
+    damping: float = DAMPING
+    block_size: int = BLOCK_SIZE
+    refit_steps: int = REFIT_STEPS
     samples: int | None = None
     seq_len: int | None = None
     calibration: Path | None = None
@@ -79,8 +64,9 @@ class PruningSettings:
 
     @property
     def layer(self) -> LayerSettings:
-        """How a single matrix is pruned."""
-        return LayerSettings(self.pattern, self.damping, self.block_size, self.refit_steps, self.method.of_layers)
+        """How a single matrix is pruned; SparseLLM prunes those outside of FFNs as SparseGPT does."""
+        method = LayerMethod.SPARSEGPT if self.method is Method.SPARSELLM else LayerMethod(self.method.value)
+        return LayerSettings(self.pattern, self.damping, self.block_size, self.refit_steps, method)
 
     def recorded(self, blocks: Sequence[int], calibration: CalibrationManifest, *, dtype: str) -> SparsitySettings:
         """The settings as ``llmprune.json`` keeps them: all that decides what comes out."""
@@ -113,7 +99,7 @@ def command_of(settings: PruningSettings, *, model: str, out: str) -> str:
     options = {
         "method": (settings.method.value, plain.method.value),
         "layers": (settings.selection.layers, plain.selection.layers),
-        "targets": (",".join(sorted(settings.selection.parts)), ",".join(sorted(plain.selection.parts))),
+        "parts": (",".join(sorted(settings.selection.parts)), ",".join(sorted(plain.selection.parts))),
         "targets-from": (settings.reference.value, plain.reference.value),
         "alpha": (settings.coefficients.alpha, plain.coefficients.alpha),
         "beta": (settings.coefficients.beta, plain.coefficients.beta),

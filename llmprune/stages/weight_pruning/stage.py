@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
-from llmprune.algorithms.feed_forward.sparsellm import FfnSettings, Reference
+from llmprune.algorithms.feed_forward.sparsellm import FfnSettings
 from llmprune.artifacts.activations import Calibration, open_calibration
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.artifacts.records.weight_sparsity import BlockRecord, SparsitySettings
+from llmprune.choices import Method, Reference
 from llmprune.errors import ArtifactError, CheckpointError, NumericalError, OutputExistsError, TargetError
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.models.compute import bfloat16_products, dtype_name
@@ -30,7 +31,7 @@ from llmprune.stages.weight_pruning.block_pass import (
     stopped_pass,
 )
 from llmprune.stages.weight_pruning.selection import check_shapes, parse_layers
-from llmprune.stages.weight_pruning.settings import Method, PruningSettings, default_name
+from llmprune.stages.weight_pruning.settings import PruningSettings, default_name
 from llmprune.stages.weight_pruning.write import write_checkpoint
 
 _ELSEWHERE = "give another directory with --out, or replace it with --force."

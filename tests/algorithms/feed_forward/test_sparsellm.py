@@ -10,7 +10,6 @@ from llmprune.algorithms.feed_forward.activation import GELU, RELU, SILU
 from llmprune.algorithms.feed_forward.network import Linear, hidden, pre_activations
 from llmprune.algorithms.feed_forward.sparsellm import (
     FfnSettings,
-    Reference,
     prune_ffn,
     rounds_of_the_papers,
     rounds_towards_dense_model,
@@ -19,6 +18,7 @@ from llmprune.algorithms.feed_forward.subproblems import Coefficients
 from llmprune.algorithms.weights import sparsegpt
 from llmprune.algorithms.weights.layer import LayerSettings
 from llmprune.algorithms.weights.patterns import SemiStructured, Unstructured, zero_count
+from llmprune.choices import Reference
 from llmprune.errors import NumericalError, TargetError
 from tests.algorithms.problems import chunks_of, gated_ffn, plain_ffn
 

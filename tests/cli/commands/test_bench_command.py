@@ -17,7 +17,7 @@ from tests.cli.world import refused
 from tests.tasks import ITEMS, write_task
 from tests.text.conftest import hub  # noqa: F401 - a fixture: a Hub of data sets
 
-TEXT = ["--seq-len", "32", "--max-windows", "2"]
+TEXT = ["--ppl-seq-len", "32", "--max-windows", "2"]
 SHARED = ROOT.parent / "shared" / "lm_eval_tasks"
 ONLY_TASKS = ["--no-ppl", "--no-speed"]
 needs_lm_eval = pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="lm-eval is not installed")
@@ -56,7 +56,7 @@ def publish_texts(hub):  # noqa: F811
 def test_any_number_of_texts_from_the_hub_and_from_files(hub, process, model, text, tmp_path):  # noqa: F811
     publish_texts(hub)
     specs = ["wikitext2", "ptb", "c4", str(text), "o/n:default:held:body"]
-    words = ["bench", model, "--no-speed", "--json", "--seq-len", 32, "--run", tmp_path / "run"]
+    words = ["bench", model, "--no-speed", "--json", "--ppl-seq-len", 32, "--run", tmp_path / "run"]
     started = process(
         *words,
         *(word for spec in specs for word in ("--ppl", spec)),
@@ -87,7 +87,19 @@ def test_two_texts_of_one_name_are_refused(world, llmprune):
 
 
 def test_the_table_has_intervals_and_paired_ratios(pruned, text, llmprune):
-    words = ["--seq-len", 32, "--max-windows", 60, "--ppl", text, "--ppl", "python-docs", "--no-speed", "--run", pruned]
+    words = [
+        "--ppl-seq-len",
+        32,
+        "--max-windows",
+        60,
+        "--ppl",
+        text,
+        "--ppl",
+        "python-docs",
+        "--no-speed",
+        "--run",
+        pruned,
+    ]
     result = llmprune("bench", *words)
     assert result.exit_code == 0, result.stderr
     for row in ("perplexity, sea.txt", "perplexity, python-docs", "s to load"):
@@ -99,7 +111,7 @@ def test_the_table_has_intervals_and_paired_ratios(pruned, text, llmprune):
 
 
 def test_an_interval_beyond_measure_is_said_to_be_one(run, text, llmprune):
-    result = llmprune("bench", "--seq-len", 8, "--max-windows", 2, "--ppl", text, "--no-speed", "--run", run)
+    result = llmprune("bench", "--ppl-seq-len", 8, "--max-windows", 2, "--ppl", text, "--no-speed", "--run", run)
     found = BenchResult.read(next((run / "bench").iterdir())).metrics["ppl"]
     assert ("±>100%" in result.stdout) == (found.interval[1] - found.interval[0] >= 2 * found.value)
 

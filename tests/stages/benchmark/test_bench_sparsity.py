@@ -5,11 +5,12 @@ from safetensors.torch import load_file, save_file
 from llmprune.algorithms.weights.patterns import SemiStructured, Unstructured
 from llmprune.artifacts.checkpoints.checkpoint import SINGLE_NAME, open_checkpoint
 from llmprune.artifacts.records.pruning import RECORD_NAME
+from llmprune.choices import Method
 from llmprune.models.compute import choose_compute
 from llmprune.stages.benchmark import count_zeros
 from llmprune.stages.calibration import CalibrationSettings, calibrate
 from llmprune.stages.common.workspace import open_workspace
-from llmprune.stages.weight_pruning import Method, PruningSettings, global_prune
+from llmprune.stages.weight_pruning import PruningSettings, global_prune
 from tests.tiny import save_tiny_tokenizer
 from tests.tiny_models import save_tiny
 

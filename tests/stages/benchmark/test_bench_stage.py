@@ -20,7 +20,7 @@ SPEED = BenchSettings(ppl=(), batch=(2,), gen=3, prompt=4, prefill=8, repeats=3,
 
 @pytest.fixture
 def only_text(text) -> BenchSettings:
-    return BenchSettings(ppl=(str(text),), seq_len=64, max_windows=5, speed=False)
+    return BenchSettings(ppl=(str(text),), ppl_seq_len=64, max_windows=5, speed=False)
 
 
 @pytest.fixture

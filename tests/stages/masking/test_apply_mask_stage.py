@@ -12,13 +12,14 @@ from llmprune.algorithms.weights.patterns import SemiStructured, Unstructured
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.artifacts.masks.mask import MASK_NAME, read_mask, write_mask
 from llmprune.artifacts.records.pruning import PruningRecord
+from llmprune.choices import Method
 from llmprune.errors import ArtifactError, OutputExistsError, VerificationError
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.models.compute import choose_compute
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.common.workspace import open_workspace
 from llmprune.stages.masking import MaskSettings, apply_mask, stage
-from llmprune.stages.weight_pruning import Method, PruningSettings, global_prune
+from llmprune.stages.weight_pruning import PruningSettings, global_prune
 from tests.tiny import NUM_BLOCKS, save_tiny_llama, snapshot
 
 

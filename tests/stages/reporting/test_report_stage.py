@@ -36,7 +36,7 @@ def pruned(workspace) -> RunDirectory:
 
 @pytest.fixture
 def measured(pruned, text) -> RunDirectory:
-    settings = BenchSettings(ppl=(str(text),), seq_len=32, max_windows=3, speed=False)
+    settings = BenchSettings(ppl=(str(text),), ppl_seq_len=32, max_windows=3, speed=False)
     bench(pruned, model=None, baseline=None, settings=settings, compute=CPU, progress=Listener())
     return pruned
 
@@ -146,7 +146,7 @@ def test_samples_older_than_a_checkpoint_are_remarked_upon(pruned):
 
 def test_a_run_that_only_measured_has_a_page(tmp_path, model, text):
     run = RunDirectory(tmp_path / "only")
-    settings = BenchSettings(ppl=(str(text),), seq_len=32, max_windows=3, speed=False)
+    settings = BenchSettings(ppl=(str(text),), ppl_seq_len=32, max_windows=3, speed=False)
     bench(run, model=str(model), baseline=None, settings=settings, compute=CPU, progress=Listener())
     contents = read_contents(run)
     assert contents.model == model.name

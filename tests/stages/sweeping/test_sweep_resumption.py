@@ -10,12 +10,12 @@ import pytest
 from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.pruning import RECORD_NAME
 from llmprune.artifacts.records.sweep import SweepResult
+from llmprune.choices import Method
 from llmprune.errors import ArtifactError, NumericalError
 from llmprune.stages.calibration import CalibrationSettings
 from llmprune.stages.sweeping import files as sweep_files
 from llmprune.stages.sweeping import points as sweep_points
 from llmprune.stages.sweeping import sweep
-from llmprune.stages.weight_pruning import Method
 from llmprune.stages.weight_pruning.block import BlockPruning
 from tests.tiny import snapshot
 

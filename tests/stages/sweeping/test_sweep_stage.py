@@ -13,13 +13,14 @@ from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.importance import Importance
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.artifacts.records.sweep import SweepResult
+from llmprune.choices import Method
 from llmprune.errors import ArtifactError, LlmpruneError, TargetError
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.stages.benchmark import bench
 from llmprune.stages.common.workspace import open_workspace
 from llmprune.stages.sweeping import cost as sweep_cost
 from llmprune.stages.sweeping import sweep
-from llmprune.stages.weight_pruning import Method, PruningSettings, global_prune
+from llmprune.stages.weight_pruning import PruningSettings, global_prune
 from tests.tasks import write_task
 from tests.tiny import save_tiny_llama, snapshot
 
@@ -109,7 +110,7 @@ def test_an_earlier_benchmark_under_another_protocol_is_not_taken(workspace, sma
     options = {"baseline": None, "compute": workspace.compute, "progress": workspace.progress}
     dense, _ = bench(workspace.run, model=workspace.record.model, settings=small.bench, **options)
     directory = str(remove_blocks(workspace, RemovalSettings(blocks=(2,), verify=False)).directory)
-    shorter = replace(small.bench, seq_len=32)
+    shorter = replace(small.bench, ppl_seq_len=32)
     found, _ = bench(workspace.run, model=directory, settings=shorter, dense=dense, **options)
     plain, _ = bench(workspace.run, model=directory, settings=shorter, **options)
     assert found.baseline.perplexity == plain.baseline.perplexity
@@ -165,7 +166,9 @@ def test_the_commands_make_the_same_checkpoint_again(workspace, small, monkeypat
         assert result.exit_code == 0, result.output
     after = load_file(workspace.run.path / point.checkpoint / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert measuring.startswith(f"llmprune bench run/{point.checkpoint} --run run --ppl sea.txt --seq-len 64 --max-win")
+    assert measuring.startswith(
+        f"llmprune bench run/{point.checkpoint} --run run --ppl sea.txt --ppl-seq-len 64 --max-win"
+    )
 
 
 def test_a_target_twice_in_other_words_is_refused(workspace, small):

@@ -9,11 +9,12 @@ from safetensors.torch import load_file, save_file
 from llmprune.algorithms.weights.patterns import Unstructured
 from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.records.pruning import RECORD_NAME
+from llmprune.choices import Method
 from llmprune.errors import ArtifactError, NumericalError, OutputExistsError, TargetError, UserError
 from llmprune.models.compute import choose_compute
 from llmprune.stages.calibration import calibrate
 from llmprune.stages.common.workspace import open_workspace
-from llmprune.stages.weight_pruning import Method, PruningSettings, global_prune
+from llmprune.stages.weight_pruning import PruningSettings, global_prune
 from llmprune.stages.weight_pruning.block_pass import PruningPassState
 from tests.tiny import SEQ_LEN, save_tiny_llama, snapshot
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llmprune.algorithms.feed_forward.sparsellm import Reference
 from llmprune.algorithms.weights.patterns import SemiStructured, Unstructured
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
+from llmprune.choices import Method, Reference
 from llmprune.errors import ArtifactError, NumericalError, TargetError
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.models.compute import choose_compute
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.common.workspace import open_workspace
-from llmprune.stages.weight_pruning import Method, PruningSettings, Selection, global_prune, parse_layers
+from llmprune.stages.weight_pruning import PruningSettings, Selection, global_prune, parse_layers
 from llmprune.stages.weight_pruning.block import BlockPruning
 from tests.tiny import NUM_BLOCKS, Listener, save_tiny_llama, snapshot
 

@@ -1,0 +1,148 @@
+"""What can be chosen by name, and what is taken where nothing is typed: one place for the command line and the stages.
+
+Nothing here loads torch, so that ``llmprune --help`` answers at once. The value of a choice is what is typed after its
+option, and what the JSON artifacts hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Metric(StrEnum):
+    """What makes a block redundant: its loss measured anew after every removal, or a one-shot score."""
+
+    SLEB = "sleb"
+    BLOCK_INFLUENCE = "block-influence"
+    ANGULAR = "angular"
+
+
+class Search(StrEnum):
+    """How the candidates of a round are compared: hopeless ones are dropped early, or all see every window."""
+
+    ELIMINATE = "eliminate"
+    EXHAUSTIVE = "exhaustive"
+
+
+class Sampling(StrEnum):
+    """How calibration windows are drawn: at random positions of the text, or from random rows (SLEB's protocol)."""
+
+    WINDOWS = "windows"
+    ROWS = "rows"
+
+
+class Bos(StrEnum):
+    """Whether windows start with the BOS token; ``auto``: as the tokenizer does by itself."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class Cache(StrEnum):
+    """Which hidden states a calibration keeps: those that enter the first block, or all blocks."""
+
+    FIRST = "first"
+    ALL = "all"
+
+
+class Method(StrEnum):
+    """What prunes weights: one matrix after another, or (SparseLLM) each FFN as one problem on top of SparseGPT."""
+
+    SPARSELLM = "sparsellm"
+    SPARSEGPT = "sparsegpt"
+    WANDA = "wanda"
+    MAGNITUDE = "magnitude"
+
+
+class Reference(StrEnum):
+    """Whose activations weight pruning reproduces: the dense model's, or (the papers' protocol) the pruned model's."""
+
+    DENSE = "dense"
+    PRUNED = "pruned"
+
+
+class Part(StrEnum):
+    """What a weight matrix of a block belongs to."""
+
+    ATTENTION = "attention"
+    FFN = "ffn"
+
+
+class Combine(StrEnum):
+    """How a sweep combines removed blocks and zeros.
+
+    ``budget`` makes only so many zeros beside the removed blocks that as many weights are left as with the zeros alone.
+    ``grid`` prunes what is left by the same pattern. ``none`` combines nothing.
+    """
+
+    BUDGET = "budget"
+    GRID = "grid"
+    NONE = "none"
+
+
+class Dtype(StrEnum):
+    """What is computed in; ``auto``: what the checkpoint is stored in."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """How much a benchmark measures where nothing is typed.
+
+    Attributes:
+        tokens: in a perplexity window and in the single long prompt; a shorter model takes all its positions.
+        max_windows: of each text; None: as many as its published protocol takes, or all.
+        batch: sequences generated together.
+        gen: new tokens of each.
+        prompt: prompt tokens of each.
+        repeats: timed repeats at least.
+        max_seconds: within which more repeats begin.
+    """
+
+    tokens: int = 2048
+    max_windows: int | None = None
+    batch: int = 64
+    gen: int = 128
+    prompt: int = 64
+    repeats: int = 5
+    max_seconds: float = 120.0
+
+
+USUAL = Amounts()
+QUICK = Amounts(tokens=512, max_windows=8, batch=8, gen=32, repeats=3, max_seconds=20.0)
+
+# Where and in what to compute.
+DEVICE = "auto"
+
+# Calibration.
+SOURCE = "auto"
+SAMPLES = 128
+SEQ_LEN = 2048
+SEED = 0
+
+# The search for redundant blocks.
+TARGET = "20%"
+PROTECT_FIRST = 1
+PROTECT_LAST = 1
+ERROR_RATE = 1e-3
+
+# Weight pruning. Coefficients that leave z and s freer than p measured best for gated and plain FFNs alike.
+SPARSITY = "50%"
+LAYERS = "all"
+PARTS = ",".join(Part)
+ALPHA = 0.1
+BETA = 1.0
+GAMMA = 1.0
+ROUNDS = 4
+DAMPING = 0.01
+BLOCK_SIZE = 128
+REFIT_STEPS = 10
+
+# Files.
+SHARD_SIZE = "5GB"

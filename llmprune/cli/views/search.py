@@ -1,0 +1,54 @@
+"""How a search for redundant blocks is shown: each round as it is decided, and the ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from llmprune.cli.console import Console
+
+if TYPE_CHECKING:
+    from llmprune.artifacts.records.importance import Importance, RoundRecord
+
+
+def round_teller(console: Console) -> Callable[[RoundRecord], None]:
+    """Says a line for every round as it is decided."""
+
+    def tell(decided: RoundRecord) -> None:
+        dropped = [candidate.tokens for candidate in decided.candidates if not candidate.complete]
+        early = f", {len(dropped)} dropped after {_range(dropped)} tokens" if dropped else ""
+        console.say(
+            f"block {decided.removed:>3} goes: loss {decided.loss:.4f} nats/token, "
+            f"{len(decided.candidates)} candidates{early} ({decided.seconds:.0f} s)"
+        )
+
+    return tell
+
+
+def show_importance(console: Console, importance: Importance) -> None:
+    """The blocks in the order in which they go."""
+    if importance.scores is not None:
+        rows = [[str(block), f"{importance.scores[block]:.4f}"] for block in importance.order]
+        console.table(f"Least important by {importance.settings.metric}", ["block", "score"], rows)
+        return
+    rows = [
+        [
+            str(number),
+            str(decided.removed),
+            f"{decided.loss:.4f}",
+            f"{decided.loss - importance.dense_loss:+.4f}",
+            str(sum(not candidate.complete for candidate in decided.candidates)),
+            f"{decided.block_forwards / decided.naive_block_forwards:.0%}",
+        ]
+        for number, decided in enumerate(importance.rounds, start=1)
+    ]
+    columns = ["round", "block", "loss", "above dense", "dropped early", "of naive forwards"]
+    console.table(f"Removal order (dense loss {importance.dense_loss:.4f} nats/token)", columns, rows)
+    console.line(
+        f"{importance.block_forwards} block forwards; skipping each block in a full forward pass takes "
+        f"{importance.naive_block_forwards}."
+    )
+
+
+def _range(tokens: Sequence[int]) -> str:
+    return f"{min(tokens)}" if min(tokens) == max(tokens) else f"{min(tokens)} to {max(tokens)}"
