@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from llmprune.errors import CheckpointError, ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+# Of models that were made as one half of an encoder-decoder, whose num_hidden_layers counts the other half's blocks.
+_DECODERS_OWN = ("decoder_layers", "num_decoder_layers")
 
 
 @dataclass(frozen=True)
@@ -22,11 +26,13 @@ class BlockNames:
     Attributes:
         prefix: what stands before the block's index, e.g. ``model.layers.``.
         by_block: for each block in order, the names of its tensors.
+        behind: the same for blocks behind the last one, which the model does not have.
         outside: names of all other tensors (embeddings, final norm, head).
     """
 
     prefix: str
     by_block: tuple[tuple[str, ...], ...]
+    behind: tuple[tuple[str, ...], ...]
     outside: tuple[str, ...]
 
     def renumbered(self, name: str, index: int) -> str:
@@ -38,90 +44,108 @@ class BlockNames:
 def find_blocks(model: nn.Module, config: PreTrainedConfig) -> tuple[str, nn.ModuleList]:
     """Path and list of a decoder's transformer blocks.
 
-    The blocks are the ``ModuleList`` as long as the text config's
-    ``num_hidden_layers``; among several (a vision tower may be as deep, a block may
-    have as many experts) the one with the most parameters.
+    The blocks are the ``ModuleList`` in the model's decoder that is as long as the config promises; among several
+    (a block may have as many experts) the one with the most parameters.
 
     Raises:
-        ModelError: the config gives no layer count, or no list is that long.
+        ModelError: the config gives no block count, or no list is that long.
     """
     depth = block_count(config)
+    decoder = model.get_decoder() if isinstance(model, PreTrainedModel) else model
+    inside = {id(module) for module in decoder.modules()}  # and not in a tower that may be as deep
     lists = [
         (path, module)
         for path, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == depth
+        if isinstance(module, nn.ModuleList) and len(module) == depth and id(module) in inside
     ]
     if not lists:
         raise ModelError(
             f"{type(model).__name__} has no list of {depth} blocks, which its config's "
-            "num_hidden_layers promises; llmprune needs a decoder made of a list of blocks."
+            f"{depth_name(config)} promises; llmprune needs a decoder made of a list of blocks."
         )
     return max(lists, key=lambda found: sum(p.numel() for p in found[1].parameters()))
 
 
+def depth_name(config: PreTrainedConfig) -> str:
+    """What a config calls its number of decoder blocks (GPT-2 says ``n_layer``, BART ``decoder_layers``)."""
+    text = config.get_text_config(decoder=True)
+    own = next((name for name in _DECODERS_OWN if hasattr(text, name)), "num_hidden_layers")
+    return str(text.attribute_map.get(own, own))
+
+
 def block_count(config: PreTrainedConfig) -> int:
-    """``num_hidden_layers`` of the text part of a config.
+    """How many blocks the text part of a config promises.
 
     Raises:
-        ModelError: there is none, or it is not a positive integer.
+        ModelError: it does not say, or not with a positive integer.
     """
-    depth = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)
+    name = depth_name(config)
+    depth = getattr(config.get_text_config(decoder=True), name, None)
     if not isinstance(depth, int) or depth < 1:
-        raise ModelError(
-            f"The config ({config.model_type}) has num_hidden_layers = {depth!r}; a positive integer was expected."
-        )
+        raise ModelError(f"The config ({config.model_type}) has {name} = {depth!r}; a positive integer was expected.")
     return depth
 
 
-def name_blocks(names: Iterable[str], *, path: str, num_blocks: int) -> BlockNames:
+def name_blocks(names: Iterable[str], places: Mapping[str, str], *, path: str, num_blocks: int) -> BlockNames:
     """Sort a checkpoint's tensor names by block.
 
-    A checkpoint may spell the module path ``transformer.h`` shorter (``h.0...``, as
-    on the Hub for GPT-2 and BLOOM) or longer than the model does, so what is
-    matched is the last part of the path followed by an index.
+    A block's tensors are those that transformers puts into it, and those that are called like them but are not
+    used (masks that old versions stored). Blocks behind the last one (for predicting further tokens) have no
+    place in the model.
 
     Args:
         names: tensor names as the checkpoint has them.
+        places: for each name that is used, the parameter that it becomes.
         path: the block list's module path in the model, e.g. ``model.layers``.
-        num_blocks: how many blocks the config promises.
+        num_blocks: how many blocks the model has.
 
     Raises:
-        CheckpointError: the indices found are not exactly 0 .. num_blocks - 1.
+        CheckpointError: a block has no tensors.
+        ModelError: the names of the blocks' tensors have no common beginning before the number of the block.
     """
     names = tuple(names)
-    pattern = re.compile(rf"^((?:.+?\.)??{re.escape(path.rsplit('.', 1)[-1])}\.)(\d+)\.")
-    groups: dict[str, dict[int, list[str]]] = {}
+    inside: list[list[str]] = [[] for _ in range(num_blocks)]
     for name in names:
-        if match := pattern.match(name):
-            groups.setdefault(match[1], {}).setdefault(int(match[2]), []).append(name)
-    prefix = _likeliest_prefix(groups, path)
-    blocks = groups.get(prefix, {})
-    if sorted(blocks) != list(range(num_blocks)):
-        raise CheckpointError(
-            f"The config promises {num_blocks} blocks, but the weights hold {_spell(blocks)} under "
-            f"'{prefix}'; config.json and the weights do not belong together."
-        )
-    inside = {name for tensors in blocks.values() for name in tensors}
+        if name in places and places[name].startswith(f"{path}."):
+            inside[int(places[name][len(path) + 1 :].split(".", 1)[0])].append(name)
+    _require_all(inside, names, path)
+    prefix = _common_prefix(inside)
+    spelled = re.compile(rf"{re.escape(prefix)}(\d+)\.")
+    groups: dict[int, list[str]] = {}
+    for name in names:
+        if match := spelled.match(name):
+            groups.setdefault(int(match[1]), []).append(name)
+    numbered = {name for group in groups.values() for name in group}
     return BlockNames(
         prefix=prefix,
-        by_block=tuple(tuple(blocks[index]) for index in range(num_blocks)),
-        outside=tuple(name for name in names if name not in inside),
+        by_block=tuple(tuple(groups[index]) for index in range(num_blocks)),
+        behind=tuple(tuple(groups[index]) for index in sorted(groups) if index >= num_blocks),
+        outside=tuple(name for name in names if name not in numbered),
     )
 
 
-def _likeliest_prefix(groups: Mapping[str, Mapping[int, object]], path: str) -> str:
-    """Of several lists of blocks in a checkpoint, the one whose name agrees longest with ``path``."""
+def _require_all(inside: Sequence[Sequence[str]], names: Sequence[str], path: str) -> None:
+    lacking = [index for index, tensors in enumerate(inside) if not tensors]
+    if lacking:
+        held = len(inside) - len(lacking)
+        raise CheckpointError(
+            f"The config promises {len(inside)} blocks, but the weights hold {held or 'none'} of them under "
+            f"'{path}.' ({', '.join(map(str, lacking[:5]))} missing); config.json and the weights do not belong "
+            "together."
+        )
 
-    def agreement(prefix: str) -> int:
-        ours, theirs = f"{path}."[::-1], prefix[::-1]
-        return next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(theirs))
 
-    return max(groups, key=lambda prefix: (agreement(prefix), len(groups[prefix])), default=f"{path}.")
-
-
-def _spell(blocks: Mapping[int, object]) -> str:
-    if not blocks:
-        return "none"
-    missing = sorted(set(range(max(blocks) + 1)) - set(blocks))
-    gaps = f", with {', '.join(map(str, missing[:5]))} missing" if missing else ""
-    return f"{len(blocks)} (0 to {max(blocks)}{gaps})"
+def _common_prefix(inside: Sequence[Sequence[str]]) -> str:
+    """What stands before the block's number in the names of all blocks' tensors."""
+    candidates = [
+        {name[: match.start()] for match in re.finditer(rf"(?<![^.]){index}(?=\.)", name)}
+        for index, tensors in enumerate(inside)
+        for name in tensors
+    ]
+    common = set.intersection(*candidates)
+    if not common:
+        raise ModelError(
+            f"The tensors of the blocks are not called alike up to the block's number ({inside[0][0]}, "
+            f"{inside[-1][-1]}), so they cannot be renumbered."
+        )
+    return min(common, key=len)

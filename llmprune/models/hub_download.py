@@ -23,7 +23,9 @@ from llmprune.artifacts.files.disk_space import explain_full_disk
 from llmprune.errors import ModelError
 from llmprune.hub.access import is_broken_connection
 from llmprune.models.anatomy import find_blocks, name_blocks
-from llmprune.models.loading import empty_model, load_config
+from llmprune.models.architecture import empty_model
+from llmprune.models.config import load_config
+from llmprune.models.weights import place_tensors
 
 # What a checkpoint has beside its weights: all of it small. Subfolders hold other formats.
 _BESIDE = (
@@ -90,7 +92,8 @@ def _unneeded_shards(directory: Path, without: Collection[int], *, trust_remote_
     config = load_config(directory, trust_remote_code=trust_remote_code)
     model = empty_model(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
     path, blocks = find_blocks(model, config)
-    names = name_blocks(weight_map, path=path, num_blocks=len(blocks))
+    places = place_tensors(model, weight_map)
+    names = name_blocks(weight_map, places.by_tensor, path=path, num_blocks=len(blocks))
     gone = {name for block, tensors in enumerate(names.by_block) if block and block in without for name in tensors}
     return set(weight_map.values()) - {shard for name, shard in weight_map.items() if name not in gone}
 

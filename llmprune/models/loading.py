@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import init_empty_weights
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from llmprune.errors import ModelError
-from llmprune.models.anatomy import BlockNames, block_count, find_blocks, name_blocks
+from llmprune.models.anatomy import BlockNames, find_blocks, name_blocks
+from llmprune.models.architecture import auto_class, empty_model
 from llmprune.models.capture import BlockRunner
-from llmprune.models.weights import drop_parameters, load_tensors, require_weights
+from llmprune.models.config import load_config
+from llmprune.models.weights import LoadPlan, drop_parameters, finish_loading, load_tensors, place_tensors, plan_loading
 from llmprune.quiet import first_sentence, quiet
 
 if TYPE_CHECKING:
@@ -26,22 +27,26 @@ if TYPE_CHECKING:
 
 @dataclass
 class Decoder:
-    """A causal LM whose blocks' weights come and go.
+    """A causal LM whose blocks' weights come and go. It is the model that plain ``from_pretrained`` gives.
 
     Attributes:
         model: the model; everything outside the blocks has its weights.
+        path: of the list of its blocks in the model.
         blocks: its transformer blocks, in order.
         names: the checkpoint's tensor names, sorted by block.
         checkpoint: where the weights are.
+        plan: what of the checkpoint becomes what in the model.
         runner: runs embedding, single blocks and head.
         device: where everything is computed.
         dtype: what everything is computed in.
     """
 
     model: PreTrainedModel
+    path: str
     blocks: nn.ModuleList
     names: BlockNames
     checkpoint: Checkpoint
+    plan: LoadPlan
     runner: BlockRunner
     device: torch.device
     dtype: torch.dtype
@@ -53,27 +58,28 @@ class Decoder:
         if index in self._resident:
             yield
             return
-        self._load(self.names.by_block[index])
-        require_weights(self.model, self.blocks[index])
+        self.load(self.names.by_block[index])
         try:
             yield
         finally:
-            drop_parameters(self.blocks[index])
+            drop_parameters(self.model, f"{self.path}.{index}", self.plan.filled)
 
     def keep_resident(self) -> None:
         """Load every block's weights and keep them."""
-        self._load([name for names in self.names.by_block for name in names])
-        for block in self.blocks:
-            require_weights(self.model, block)
+        self.load(name for names in self.names.by_block for name in names)
         self._resident = set(range(len(self.blocks)))
 
     def block_bytes(self, index: int) -> int:
         """Bytes of block ``index`` in the computing dtype."""
-        entries = (self.checkpoint.tensors[name] for name in self.names.by_block[index])
+        entries = (self.checkpoint.tensors[name] for name in self._used(self.names.by_block[index]))
         return sum(entry.numel for entry in entries) * self.dtype.itemsize
 
-    def _load(self, names: Iterable[str]) -> None:
-        load_tensors(self.model, self.checkpoint, names, device=self.device, dtype=self.dtype)
+    def load(self, names: Iterable[str]) -> None:
+        """Load tensors into the model, all but those that it has no place for."""
+        load_tensors(self.model, self.checkpoint, self._used(names), device=self.device)
+
+    def _used(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if name in self.plan.places.by_tensor]
 
 
 def open_decoder(
@@ -98,7 +104,8 @@ def open_decoder(
         CheckpointError: files missing, truncated or malformed.
     """
     decoder = open_shell(directory, device=device, dtype=dtype, trust_remote_code=trust_remote_code, left_out=left_out)
-    _load_outside_blocks(decoder)
+    decoder.load(decoder.names.outside)
+    finish_loading(decoder.model, decoder.plan, device=device)
     with decoder.block(0):
         decoder.runner.learn_return_type(torch.zeros(1, 2, dtype=torch.int64, device=device))
         _require_causal(decoder)
@@ -122,33 +129,30 @@ def open_shell(
     config = load_config(directory, trust_remote_code=trust_remote_code)
     checkpoint = open_checkpoint(directory, left_out=left_out)
     dtype = dtype or stored_dtype(checkpoint)
-    model = empty_model(config, dtype=dtype, trust_remote_code=trust_remote_code)
-    path, blocks = find_blocks(model, config)
-    names = name_blocks(checkpoint.names, path=path, num_blocks=len(blocks))
-    return Decoder(model, blocks, names, checkpoint, BlockRunner(model, blocks), device, dtype)
+    return shell_of(config, checkpoint, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
 
 
-def load_config(directory: Path, *, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """The config of a checkpoint directory.
+def shell_of(
+    config: PreTrainedConfig,
+    checkpoint: Checkpoint,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    trust_remote_code: bool = False,
+) -> Decoder:
+    """A config and a checkpoint put together, without reading a weight.
 
     Raises:
-        ModelError: there is none, it cannot be read, or it is not a causal LM's.
+        ModelError: the config is not a causal LM's, or its blocks cannot be told apart.
+        CheckpointError: tensors are missing, quantized, or have shapes that the config does not ask for.
     """
-    if not (directory / "config.json").is_file():
-        raise ModelError(f"{directory} has no config.json; a Hugging Face checkpoint directory was expected.")
-    try:
-        with quiet():
-            config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    except Exception as error:  # a field of any value may upset a config class in any way
-        raise ModelError(f"{directory}/config.json cannot be used: {first_sentence(error)}") from error
-    if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(f"{directory} is an encoder-decoder ({config.model_type}); a decoder-only LM was expected.")
-    if getattr(config, "quantization_config", None) is not None:
-        raise ModelError(
-            f"{directory} is quantized ({config.model_type}); prune the unquantized one, then quantize the result."
-        )
-    block_count(config)
-    return config  # type: ignore[no-any-return]
+    model = empty_model(config, dtype=dtype, trust_remote_code=trust_remote_code)
+    path, blocks = find_blocks(model, config)
+    places = place_tensors(model, checkpoint.names)
+    names = name_blocks(checkpoint.names, places.by_tensor, path=path, num_blocks=len(blocks))
+    plan = plan_loading(model, checkpoint, places, path=path)
+    _require_own_weights(model, plan, path)
+    return Decoder(model, path, blocks, names, checkpoint, plan, BlockRunner(model, blocks), device, dtype)
 
 
 def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -174,7 +178,7 @@ def load_whole(
     """
     try:
         with quiet():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = auto_class(load_config(directory, trust_remote_code=trust_remote_code)).from_pretrained(
                 directory,
                 dtype=dtype,
                 trust_remote_code=trust_remote_code,
@@ -191,25 +195,6 @@ def load_whole(
     return model.to(device).eval()  # type: ignore[no-any-return]
 
 
-def empty_model(config: PreTrainedConfig, *, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
-    """A causal LM with every parameter on the meta device and every buffer real.
-
-    Raises:
-        ModelError: the config is not one of a causal LM.
-    """
-    try:
-        # Buffers (rotary tables) are no part of a checkpoint: they must be computed, so they stay real.
-        with init_empty_weights(include_buffers=False), quiet():
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
-    except Exception as error:  # not a causal LM's config, or one with values that no model can have
-        raise ModelError(
-            f"No causal language model can be made from this config of type '{config.model_type}': "
-            f"{first_sentence(error)}"
-        ) from error
-    model.tie_weights()
-    return model.eval()  # type: ignore[no-any-return]
-
-
 def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     """The floating dtype that most of a checkpoint's bytes are stored in."""
     sizes: dict[torch.dtype, int] = {}
@@ -222,15 +207,15 @@ def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     return max(sizes, key=lambda dtype: sizes[dtype])
 
 
-def _load_outside_blocks(decoder: Decoder) -> None:
-    """Load embeddings, final norm and head, and see that none is left without weights."""
-    load_tensors(decoder.model, decoder.checkpoint, decoder.names.outside, device=decoder.device, dtype=decoder.dtype)
-    decoder.model.tie_weights()
-    inside = {id(parameter) for block in decoder.blocks for parameter in block.parameters()}
-    require_weights(decoder.model, decoder.model, besides=inside)
-    for module in decoder.model.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, buffer.to(decoder.device))
+def _require_own_weights(model: PreTrainedModel, plan: LoadPlan, path: str) -> None:
+    """See that no block has weights of another one, which could not come and go with it."""
+    shared = min((name for name in plan.tied if name.startswith(f"{path}.")), default=None)
+    if shared is not None:
+        block = shared.removeprefix(f"{path}.").split(".", 1)[0]
+        raise ModelError(
+            f"Block {block} of this model shares weights with another block ({shared}); {type(model).__name__} "
+            "cannot be pruned block by block."
+        )
 
 
 def _require_causal(decoder: Decoder) -> None:

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from llmprune.artifacts.records.provenance import ModelIdentity
 from llmprune.errors import LlmpruneError, ModelError
-from llmprune.models.anatomy import block_count, find_blocks, name_blocks
+from llmprune.models.anatomy import block_count
+from llmprune.models.architecture import empty_model
+from llmprune.models.config import load_config, read_config, require_language_model
 from llmprune.models.demo import DEMO_NAME, demo_model
 from llmprune.models.hub_download import download_model
-from llmprune.models.loading import empty_model, load_config
+from llmprune.models.loading import shell_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -113,18 +114,18 @@ def check_model(
         ModelError: no causal LM, or a config that cannot be used.
         CheckpointError: weights missing or malformed, or another number of blocks than the config promises.
     """
-    _require_causal_lm(directory)
+    require_language_model(directory)
+    config = load_config(directory, trust_remote_code=trust_remote_code)
+    checkpoint = open_checkpoint(directory, left_out=left_out)
     try:
-        config = load_config(directory, trust_remote_code=trust_remote_code)
-        model = empty_model(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
-        path, blocks = find_blocks(model, config)
+        shell_of(
+            config, checkpoint, device=torch.device("cpu"), dtype=torch.float32, trust_remote_code=trust_remote_code
+        )
     except LlmpruneError:
         raise
     except Exception as error:  # whatever a wrong value in a config may lead to, it is the config that is wrong
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ModelError(f"{directory}/config.json cannot be used ({reason:.300}); get an intact copy.") from error
-    checkpoint = open_checkpoint(directory, left_out=left_out)
-    name_blocks(checkpoint.names, path=path, num_blocks=len(blocks))
     return config, checkpoint
 
 
@@ -144,14 +145,16 @@ def identify(
     """
     fields = {
         key: value
-        for key, value in json.loads((directory / "config.json").read_text(encoding="utf-8")).items()
+        for key, value in read_config(directory).items()
         if key not in {"_name_or_path", "_model_name_or_path", "transformers_version"}
     }
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     digest.update(checkpoint.fingerprint().encode())
     num_parameters = checkpoint.num_parameters
     if checkpoint.elsewhere:
-        num_parameters = empty_model(config, dtype=torch.float32, trust_remote_code=trust_remote_code).num_parameters()
+        model = empty_model(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
+        model.tie_weights()
+        num_parameters = model.num_parameters()
     return ModelIdentity(
         name=name,
         fingerprint=digest.hexdigest(),
@@ -164,23 +167,3 @@ def identify(
 def positions(config: PreTrainedConfig) -> int:
     """Longest sequence that a model was made for; models without a limit (ALiBi) have none."""
     return int(getattr(config.get_text_config(decoder=True), "max_position_embeddings", None) or 2**31)
-
-
-def _require_causal_lm(directory: Path) -> None:
-    """Refuse what names a class of another task: transformers would make a causal LM of BERT, too."""
-    try:
-        raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return  # load_config says it
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{directory}/config.json cannot be read as JSON: {error}") from error
-    if not isinstance(raw, dict):
-        raise ModelError(f"{directory}/config.json holds a JSON {type(raw).__name__}; an object was expected.")
-    classes = [str(name) for name in raw.get("architectures") or ()]
-    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    if (
-        classes
-        and "auto_map" not in raw
-        and not any(name in known or name.endswith("ForConditionalGeneration") for name in classes)
-    ):
-        raise ModelError(f"{directory} is a {classes[0]}, which is not a causal language model; {_TYPE_ONE} of one.")

@@ -1,14 +1,27 @@
-"""Weights into a model's shell, a few tensors at a time, and out of it again."""
+"""Weights into a model's shell and out of it again, by transformers' own loader.
+
+What ``from_pretrained`` does with a checkpoint (old and new names, a base model's prefix, tensors that are merged,
+split or transposed, tied weights, what it ignores, dtypes) is found out by letting it load tensors without data.
+The same functions then load a few real tensors at a time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Set
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import convert_and_load_state_dict_in_model
+from transformers.core_model_loading import (
+    WeightConverter,
+    WeightRenaming,
+    convert_and_load_state_dict_in_model,
+    dot_natural_key,
+    rename_source_key,
+)
 from transformers.modeling_utils import LoadStateDictConfig
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
@@ -17,56 +30,166 @@ from llmprune.quiet import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+    from transformers.utils.loading_report import LoadStateDictInfo
+
+_FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
-def load_tensors(
-    model: PreTrainedModel,
-    checkpoint: Checkpoint,
-    names: Iterable[str],
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> None:
-    """Load a few of a checkpoint's tensors into a model, with transformers' own renamings and fusions.
+@dataclass(frozen=True)
+class Places:
+    """Where transformers puts a checkpoint's tensors in a model.
 
-    Raises:
-        CheckpointError: a tensor's shape is not the one that the config asks for.
+    Attributes:
+        by_tensor: for each tensor that the model uses, the parameter or buffer that it becomes, or the first of
+            those that it becomes or is a part of.
+        converted: tensors that are merged, split or transposed on the way.
+        unused: tensors that the model has no place for.
     """
-    mapping: list[Any] = get_model_conversion_mapping(model)
-    options = LoadStateDictConfig(device_map={"": str(device)}, dtype=dtype, weight_mapping=mapping)
-    with quiet():
-        info, _ = convert_and_load_state_dict_in_model(model, checkpoint.load(names), options)
-    if info.mismatched_keys:
-        name, found, expected = sorted(info.mismatched_keys)[0]
-        raise CheckpointError(
-            f"{name} has shape {tuple(found)} in the weights, but config.json asks for {tuple(expected)}."
-        )
-    if info.conversion_errors:  # experts, say, that are stored one by one and computed as one tensor
-        raise CheckpointError(
-            f"{sorted(info.conversion_errors)[0]} cannot be put together from the weights: some that it is made of "
-            "are missing, or have another shape than config.json asks for."
-        )
+
+    by_tensor: Mapping[str, str]
+    converted: frozenset[str]
+    unused: frozenset[str]
+
+    def stored_as(self) -> dict[str, str]:
+        """For each parameter that one tensor holds as it is, under whatever name: that tensor."""
+        return {place: name for name, place in self.by_tensor.items() if name not in self.converted}
 
 
-def require_weights(model: nn.Module, part: nn.Module, *, besides: Set[int] = frozenset()) -> None:
-    """See that no parameter of ``part`` of a model is still without a value.
+def place_tensors(model: PreTrainedModel, names: Iterable[str]) -> Places:
+    """Find where transformers would put tensors of these names."""
+    mapping = get_model_conversion_mapping(model)
+    renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
+    converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
+    state, prefix = model.state_dict(), model.base_model_prefix
+    by_tensor: dict[str, str] = {}
+    converted, unused = set(), set()
+    for name in sorted(names, key=dot_natural_key):  # the loader's order, on which some renamings depend
+        place, converter = rename_source_key(name, renamings, converters, prefix, state)
+        if place not in state and name in state:
+            place, converter = rename_source_key(name, [], [], prefix, state)
+        if place not in state:
+            unused.add(name)
+            continue
+        by_tensor[name] = place
+        if converter is not None:
+            converted.add(name)
+    return Places(by_tensor, frozenset(converted), frozenset(unused))
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """What loading a checkpoint into a model comes to.
+
+    Attributes:
+        places: where each tensor goes.
+        filled: the parameters and buffers that get their value from tensors, tied ones not counted.
+        tied: the ones that get it from another parameter.
+        info: transformers' findings, from which it goes on when the tensors are loaded.
+    """
+
+    places: Places
+    filled: frozenset[str]
+    tied: frozenset[str]
+    info: LoadStateDictInfo
+
+
+def plan_loading(model: PreTrainedModel, checkpoint: Checkpoint, places: Places, *, path: str) -> LoadPlan:
+    """Load a checkpoint without its data into an empty model, and see what comes of it.
+
+    Blocks that have tensors elsewhere are not judged.
 
     Args:
-        model: names the parameters.
-        part: the model or a module of it.
-        besides: ids of parameters that need none.
+        model: on the meta device, as ``empty_model`` makes it.
+        checkpoint: the tensors.
+        places: where each of them goes.
+        path: of the list of blocks in the model.
 
     Raises:
-        CheckpointError: one has none.
+        CheckpointError: tensors are missing, quantized, or have shapes that the config does not ask for.
     """
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta and id(parameter) not in besides and any(p is parameter for p in part.parameters()):
-            raise CheckpointError(f"The weights lack {name}, which {type(model).__name__} needs.")
+    state = model.state_dict()
+    _require_floats(checkpoint, places, state)
+    empty = {
+        name: torch.empty(entry.shape, device="meta")
+        for name, entry in checkpoint.tensors.items()
+        if name in places.by_tensor
+    }
+    info = _convert(model, empty, device="meta")
+    away = tuple(_block_prefix(place, path) for name, place in places.by_tensor.items() if name in checkpoint.elsewhere)
+    _require_shapes(info, away)
+    filled = frozenset(state.keys() - info.missing_keys)
+    info.missing_keys = {name for name in info.missing_keys if not name.startswith(away)}
+    settled = deepcopy(info)
+    model.tie_weights(missing_keys=settled.missing_keys, recompute_mapping=False)
+    tied = frozenset(info.missing_keys - settled.missing_keys)
+    model._adjust_missing_and_unexpected_keys(settled)
+    if settled.missing_keys:
+        raise CheckpointError(f"The weights lack {min(settled.missing_keys)}, which {type(model).__name__} needs.")
+    return LoadPlan(places, filled, tied, info)
 
 
-def drop_parameters(block: nn.Module) -> None:
-    """Give up a block's weights: the shell on the meta device stays."""
-    for module in block.modules():
-        for name, parameter in module.named_parameters(recurse=False):
+def load_tensors(model: PreTrainedModel, checkpoint: Checkpoint, names: Iterable[str], *, device: torch.device) -> None:
+    """Load a few of the tensors that a model has a place for, in the dtypes that the model has."""
+    _convert(model, checkpoint.load(names), device=str(device))
+
+
+def finish_loading(model: PreTrainedModel, plan: LoadPlan, *, device: torch.device) -> None:
+    """Do what ``from_pretrained`` does once the tensors are loaded: compute buffers, tie weights.
+
+    Parameters that have their place in ``plan``, but are not loaded yet, stay as they are.
+    """
+    options = LoadStateDictConfig(device_map={"": str(device)})
+    with quiet():
+        model._finalize_model_loading(model, options, deepcopy(plan.info))
+
+
+def drop_parameters(model: PreTrainedModel, path: str, filled: Set[str]) -> None:
+    """Give up the weights of the module at ``path`` that a checkpoint can fill again: the shell stays."""
+    for name, parameter in list(model.get_submodule(path).named_parameters(prefix=path)):
+        if name in filled:
+            parent, _, own = name.rpartition(".")
             empty = torch.empty_like(parameter, device="meta")
-            setattr(module, name, nn.Parameter(empty, requires_grad=False))
+            setattr(model.get_submodule(parent), own, nn.Parameter(empty, requires_grad=False))
+
+
+def _convert(model: PreTrainedModel, tensors: dict[str, Tensor], *, device: str) -> LoadStateDictInfo:
+    dtype = model.config.dtype
+    options = LoadStateDictConfig(
+        device_map={"": device},
+        dtype=dtype,
+        dtype_plan=model._get_dtype_plan(dtype),
+        weight_mapping=get_model_conversion_mapping(model),
+    )
+    with quiet():
+        info, _ = convert_and_load_state_dict_in_model(model, tensors, options)
+    return info  # type: ignore[no-any-return]
+
+
+def _block_prefix(place: str, path: str) -> str:
+    """``model.layers.3.`` of a parameter of block 3."""
+    return f"{path}.{place.removeprefix(f'{path}.').split('.', 1)[0]}."
+
+
+def _require_floats(checkpoint: Checkpoint, places: Places, state: Mapping[str, Tensor]) -> None:
+    for name, entry in checkpoint.tensors.items():
+        place = places.by_tensor.get(name)
+        if place is not None and state[place].is_floating_point() and entry.dtype not in _FLOATS:
+            raise CheckpointError(
+                f"{name} is stored as {entry.dtype}, a quantized weight, but config.json has no quantization_config "
+                "that says how; an unquantized model was expected."
+            )
+
+
+def _require_shapes(info: LoadStateDictInfo, away: tuple[str, ...]) -> None:
+    """See that every tensor has the shape that the config asks for, those of blocks ``away`` not looked at."""
+    for name, found, expected in sorted(info.mismatched_keys):
+        if not name.startswith(away):
+            raise CheckpointError(
+                f"{name} has shape {tuple(found)} in the weights, but config.json asks for {tuple(expected)}."
+            )
+    for name in sorted(info.conversion_errors):  # experts, say, that are stored one by one and computed as one tensor
+        if not name.startswith(away):
+            raise CheckpointError(
+                f"{name} cannot be put together from the weights: some that it is made of are missing, or have "
+                "another shape than config.json asks for."
+            )

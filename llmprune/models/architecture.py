@@ -1,0 +1,66 @@
+"""Which class a checkpoint is of, as transformers chooses it, and a model of that class without weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM, PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
+)
+from transformers.utils import ContextManagers
+
+from llmprune.errors import ModelError
+from llmprune.quiet import first_sentence, quiet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+# In the order in which they are tried. The language model of the later ones is wrapped.
+_KINDS: tuple[tuple[Any, Any], ...] = (
+    (AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING),
+    (AutoModelForImageTextToText, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING),
+    (AutoModelForMultimodalLM, MODEL_FOR_MULTIMODAL_LM_MAPPING),
+)
+
+
+def auto_class(config: PreTrainedConfig) -> Any:
+    """The auto class of transformers that loads a checkpoint of this config as what the config names.
+
+    ``AutoModelForCausalLM``, but for a model that has other inputs than text, too.
+
+    Raises:
+        ModelError: no auto class of language models knows the config.
+    """
+    named = set(getattr(config, "architectures", None) or ())
+    remote = getattr(config, "auto_map", None) or {}
+    local = [(kind, mapping[type(config)]) for kind, mapping in _KINDS if type(config) in mapping]
+    chosen = [kind for kind, model in local if model.__name__ in named]
+    chosen += [kind for kind, _ in _KINDS if kind.__name__ in remote]
+    chosen += [kind for kind, _ in local]
+    if not chosen:
+        raise ModelError(
+            f"transformers knows no language model of type '{config.model_type}'; a causal language model was expected."
+        )
+    return chosen[0]
+
+
+def empty_model(config: PreTrainedConfig, *, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The model of a config as ``from_pretrained`` makes it, before it has weights: all on the meta device.
+
+    Raises:
+        ModelError: the config is not one of a language model.
+    """
+    kind = auto_class(config)
+    loading = PreTrainedModel.get_init_context(dtype, False, False, None)
+    try:
+        with ContextManagers(loading), quiet():
+            model = kind.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+    except Exception as error:  # not a language model's config, or one with values that no model can have
+        raise ModelError(
+            f"No language model can be made from this config of type '{config.model_type}': {first_sentence(error)}"
+        ) from error
+    return model.eval()  # type: ignore[no-any-return]

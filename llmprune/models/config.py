@@ -1,0 +1,97 @@
+"""config.json: read as it is, and refused at once where no decoder can come of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import transformers
+from transformers import AutoConfig
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+from llmprune.errors import ModelError
+from llmprune.models.anatomy import block_count
+from llmprune.quiet import first_sentence, quiet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+CONFIG_NAME = "config.json"
+# With these, plain transformers loads something else than the config and the safetensors files of a directory.
+_ADAPTER = "adapter_config.json"
+_OTHER_WEIGHTS = "transformers_weights"
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The fields of a directory's config.json. Infinity and NaN are numbers, as Python writes them.
+
+    Raises:
+        ModelError: there is none, or it is no JSON object.
+    """
+    path = directory / CONFIG_NAME
+    if not path.is_file():
+        raise ModelError(f"{directory} has no config.json; a Hugging Face checkpoint directory was expected.")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise ModelError(f"{path} holds a JSON {type(raw).__name__}; an object was expected.")
+    return raw
+
+
+def load_config(directory: Path, *, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """The config of a checkpoint directory.
+
+    Raises:
+        ModelError: there is none, it cannot be read, or it is not a decoder-only LM's.
+    """
+    raw = read_config(directory)
+    _require_plain_weights(directory, raw)
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    except Exception as error:  # a field of any value may upset a config class in any way
+        raise ModelError(f"{directory}/config.json cannot be used: {first_sentence(error)}") from error
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{directory} is an encoder-decoder ({config.model_type}); a decoder-only LM was expected.")
+    if getattr(config, "quantization_config", None) is not None:
+        raise ModelError(
+            f"{directory} is quantized ({config.model_type}); prune the unquantized one, then quantize the result."
+        )
+    block_count(config)
+    return config  # type: ignore[no-any-return]
+
+
+def require_language_model(directory: Path) -> None:
+    """Refuse what names a class of another task. transformers would make a causal LM of BERT, too.
+
+    A name that transformers does not know (an old spelling, remote code) or that names no task (a base model)
+    says nothing: the weights tell.
+
+    Raises:
+        ModelError: it names a class that writes no text.
+    """
+    base = {name for names in MODEL_MAPPING_NAMES.values() for name in ([names] if isinstance(names, str) else names)}
+    for name in read_config(directory).get("architectures") or ():
+        known = getattr(transformers, str(name), None)
+        if name not in base and hasattr(known, "can_generate") and not known.can_generate():
+            raise ModelError(
+                f"{directory} is a {name}, which is not a causal language model; "
+                "type a checkpoint directory, a .gguf file or a Hub id (owner/name) of one."
+            )
+
+
+def _require_plain_weights(directory: Path, raw: Mapping[str, Any]) -> None:
+    if (directory / _ADAPTER).exists():
+        raise ModelError(
+            f"{directory} holds an adapter ({_ADAPTER}) beside the model, which transformers would add to it; merge "
+            "it into the weights first (peft: merge_and_unload), or move it away."
+        )
+    if raw.get(_OTHER_WEIGHTS) is not None:
+        raise ModelError(
+            f"{directory}/config.json names its weights ({_OTHER_WEIGHTS}: {raw[_OTHER_WEIGHTS]!r:.100}); load the "
+            "model with transformers once and save it with save_pretrained, so that the usual names hold them."
+        )
