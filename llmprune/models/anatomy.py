@@ -51,13 +51,14 @@ def find_blocks(model: nn.Module, config: PreTrainedConfig) -> tuple[str, nn.Mod
         ModelError: the config gives no block count, or no list is that long.
     """
     depth = block_count(config)
-    decoder = model.get_decoder() if isinstance(model, PreTrainedModel) else model
-    inside = {id(module) for module in decoder.modules()}  # and not in a tower that may be as deep
     lists = [
         (path, module)
         for path, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == depth and id(module) in inside
+        if isinstance(module, nn.ModuleList) and len(module) == depth
     ]
+    if isinstance(model, PreTrainedModel):  # what lies in the decoder is not in a tower that may be as deep
+        inside = {id(module) for module in model.get_decoder().modules()}
+        lists = [found for found in lists if id(found[1]) in inside] or lists
     if not lists:
         raise ModelError(
             f"{type(model).__name__} has no list of {depth} blocks, which its config's "
@@ -69,7 +70,10 @@ def find_blocks(model: nn.Module, config: PreTrainedConfig) -> tuple[str, nn.Mod
 def depth_name(config: PreTrainedConfig) -> str:
     """What a config calls its number of decoder blocks (GPT-2 says ``n_layer``, BART ``decoder_layers``)."""
     text = config.get_text_config(decoder=True)
-    own = next((name for name in _DECODERS_OWN if hasattr(text, name)), "num_hidden_layers")
+    names = [name for name in _DECODERS_OWN if hasattr(text, name)]
+    if isinstance(getattr(type(text), "num_hidden_layers", None), property) and hasattr(text, "num_layers"):
+        names.append("num_layers")  # of which the other is derived: LongCat counts every block twice
+    own = next(iter(names), "num_hidden_layers")
     return str(text.attribute_map.get(own, own))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -28,12 +30,13 @@ _KINDS: tuple[tuple[Any, Any], ...] = (
 
 
 def auto_class(config: PreTrainedConfig) -> Any:
-    """The auto class of transformers that loads a checkpoint of this config as what the config names.
+    """The class of transformers whose ``from_pretrained`` loads a checkpoint of this config as what the config names.
 
-    ``AutoModelForCausalLM``, but for a model that has other inputs than text, too.
+    ``AutoModelForCausalLM``, the like for a model that has other inputs than text, too, or the very class that is
+    named, where no auto class knows it (the language model of Mllama on its own).
 
     Raises:
-        ModelError: no auto class of language models knows the config.
+        ModelError: there is none that writes text.
     """
     named = set(getattr(config, "architectures", None) or ())
     remote = getattr(config, "auto_map", None) or {}
@@ -41,6 +44,7 @@ def auto_class(config: PreTrainedConfig) -> Any:
     chosen = [kind for kind, model in local if model.__name__ in named]
     chosen += [kind for kind, _ in _KINDS if kind.__name__ in remote]
     chosen += [kind for kind, _ in local]
+    chosen += [known for name in named if _is_made_of(known := getattr(transformers, str(name), None), config)]
     if not chosen:
         raise ModelError(
             f"transformers knows no language model of type '{config.model_type}'; a causal language model was expected."
@@ -58,9 +62,17 @@ def empty_model(config: PreTrainedConfig, *, dtype: torch.dtype, trust_remote_co
     loading = PreTrainedModel.get_init_context(dtype, False, False, None)
     try:
         with ContextManagers(loading), quiet():
-            model = kind.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+            if issubclass(kind, PreTrainedModel):
+                model = kind._from_config(deepcopy(config), dtype=dtype)
+            else:
+                model = kind.from_config(deepcopy(config), dtype=dtype, trust_remote_code=trust_remote_code)
     except Exception as error:  # not a language model's config, or one with values that no model can have
         raise ModelError(
             f"No language model can be made from this config of type '{config.model_type}': {first_sentence(error)}"
         ) from error
     return model.eval()  # type: ignore[no-any-return]
+
+
+def _is_made_of(known: Any, config: PreTrainedConfig) -> bool:
+    """Whether something is a model class that writes text, and is made of a config of this kind."""
+    return hasattr(known, "can_generate") and known.config_class is type(config) and bool(known.can_generate())

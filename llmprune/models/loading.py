@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +52,11 @@ class Decoder:
     dtype: torch.dtype
     _resident: set[int] = field(default_factory=set)
 
+    @property
+    def used(self) -> Set[str]:
+        """Names of the tensors that the model has a place for."""
+        return self.plan.places.by_tensor.keys()
+
     @contextmanager
     def block(self, index: int) -> Iterator[None]:
         """Block ``index`` has its weights for as long as the context lasts (longer when it is resident)."""
@@ -71,15 +76,13 @@ class Decoder:
 
     def block_bytes(self, index: int) -> int:
         """Bytes of block ``index`` in the computing dtype."""
-        entries = (self.checkpoint.tensors[name] for name in self._used(self.names.by_block[index]))
+        entries = (self.checkpoint.tensors[name] for name in self.names.by_block[index] if name in self.used)
         return sum(entry.numel for entry in entries) * self.dtype.itemsize
 
     def load(self, names: Iterable[str]) -> None:
         """Load tensors into the model, all but those that it has no place for."""
-        load_tensors(self.model, self.checkpoint, self._used(names), device=self.device)
-
-    def _used(self, names: Iterable[str]) -> list[str]:
-        return [name for name in names if name in self.plan.places.by_tensor]
+        used = [name for name in names if name in self.used]
+        load_tensors(self.model, self.checkpoint, used, device=self.device)
 
 
 def open_decoder(

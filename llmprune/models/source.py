@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from llmprune.artifacts.checkpoints.finiteness import find_non_finite, refuse_non_finite
 from llmprune.artifacts.records.provenance import ModelIdentity
 from llmprune.errors import LlmpruneError, ModelError
 from llmprune.models.anatomy import block_count
@@ -20,12 +21,13 @@ from llmprune.models.architecture import empty_model
 from llmprune.models.config import load_config, read_config, require_language_model
 from llmprune.models.demo import DEMO_NAME, demo_model
 from llmprune.models.hub_download import download_model
-from llmprune.models.loading import shell_of
+from llmprune.models.loading import open_shell, shell_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 _HUB_ID = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?$")
+_CPU = torch.device("cpu")
 _TYPE_ONE = "type a checkpoint directory, a .gguf file or a Hub id (owner/name)"
 
 
@@ -118,15 +120,25 @@ def check_model(
     config = load_config(directory, trust_remote_code=trust_remote_code)
     checkpoint = open_checkpoint(directory, left_out=left_out)
     try:
-        shell_of(
-            config, checkpoint, device=torch.device("cpu"), dtype=torch.float32, trust_remote_code=trust_remote_code
-        )
+        shell_of(config, checkpoint, device=_CPU, dtype=torch.float32, trust_remote_code=trust_remote_code)
     except LlmpruneError:
         raise
     except Exception as error:  # whatever a wrong value in a config may lead to, it is the config that is wrong
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ModelError(f"{directory}/config.json cannot be used ({reason:.300}); get an intact copy.") from error
     return config, checkpoint
+
+
+def require_finite(directory: Path, *, trust_remote_code: bool = False) -> None:
+    """See that no weight that the model uses is NaN or infinite. What it does not use is not looked at.
+
+    Raises:
+        NonFiniteWeightsError: one is.
+        ModelError: no causal LM, or a config that cannot be used.
+        CheckpointError: weights missing or malformed.
+    """
+    shell = open_shell(directory, device=_CPU, trust_remote_code=trust_remote_code)
+    refuse_non_finite(find_non_finite(shell.checkpoint, shell.used))
 
 
 def identify(

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
 from llmprune.errors import ModelError
-from llmprune.models.anatomy import BlockNames
+from llmprune.models.anatomy import BlockNames, block_count, depth_name
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedConfig
+
+    from llmprune.models.loading import Decoder
 
 # Counts of leading blocks that differ from the rest: how many of those are kept.
 _LEADING_COUNTS = ("max_window_layers", "first_k_dense_replace", "num_dense_layers")
@@ -81,7 +82,7 @@ def cut_config(raw: Mapping[str, Any], config: PreTrainedConfig, kept: Sequence[
 def _cut_fields(raw: Mapping[str, Any], text: PreTrainedConfig, kept: Sequence[int]) -> dict[str, Any]:
     """The fields of a text config that change, with their new values."""
     effective = {**text.to_dict(), **raw}
-    depth = text.num_hidden_layers
+    depth = block_count(text)
     changed: dict[str, Any] = {name: len(kept) for name in _count_names(raw, text)}
     changed |= _sparse_step_written_out(effective, kept)
     for name, value in {**effective, **changed}.items():
@@ -103,10 +104,10 @@ def _cut_fields(raw: Mapping[str, Any], text: PreTrainedConfig, kept: Sequence[i
 
 
 def _count_names(raw: Mapping[str, Any], text: PreTrainedConfig) -> list[str]:
-    """The names under which this config keeps its number of blocks (GPT-2 says ``n_layer``)."""
-    own = text.attribute_map.get("num_hidden_layers", "num_hidden_layers")
-    present = [name for name in ("num_hidden_layers", own) if name in raw]
-    return present or [own]
+    """The names under which this config keeps its number of blocks."""
+    own = depth_name(text)
+    aliases = [alias for alias, name in text.attribute_map.items() if name == own]
+    return [name for name in (*aliases, own) if name in raw] or [own]
 
 
 def _cut_list(name: str, value: list[Any], depth: int, kept: Sequence[int]) -> list[Any] | None:
@@ -134,17 +135,17 @@ def _sparse_step_written_out(effective: Mapping[str, Any], kept: Sequence[int]) 
     return {"decoder_sparse_step": 1, "mlp_only_layers": dense}
 
 
-def tied_copies(model: PreTrainedModel, checkpoint: Checkpoint) -> list[str]:
+def tied_copies(decoder: Decoder) -> list[str]:
     """Tensors of a checkpoint that only repeat another one which the model ties them to.
 
     Some checkpoints store a tied head beside the embedding. A copy that is not equal to
     what it is tied to is no repetition, and is not named here.
     """
-    tied = getattr(model, "all_tied_weights_keys", {})
-    present = [(copy, own) for copy, own in tied.items() if copy in checkpoint.tensors and own in checkpoint.tensors]
+    stored = decoder.plan.places.stored_as()
+    tied = decoder.model.all_tied_weights_keys.items()
     copies = []
-    for copy, own in present:
-        pair = checkpoint.load([copy, own])
+    for copy, own in [(stored[copy], stored[own]) for copy, own in tied if copy in stored and own in stored]:
+        pair = decoder.checkpoint.load([copy, own])
         if torch.equal(pair[copy], pair[own]):
             copies.append(copy)
     return copies

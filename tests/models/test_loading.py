@@ -13,7 +13,9 @@ from transformers.models.gemma3 import Gemma3ForCausalLM, Gemma3TextConfig
 from transformers.models.vit import ViTConfig, ViTForImageClassification
 
 from llmprune.errors import CheckpointError, LlmpruneError, ModelError
-from llmprune.models.loading import load_config, load_tokenizer, load_whole, open_decoder, stored_dtype
+from llmprune.models.config import load_config
+from llmprune.models.loading import load_tokenizer, load_whole, open_decoder, open_shell, stored_dtype
+from llmprune.models.source import check_model
 
 CPU = torch.device("cpu")
 SMALL = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
@@ -96,10 +98,10 @@ def test_parameters_outside_the_blocks_that_are_missing_are_named(changed, name)
     assert name in complaint(CheckpointError, lambda: opened(changed(tensors={name: None})))
 
 
-def test_a_parameter_that_a_block_lacks_is_named(changed):
-    decoder = opened(changed(tensors={"model.layers.3.mlp.up_proj.weight": None}))
-    for load in (decoder.keep_resident, decoder.block(3).__enter__):
-        assert "model.layers.3.mlp.up_proj.weight" in complaint(CheckpointError, load)
+def test_a_parameter_that_a_block_lacks_is_named_before_any_is_loaded(changed):
+    directory = changed(tensors={"model.layers.3.mlp.up_proj.weight": None})
+    for look in (opened, check_model, lambda path: open_shell(path, device=CPU)):
+        assert "model.layers.3.mlp.up_proj.weight" in complaint(CheckpointError, lambda look=look: look(directory))
 
 
 @pytest.mark.parametrize("name", ["model.norm.weight", "lm_head.weight", "model.layers.0.mlp.up_proj.weight"])
@@ -112,15 +114,36 @@ def test_wrong_shapes_are_named_with_what_the_config_asks_for(changed, name):
 @pytest.mark.parametrize("tensor", [None, torch.zeros(7, 5)], ids=["missing", "shape"])
 def test_an_expert_that_is_missing_or_misshapen_is_told_in_one_sentence(changed, checkpoint, tensor):
     name = next(n for n in load_file(checkpoint("mixtral") / "model.safetensors") if "layers.3" in n and "1.w1" in n)
-    decoder = opened(changed("mixtral", tensors={name: tensor}))
-    message = complaint(CheckpointError, decoder.keep_resident)
+    message = complaint(CheckpointError, lambda: opened(changed("mixtral", tensors={name: tensor})))
     assert message.startswith("model.layers.3.mlp.experts")
 
 
-@pytest.mark.parametrize("depth", [DEPTH - 1, DEPTH + 1])
-def test_a_config_of_another_depth_than_the_weights_is_refused(changed, depth):
-    message = complaint(CheckpointError, lambda: opened(changed(fields={"num_hidden_layers": depth})))
-    assert f"promises {depth} blocks" in message
+def test_a_config_of_more_blocks_than_the_weights_hold_is_refused(changed):
+    message = complaint(CheckpointError, lambda: opened(changed(fields={"num_hidden_layers": DEPTH + 1})))
+    assert f"promises {DEPTH + 1} blocks" in message
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
+def test_quantized_weights_without_their_config_are_refused_by_name(changed, checkpoint, dtype):
+    name = "model.layers.3.mlp.up_proj.weight"
+    stored = load_file(checkpoint("llama") / "model.safetensors")[name]
+    message = complaint(CheckpointError, lambda: check_model(changed(tensors={name: stored.to(dtype)})))
+    assert message.startswith(f"{name} is stored as ")
+    assert "quantization_config" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("adapter_config.json", {"peft_type": "LORA"}, "merge it into the weights"),
+        ("config.json", {"transformers_weights": "other.safetensors"}, "other.safetensors"),
+    ],
+)
+def test_what_makes_plain_transformers_load_something_else_is_refused(changed, name, content, told):
+    directory = changed(fields=content if name == "config.json" else None)
+    if name != "config.json":
+        (directory / name).write_text(json.dumps(content), encoding="utf-8")
+    assert told in complaint(ModelError, lambda: opened(directory))
 
 
 @pytest.mark.parametrize(

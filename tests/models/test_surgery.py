@@ -12,10 +12,9 @@ from transformers.models.gpt2 import GPT2Config
 from transformers.models.qwen2 import Qwen2Config
 
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
-from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.errors import ModelError
 from llmprune.models.anatomy import name_blocks
-from llmprune.models.loading import empty_model, load_config
+from llmprune.models.loading import open_shell
 from llmprune.models.surgery import cut_config, renamed_tensors, tied_copies
 
 PARTS = ("mlp.up.weight", "attn.q.weight", "experts.3.w1.weight")
@@ -35,6 +34,10 @@ def names_of(depth: int) -> list[str]:
     return [*OUTSIDE, *(f"model.layers.{block}.{part}" for block in range(depth) for part in PARTS)]
 
 
+def sorted_by_block(names, depth: int):
+    return name_blocks(names, {name: name for name in names}, path="model.layers", num_blocks=depth)
+
+
 def cut(config, kept) -> dict:
     return cut_config(config.to_dict(), config, kept)
 
@@ -43,7 +46,7 @@ def cut(config, kept) -> dict:
 def test_renaming_keeps_exactly_the_kept_tensors_under_the_names_of_a_shallower_model(removal):
     depth, removed = removal
     kept = kept_blocks(depth, removed)
-    blocks = name_blocks(names_of(depth), path="model.layers", num_blocks=depth)
+    blocks = sorted_by_block(names_of(depth), depth)
     renames = renamed_tensors(blocks, kept)
     assert sorted(renames.values()) == sorted(names_of(len(kept)))  # a bijection: as many values as keys
     assert len(renames) == len(set(renames.values()))
@@ -58,11 +61,9 @@ def test_removing_twice_renames_as_removing_the_union(removal, data):
     depth, first = removal
     left = kept_blocks(depth, first)
     second = data.draw(st.lists(st.integers(0, len(left) - 1), max_size=len(left) - 1, unique=True))
-    blocks = name_blocks(names_of(depth), path="model.layers", num_blocks=depth)
+    blocks = sorted_by_block(names_of(depth), depth)
     once = renamed_tensors(blocks, left)
-    again = renamed_tensors(
-        name_blocks(once.values(), path="model.layers", num_blocks=len(left)), kept_blocks(len(left), second)
-    )
+    again = renamed_tensors(sorted_by_block(once.values(), len(left)), kept_blocks(len(left), second))
     union = renamed_tensors(blocks, kept_blocks(depth, [*first, *(left[block] for block in second)]))
     assert {old: again[new] for old, new in once.items() if new in again} == union
 
@@ -159,9 +160,9 @@ def test_a_text_section_left_to_its_defaults_gets_its_fields():
 
 def test_only_equal_copies_of_a_tied_tensor_are_named(tmp_path):
     directory = save_tiny("llama-tied", tmp_path / "model")
-    model = empty_model(load_config(directory), dtype=torch.float32)
     stored = load_file(directory / "model.safetensors")
-    assert tied_copies(model, open_checkpoint(directory)) == []
-    for head, named in [(stored["model.embed_tokens.weight"].clone(), ["lm_head.weight"]), (torch.zeros(2), [])]:
-        save_file({**stored, "lm_head.weight": head}, directory / "model.safetensors")
-        assert tied_copies(model, open_checkpoint(directory)) == named
+    embedding = stored["model.embed_tokens.weight"]
+    for head, named in [(None, []), (embedding.clone(), ["lm_head.weight"]), (embedding + 1, [])]:
+        tensors = stored if head is None else {**stored, "lm_head.weight": head}
+        save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+        assert tied_copies(open_shell(directory, device=torch.device("cpu"))) == named

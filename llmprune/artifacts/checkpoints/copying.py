@@ -1,7 +1,7 @@
 """Copying tensors from checkpoint to checkpoint, renamed, as bytes: no tensor is ever built."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ def copy_tensors(
     *,
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
     progress: Callable[[int], None] | None = None,
-    check_finite: bool = False,
+    check_finite: Container[str] = (),
 ) -> CopyReport:
     """Copy tensors bit for bit into new shards (and an index, when there are several) in ``directory``.
 
@@ -82,7 +82,7 @@ def copy_tensors(
         directory: an existing folder without weights, such as `atomic_directory` yields.
         max_shard_bytes: bytes of tensors a file; a larger tensor gets a file of its own.
         progress: called with the number of bytes copied since its last call.
-        check_finite: also look for NaN and infinity, in a second thread.
+        check_finite: tensors of the source in which to look for NaN and infinity, in a second thread.
 
     Raises:
         CheckpointError: ``source`` lacks a tensor, or a file of it can no longer be read.
@@ -100,7 +100,7 @@ def copy_tensors(
     files = dict(zip((directory / name for name in shard_names(len(runs))), runs, strict=True))
     num_parameters = sum(item.entry.numel for item in placed)
     with explain_full_disk(directory, needed=total), _all_or_none(list(files)):
-        with _Checker(source, enabled=check_finite) as checker, open_shards(source.shards) as sources:
+        with _Checker(source, check_finite) as checker, open_shards(source.shards) as sources:
             for path, run in files.items():
                 _write_shard(path, run, sources, checker, progress or (lambda _: None))
             refuse_non_finite(checker.found())
@@ -113,8 +113,8 @@ def copy_tensors(
 class _Checker:
     """Looks for NaN behind the copy, one span at a time, while its bytes are still in the page cache."""
 
-    def __init__(self, source: Checkpoint, *, enabled: bool) -> None:
-        self._enabled = enabled
+    def __init__(self, source: Checkpoint, names: Container[str]) -> None:
+        self._names = names
         self._shards = source.shards
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llmprune-finite")
         self._results: list[Future[list[str]]] = []
@@ -129,14 +129,14 @@ class _Checker:
         self._opened.__exit__(None, None, None)
 
     def submit(self, span: _Span) -> None:
-        if self._enabled:
-            self._results.append(self._pool.submit(self._check, span))
+        if entries := [entry for entry in span.entries if entry.name in self._names]:
+            self._results.append(self._pool.submit(self._check, span.shard, entries))
 
     def found(self) -> list[str]:
         return [name for result in self._results for name in result.result()]
 
-    def _check(self, span: _Span) -> list[str]:
-        return [entry.name for entry in span.entries if not is_finite(self._files[span.shard], entry)]
+    def _check(self, shard: Path, entries: list[TensorEntry]) -> list[str]:
+        return [entry.name for entry in entries if not is_finite(self._files[shard], entry)]
 
 
 def _place(source: Checkpoint, renames: Mapping[str, str]) -> list[_Placed]:

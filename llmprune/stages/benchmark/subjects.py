@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
-from llmprune.artifacts.checkpoints.finiteness import find_non_finite, refuse_non_finite
 from llmprune.artifacts.records.bench import ModelResult
 from llmprune.artifacts.run import RunDirectory
 from llmprune.models.anatomy import block_count
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.loading import load_whole
-from llmprune.models.source import check_model, find_model, origin_of, positions
+from llmprune.models.source import check_model, find_model, origin_of, positions, require_finite
 from llmprune.stages.benchmark.sparsity import count_zeros
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import open_workspace
@@ -96,7 +95,7 @@ def choose_subjects(
         name, directory = _locate(run, spec, compute, progress, trust_remote_code)
         if directory.resolve() not in {subject.directory.resolve() for subject in subjects}:
             config, checkpoint = check_model(directory, trust_remote_code=trust_remote_code)
-            refuse_non_finite(find_non_finite(checkpoint))
+            require_finite(directory, trust_remote_code=trust_remote_code)
             subjects.append(Subject(name, directory, checkpoint, block_count(config), positions(config)))
     return subjects
 

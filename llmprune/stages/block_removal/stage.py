@@ -11,7 +11,8 @@ from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoin
 from llmprune.artifacts.records.importance import RoundRecord
 from llmprune.artifacts.records.pruning import RECORD_NAME, BlockRemoval, PruningRecord
 from llmprune.errors import ArtifactError, CheckpointError
-from llmprune.models.loading import load_config, stored_dtype
+from llmprune.models.config import load_config
+from llmprune.models.loading import stored_dtype
 from llmprune.models.surgery import require_removable
 from llmprune.stages.block_removal.choose import choose_removal
 from llmprune.stages.block_removal.settings import RemovalSettings

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
 
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
 from llmprune.artifacts.checkpoints.copying import CopyReport, copy_tensors
 from llmprune.artifacts.files.atomic import atomic_directory, write_json_atomic, write_text_atomic
 from llmprune.artifacts.records.pruning import RECORD_NAME, BlockRemoval, PruningRecord
-from llmprune.models.anatomy import find_blocks, name_blocks
-from llmprune.models.loading import empty_model, load_config
+from llmprune.models.config import load_config, read_config
 from llmprune.models.surgery import cut_config, renamed_tensors, tied_copies
 from llmprune.publishing.card import CardFacts, model_card
 from llmprune.publishing.licence import licence_of
@@ -61,18 +57,15 @@ def _write_weights(
 ) -> CopyReport:
     """Stream the kept tensors into ``partial``, and write the config that goes with them."""
     config = load_config(workspace.directory, trust_remote_code=workspace.trust_remote_code)
-    raw = json.loads((workspace.directory / "config.json").read_text(encoding="utf-8"))
-    model = empty_model(config, dtype=torch.float32, trust_remote_code=workspace.trust_remote_code)
-    path, blocks = find_blocks(model, config)
-    names = name_blocks(source.names, path=path, num_blocks=len(blocks))
-    renames = renamed_tensors(names, kept)
-    for copy in tied_copies(model, source):
+    shell = workspace.open_shell()
+    renames = renamed_tensors(shell.names, kept)
+    for copy in tied_copies(shell):
         renames.pop(copy, None)
-    write_json_atomic(partial / "config.json", cut_config(raw, config, kept))
+    write_json_atomic(partial / "config.json", cut_config(read_config(workspace.directory), config, kept))
     total = sum(source.tensors[name].nbytes for name in renames)
     with workspace.progress.task("Writing", total) as advance:
         return copy_tensors(
-            source, renames, partial, max_shard_bytes=max_shard_bytes, progress=advance, check_finite=True
+            source, renames, partial, max_shard_bytes=max_shard_bytes, progress=advance, check_finite=shell.used
         )
 
 

@@ -7,13 +7,12 @@ from collections.abc import Set
 from dataclasses import dataclass, replace
 
 from llmprune.artifacts.activations import Calibration, CalibrationManifest, open_calibration
-from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
-from llmprune.artifacts.checkpoints.finiteness import find_non_finite, refuse_non_finite
 from llmprune.artifacts.files.disk_space import explain_full_disk
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.choices import SAMPLES, SEED, SEQ_LEN, SOURCE, Bos, Cache, Sampling
 from llmprune.errors import ArtifactError, TargetError
 from llmprune.models.compute import dtype_name
+from llmprune.models.source import require_finite
 from llmprune.stages.calibration.dense_pass import dense_pass
 from llmprune.stages.calibration.windows import SELF, draw_windows
 from llmprune.stages.common.checks import require_at_least, require_positions
@@ -81,7 +80,7 @@ def calibrate(workspace: Workspace, settings: CalibrationSettings, *, force: boo
     if place.exists() and not force:
         return _finished_before(workspace, open_calibration(place), settings)
     windows = _draw(workspace, settings)
-    refuse_non_finite(find_non_finite(open_checkpoint(workspace.directory)))
+    require_finite(workspace.directory, trust_remote_code=workspace.trust_remote_code)
     workspace.remark_slow_dtype()
     with workspace.writing(), explain_full_disk(workspace.run.path):
         dense_pass(workspace, windows, workspace.run.partial_calibration, cache=settings.cache)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
-from llmprune.artifacts.checkpoints.finiteness import find_non_finite, refuse_non_finite
 from llmprune.choices import Bos, Sampling
-from llmprune.models.loading import load_tokenizer, load_whole, stored_dtype
+from llmprune.models.loading import load_tokenizer, load_whole
+from llmprune.models.source import require_finite
 from llmprune.stages.common.workspace import Workspace
 from llmprune.text.corpora import load_corpus
 from llmprune.text.self_text import sample_self_text
@@ -51,10 +50,8 @@ def draw_windows(
 def _written_by_the_model(workspace: Workspace, *, samples: int, seq_len: int, seed: int) -> TokenWindows:
     """Windows that the model writes itself; the whole of it is in memory for as long as it writes."""
     directory, trust = workspace.directory, workspace.trust_remote_code
-    checkpoint = open_checkpoint(directory)
-    refuse_non_finite(find_non_finite(checkpoint))
-    dtype = workspace.compute.dtype or stored_dtype(checkpoint)
-    model = load_whole(directory, device=workspace.compute.device, dtype=dtype, trust_remote_code=trust)
+    require_finite(directory, trust_remote_code=trust)
+    model = load_whole(directory, device=workspace.compute.device, dtype=workspace.dtype, trust_remote_code=trust)
     written = 0
     with workspace.progress.task("The model writes its calibration text", samples) as advance:
 

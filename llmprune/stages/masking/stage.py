@@ -129,10 +129,15 @@ def _write(workspace: Workspace, source: Checkpoint, mask: Mask, out: Path, sett
 def _copy_masked(
     workspace: Workspace, source: Checkpoint, mask: Mask, partial: Path, max_shard_bytes: int
 ) -> CopyReport:
-    names = {name: name for name in source.tensors}
+    names, used = {name: name for name in source.tensors}, workspace.open_shell().used
     with workspace.progress.task("Writing", source.nbytes) as advance:
         copied = copy_tensors(
-            source, names, partial, max_shard_bytes=max_shard_bytes, progress=advance, check_finite=True
+            source,
+            names,
+            partial,
+            max_shard_bytes=max_shard_bytes,
+            progress=advance,
+            check_finite=used,
         )
     with workspace.progress.task("Masking", sum(tensor.numel for tensor in mask.tensors.values())) as advance:
         zero_masked(open_checkpoint(partial), mask, progress=advance)

@@ -63,10 +63,15 @@ def write_checkpoint(
 
 
 def _copy(workspace: Workspace, source: Checkpoint, partial: Path, max_shard_bytes: int) -> CopyReport:
-    names = {name: name for name in source.tensors}
+    names, used = {name: name for name in source.tensors}, workspace.open_shell().used
     with workspace.progress.task("Writing", source.nbytes) as advance:
         return copy_tensors(
-            source, names, partial, max_shard_bytes=max_shard_bytes, progress=advance, check_finite=True
+            source,
+            names,
+            partial,
+            max_shard_bytes=max_shard_bytes,
+            progress=advance,
+            check_finite=used,
         )
 
 
