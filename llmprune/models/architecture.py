@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     MODEL_FOR_MULTIMODAL_LM_MAPPING,
 )
-from transformers.utils import ContextManagers
+from transformers.utils.generic import ContextManagers
 
 from llmprune.errors import ModelError
 from llmprune.quiet import first_sentence, quiet

@@ -76,7 +76,7 @@ def require_language_model(directory: Path) -> None:
     """
     base = {name for names in MODEL_MAPPING_NAMES.values() for name in ([names] if isinstance(names, str) else names)}
     for name in read_config(directory).get("architectures") or ():
-        known = getattr(transformers, str(name), None)
+        known: Any = getattr(transformers, str(name), None)
         if name not in base and hasattr(known, "can_generate") and not known.can_generate():
             raise ModelError(
                 f"{directory} is a {name}, which is not a causal language model; "

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -153,13 +153,10 @@ def drop_parameters(model: PreTrainedModel, path: str, filled: Set[str]) -> None
 
 
 def _convert(model: PreTrainedModel, tensors: dict[str, Tensor], *, device: str) -> LoadStateDictInfo:
-    dtype = model.config.dtype
-    options = LoadStateDictConfig(
-        device_map={"": device},
-        dtype=dtype,
-        dtype_plan=model._get_dtype_plan(dtype),
-        weight_mapping=get_model_conversion_mapping(model),
-    )
+    dtype: Any = model.config.dtype
+    mapping: list[Any] = get_model_conversion_mapping(model)
+    plan = model._get_dtype_plan(dtype)
+    options = LoadStateDictConfig(device_map={"": device}, dtype=dtype, dtype_plan=plan, weight_mapping=mapping)
     with quiet():
         info, _ = convert_and_load_state_dict_in_model(model, tensors, options)
     return info  # type: ignore[no-any-return]

@@ -98,7 +98,6 @@ BROKEN_MODELS = {
     "BERT": (_other_task(BertConfig(architectures=["BertForMaskedLM"])), "not a causal language model"),
     "T5": (_other_task(T5Config(architectures=["T5ForConditionalGeneration"])), "is an encoder-decoder"),
     "more blocks than weights": (_config(num_hidden_layers=8), "promises 8 blocks, but the weights hold 6"),
-    "fewer blocks than weights": (_config(num_hidden_layers=4), "promises 4 blocks, but the weights hold 6"),
     "layer_types of another depth": (_config(layer_types=["full_attention"]), "must be equal to the number of"),
     "no blocks": (_config(num_hidden_layers=0), "a positive integer was expected"),
     "blocks in words": (_config(num_hidden_layers="six"), "num_hidden_layers"),

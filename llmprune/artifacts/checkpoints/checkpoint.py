@@ -135,17 +135,18 @@ class Checkpoint:
 
 
 def open_checkpoint(directory: Path, *, left_out: Container[str] = ()) -> Checkpoint:
-    """Read the headers of the checkpoint in ``directory``; check them against its index and the files' sizes.
+    """Read the headers of the checkpoint in ``directory``; check them against the files' sizes.
 
-    Tensors that a shard holds and the index leaves out are taken, as transformers takes them.
+    The index says which files there are, and the files what they hold, as transformers has it: an index may leave
+    a tensor out, or name one that is not stored (a tied head).
 
     Args:
         directory: the folder.
         left_out: names of shards that need not be there and are not looked at.
 
     Raises:
-        CheckpointError: there are no safetensors files, one is missing, cut off or malformed, or they
-            disagree with the index.
+        CheckpointError: there are no safetensors files, one is missing, cut off or malformed, or two hold the same
+            tensor.
     """
     if not directory.is_dir():
         problem = "is a file, not a directory" if directory.exists() else "does not exist"
@@ -161,11 +162,6 @@ def open_checkpoint(directory: Path, *, left_out: Container[str] = ()) -> Checkp
         raise CheckpointError(_explain_no_weights(directory))
     tensors = _collect(shards, index)
     elsewhere = frozenset(name for name, shard in weight_map.items() if shard in left_out)
-    for name, shard in weight_map.items():
-        if name in elsewhere:
-            continue
-        if name not in tensors or tensors[name].shard != directory / shard:
-            raise CheckpointError(f"{index} places the tensor {name!r:.100} in {shard}, which does not hold it.")
     if not tensors:
         raise CheckpointError(f"{single} holds no tensors.")
     return Checkpoint(directory, tensors, shards, elsewhere)
