@@ -121,7 +121,7 @@ def test_lengths_fit_a_short_model_by_themselves(workspace, text):
     assert (result.perplexity[0].seq_len, result.speed.prefill_tokens) == (POSITIONS, POSITIONS)
 
 
-@pytest.mark.parametrize("wrong", [{"seq_len": 1000}, {"prefill": 1000}, {"gen": 250, "prompt": 100}])
+@pytest.mark.parametrize("wrong", [{"ppl_seq_len": 1000}, {"prefill": 1000}, {"gen": 250, "prompt": 100}])
 def test_lengths_beyond_the_models_positions_are_refused(wrong, workspace, text, run):
     before = snapshot(run)
     with pytest.raises(TargetError, match=f"{POSITIONS} positions"):
@@ -136,7 +136,7 @@ def test_lengths_beyond_the_models_positions_are_refused(wrong, workspace, text,
         {"gen": -1},
         {"repeats": 0},
         {"max_windows": 0},
-        {"seq_len": 1},
+        {"ppl_seq_len": 1},
         {"max_seconds": -1},
         {"limit": 3},
     ],
