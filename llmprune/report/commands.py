@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
+
+from llmprune.artifacts.records.command_line import spell_command, unless_usual
+from llmprune.choices import PROTECT_FIRST, PROTECT_LAST, Bos, Cache, Metric, Sampling
 
 if TYPE_CHECKING:
     from llmprune.artifacts.activations import CalibrationManifest
@@ -13,54 +15,61 @@ if TYPE_CHECKING:
 
 def calibrate_command(manifest: CalibrationManifest) -> str:
     """The command of a calibration."""
-    words: list[object] = ["calibrate", manifest.model.name, "--source", manifest.corpus.name]
-    words += ["--samples", manifest.num_windows, "--seq-len", manifest.seq_len]
-    words += ["--seed", manifest.seed] if manifest.seed else []
-    words += ["--sampling", manifest.sampling] if manifest.sampling != "windows" else []
-    words += ["--cache", manifest.cache] if manifest.cache != "first" else []
-    return _typed([*words, "--bos", _bos(manifest.bos), "--dtype", manifest.dtype])
+    return spell_command(
+        "calibrate",
+        manifest.model.name,
+        source=manifest.corpus.name,
+        samples=manifest.num_windows,
+        seq_len=manifest.seq_len,
+        seed=manifest.seed or None,
+        sampling=Sampling.ROWS if manifest.sampling == Sampling.ROWS else None,
+        cache=unless_usual(manifest.cache, Cache.FIRST),
+        bos=_bos(manifest.bos),
+        dtype=manifest.dtype,
+    )
 
 
 def search_command(importance: Importance) -> str:
     """The command of a search, behind its calibration."""
     settings = importance.settings
-    words: list[object] = ["verify-redundancy", importance.model.name, "--target", len(importance.order)]
-    words += ["--metric", settings.metric] if settings.metric != "sleb" else []
-    words += ["--search", settings.search] if settings.search else []
-    words += ["--error-rate", f"{settings.error_rate:g}"] if settings.error_rate is not None else []
-    words += ["--protect-first", settings.protect_first] if settings.protect_first != 1 else []
-    words += ["--protect-last", settings.protect_last] if settings.protect_last != 1 else []
-    return _typed([*words, "--dtype", settings.dtype])
+    return spell_command(
+        "verify-redundancy",
+        importance.model.name,
+        target=len(importance.order),
+        metric=unless_usual(settings.metric, Metric.SLEB),
+        search=settings.search,
+        error_rate=settings.error_rate,
+        protect_first=unless_usual(settings.protect_first, PROTECT_FIRST),
+        protect_last=unless_usual(settings.protect_last, PROTECT_LAST),
+        dtype=settings.dtype,
+    )
 
 
 def bench_command(result: BenchResult) -> str:
     """The command of a benchmark."""
-    words: list[object] = ["bench", result.model.name]
-    words += ["--baseline", result.baseline.name] if result.baseline else []
-    for protocol in result.perplexity:
-        words += ["--ppl", protocol.corpus.name]
-    if result.perplexity:
-        words += ["--ppl-seq-len", result.perplexity[0].seq_len]
-        words += ["--max-windows", max(protocol.windows for protocol in result.perplexity)]
-        words += ["--bos", _bos(result.perplexity[0].bos)]
-    else:
-        words += ["--no-ppl"]
-    if result.tasks:
-        words += ["--tasks", ",".join(result.tasks.tasks)]
-        words += ["--limit", result.tasks.limit] if result.tasks.limit else []
-        words += ["--bos", _bos(result.tasks.bos)] if not result.perplexity else []
-    if result.speed:
-        words += ["--batch", ",".join(map(str, result.speed.batch)), "--gen", result.speed.new_tokens]
-        words += ["--prompt", result.speed.prompt_tokens, "--prefill", result.speed.prefill_tokens]
-        words += ["--repeats", result.speed.repeats, "--max-seconds", f"{result.speed.max_seconds:g}"]
-    else:
-        words += ["--no-speed"]
-    return _typed([*words, "--dtype", result.dtype])
+    texts, tasks, speed = result.perplexity, result.tasks, result.speed
+    bos = texts[0].bos if texts else tasks.bos if tasks else None
+    return spell_command(
+        "bench",
+        result.model.name,
+        baseline=result.baseline.name if result.baseline else None,
+        ppl=[protocol.corpus.name for protocol in texts],
+        no_ppl=not texts,
+        ppl_seq_len=texts[0].seq_len if texts else None,
+        max_windows=max((protocol.windows for protocol in texts), default=None),
+        bos=_bos(bos) if bos is not None else None,
+        tasks=",".join(tasks.tasks) if tasks else None,
+        limit=tasks.limit if tasks else None,
+        no_speed=speed is None,
+        batch=",".join(map(str, speed.batch)) if speed else None,
+        gen=speed.new_tokens if speed else None,
+        prompt=speed.prompt_tokens if speed else None,
+        prefill=speed.prefill_tokens if speed else None,
+        repeats=speed.repeats if speed else None,
+        max_seconds=speed.max_seconds if speed else None,
+        dtype=result.dtype,
+    )
 
 
 def _bos(bos: bool) -> str:
-    return "always" if bos else "never"
-
-
-def _typed(words: list[object]) -> str:
-    return shlex.join(["llmprune", *map(str, words)])
+    return Bos.ALWAYS if bos else Bos.NEVER

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.importance import RoundRecord
 from llmprune.models.compute import Compute
@@ -17,7 +18,7 @@ from llmprune.stages.block_removal import RemovalReport, RemovalSettings, remove
 from llmprune.stages.block_search import RedundancySettings, verify_redundancy
 from llmprune.stages.calibration import CalibrationSettings, calibrate
 from llmprune.stages.common.progress import Progress
-from llmprune.stages.common.workspace import open_workspace
+from llmprune.stages.common.workspace import Workspace, open_workspace
 from llmprune.stages.reporting import write_samples
 
 PROMPT = "The most important thing about the sea is"
@@ -57,10 +58,7 @@ def quickstart(
         ModelError: the wheel is not installed.
         ArtifactError: the run directory belongs to another model, or holds other settings' artifacts.
     """
-    if compute.dtype is None and (gain := compute.gain(torch.bfloat16)) > _WORTH_IT:
-        progress.say(f"Computing in bfloat16, which this machine multiplies {gain:.1f} times as fast as float32.")
-        compute = replace(compute, dtype=torch.bfloat16)
-    workspace = open_workspace(run, DEMO_NAME, compute=compute, progress=progress)
+    workspace = _in_fast_dtype(open_workspace(run, DEMO_NAME, compute=compute, progress=progress))
     progress.say("1/4 calibrate, on a few pages of Python's documentation (a small calibration, for a quick look)")
     calibrate(workspace, CALIBRATION)
     progress.say("2/4 verify-redundancy --target 20%")
@@ -73,9 +71,21 @@ def quickstart(
         model=str(removal.directory),
         baseline=None,
         settings=BENCH,
-        compute=compute,
+        compute=workspace.compute,
         progress=progress,
     )
-    samples = write_samples(workspace.run, (PROMPT,), compute=compute, progress=progress)
+    samples = write_samples(workspace.run, (PROMPT,), compute=workspace.compute, progress=progress)
     written = {one.name: PROMPT + one.texts[0] for one in samples.models}
     return QuickstartReport(removal, result, (written[workspace.model.name], written[removal.directory.name]))
+
+
+def _in_fast_dtype(workspace: Workspace) -> Workspace:
+    """Computing in what an earlier quickstart began in; else in bfloat16, where that is clearly faster here."""
+    place = workspace.run.calibration
+    if place.exists():
+        return workspace.going_on(place, open_calibration(place).manifest.dtype)
+    compute = workspace.compute
+    if compute.dtype is not None or (gain := compute.gain(torch.bfloat16)) <= _WORTH_IT:
+        return workspace
+    workspace.progress.say(f"Computing in bfloat16, which this machine multiplies {gain:.1f} times as fast as float32.")
+    return replace(workspace, compute=replace(compute, dtype=torch.bfloat16))

@@ -15,10 +15,10 @@ from llmprune.artifacts.run import RunDirectory
 from llmprune.models.anatomy import block_count
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.loading import load_whole
-from llmprune.models.source import check_model, find_model, origin_of, positions, require_finite
+from llmprune.models.source import check_model, find_model, positions, require_finite
 from llmprune.stages.benchmark.sparsity import count_zeros
 from llmprune.stages.common.progress import Progress
-from llmprune.stages.common.workspace import open_workspace
+from llmprune.stages.common.workspace import open_workspace, typed_origin
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -119,7 +119,7 @@ def _locate(
 ) -> tuple[str, Path]:
     """Name and directory of a model; what belongs to the run, or must be converted in it, is the run's to give."""
     known = run.record()
-    if spec is not None and not (known is not None and origin_of(spec) == known.model):
+    if spec is not None and not (known is not None and typed_origin(spec, known) == known.model):
         source = find_model(spec)
         if not source.is_gguf:
             return source.name, source.path

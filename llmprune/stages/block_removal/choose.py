@@ -11,6 +11,7 @@ from llmprune.artifacts.activations import sha256_of
 from llmprune.artifacts.records.importance import Importance, RoundRecord, check_blocks
 from llmprune.artifacts.records.pruning import BlockRemoval
 from llmprune.choices import ERROR_RATE, Search
+from llmprune.errors import ArtifactError
 from llmprune.stages.block_removal.settings import RemovalSettings
 from llmprune.stages.block_search import RedundancySettings, verify_redundancy
 from llmprune.stages.common.workspace import Workspace
@@ -34,11 +35,10 @@ def choose_removal(
         TargetError: target or block list out of range.
         ArtifactError: an importance file or calibration of another model or other settings.
     """
-    depth = workspace.model.num_blocks
+    depth, path = workspace.model.num_blocks, workspace.run.importance
     if settings.blocks is not None:
         check_blocks(settings.blocks, num_blocks=depth, source="--blocks")
-        return BlockRemoval(removed=settings.blocks)
-    path = workspace.run.importance
+        return _ranked(workspace, settings.blocks) or BlockRemoval(removed=settings.blocks)
     known = Importance.read(path) if path.exists() else None
     if known is not None:
         known.check_belongs(workspace.model, path)
@@ -58,6 +58,22 @@ def choose_removal(
     )
     searched = verify_redundancy(workspace, replace(redundancy, target=settings.target), on_round=on_round)
     return _prefix(searched, len(searched.order), path)
+
+
+def _ranked(workspace: Workspace, blocks: tuple[int, ...]) -> BlockRemoval | None:
+    """The same blocks as the head of the run's ranking, if they are that, in its order; None if they are not.
+
+    The recorded command of a removal by a target names its blocks, so that it makes the same checkpoint without the
+    run, and with the run the same record too.
+    """
+    path = workspace.run.importance
+    try:
+        known = Importance.read(path)
+        known.check_belongs(workspace.model, path)
+    except ArtifactError:  # blocks that were typed need no ranking
+        return None
+    head = known.order[: len(blocks)] == blocks and known.has_best(len(blocks))
+    return _prefix(known, len(blocks), path) if head else None
 
 
 def _as_recorded(known: Importance) -> RedundancySettings:

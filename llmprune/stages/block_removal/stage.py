@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
-from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
 from llmprune.artifacts.records.importance import RoundRecord
-from llmprune.artifacts.records.pruning import RECORD_NAME, BlockRemoval, PruningRecord
-from llmprune.errors import ArtifactError, CheckpointError
+from llmprune.artifacts.records.pruning import BlockRemoval, PruningRecord
 from llmprune.models.config import load_config
 from llmprune.models.loading import stored_dtype
 from llmprune.models.surgery import require_removable
@@ -20,6 +19,7 @@ from llmprune.stages.block_removal.write import write_checkpoint
 from llmprune.stages.block_search import RedundancySettings
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.place import check_output
+from llmprune.stages.output.record import made_before
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,11 @@ def remove_blocks(
     check_output(workspace, out, force=settings.force)
     source = workspace.open_checkpoint()
     with workspace.writing():
-        if (record := _made_before(workspace, removal, settings, out)) is not None:
-            workspace.progress.say(f"{out} is complete already: nothing to do.")
-            seconds = 0.0
-        else:
+        seconds = 0.0
+        record = made_before(
+            workspace, out, same=lambda known: _is_same(known, removal), verify=settings.verify, force=settings.force
+        )
+        if record is None:
             record, seconds = write_checkpoint(workspace, settings, source, removal, out)
         workspace.run.remember_checkpoint(out)
     return RemovalReport(out, record, _stored_bytes(workspace, source), seconds)
@@ -91,21 +92,9 @@ def _stored_bytes(workspace: Workspace, source: Checkpoint) -> int:
     return workspace.model.num_parameters * stored_dtype(source).itemsize
 
 
-def _made_before(
-    workspace: Workspace, removal: BlockRemoval, settings: RemovalSettings, out: Path
-) -> PruningRecord | None:
-    """The record of a checkpoint in ``out`` that lacks just these blocks of this model; None if it is another."""
-    if settings.force or not (out / RECORD_NAME).is_file():
-        return None
-    try:
-        record = PruningRecord.read(out / RECORD_NAME)
-        open_checkpoint(out)
-    except (ArtifactError, CheckpointError):
-        return None
-    same_source = record.source.fingerprint == workspace.model.fingerprint
-    same_blocks = record.removal is not None and sorted(record.removal.removed) == sorted(removal.removed)
-    verified = record.verification is not None or not settings.verify
-    return record if same_source and same_blocks and verified else None
+def _is_same(record: PruningRecord, removal: BlockRemoval) -> bool:
+    """Whether a record is of the removal of just these blocks."""
+    return record.removal is not None and sorted(record.removal.removed) == sorted(removal.removed)
 
 
 def _default_out(workspace: Workspace, removal: BlockRemoval, kept: int) -> Path:

@@ -7,16 +7,17 @@ from pathlib import Path
 
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
-from llmprune.artifacts.checkpoints.copying import CopyReport, copy_tensors
-from llmprune.artifacts.files.atomic import atomic_directory, write_json_atomic, write_text_atomic
-from llmprune.artifacts.records.pruning import RECORD_NAME, BlockRemoval, PruningRecord
+from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES, CopyReport, copy_tensors
+from llmprune.artifacts.files.atomic import atomic_directory, write_json_atomic
+from llmprune.artifacts.records.command_line import unless_usual
+from llmprune.artifacts.records.pruning import BlockRemoval, PruningRecord
 from llmprune.models.config import load_config, read_config
 from llmprune.models.surgery import cut_config, renamed_tensors, tied_copies
-from llmprune.publishing.card import CardFacts, model_card
-from llmprune.publishing.licence import licence_of
 from llmprune.stages.block_removal.settings import RemovalSettings
+from llmprune.stages.common.command_line import model_argument, recorded_command
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.carried_files import carry_files
+from llmprune.stages.output.record import new_record, write_record
 from llmprune.stages.output.verification import verify_checkpoint
 
 
@@ -42,14 +43,25 @@ def write_checkpoint(
     with atomic_directory(out, overwrite=settings.force) as partial:
         copied = _write_weights(workspace, source, kept, partial, settings.max_shard_bytes)
         carry_files(workspace.directory, partial)
-        record = _record(workspace, removal, kept, copied, out)
+        record = new_record(workspace, copied, removal=removal, command=_command(workspace, settings, removal, out))
         if settings.verify:
-            record = record.model_copy(
-                update={"verification": verify_checkpoint(workspace, partial, removed=removal.removed)}
-            )
-        write_json_atomic(partial / RECORD_NAME, record.model_dump(mode="json"))
-        write_text_atomic(partial / "README.md", model_card(CardFacts(record, licence_of(workspace.directory))))
+            seen = verify_checkpoint(workspace, partial, removed=removal.removed)
+            record = record.model_copy(update={"verification": seen})
+        write_record(workspace, record, partial)
     return record, copied.seconds
+
+
+def _command(workspace: Workspace, settings: RemovalSettings, removal: BlockRemoval, out: Path) -> str:
+    """What makes the checkpoint again: its blocks are named, so that nobody has to search for them."""
+    return recorded_command(
+        workspace,
+        "remove-blocks",
+        model_argument(workspace),
+        blocks=",".join(map(str, removal.removed)),
+        out=out,
+        max_shard_size=unless_usual(settings.max_shard_bytes, DEFAULT_SHARD_BYTES),
+        no_verify=not settings.verify,
+    )
 
 
 def _write_weights(
@@ -67,19 +79,3 @@ def _write_weights(
         return copy_tensors(
             source, renames, partial, max_shard_bytes=max_shard_bytes, progress=advance, check_finite=shell.used
         )
-
-
-def _record(
-    workspace: Workspace, removal: BlockRemoval, kept: Sequence[int], copied: CopyReport, out: Path
-) -> PruningRecord:
-    earlier = workspace.directory / RECORD_NAME
-    blocks = ",".join(map(str, sorted(removal.removed)))
-    return PruningRecord(
-        source=workspace.model,
-        source_record=PruningRecord.read(earlier) if earlier.exists() else None,
-        removal=removal,
-        num_blocks=len(kept),
-        num_parameters=copied.num_parameters,
-        weight_bytes=copied.nbytes,
-        command=f"llmprune remove-blocks {workspace.model.name} --blocks {blocks} --out {out.name}",
-    )

@@ -99,7 +99,7 @@ def verify_redundancy(
     )
     calibration = _calibration(workspace)
     known = _known(workspace, calibration.manifest, settings, force=force)
-    if known is not None and len(known.order) >= count:
+    if known is not None and known.has_best(count):
         workspace.progress.say(f"{workspace.run.importance} already ranks {len(known.order)} blocks: nothing to do.")
         return known
     with workspace.writing():
@@ -136,8 +136,6 @@ def _known(
             f"({known.settings.metric}, {known.settings.search or 'one-shot'}, {known.num_windows} x {known.seq_len} "
             f"tokens of {known.corpus.name}); type --force to start anew, or --run OTHER to keep both."
         )
-    if settings.metric != Metric.SLEB and len(known.order) < workspace.model.num_blocks:
-        return None  # a one-shot ranking costs nothing to make again for another target
     return known
 
 
@@ -209,6 +207,10 @@ def _search(
     on_round: Callable[[RoundRecord], None],
 ) -> Importance:
     """SLEB's search, saved after every round."""
+    if known is not None:
+        workspace = workspace.going_on(workspace.run.importance, known.settings.dtype)
+    else:
+        workspace = workspace.going_on(calibration.directory, calibration.manifest.dtype)
     workspace.remark_slow_dtype()
     decoder = workspace.open_decoder()
     importance = known or _importance(workspace, calibration.manifest, settings, dtype_name(decoder.dtype))

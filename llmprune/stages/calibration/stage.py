@@ -141,6 +141,7 @@ def _finished_before(workspace: Workspace, known: Calibration, settings: Calibra
     """The finished calibration, if it is the one that ``settings`` ask for."""
     require_same_model(workspace, known)
     manifest = known.manifest
+    workspace = workspace.going_on(known.directory, manifest.dtype)
     less = settings.cache == Cache.ALL and manifest.cache is Cache.FIRST
     if less or manifest.dtype != dtype_name(workspace.dtype) or not _same_windows(workspace, manifest, settings):
         raise ArtifactError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoin
 from llmprune.artifacts.records.provenance import ModelIdentity
 from llmprune.artifacts.run import RunDirectory, RunRecord, belongs_to_another
 from llmprune.errors import ArtifactError, ModelError
-from llmprune.models.compute import Compute, dtype_name
+from llmprune.models.compute import Compute, choose_compute, dtype_name
 from llmprune.models.demo import DEMO_NAME, demo_model
 from llmprune.models.gguf import convert_gguf
 from llmprune.models.hub_download import absent_shards, lacks_shards
@@ -28,6 +28,7 @@ from llmprune.models.source import (
     origin_of,
     positions,
 )
+from llmprune.stages.common.command_line import command_folder
 from llmprune.stages.common.progress import Progress, Silent
 from llmprune.text.tokenizer_identity import tokenizer_fingerprint
 
@@ -47,6 +48,7 @@ class Workspace:
         positions: the longest sequence that the model was made for.
         compute: device and dtype.
         progress: who listens.
+        folder: where recorded commands are to be typed, see ``command_line``.
         trust_remote_code: whether the checkpoint's own Python files may run.
         left_out: shards of a Hub model that were not downloaded, since nothing in them is needed.
     """
@@ -58,6 +60,7 @@ class Workspace:
     positions: int
     compute: Compute
     progress: Progress
+    folder: Path
     trust_remote_code: bool = False
     left_out: frozenset[str] = frozenset()
 
@@ -98,6 +101,21 @@ class Workspace:
         """What is computed in: as asked for, else as the model is stored."""
         return self.compute.dtype or stored_dtype(self.open_checkpoint())
 
+    def going_on(self, artifact: Path, dtype: str) -> Workspace:
+        """The same, to go on from an artifact: where no dtype was asked for, computing in the one it was made in.
+
+        Args:
+            artifact: what is gone on from, for people.
+            dtype: what it was made in, as it records it.
+
+        Raises:
+            TargetError: the artifact names no dtype.
+        """
+        if self.compute.dtype is not None or dtype == dtype_name(self.dtype):
+            return self
+        self.progress.say(f"Computing in {dtype}, in which {artifact} was made.")
+        return replace(self, compute=choose_compute(str(self.compute.device), dtype))
+
     def remark_slow_dtype(self) -> None:
         """Say so where a dtype narrower than float32 is slower on this machine, before long work in it."""
         dtype = self.dtype
@@ -120,6 +138,7 @@ def open_workspace(
     progress: Progress | None = None,
     trust_remote_code: bool = False,
     without: Collection[int] = (),
+    folder: Path | None = None,
 ) -> Workspace:
     """Find the model that was typed, or else the run's own, or else the demo model.
 
@@ -134,6 +153,7 @@ def open_workspace(
         trust_remote_code: whether the checkpoint's own Python files may run.
         without: blocks whose weights no one will ask for: shards of a Hub model that hold nothing else are not
             downloaded.
+        folder: where recorded commands are to be typed; None: where the run lies.
 
     Raises:
         ModelError: there is no such model, or it is not a causal LM.
@@ -148,7 +168,7 @@ def open_workspace(
         source = _first_model(place, model, progress, find)
         directory = place.dense if source.is_gguf else source.path
         record = place.new_record(model=source.origin, directory=directory, name=source.name)
-    elif model is not None and (origin := origin_of(model)) != record.model:
+    elif model is not None and (origin := typed_origin(model, record)) != record.model:
         raise belongs_to_another(run, record, origin)
     directory, left_out = _checkpoint(place, record, progress, find), frozenset[str]()
     if is_hub_id(record.model):
@@ -159,8 +179,31 @@ def open_workspace(
     config, checkpoint = check_model(directory, trust_remote_code=trust_remote_code, left_out=left_out)
     identity = identify(record.name, directory, config, checkpoint, trust_remote_code=trust_remote_code)
     return Workspace(
-        place, record, directory, identity, positions(config), compute, progress, trust_remote_code, left_out
+        place,
+        record,
+        directory,
+        identity,
+        positions(config),
+        compute,
+        progress,
+        folder or command_folder(run),
+        trust_remote_code,
+        left_out,
     )
+
+
+def typed_origin(spec: str, record: RunRecord) -> str:
+    """Which model was typed for a run, see ``origin_of``: recorded commands may call the run's own by its mere name.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    try:
+        return origin_of(spec)
+    except ModelError:
+        if spec == record.name:
+            return record.model
+        raise
 
 
 def _first_model(run: RunDirectory, typed: str | None, progress: Progress, find: Finder) -> ModelSource:

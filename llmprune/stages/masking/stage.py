@@ -13,17 +13,18 @@ from tempfile import TemporaryDirectory
 from llmprune.artifacts.activations import sha256_of
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES, CopyReport, copy_tensors
-from llmprune.artifacts.files.atomic import atomic_directory, write_json_atomic, write_text_atomic
+from llmprune.artifacts.files.atomic import atomic_directory
 from llmprune.artifacts.masks.mask import MASK_NAME, Mask, read_mask, write_mask
 from llmprune.artifacts.masks.masking import check_fits, require_masked, zero_masked
+from llmprune.artifacts.records.command_line import unless_usual
 from llmprune.artifacts.records.pruning import RECORD_NAME, MaskApplication, PruningRecord
-from llmprune.errors import ArtifactError, CheckpointError
+from llmprune.errors import ArtifactError
 from llmprune.evaluation.sparsity import measure_sparsity
-from llmprune.publishing.card import CardFacts, model_card
-from llmprune.publishing.licence import licence_of
+from llmprune.stages.common.command_line import model_argument, recorded_command
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.carried_files import carry_files
 from llmprune.stages.output.place import check_output
+from llmprune.stages.output.record import made_before, new_record, write_record
 from llmprune.stages.output.verification import verify_checkpoint
 
 
@@ -81,9 +82,10 @@ def apply_mask(workspace: Workspace, settings: MaskSettings) -> MaskingReport:
         check_fits(mask, source, called=settings.mask)
         out = settings.out or workspace.run.path / _default_name(workspace, mask)
         check_output(workspace, out, force=settings.force)
-        if (record := _made_before(workspace, mask, settings, out)) is not None:
-            workspace.progress.say(f"{out} is complete already: nothing to do.")
-        else:
+        record = made_before(
+            workspace, out, same=lambda known: _is_same(known, mask), verify=settings.verify, force=settings.force
+        )
+        if record is None:
             record = _write(workspace, source, mask, out, settings)
         workspace.run.remember_checkpoint(out)
     return MaskingReport(out, record)
@@ -116,14 +118,27 @@ def _write(workspace: Workspace, source: Checkpoint, mask: Mask, out: Path, sett
         shutil.copyfile(workspace.directory / "config.json", partial / "config.json")
         carry_files(workspace.directory, partial)
         written = open_checkpoint(partial)
-        record = _record(workspace, _application(source, written, mask, settings.mask), copied, out)
+        masked = _application(source, written, mask, settings.mask)
+        record = new_record(workspace, copied, masked=masked, command=_command(workspace, settings, out))
         if settings.verify:
             require_masked(source, written, mask)
             seen = verify_checkpoint(workspace, partial, weights=written.shards)
             record = record.model_copy(update={"verification": seen})
-        write_json_atomic(partial / RECORD_NAME, record.model_dump(mode="json"))
-        write_text_atomic(partial / "README.md", model_card(CardFacts(record, licence_of(workspace.directory))))
+        write_record(workspace, record, partial)
     return record
+
+
+def _command(workspace: Workspace, settings: MaskSettings, out: Path) -> str:
+    """What makes the checkpoint again."""
+    return recorded_command(
+        workspace,
+        "apply-mask",
+        model_argument(workspace),
+        settings.mask,
+        out=out,
+        max_shard_size=unless_usual(settings.max_shard_bytes, DEFAULT_SHARD_BYTES),
+        no_verify=not settings.verify,
+    )
 
 
 def _copy_masked(
@@ -159,31 +174,9 @@ def _application(source: Checkpoint, written: Checkpoint, mask: Mask, given: Pat
     )
 
 
-def _record(workspace: Workspace, masked: MaskApplication, copied: CopyReport, out: Path) -> PruningRecord:
-    earlier = workspace.directory / RECORD_NAME
-    return PruningRecord(
-        source=workspace.model,
-        source_record=PruningRecord.read(earlier) if earlier.exists() else None,
-        masked=masked,
-        num_blocks=workspace.model.num_blocks,
-        num_parameters=copied.num_parameters,
-        weight_bytes=copied.nbytes,
-        command=f"llmprune apply-mask {workspace.model.name} {masked.mask} --out {out.name}",
-    )
-
-
-def _made_before(workspace: Workspace, mask: Mask, settings: MaskSettings, out: Path) -> PruningRecord | None:
-    """The record of a checkpoint in ``out`` that was made with the same mask; None if it is another."""
-    if settings.force or not (out / RECORD_NAME).is_file():
-        return None
-    try:
-        record = PruningRecord.read(out / RECORD_NAME)
-        open_checkpoint(out)
-    except (ArtifactError, CheckpointError):
-        return None
-    same = record.source.fingerprint == workspace.model.fingerprint
-    same = same and record.masked is not None and record.masked.sha256 == sha256_of(mask.path)
-    return record if same and (record.verification is not None or not settings.verify) else None
+def _is_same(record: PruningRecord, mask: Mask) -> bool:
+    """Whether a record is of the same mask's application."""
+    return record.masked is not None and record.masked.sha256 == sha256_of(mask.path)
 
 
 def _default_name(workspace: Workspace, mask: Mask) -> str:

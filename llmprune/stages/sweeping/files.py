@@ -15,6 +15,16 @@ from llmprune.stages.common.workspace import Workspace
 _LOCK = ".lock"
 
 
+def as_measured(workspace: Workspace, *, force: bool) -> Workspace:
+    """The workspace computing as the run's sweep did, if there is one and it is gone on with.
+
+    Raises:
+        ArtifactError: the sweep's file cannot be read, and ``force`` is not set.
+    """
+    path = workspace.run.sweep
+    return workspace if force or not path.exists() else workspace.going_on(path, SweepResult.read(path).measuring.dtype)
+
+
 def read_sweep(workspace: Workspace, measuring: Protocols, *, force: bool) -> SweepResult | None:
     """The run's sweep, if there is one and it was measured like this; None where a new one begins.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmprune.artifacts.records.bench import BenchResult, Protocols
+from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.artifacts.records.sweep import DENSE, SweepPoint, SweepResult
 from llmprune.errors import ArtifactError
 from llmprune.stages.benchmark import bench
@@ -16,7 +17,7 @@ from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.common.progress import Silent
 from llmprune.stages.common.workspace import Workspace, open_workspace
 from llmprune.stages.sweeping.choice import pareto_sets
-from llmprune.stages.sweeping.commands import dense_command, point_commands
+from llmprune.stages.sweeping.commands import bench_command
 from llmprune.stages.sweeping.files import tidy
 from llmprune.stages.sweeping.plan import PlannedPoint
 from llmprune.stages.sweeping.settings import SweepSettings
@@ -76,7 +77,7 @@ def measure_dense(context: SweepContext, result: SweepResult) -> SweepResult:
     """Measure the dense model by itself, and write."""
     workspace = context.workspace
     found, path, seconds = _bench(context, workspace.record.model, None)
-    command = dense_command(context.settings, context.measuring, workspace)
+    command = bench_command(context.settings, context.measuring, workspace)
     point = SweepPoint(
         name=DENSE, metrics=found.metrics, bench=path, checkpoint=None, commands=(command,), bench_seconds=seconds
     )
@@ -107,7 +108,10 @@ def make_point(context: SweepContext, point: PlannedPoint, dense: BenchResult | 
         metrics=found.metrics,
         bench=path,
         checkpoint=str(directory.relative_to(context.workspace.run.path)),
-        commands=point_commands(point, context.settings, context.measuring, context.workspace),
+        commands=(
+            *_making_commands(context, point),
+            bench_command(context.settings, context.measuring, context.workspace, directory),
+        ),
         prune_seconds=seconds,
         bench_seconds=bench_seconds,
     )
@@ -130,6 +134,12 @@ def _prune(context: SweepContext, point: PlannedPoint) -> Path:
     return global_prune(workspace, pruning).directory
 
 
+def _making_commands(context: SweepContext, point: PlannedPoint) -> list[str]:
+    """What the point's checkpoint, and before it the one that it was made from, record of how they are made."""
+    made = dict.fromkeys([point.alone.folder, point.folder] if point.target is not None else [point.folder])
+    return [PruningRecord.read(context.folder / folder / RECORD_NAME).command for folder in made]
+
+
 def _workspace_of(checkpoint: Path, dense: Workspace) -> Workspace:
     """A run directory for a checkpoint of the sweep's; all that it ever holds is which model it belongs to."""
     place = checkpoint.with_name(f"{checkpoint.name}.run")
@@ -140,6 +150,7 @@ def _workspace_of(checkpoint: Path, dense: Workspace) -> Workspace:
         compute=dense.compute,
         progress=dense.progress,
         trust_remote_code=dense.trust_remote_code,
+        folder=dense.folder,
     )
 
 

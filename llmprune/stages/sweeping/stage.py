@@ -19,7 +19,7 @@ from llmprune.stages.calibration import CalibrationSettings, calibrate, require_
 from llmprune.stages.common.progress import Once
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.sweeping.cost import SweepCost, Text, announcement, foresee, require_room, room
-from llmprune.stages.sweeping.files import clear_unless_same, read_sweep, require_same_pruning
+from llmprune.stages.sweeping.files import as_measured, clear_unless_same, read_sweep, require_same_pruning
 from llmprune.stages.sweeping.plan import ModelSizes, PlannedPoint, measure_sizes, plan_points
 from llmprune.stages.sweeping.points import (
     SweepContext,
@@ -77,7 +77,7 @@ def sweep(
             A point whose numbers fail (``NumericalError``, ``VerificationError``) is left out instead.
     """
     with workspace.run.sweeping():
-        workspace = replace(workspace, progress=Once(workspace.progress))
+        workspace = as_measured(replace(workspace, progress=Once(workspace.progress)), force=settings.force)
         measuring = _check(workspace, settings)
         context = SweepContext(workspace, settings, measuring)
         known = read_sweep(workspace, measuring, force=settings.force)

@@ -11,6 +11,7 @@ from llmprune.algorithms.weights.layer import LayerMethod, LayerSettings
 from llmprune.algorithms.weights.patterns import Pattern, SemiStructured, parse_sparsity
 from llmprune.artifacts.activations import CalibrationManifest
 from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES
+from llmprune.artifacts.records.command_line import Value, unless_usual
 from llmprune.artifacts.records.weight_sparsity import SparsitySettings
 from llmprune.choices import BLOCK_SIZE, DAMPING, REFIT_STEPS, ROUNDS, SPARSITY, Method, Reference
 from llmprune.stages.common.checks import require_at_least
@@ -92,29 +93,44 @@ class PruningSettings:
         )
 
 
-def command_of(settings: PruningSettings, *, model: str, out: str) -> str:
-    """What to type to make a checkpoint again, what is not a default written out."""
-    plain = PruningSettings(pattern=settings.pattern)
-    pattern = f"--pattern {settings.pattern}" if isinstance(settings.pattern, SemiStructured) else None
-    options = {
-        "method": (settings.method.value, plain.method.value),
-        "layers": (settings.selection.layers, plain.selection.layers),
-        "parts": (",".join(sorted(settings.selection.parts)), ",".join(sorted(plain.selection.parts))),
-        "targets-from": (settings.reference.value, plain.reference.value),
-        "alpha": (settings.coefficients.alpha, plain.coefficients.alpha),
-        "beta": (settings.coefficients.beta, plain.coefficients.beta),
-        "gamma": (settings.coefficients.gamma, plain.coefficients.gamma),
-        "rounds": (settings.rounds, plain.rounds),
-        "damping": (settings.damping, plain.damping),
-        "block-size": (settings.block_size, plain.block_size),
-        "samples": (settings.samples, None),
-        "seq-len": (settings.seq_len, None),
+def typed_options(settings: PruningSettings) -> dict[str, Value | Sequence[str]]:
+    """The options that ask for just this pruning, by name; None for what is a default.
+
+    Where the result goes, and which calibration it uses, is the caller's to say.
+    """
+    usual = PruningSettings()
+    grouped = isinstance(settings.pattern, SemiStructured)
+    coefficients, others = settings.coefficients, usual.coefficients
+    return {
+        "pattern": str(settings.pattern) if grouped else None,
+        "sparsity": None if grouped else _spell_sparsity(settings.pattern),
+        "method": unless_usual(settings.method.value, usual.method.value),
+        "layers": unless_usual(settings.selection.layers, usual.selection.layers),
+        "parts": unless_usual(_spell_parts(settings.selection), _spell_parts(usual.selection)),
+        "exclude": settings.selection.exclude,
+        "targets_from": unless_usual(settings.reference.value, usual.reference.value),
+        "alpha": unless_usual(coefficients.alpha, others.alpha),
+        "beta": unless_usual(coefficients.beta, others.beta),
+        "gamma": unless_usual(coefficients.gamma, others.gamma),
+        "rounds": unless_usual(settings.rounds, usual.rounds),
+        "damping": unless_usual(settings.damping, usual.damping),
+        "block_size": unless_usual(settings.block_size, usual.block_size),
+        "no_refit": not settings.refit_steps,
+        "samples": settings.samples,
+        "seq_len": settings.seq_len,
+        "max_shard_size": unless_usual(settings.max_shard_bytes, usual.max_shard_bytes),
+        "no_verify": not settings.verify,
     }
-    changed = [f"--{name} {value}" for name, (value, usual) in options.items() if value != usual]
-    changed += [f"--exclude '{name}'" for name in settings.selection.exclude]
-    changed += ["--no-refit"] if not settings.refit_steps else []
-    words = ["llmprune global-prune", model, pattern or f"--sparsity {settings.pattern}", *changed]
-    return " ".join([*words, f"--out {out}"])
+
+
+def _spell_sparsity(pattern: Pattern) -> str:
+    """The percentage where it reads back as the same number, else the ratio with all its digits."""
+    percentage = str(pattern)
+    return percentage if parse_sparsity(percentage) == pattern else repr(pattern.ratio)
+
+
+def _spell_parts(selection: Selection) -> str:
+    return ",".join(sorted(selection.parts))
 
 
 def default_name(settings: PruningSettings, *, model: str) -> str:

@@ -11,11 +11,10 @@ import torch
 
 from llmprune.algorithms.feed_forward.sparsellm import FfnSettings
 from llmprune.artifacts.activations import Calibration, open_calibration
-from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
-from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
+from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.artifacts.records.weight_sparsity import BlockRecord, SparsitySettings
 from llmprune.choices import Method, Reference
-from llmprune.errors import ArtifactError, CheckpointError, NumericalError, OutputExistsError, TargetError
+from llmprune.errors import ArtifactError, NumericalError, OutputExistsError, TargetError
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.models.compute import bfloat16_products, dtype_name
 from llmprune.models.loading import Decoder
@@ -23,6 +22,7 @@ from llmprune.models.open_block import block_linears
 from llmprune.stages.calibration import CalibrationSettings, calibrate, require_same_text
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.place import check_output
+from llmprune.stages.output.record import made_before
 from llmprune.stages.weight_pruning.block_pass import (
     PassSettings,
     PruningPass,
@@ -33,8 +33,6 @@ from llmprune.stages.weight_pruning.block_pass import (
 from llmprune.stages.weight_pruning.selection import check_shapes, parse_layers
 from llmprune.stages.weight_pruning.settings import PruningSettings, default_name
 from llmprune.stages.weight_pruning.write import write_checkpoint
-
-_ELSEWHERE = "give another directory with --out, or replace it with --force."
 
 
 @dataclass(frozen=True)
@@ -83,17 +81,23 @@ def global_prune(
     widest = check_shapes(workspace.open_shell(), blocks, settings.selection, settings.pattern)
     folder = _working_folder(out)
     known = _calibrated(workspace, settings, calibration or CalibrationSettings())
+    workspace = workspace.going_on(known.directory, known.manifest.dtype)
     recorded = settings.recorded(blocks, known.manifest, dtype=dtype_name(workspace.dtype))
-    record = _made_before(workspace, recorded, settings, out)
     with workspace.writing():
-        if record is not None:
-            workspace.progress.say(f"{out} is complete already: nothing to do.")
-        else:
+        record = made_before(
+            workspace, out, same=lambda known: _is_same(known, recorded), verify=settings.verify, force=settings.force
+        )
+        if record is None:
             _remark_few_tokens(workspace, recorded, widest)
             record = _make(workspace, settings, recorded, known, folder, out, on_block)
         _remove_finished(folder, recorded)
         workspace.run.remember_checkpoint(out)
     return PruningReport(out, record)
+
+
+def _is_same(record: PruningRecord, recorded: SparsitySettings) -> bool:
+    """Whether a record is of a pruning with just these settings."""
+    return record.sparsity is not None and record.sparsity.settings == recorded
 
 
 def _working_folder(out: Path) -> Path:
@@ -181,26 +185,6 @@ def _require_enough(known: Calibration, settings: PruningSettings) -> None:
             f"--samples {settings.samples} is more than the {windows} windows of {known.directory}; "
             f"type --samples {windows} or less, or calibrate in another run: --run OTHER."
         )
-
-
-def _made_before(
-    workspace: Workspace, recorded: SparsitySettings, settings: PruningSettings, out: Path
-) -> PruningRecord | None:
-    """The record of a checkpoint in ``out`` that was made just like this; None if nothing is there, or it may go."""
-    if settings.force or not (out / RECORD_NAME).is_file():
-        return None
-    try:
-        record = PruningRecord.read(out / RECORD_NAME)
-        open_checkpoint(out)
-    except (ArtifactError, CheckpointError) as error:
-        raise OutputExistsError(f"{out} holds a checkpoint that is damaged ({error}); {_ELSEWHERE}") from error
-    if record.source.fingerprint != workspace.model.fingerprint:
-        raise OutputExistsError(f"{out} holds a checkpoint made from another model; {_ELSEWHERE}")
-    if record.sparsity is None or record.sparsity.settings != recorded:
-        raise OutputExistsError(f"{out} holds a checkpoint that was pruned with other settings; {_ELSEWHERE}")
-    if record.verification is None and settings.verify:
-        raise OutputExistsError(f"{out} holds the same checkpoint, not verified; type --no-verify, or {_ELSEWHERE}")
-    return record
 
 
 def _remark_few_tokens(workspace: Workspace, recorded: SparsitySettings, widest: int) -> None:

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from llmprune.artifacts.checkpoints.copying import CopyReport, copy_tensors
-from llmprune.artifacts.files.atomic import atomic_directory, write_json_atomic, write_text_atomic
-from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
+from llmprune.artifacts.files.atomic import atomic_directory
+from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.artifacts.records.weight_sparsity import SparsitySettings, WeightSparsity
 from llmprune.evaluation.sparsity import measure_sparsity
-from llmprune.publishing.card import CardFacts, model_card
-from llmprune.publishing.licence import licence_of
+from llmprune.stages.common.command_line import model_argument, recorded_command
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.carried_files import carry_files
+from llmprune.stages.output.record import new_record, write_record
 from llmprune.stages.output.verification import verify_checkpoint
 from llmprune.stages.weight_pruning.block_pass import PruningPassState
-from llmprune.stages.weight_pruning.settings import PruningSettings, command_of
+from llmprune.stages.weight_pruning.settings import PruningSettings, typed_options
 
 
 def write_checkpoint(
@@ -54,12 +54,24 @@ def write_checkpoint(
         shutil.copyfile(workspace.directory / "config.json", partial / "config.json")
         carry_files(workspace.directory, partial)
         sparsity = _measured(open_checkpoint(partial), recorded, state, zeros_before)
-        record = _record(workspace, settings, sparsity, copied, out)
+        record = new_record(workspace, copied, sparsity=sparsity, command=_command(workspace, settings, out))
         if settings.verify:
-            record = record.model_copy(update={"verification": verify_checkpoint(workspace, partial, weights=weights)})
-        write_json_atomic(partial / RECORD_NAME, record.model_dump(mode="json"))
-        write_text_atomic(partial / "README.md", model_card(CardFacts(record, licence_of(workspace.directory))))
+            seen = verify_checkpoint(workspace, partial, weights=weights)
+            record = record.model_copy(update={"verification": seen})
+        write_record(workspace, record, partial)
     return record
+
+
+def _command(workspace: Workspace, settings: PruningSettings, out: Path) -> str:
+    """What makes the checkpoint again."""
+    return recorded_command(
+        workspace,
+        "global-prune",
+        model_argument(workspace),
+        **typed_options(settings),
+        calibration=settings.calibration,
+        out=out,
+    )
 
 
 def _copy(workspace: Workspace, source: Checkpoint, partial: Path, max_shard_bytes: int) -> CopyReport:
@@ -90,19 +102,4 @@ def _measured(
         zeros=counted.zeros,
         numel=counted.parameters,
         seconds=sum(block.seconds for block in state.blocks),
-    )
-
-
-def _record(
-    workspace: Workspace, settings: PruningSettings, sparsity: WeightSparsity, copied: CopyReport, out: Path
-) -> PruningRecord:
-    earlier = workspace.directory / RECORD_NAME
-    return PruningRecord(
-        source=workspace.model,
-        source_record=PruningRecord.read(earlier) if earlier.exists() else None,
-        sparsity=sparsity,
-        num_blocks=workspace.model.num_blocks,
-        num_parameters=copied.num_parameters,
-        weight_bytes=copied.nbytes,
-        command=command_of(settings, model=workspace.model.name, out=out.name),
     )

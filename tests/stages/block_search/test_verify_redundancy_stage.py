@@ -119,6 +119,28 @@ def test_block_influence_orders_blocks_by_what_they_change(workspace):
     assert found.order == tuple(sorted(range(1, NUM_BLOCKS - 1), key=lambda block: influence[block])[:3])
 
 
+def test_a_shorter_one_shot_target_keeps_the_longer_ranking(workspace, run, listener):
+    longer = verify_redundancy(workspace, RedundancySettings("3", metric="block-influence"))
+    before = snapshot(run)
+    assert verify_redundancy(workspace, RedundancySettings("2", metric="block-influence")) == longer
+    assert listener.heard("already ranks 3 blocks: nothing to do")
+    assert snapshot(run) == before
+
+
+def test_a_longer_one_shot_target_extends_the_ranking(workspace):
+    first = verify_redundancy(workspace, RedundancySettings("1", metric="block-influence"))
+    longer = verify_redundancy(workspace, RedundancySettings("3", metric="block-influence"))
+    assert longer.order[:1] == first.order
+    assert len(longer.order) == 3
+
+
+def test_the_closest_run_of_another_length_is_measured_anew(workspace):
+    verify_redundancy(workspace, RedundancySettings("3", metric="angular"))
+    shorter = verify_redundancy(workspace, RedundancySettings("1", metric="angular"))
+    distances = open_calibration(workspace.run.calibration).manifest.angular_distances
+    assert shorter.order == (min(range(1, NUM_BLOCKS - 1), key=lambda block: distances[block][block + 1]),)
+
+
 def test_angular_names_the_contiguous_run_that_turns_least(workspace):
     found = verify_redundancy(workspace, RedundancySettings("2", metric="angular"))
     distances = open_calibration(workspace.run.calibration).manifest.angular_distances

@@ -1,0 +1,92 @@
+"""``llmprune.json`` of a new checkpoint, the card beside it, and what an earlier command left in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
+from llmprune.artifacts.checkpoints.copying import CopyReport
+from llmprune.artifacts.files.atomic import write_json_atomic, write_text_atomic
+from llmprune.artifacts.records.pruning import RECORD_NAME, BlockRemoval, MaskApplication, PruningRecord
+from llmprune.artifacts.records.weight_sparsity import WeightSparsity
+from llmprune.errors import ArtifactError, CheckpointError, OutputExistsError
+from llmprune.publishing.card import CardFacts, model_card
+from llmprune.publishing.licence import licence_of
+from llmprune.stages.common.workspace import Workspace
+
+_ELSEWHERE = "give another directory with --out, or replace it with --force."
+
+
+def made_before(
+    workspace: Workspace, out: Path, *, same: Callable[[PruningRecord], bool], verify: bool, force: bool
+) -> PruningRecord | None:
+    """The record of the checkpoint in ``out`` if it is the one to be made; None where nothing lies there, or it may go.
+
+    Args:
+        workspace: the source model.
+        out: the new checkpoint's directory, see ``check_output``.
+        same: whether a record is of the same pruning of the same model.
+        verify: whether it must have been verified.
+        force: whether whatever lies there is to be replaced.
+
+    Raises:
+        OutputExistsError: a checkpoint that is damaged, of another model, made otherwise, or not verified.
+    """
+    if force or not (out / RECORD_NAME).is_file():
+        return None
+    try:
+        record = PruningRecord.read(out / RECORD_NAME)
+        open_checkpoint(out)
+    except (ArtifactError, CheckpointError) as error:
+        raise OutputExistsError(f"{out} holds a checkpoint that is damaged ({error}); {_ELSEWHERE}") from error
+    if record.source.fingerprint != workspace.model.fingerprint:
+        raise OutputExistsError(f"{out} holds a checkpoint made from another model; {_ELSEWHERE}")
+    if not same(record):
+        raise OutputExistsError(f"{out} holds a checkpoint that was pruned with other settings; {_ELSEWHERE}")
+    if verify and record.verification is None:
+        raise OutputExistsError(f"{out} holds the same checkpoint, not verified; type --no-verify, or {_ELSEWHERE}")
+    workspace.progress.say(f"{out} is complete already: nothing to do.")
+    return record
+
+
+def new_record(
+    workspace: Workspace,
+    copied: CopyReport,
+    *,
+    command: str,
+    removal: BlockRemoval | None = None,
+    sparsity: WeightSparsity | None = None,
+    masked: MaskApplication | None = None,
+) -> PruningRecord:
+    """The record of a checkpoint whose weights were just written, not verified yet.
+
+    Args:
+        workspace: the source model.
+        copied: what was written.
+        command: what makes it again.
+        removal: which blocks were removed, if any.
+        sparsity: which weights were pruned, if any.
+        masked: which weights a mask made zero, if any.
+
+    Raises:
+        ArtifactError: the source's own record cannot be read.
+    """
+    earlier = workspace.directory / RECORD_NAME
+    return PruningRecord(
+        source=workspace.model,
+        source_record=PruningRecord.read(earlier) if earlier.exists() else None,
+        removal=removal,
+        sparsity=sparsity,
+        masked=masked,
+        num_blocks=workspace.model.num_blocks - (len(removal.removed) if removal is not None else 0),
+        num_parameters=copied.num_parameters,
+        weight_bytes=copied.nbytes,
+        command=command,
+    )
+
+
+def write_record(workspace: Workspace, record: PruningRecord, directory: Path) -> None:
+    """Write ``llmprune.json`` and the model card into a checkpoint's directory."""
+    write_json_atomic(directory / RECORD_NAME, record.model_dump(mode="json"))
+    write_text_atomic(directory / "README.md", model_card(CardFacts(record, licence_of(workspace.directory))))
