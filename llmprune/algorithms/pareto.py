@@ -1,4 +1,4 @@
-"""Which of several things that cost two sorts of money are worth having at all."""
+"""The Pareto front: which of several points with two costs no other point betters."""
 
 from __future__ import annotations
 

@@ -30,8 +30,9 @@ from llmprune.algorithms.feed_forward.subproblems import (
 )
 from llmprune.algorithms.weights.gram import CrossAccumulator, GramAccumulator
 
-# Tokens of an elementwise problem at a time. A Newton step makes about ten tensors as large as its input; for 64
-# tokens of a few thousand hidden units each is below 1 MB, so that they stay in the processor's cache.
+# Tokens of an elementwise problem at a time. A Newton step makes several tensors as large as its input, which stay
+# in the processor's cache for so few tokens: 4,096 tokens of a gated FFN of SmolLM2's width (1,536) took 0.7 to
+# 0.9 s in slabs of 64 tokens, and 1.5 to 1.6 s all at once (one core of an Intel Xeon). From 16 to 128 it is alike.
 _SLAB = 64
 
 

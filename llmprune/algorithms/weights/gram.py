@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-# Rows of X X^T at a time: only what lies on or above their diagonal is computed, which saves nearly half.
+# Rows of X X^T at a time: only what lies on or above their diagonal is computed, 58% of the products at 1,536 inputs.
 _PANEL = 256
 
 

@@ -120,9 +120,9 @@ def _choose_group(block: _Block, group: slice, zeros: int) -> Tensor:
 def _eliminate(block: _Block, keep: Tensor, groups: SemiStructured | None = None) -> Tensor:
     """Walk the block's columns, in place; returns what was dropped (b, out), zero where kept.
 
-    `keep` (b, out) is read, or, with `groups`, filled in: the zeros of a group of N:M are chosen when the walk
-    comes to it, so that its weights hold the repairs of all columns before it. The groups lie within the block
-    (`_whole_groups`), and a block is walked as one, so that no group waits for the product that carries errors on.
+    `keep` (b, out) is read, or, with `groups`, filled in. The zeros of a group of N:M are chosen when the walk
+    comes to it: by then its weights hold the repairs of all columns before it, those of earlier blocks by the
+    lazy batch update, those of this block by the walk itself. So a group may not straddle two blocks.
     """
     drop = (~keep).to(block.columns.dtype) if groups is None else torch.empty_like(block.columns)
     dropped = torch.empty_like(block.columns)
