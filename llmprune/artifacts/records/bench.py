@@ -11,6 +11,8 @@ from typing import ClassVar, Literal
 from llmprune.artifacts.records.provenance import Artifact, CorpusIdentity, Record
 from llmprune.artifacts.records.zeros_counted import SparsityReport
 
+_CLEAR = 2.0  # a ratio of speeds that is not known within this factor says nothing
+
 
 class Estimate(Record):
     """A figure, and how well it is known.
@@ -22,6 +24,14 @@ class Estimate(Record):
 
     value: float
     interval: tuple[float, float] | None = None
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval of a positive figure ends within a factor of two of it on both sides."""
+        if self.interval is None:
+            return False
+        low, high = self.interval
+        return self.value <= _CLEAR * low and high <= _CLEAR * self.value
 
 
 class Machine(Record):

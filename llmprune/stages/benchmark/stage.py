@@ -147,6 +147,7 @@ def _check(
         texts=[windows.identity().name for windows in texts],
         tasks=tasks[0].metrics if tasks else (),
         batch=settings.batch if settings.speed else (),
+        repeats=settings.repeats,
         energy=bool(meter.counters),
         compared=len(subjects) > 1,
     )
