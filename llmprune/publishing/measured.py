@@ -64,7 +64,7 @@ def _measure(result: BenchResult, figure: Figure) -> Measure:
         windows = f"{protocol.windows} windows of {protocol.seq_len} tokens, {bos}"
         return Measure(figure, which, f"{protocol.corpus.origin}, {windows}, {result.dtype}", _dataset(which))
     if isinstance(protocol, TaskProtocol):
-        items = f"{len(figure.model.samples)} items"
+        items = f"{len(figure.model.values)} items"
         return Measure(figure, which, f"lm-eval {protocol.lm_eval}, 0-shot, {items}, {result.dtype}", which)
     assert protocol is not None, "what is only counted is not measured"
     return _speed(result, figure, protocol)

@@ -74,7 +74,7 @@ def perplexity_protocol(protocol: PerplexityProtocol, dtype: str) -> str:
 
 def accuracy_protocol(protocol: TaskProtocol, one: Reading, dtype: str) -> str:
     """How an accuracy was measured."""
-    items = f"the first {len(one.samples)} items" if protocol.limit else f"all {len(one.samples)} items"
+    items = f"the first {len(one.values)} items" if protocol.limit else f"all {len(one.values)} items"
     bos = "each with BOS" if protocol.bos else "no BOS"
     return f"lm-eval {protocol.lm_eval}, {items} of {one.which}, no examples, {bos}, {dtype}"
 

@@ -18,7 +18,7 @@ from llmprune.stages.block_search import RedundancySettings, verify_redundancy
 from llmprune.stages.calibration import CalibrationSettings, calibrate
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import open_workspace
-from llmprune.stages.reporting import write_samples
+from llmprune.stages.reporting import write_generations
 
 PROMPT = "The most important thing about the sea is"
 # Small enough for two cores and a few minutes; a real run takes 128 windows of 2048 tokens.
@@ -34,12 +34,12 @@ class QuickstartReport:
     Attributes:
         removal: the pruned checkpoint.
         result: its benchmark beside the dense model.
-        samples: what the dense and the pruned model write after ``PROMPT``.
+        generations: what the dense and the pruned model write after ``PROMPT``.
     """
 
     removal: RemovalReport
     result: BenchResult
-    samples: tuple[str, str]
+    generations: tuple[str, str]
 
 
 def quickstart(
@@ -74,6 +74,6 @@ def quickstart(
         compute=compute,
         progress=progress,
     )
-    samples = write_samples(workspace.run, (PROMPT,), compute=compute, progress=progress)
-    written = {one.name: PROMPT + one.texts[0] for one in samples.models}
+    generations = write_generations(workspace.run, (PROMPT,), compute=compute, progress=progress)
+    written = {one.name: PROMPT + one.texts[0] for one in generations.models}
     return QuickstartReport(removal, result, (written[workspace.model.name], written[removal.directory.name]))

@@ -4,7 +4,7 @@ import pytest
 
 from llmprune.artifacts.records.bench import Estimate, Repeats
 from llmprune.cli.views.bench import show_bench
-from tests.report.made import DENSE, bench, model_result
+from tests.report.made_bench import DENSE, bench, model_result
 
 
 class Pages:

@@ -4,7 +4,8 @@ from llmprune.artifacts.records.bench import Estimate
 from llmprune.report.figures import newest_rows
 from llmprune.report.summary import headlines
 from llmprune.report.wording import interval, label_of, spelled
-from tests.report.made import DENSE, PROTOCOL, bench, contents, measurements, model_result, removed, zeroed
+from tests.report.made import contents, measurements, removed, zeroed
+from tests.report.made_bench import DENSE, PROTOCOL, bench, model_result
 
 
 def short(ppl=23.45, speed=125.0):

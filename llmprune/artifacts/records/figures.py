@@ -117,7 +117,7 @@ class Reading:
         value: in the unit that is stored; of repeats the median.
         interval: of 95%; of repeats from the smallest to the largest; None: of a count, and where one value gave it.
         stderr: of an accuracy; None: of all else, and of a single item.
-        samples: losses of windows in nats/token, scores of items, or repeats, in the order taken; of a count none.
+        values: losses of windows in nats/token, scores of items, or repeats, in the order taken; of a count none.
     """
 
     quantity: Quantity
@@ -125,7 +125,7 @@ class Reading:
     value: float
     interval: tuple[float, float] | None = None
     stderr: float | None = None
-    samples: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()
 
     @property
     def shown(self) -> float:
@@ -135,7 +135,7 @@ class Reading:
     @property
     def is_one_run(self) -> bool:
         """Whether a single run gave the value, so that it says little about the next one."""
-        return self.quantity.kind == "repeated" and len(self.samples) == 1
+        return self.quantity.kind == "repeated" and len(self.values) == 1
 
     def named(self, key: str) -> str:
         """The name among the metrics of a figure ``key`` of this text, task or batch size."""
@@ -201,7 +201,7 @@ def readings(one: ModelResult) -> Iterator[Reading]:
     yield from _counts(one)
     for text in one.perplexity:
         found = text.perplexity
-        yield Reading(QUANTITIES["ppl"], text.corpus, found.value, found.interval, samples=text.window_losses)
+        yield Reading(QUANTITIES["ppl"], text.corpus, found.value, found.interval, values=text.window_losses)
     for task in one.tasks:
         yield _accuracy(task)
     if one.prompt is not None:
@@ -250,7 +250,7 @@ def _counts(one: ModelResult) -> Iterator[Reading]:
     for key, value in counts.items():
         if value is not None:
             quantity = QUANTITIES[key]
-            yield Reading(quantity, None, value, samples=(value,) if quantity.kind == "repeated" else ())
+            yield Reading(quantity, None, value, values=(value,) if quantity.kind == "repeated" else ())
 
 
 def _accuracy(task: TaskResult) -> Reading:
@@ -261,7 +261,7 @@ def _accuracy(task: TaskResult) -> Reading:
 
 def _repeated(key: str, which: str | None, repeats: Repeats) -> Reading:
     spread = repeats.spread if len(repeats.values) > 1 else None
-    return Reading(QUANTITIES[key], which, repeats.median, spread, samples=repeats.values)
+    return Reading(QUANTITIES[key], which, repeats.median, spread, values=repeats.values)
 
 
 def _place(one: Reading) -> tuple[str, str | None]:

@@ -32,7 +32,7 @@ def quickstart(
         "directory": str(report.removal.directory),
         "record": report.removal.record.model_dump(mode="json"),
         "bench": report.result.model_dump(mode="json"),
-        "samples": {"dense": report.samples[0], "pruned": report.samples[1]},
+        "samples": {"dense": report.generations[0], "pruned": report.generations[1]},
     }
     console.result(data, shown=lambda console: _show(console, report))
     console.say(f"The pruned checkpoint: {report.removal.directory}")
@@ -41,5 +41,5 @@ def quickstart(
 
 def _show(console: Console, report: QuickstartReport) -> None:
     show_bench(console, report.result)
-    for name, text in zip(("dense", "pruned"), report.samples, strict=True):
+    for name, text in zip(("dense", "pruned"), report.generations, strict=True):
         console.line(f"\nThe {name} model writes: {text}")

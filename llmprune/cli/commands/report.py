@@ -50,10 +50,10 @@ def report(
     console, place = Console(as_json=as_json, quiet=quiet), RunDirectory(directory or run)
     if prompt:
         from llmprune.models.compute import choose_compute
-        from llmprune.stages.reporting import write_samples
+        from llmprune.stages.reporting import write_generations
 
         compute = choose_compute(device, dtype)
-        write_samples(place, prompt, compute=compute, progress=console, trust_remote_code=trust_remote_code)
+        write_generations(place, prompt, compute=compute, progress=console, trust_remote_code=trust_remote_code)
     written = run_stage(place, out=out, progress=console)
     data = {
         "page": str(written.page),

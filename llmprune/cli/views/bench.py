@@ -105,7 +105,7 @@ def _speed_protocol(result: BenchResult, found: list[Figure]) -> Iterator[str]:
     timed = [figure for figure in found if figure.quantity.key in {"prompt", "generation"}]
     if speed is None or not timed:
         return
-    repeats = {len(figure.model.samples) for figure in timed}
+    repeats = {len(figure.model.values) for figure in timed}
     counts = f"{min(repeats)} to {max(repeats)}" if len(repeats) > 1 else str(min(repeats))
     yield (
         f"Speed: generation {', '.join(map(str, speed.batch))} x {speed.new_tokens} tokens after "

@@ -74,7 +74,7 @@ def _own(one: Reading) -> Estimate:
     """One model's figure. An accuracy has Student's interval over its items, a median of repeats has none."""
     match one.quantity.kind:
         case "accuracy":
-            return estimate_mean(one.samples)
+            return estimate_mean(one.values)
         case "perplexity":
             return Estimate(value=one.value, interval=one.interval)
         case "count" | "repeated":
@@ -89,8 +89,8 @@ def _compared(one: Reading, other: Reading) -> Estimate | None:
         case "count":
             return Estimate(value=one.value / other.value)
         case "perplexity":
-            return estimate_loss_ratio(one.samples, other.samples)
+            return estimate_loss_ratio(one.values, other.values)
         case "accuracy":
-            return estimate_mean([mine - theirs for mine, theirs in zip(one.samples, other.samples, strict=True)])
+            return estimate_mean([mine - theirs for mine, theirs in zip(one.values, other.values, strict=True)])
         case "repeated":
-            return None if one.is_one_run else estimate_paired_ratio(one.samples, other.samples)
+            return None if one.is_one_run else estimate_paired_ratio(one.values, other.values)

@@ -4,7 +4,7 @@ import pytest
 
 from llmprune.artifacts.records.bench import Estimate, Repeats
 from llmprune.artifacts.records.figures import QUANTITIES, figures, readings
-from tests.report.made import DENSE, PROTOCOL, SPEED, bench, model_result
+from tests.report.made_bench import DENSE, PROTOCOL, SPEED, bench, model_result
 
 PRUNED = model_result("sea-6of8", ppl=23.45, speed=125.0, blocks=6, parameters=6_500_000, zeros=500)
 
