@@ -55,8 +55,9 @@ def quickstart(
         ModelError: the wheel is not installed.
         ArtifactError: the run directory belongs to another model, or holds other settings' artifacts.
     """
-    if compute.dtype is None and (gain := compute.gain(torch.bfloat16)) > _WORTH_IT:
-        progress.say(f"Computing in bfloat16, which this machine multiplies {gain:.1f} times as fast as float32.")
+    gain = compute.gain(torch.bfloat16) if compute.dtype is None else None
+    if gain is not None and gain.low > _WORTH_IT:
+        progress.say(f"Computing in bfloat16, which this machine multiplies {gain} times as fast as float32.")
         compute = replace(compute, dtype=torch.bfloat16)
     workspace = open_workspace(run, DEMO_NAME, compute=compute, progress=progress)
     progress.say("1/4 calibrate, on a few pages of Python's documentation (a small calibration, for a quick look)")

@@ -102,7 +102,7 @@ class SpeedProtocol(Record):
         prefill_tokens: of the single long prompt.
         repeats: the least number of timed repeats.
         max_seconds: after which no repeat beyond these began.
-        energy: the counters that energy was read from; or why there is none.
+        energy: which device's energy was counted, the processor's or the GPU's; or why none was.
     """
 
     batch: tuple[int, ...]
@@ -122,7 +122,7 @@ class Protocols(Record):
         tasks: null without zero-shot tasks.
         speed: null without it.
         dtype: what was computed in.
-        device: ``cpu`` or ``cuda:0``.
+        device: ``cpu``, ``cuda:0`` or another GPU's number.
     """
 
     perplexity: tuple[PerplexityProtocol, ...]
@@ -207,7 +207,7 @@ class GenerationResult(Record):
         batch: sequences generated together.
         tokens_per_second: generated tokens/s, over all sequences.
         first_token_ms: ms until every sequence has its first new token.
-        joules_per_token: of the whole processor package; null where the platform does not say.
+        joules_per_token: of all processor packages, or of the GPU, as ``energy`` says; null where it is not counted.
         peak_bytes: weights, and the most memory in use above them.
     """
 
@@ -271,7 +271,7 @@ class BenchResult(Artifact):
         created: when, in UTC.
         versions: the software.
         machine: the hardware, and what ran on it.
-        device: ``cpu`` or ``cuda:0``.
+        device: ``cpu``, ``cuda:0`` or another GPU's number.
         dtype: what was computed in.
         perplexity: a protocol a text.
         tasks: null without ``--tasks``.

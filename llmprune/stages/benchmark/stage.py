@@ -142,7 +142,7 @@ def _check(
     seq_len, prefill = settings.lengths(min(subject.positions for subject in subjects))
     texts = read_texts(subjects, settings, seq_len=seq_len, progress=progress, trust_remote_code=trust_remote_code)
     tasks = open_asked_tasks(subjects, settings, trust_remote_code=trust_remote_code)
-    meter = find_energy_meter()
+    meter = find_energy_meter(compute.device)
     names = metric_names(
         texts=[windows.identity().name for windows in texts],
         tasks=tasks[0].metrics if tasks else (),
