@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from llmprune.artifacts.records.bench import BenchResult
-from llmprune.stages.benchmark.metrics import MEANINGS
+from llmprune.artifacts.records.figures import QUANTITIES
 
 HEAD = f"""# The JSON of `llmprune bench`
 
@@ -39,7 +39,7 @@ model's less the baseline's (`acc_diff.piqa`). Conditions compare the value, not
 def page() -> str:
     """The whole page."""
     records = list(dict.fromkeys(_records(BenchResult)))
-    figures = "".join(f"| `{name}` | {meaning} |\n" for name, meaning in MEANINGS.items())
+    figures = "".join(f"| `{one.key}` | {one.meaning} |\n" for one in QUANTITIES.values())
     return "\n".join([HEAD, *map(_section, records), METRICS + figures])
 
 

@@ -75,7 +75,7 @@ class RunDirectory:
         return self.path / "bench"
 
     @property
-    def samples(self) -> Path:
+    def generations(self) -> Path:
         """What the models write after some prompts."""
         return self.path / "samples.json"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import Tensor
 from transformers import StoppingCriteria
 
 from llmprune.evaluation.generation import generate, plain_greedy_config
+from llmprune.models.timing import now
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -47,13 +47,6 @@ class _Clock(StoppingCriteria):
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
         self.times.append(now(self._device))
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-
-
-def now(device: torch.device) -> float:
-    """Monotonic seconds, once everything queued on ``device`` is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def random_prompt(model: PreTrainedModel, *, batch: int, tokens: int) -> Tensor:

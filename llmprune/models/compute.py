@@ -2,53 +2,62 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 import torch
+from torch import Tensor
 
 from llmprune.errors import TargetError
+from llmprune.models.timing import Speedup, speedup, time_in_turn
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_TRIES, _ENOUGH = 10, 0.05  # products to time a dtype with, and seconds after which no other begins
+# Products of each dtype to time: at least, at most, and seconds after which none beyond the least begins.
+_LEAST, _MOST, _ENOUGH = 5, 9, 1.0
 
 
 @dataclass(frozen=True)
 class Compute:
-    """A device, and a dtype (None: the one that a checkpoint is stored in)."""
+    """A device, and a dtype (None: the one that a checkpoint is stored in).
+
+    Attributes:
+        device: ``cpu``, or a GPU with its number. ``cuda`` becomes the GPU that torch means by it, ``cuda:0`` as a
+            rule, so that what is measured on one device says so in one way.
+        dtype: what to compute in.
+    """
 
     device: torch.device
     dtype: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "device", _numbered(self.device))
 
     @property
     def batch_tokens(self) -> int:
         """Tokens that keep the device busy in one forward pass of a block; more would only take memory."""
         return 2048 if self.device.type == "cpu" else 16384
 
-    def gain(self, dtype: torch.dtype) -> float:
-        """How many times as fast as in float32 the device multiplies in ``dtype``, timed in under a second.
+    def gain(self, dtype: torch.dtype) -> Speedup | None:
+        """How many times as fast as in float32 the device multiplies in ``dtype``; None: the times do not tell.
 
-        What a processor says that it has does not tell: an Intel Xeon with AVX512-BF16 was seen to multiply
+        Timed, for what a processor says that it has does not tell: an Intel Xeon with AVX512-BF16 was seen to multiply
         bfloat16 half as fast as float32.
         """
-        return self._product_seconds(torch.float32) / self._product_seconds(dtype)
+        products = [self._product(torch.float32), self._product(dtype)]
+        float32, other = time_in_turn(products, self.device, least=_LEAST, most=_MOST, enough=_ENOUGH)
+        return speedup(float32, other)
 
-    def _product_seconds(self, dtype: torch.dtype) -> float:
-        """The fastest of a few products of matrices of the size of a small block's.
+    def _product(self, dtype: torch.dtype) -> Callable[[], Tensor]:
+        """A product of matrices of the size of a small block's on the CPU; of a large one's on a GPU, to keep it busy.
 
-        Where a processor has no instructions for ``dtype``, one takes hundreds of times as long: it is enough.
+        Where a processor has no instructions for ``dtype``, one product takes hundreds of times as long.
         """
-        factor = torch.ones(512, 512, dtype=dtype, device=self.device)
-        seconds: list[float] = []
-        while len(seconds) < _TRIES and sum(seconds) < _ENOUGH:
-            began = time.perf_counter()
-            float((factor @ factor)[0, 0])  # reading a number waits for the device
-            seconds.append(time.perf_counter() - began)
-        return min(seconds)
+        size = 512 if self.device.type == "cpu" else 4096
+        factor = torch.ones(size, size, dtype=dtype, device=self.device)
+        return lambda: factor @ factor
 
     def free_bytes(self) -> int:
         """Memory of the device that can be had now."""
@@ -80,6 +89,15 @@ def choose_compute(device: str = "auto", dtype: str = "auto") -> Compute:
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise TargetError(f"This machine has no device '{device}' that torch can use; type --device cpu.")
     return Compute(chosen, _DTYPES.get(dtype))
+
+
+def _numbered(device: torch.device) -> torch.device:
+    """A device by the one name that it has in artifacts and protocols."""
+    if device.type != "cuda":
+        return torch.device(device.type)
+    if device.index is not None:
+        return device
+    return torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_available() else 0)
 
 
 @contextmanager

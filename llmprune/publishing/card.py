@@ -10,7 +10,8 @@ from importlib.resources import files
 from huggingface_hub import ModelCard
 from jinja2 import Environment, StrictUndefined, Template
 
-from llmprune.artifacts.records.bench import BenchResult, Estimate
+from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.records.figures import Figure, Reading
 from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.artifacts.records.zeros_counted import SparsityReport
 from llmprune.errors import ArtifactError
@@ -111,7 +112,7 @@ def check_card(card: str) -> None:
 
 def _template() -> Template:
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 (Markdown)
-    environment.globals |= {"percent": _percent, "figure": _figure, "cell": _cell}
+    environment.globals |= {"percent": _percent, "value": _value, "change": _change, "cell": _cell}
     return environment.from_string(files("llmprune.publishing").joinpath("card.md.jinja").read_text("utf-8"))
 
 
@@ -138,11 +139,25 @@ def _percent(share: float) -> str:
     return f"{share:.2%}"
 
 
-def _figure(estimate: Estimate | None) -> str:
-    if estimate is None:
+def _value(one: Reading | None) -> str:
+    """One model's value; of an accuracy without its interval, for the difference has a standard error."""
+    if one is None:
         return ""
-    interval = f" ({_short(estimate.interval[0])} to {_short(estimate.interval[1])})" if estimate.interval else ""
-    return _short(estimate.value) + interval
+    if one.interval is None or one.quantity.kind == "accuracy":
+        return f"{_short(one.shown)} (one run)" if one.is_one_run else _short(one.shown)
+    return f"{_short(one.shown)} ({_short(one.interval[0])} to {_short(one.interval[1])})"
+
+
+def _change(figure: Figure) -> str:
+    """The pruned model against the base, and how well that is known; nothing where there was none to compare with."""
+    if figure.against is None:
+        return ""
+    if figure.quantity.kind == "accuracy":
+        return f"{figure.against.value:+.3f} ± {figure.stderr or 0:.3f}"
+    if not figure.is_clear:
+        return "unclear"
+    ends = figure.against.interval
+    return f"x {figure.against.value:.3f}" + (f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else "")
 
 
 def _short(value: float) -> str:

@@ -35,7 +35,7 @@ def card_metadata(
         licence: the base model's.
         measures: perplexities and accuracies.
     """
-    results = [_eval_result(measure) for measure in measures if measure.dataset is not None]
+    results = [_eval_result(measure) for measure in measures]
     others: dict[str, Any] = {"base_model_relation": _RELATION} if base_model else {}
     data = ModelCardData(
         base_model=base_model,
@@ -61,14 +61,13 @@ def _tags(record: PruningRecord) -> list[str]:
 
 
 def _eval_result(measure: Measure) -> EvalResult:
-    assert measure.dataset is not None
     return EvalResult(
         task_type="text-generation",
         dataset_type=_line(measure.dataset) or "text",
         dataset_name=_line(measure.what) or "text",
-        metric_type="accuracy" if measure.kind == "acc" else measure.kind,
-        metric_name=_line(f"{measure.kind}: {measure.protocol}"),
-        metric_value=round(measure.pruned.value, 4),
+        metric_type="accuracy" if measure.name == "acc" else measure.name,
+        metric_name=_line(f"{measure.name}: {measure.protocol}"),
+        metric_value=round(measure.figure.model.value, 4),
     )
 
 

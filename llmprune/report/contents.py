@@ -7,9 +7,9 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.records.generations import Generations
 from llmprune.artifacts.records.importance import Importance
 from llmprune.artifacts.records.pruning import PruningRecord
-from llmprune.artifacts.records.samples import Samples
 from llmprune.artifacts.records.sweep import SweepResult
 from llmprune.report.theme import Role
 
@@ -55,7 +55,7 @@ class RunContents:
         checkpoints: pruned ones, oldest first; of a sweep's points at most the newest.
         measurements: benchmarks, oldest first.
         sweep: its points; None: there was none.
-        samples: what models wrote; None: nothing was kept.
+        generations: what models wrote; None: nothing was kept.
         remarks: what a reader must know about the artifacts themselves.
     """
 
@@ -66,7 +66,7 @@ class RunContents:
     checkpoints: tuple[Checkpoint, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     sweep: SweepResult | None = None
-    samples: Samples | None = None
+    generations: Generations | None = None
     remarks: tuple[str, ...] = ()
 
     @property

@@ -11,9 +11,9 @@ from markupsafe import Markup
 
 from llmprune.report.contents import RunContents
 from llmprune.report.parts import Section
+from llmprune.report.sections.generations import generations_section
 from llmprune.report.sections.measured import measured_section
 from llmprune.report.sections.provenance import provenance_section
-from llmprune.report.sections.samples import samples_section
 from llmprune.report.sections.search import search_section
 from llmprune.report.sections.sparsity import sparsity_section
 from llmprune.report.sections.sweep import sweep_section
@@ -39,7 +39,14 @@ class Drawn:
 
 def report_sections(contents: RunContents) -> list[Section]:
     """All sections, with or without content, in the order of the page."""
-    makers = (measured_section, search_section, sparsity_section, sweep_section, samples_section, provenance_section)
+    makers = (
+        measured_section,
+        search_section,
+        sparsity_section,
+        sweep_section,
+        generations_section,
+        provenance_section,
+    )
     return [make(contents) for make in makers]
 
 

@@ -75,7 +75,7 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Sample:
+class Generation:
     """What one model wrote.
 
     Attributes:
@@ -90,11 +90,11 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Samples:
+class Generations:
     """What all models wrote after one prompt."""
 
     prompt: str
-    texts: tuple[Sample, ...]
+    texts: tuple[Generation, ...]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Section:
         missing: what is not there.
         charts: in order.
         tables: beneath them.
-        samples: texts side by side.
+        generations: texts side by side.
     """
 
     name: str
@@ -117,4 +117,4 @@ class Section:
     missing: tuple[Missing, ...] = ()
     charts: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()
-    samples: tuple[Samples, ...] = ()
+    generations: tuple[Generations, ...] = ()

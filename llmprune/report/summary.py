@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from llmprune.artifacts.records.bench import BenchResult, Estimate
-from llmprune.report.figures import Kind, Row, newest_rows
-from llmprune.report.wording import TIMES, interval, label_of, spelled
+from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.records.figures import Reading, figures
+from llmprune.report.figures import Row, newest_rows
+from llmprune.report.wording import TIMES, comparison, label_of, spelled
 
 if TYPE_CHECKING:
     from llmprune.report.contents import RunContents
     from llmprune.report.theme import Role
 
-_KINDS: tuple[Kind, ...] = ("perplexity", "accuracy", "generation", "prompt")
+_ORDER = ("perplexity", "accuracy", "generation", "prompt")  # kinds of quality, keys of speed
 _ARROW = "\N{RIGHTWARDS ARROW}"
 
 
@@ -61,40 +62,40 @@ def headlines(contents: RunContents) -> list[Headline]:
 
 
 def _tiles(results: list[BenchResult], name: str) -> Iterator[Tile]:
-    """Sizes, and of each kind the first figure of the newest result that has one."""
+    """Sizes, and of each sort the first figure of the newest result that has one."""
     own = [one for one in results if one.model.name == name]
     yield from _sizes(own[0])
-    for kind in _KINDS:
-        rows = (row for one in own for row in newest_rows([one]) if row.kind == kind)
+    for sort in _ORDER:
+        rows = (row for one in own for row in newest_rows([one]) if sort in _sorts(row))
         yield from map(_tile, islice(rows, 1))
 
 
+def _sorts(row: Row) -> tuple[str, str]:
+    return row.figure.quantity.kind, row.figure.quantity.key
+
+
 def _sizes(result: BenchResult) -> Iterator[Tile]:
-    dense, pruned = result.baseline, result.model
-    assert dense is not None
-    zeros = pruned.sparsity.zeros if pruned.sparsity else 0
-    if pruned.num_parameters < dense.num_parameters:
-        value = f"{_millions(dense.num_parameters)} {_ARROW} {_millions(pruned.num_parameters)}"
-        yield Tile("parameters", value, f"{TIMES} {pruned.num_parameters / dense.num_parameters:.3f}")
-    if zeros > pruned.num_parameters / 100:
-        kept = pruned.num_parameters - zeros
-        value = f"{_millions(dense.num_parameters)} {_ARROW} {_millions(kept)}"
-        yield Tile(
-            "weights that are not zero", value, f"{TIMES} {kept / dense.num_parameters:.3f}, stored all the same"
-        )
+    """What was counted, where pruning changed it."""
+    counted = {one.quantity.key: one.readings for one in figures(result) if one.quantity.kind == "count"}
+    dense, pruned = counted["params"]
+    _, kept = counted["effective_params"]
+    if pruned.value < dense.value:
+        yield Tile("parameters", *_fewer(dense, pruned))
+    if kept.value < 0.99 * pruned.value:
+        value, ratio = _fewer(dense, kept)
+        yield Tile("weights that are not zero", value, f"{ratio}, stored all the same")
+
+
+def _fewer(dense: Reading, pruned: Reading) -> tuple[str, str]:
+    """``8.0M -> 6.5M``, and the ratio."""
+    change = f"{_millions(dense.value)} {_ARROW} {_millions(pruned.value)}"
+    return change, f"{TIMES} {pruned.value / dense.value:.3f}"
 
 
 def _tile(row: Row) -> Tile:
-    assert row.other is not None
-    value = f"{spelled(row.kind, row.other.value)} {_ARROW} {spelled(row.kind, row.own.value)}"
-    return Tile(row.what, value, _against(row.kind, row.against) if row.against else "")
+    dense, pruned = (spelled(one.quantity.kind, one.value) for one in row.figure.readings)
+    return Tile(row.figure.label(), f"{dense} {_ARROW} {pruned}", comparison(row.figure))
 
 
-def _against(kind: Kind, against: Estimate) -> str:
-    sign = "+" if kind == "accuracy" else ""
-    text = interval(against, lambda value: f"{value:{sign}.3f}")
-    return text if sign else f"{TIMES} {text}"
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e9:,.2f}B" if count >= 1e9 else f"{count / 1e6:,.1f}M" if count >= 1e6 else f"{count:,}"
+def _millions(count: float) -> str:
+    return f"{count / 1e9:,.2f}B" if count >= 1e9 else f"{count / 1e6:,.1f}M" if count >= 1e6 else f"{count:,.0f}"

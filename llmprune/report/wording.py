@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llmprune.artifacts.records.bench import BenchResult, Estimate, PerplexityProtocol, SpeedProtocol
+from llmprune.artifacts.records.bench import BenchResult, Estimate, PerplexityProtocol, SpeedProtocol, TaskProtocol
+from llmprune.artifacts.records.figures import Figure, Kind, Reading
 from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.report.contents import RunContents
 from llmprune.report.parts import Cell
@@ -13,7 +14,7 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 _LONGEST = 28  # characters of a label that charts have room for
 
 
-def spelled(kind: str, value: float) -> str:
+def spelled(kind: Kind, value: float) -> str:
     """A figure with the digits that its kind is known by: perplexities 26.24, accuracies 0.512, speeds 1,234."""
     if kind == "accuracy":
         return f"{value:.3f}"
@@ -22,12 +23,27 @@ def spelled(kind: str, value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def interval(found: Estimate, spell: Callable[[float], str]) -> str:
+def interval(found: Estimate | Reading, spell: Callable[[float], str]) -> str:
     """A value and the ends of its interval: ``1.174 (1.151 to 1.198)``."""
     if found.interval is None:
         return spell(found.value)
     low, high = map(spell, found.interval)
     return f"{spell(found.value)} ({low} to {high})"
+
+
+def value_of(one: Reading) -> str:
+    """One model's value, and how well it is known."""
+    said = interval(one, lambda value: spelled(one.quantity.kind, value))
+    return f"{said} (one run)" if one.is_one_run else said
+
+
+def comparison(figure: Figure) -> str:
+    """A ratio or a difference with its interval; nothing where nothing is compared."""
+    if figure.against is None:
+        return ""
+    if figure.quantity.kind == "accuracy":
+        return interval(figure.against, "{:+.3f}".format)
+    return f"{TIMES} {interval(figure.against, '{:.3f}'.format)}" if figure.is_clear else "unclear"
 
 
 def label_of(contents: RunContents, name: str) -> str:
@@ -54,6 +70,13 @@ def perplexity_protocol(protocol: PerplexityProtocol, dtype: str) -> str:
     bos = "each with BOS" if protocol.bos else "no BOS"
     text = f"{protocol.corpus.origin} (fingerprint {protocol.corpus.fingerprint[:12]})"
     return f"{text}; {protocol.windows} windows of {protocol.seq_len} tokens, {bos}, {dtype}"
+
+
+def accuracy_protocol(protocol: TaskProtocol, one: Reading, dtype: str) -> str:
+    """How an accuracy was measured."""
+    items = f"the first {len(one.values)} items" if protocol.limit else f"all {len(one.values)} items"
+    bos = "each with BOS" if protocol.bos else "no BOS"
+    return f"lm-eval {protocol.lm_eval}, {items} of {one.which}, no examples, {bos}, {dtype}"
 
 
 def speed_protocol(protocol: SpeedProtocol, result: BenchResult) -> str:

@@ -19,7 +19,7 @@ from llmprune.stages.block_search import RedundancySettings, verify_redundancy
 from llmprune.stages.calibration import CalibrationSettings, calibrate
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import Workspace, open_workspace
-from llmprune.stages.reporting import write_samples
+from llmprune.stages.reporting import write_generations
 
 PROMPT = "The most important thing about the sea is"
 # Small enough for two cores and a few minutes; a real run takes 128 windows of 2048 tokens.
@@ -37,12 +37,12 @@ class QuickstartReport:
     Attributes:
         removal: the pruned checkpoint.
         result: its benchmark beside the dense model.
-        samples: what the dense and the pruned model write after ``PROMPT``.
+        generations: what the dense and the pruned model write after ``PROMPT``.
     """
 
     removal: RemovalReport
     result: BenchResult
-    samples: tuple[str, str]
+    generations: tuple[str, str]
 
 
 def quickstart(
@@ -74,8 +74,8 @@ def quickstart(
         compute=workspace.compute,
         progress=progress,
     )
-    samples = write_samples(workspace.run, (PROMPT,), compute=workspace.compute, progress=progress)
-    written = {one.name: PROMPT + one.texts[0] for one in samples.models}
+    generations = write_generations(workspace.run, (PROMPT,), compute=workspace.compute, progress=progress)
+    written = {one.name: PROMPT + one.texts[0] for one in generations.models}
     return QuickstartReport(removal, result, (written[workspace.model.name], written[removal.directory.name]))
 
 
@@ -85,7 +85,8 @@ def _in_fast_dtype(workspace: Workspace) -> Workspace:
     if place.exists():
         return workspace.going_on(place, open_calibration(place).manifest.dtype)
     compute = workspace.compute
-    if compute.dtype is not None or (gain := compute.gain(torch.bfloat16)) <= _WORTH_IT:
+    gain = compute.gain(torch.bfloat16) if compute.dtype is None else None
+    if gain is None or gain.low <= _WORTH_IT:
         return workspace
-    workspace.progress.say(f"Computing in bfloat16, which this machine multiplies {gain:.1f} times as fast as float32.")
+    workspace.progress.say(f"Computing in bfloat16, which this machine multiplies {gain} times as fast as float32.")
     return replace(workspace, compute=replace(compute, dtype=torch.bfloat16))

@@ -92,7 +92,10 @@ def benchmark(created="2026-01-01T00:00:00+00:00", corpus="wikitext2", perplexit
         baseline=measured("acme/base", 20.0, 0.7),
         model=measured("small", perplexity, 0.6),
         differences=(TaskDifference(task="piqa", metric="acc", difference=-0.1, stderr=0.02),) if tasks else (),
-        metrics={f"ppl_ratio.{corpus}": Estimate(value=1.5, interval=(1.4, 1.6))},
+        metrics={
+            f"ppl_ratio.{corpus}": Estimate(value=1.5, interval=(1.4, 1.6)),
+            "acc_diff.piqa": Estimate(value=-0.1, interval=(-0.14, -0.06)),
+        },
     )
 
 

@@ -175,7 +175,7 @@ def test_hostile_names_run_nothing(visit, tmp_path):
 
 def test_a_run_that_holds_little_has_a_page_too(visit, tmp_path):
     path = tmp_path / "little.html"
-    little = contents(importance=None, checkpoints=(), measurements=(), sweep=None, samples=None)
+    little = contents(importance=None, checkpoints=(), measurements=(), sweep=None, generations=None)
     path.write_text(render(little), encoding="utf-8")
     page = visit(path, width=375, height=720)
     keep_screenshot(page, "report-little")

@@ -17,13 +17,22 @@ from llmprune.report.charts.canvas import NARROW, WIDE, to_png, to_svg
 from llmprune.report.charts.heat import even_scale, ranked_scale
 from llmprune.report.charts.measured import Bar, Panel, draw_panels
 from llmprune.report.charts.pareto import Plane, Point, draw_pareto
-from llmprune.report.charts.search import Cell, Profile, SearchRound, draw_profiles, draw_rounds
+from llmprune.report.charts.search import CandidateMark, Profile, SearchRound, draw_profiles, draw_rounds
 from llmprune.report.charts.sparsity import draw_sparsity
 from llmprune.report.theme import DARK, HEAT_STEPS, LIGHT, SENTINELS
 
 ROUNDS = [
-    SearchRound(2, 1.5, (Cell(1, 1.75, True), Cell(2, 1.5, True), Cell(3, 2.5, False), Cell(4, 1.25, False))),
-    SearchRound(3, 1.875, (Cell(1, 2.0, False), Cell(3, 1.875, True), Cell(4, 1.9, True))),
+    SearchRound(
+        2,
+        1.5,
+        (
+            CandidateMark(1, 1.75, True),
+            CandidateMark(2, 1.5, True),
+            CandidateMark(3, 2.5, False),
+            CandidateMark(4, 1.25, False),
+        ),
+    ),
+    SearchRound(3, 1.875, (CandidateMark(1, 2.0, False), CandidateMark(3, 1.875, True), CandidateMark(4, 1.9, True))),
 ]
 BARS = (Bar("dense", "dense", 10.0, (9.0, 11.0), "10.00"), Bar("24 of 30", "blocks", 20.0, None, "20.00"))
 POINTS = (
@@ -93,7 +102,7 @@ def test_a_png_is_a_picture_of_some_size_and_not_empty(name):
 
 def test_every_candidate_is_a_square_and_the_one_that_went_is_marked():
     drawing = svg(CHARTS["rounds"])
-    candidates = sum(len(one.cells) for one in ROUNDS)
+    candidates = sum(len(one.candidates) for one in ROUNDS)
     squares = sum(filled(drawing, f"heat-{step}") for step in range(HEAT_STEPS))
     legend = 2
     assert squares == candidates - len(ROUNDS) + HEAT_STEPS + legend
@@ -146,7 +155,7 @@ def test_names_are_text_and_never_mathematics():
 
 
 def test_one_round_of_one_candidate_and_no_others_can_be_drawn():
-    svg(partial(draw_rounds, [SearchRound(1, 2.0, (Cell(1, 2.0, True),))], 3))
+    svg(partial(draw_rounds, [SearchRound(1, 2.0, (CandidateMark(1, 2.0, True),))], 3))
 
 
 @given(st.lists(st.floats(0, 1e6), max_size=60))

@@ -15,17 +15,8 @@ from llmprune.artifacts.records.sweep import SkippedPoint
 from llmprune.report.commands import bench_command, calibrate_command, search_command
 from llmprune.report.contents import Checkpoint, RunContents
 from llmprune.report.page import Drawn, render_page, report_sections
-from tests.report.made import (
-    MODEL,
-    bench,
-    calibration,
-    contents,
-    importance,
-    measurements,
-    model_result,
-    removed,
-    scored,
-)
+from tests.report.made import calibration, contents, importance, measurements, removed, scored
+from tests.report.made_bench import MODEL, bench, model_result
 
 VOID = {"meta", "link", "br", "input", "img"}
 
@@ -69,7 +60,14 @@ def text_of(made: RunContents) -> str:
     return Outline(page_of(made)).text
 
 
-EMPTY = {"calibration": None, "importance": None, "checkpoints": (), "measurements": (), "sweep": None, "samples": None}
+EMPTY = {
+    "calibration": None,
+    "importance": None,
+    "checkpoints": (),
+    "measurements": (),
+    "sweep": None,
+    "generations": None,
+}
 
 
 def test_every_number_and_protocol_of_the_run_is_on_the_page():
@@ -121,7 +119,7 @@ MISSING = {
         ["llmprune verify-redundancy", "llmprune bench", "llmprune sweep"],
     ),
     "no sweep": ({"sweep": None}, ["llmprune sweep --targets"]),
-    "no samples": ({"samples": None}, ["llmprune report --prompt"]),
+    "no samples": ({"generations": None}, ["llmprune report --prompt"]),
     "no zeros": ({"checkpoints": (removed(),)}, ["llmprune global-prune --sparsity"]),
     "no benchmark": ({"measurements": (), "sweep": None}, ["Nothing was measured in this run yet", "llmprune bench"]),
     "no search": ({"importance": None}, ["No blocks were ranked", "llmprune verify-redundancy --target"]),
@@ -199,13 +197,13 @@ def test_one_shot_scores_are_a_table():
 
 def test_names_and_texts_are_never_markup():
     evil = "<script>alert(1)</script>\"'&"
-    samples = contents().samples
-    said = samples.models[0].model_copy(update={"texts": (evil,)})
+    written = contents().generations
+    said = written.models[0].model_copy(update={"texts": (evil,)})
     made = contents(
         model=evil,
         run=evil,
         remarks=(evil,),
-        samples=samples.model_copy(update={"prompts": (evil,), "models": (said,)}),
+        generations=written.model_copy(update={"prompts": (evil,), "models": (said,)}),
     )
     page = page_of(made)
     assert "<script>alert" not in page

@@ -11,6 +11,8 @@ from typing import ClassVar, Literal
 from llmprune.artifacts.records.provenance import Artifact, CorpusIdentity, Record
 from llmprune.artifacts.records.zeros_counted import SparsityReport
 
+_CLEAR = 2.0  # a ratio of speeds that is not known within this factor says nothing
+
 
 class Estimate(Record):
     """A figure, and how well it is known.
@@ -22,6 +24,14 @@ class Estimate(Record):
 
     value: float
     interval: tuple[float, float] | None = None
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval of a positive figure ends within a factor of two of it on both sides."""
+        if self.interval is None:
+            return False
+        low, high = self.interval
+        return self.value <= _CLEAR * low and high <= _CLEAR * self.value
 
 
 class Machine(Record):
@@ -92,7 +102,7 @@ class SpeedProtocol(Record):
         prefill_tokens: of the single long prompt.
         repeats: the least number of timed repeats.
         max_seconds: after which no repeat beyond these began.
-        energy: the counters that energy was read from; or why there is none.
+        energy: which device's energy was counted, the processor's or the GPU's; or why none was.
     """
 
     batch: tuple[int, ...]
@@ -112,7 +122,7 @@ class Protocols(Record):
         tasks: null without zero-shot tasks.
         speed: null without it.
         dtype: what was computed in.
-        device: ``cpu`` or ``cuda:0``.
+        device: ``cpu``, ``cuda:0`` or another GPU's number.
     """
 
     perplexity: tuple[PerplexityProtocol, ...]
@@ -197,7 +207,7 @@ class GenerationResult(Record):
         batch: sequences generated together.
         tokens_per_second: generated tokens/s, over all sequences.
         first_token_ms: ms until every sequence has its first new token.
-        joules_per_token: of the whole processor package; null where the platform does not say.
+        joules_per_token: of all processor packages, or of the GPU, as ``energy`` says; null where it is not counted.
         peak_bytes: weights, and the most memory in use above them.
     """
 
@@ -261,7 +271,7 @@ class BenchResult(Artifact):
         created: when, in UTC.
         versions: the software.
         machine: the hardware, and what ran on it.
-        device: ``cpu`` or ``cuda:0``.
+        device: ``cpu``, ``cuda:0`` or another GPU's number.
         dtype: what was computed in.
         perplexity: a protocol a text.
         tasks: null without ``--tasks``.

@@ -81,14 +81,16 @@ class SweepPoint(Record):
 
     @property
     def latency_ratio(self) -> Estimate | None:
-        """Time of a generated token over the dense model's, of several batch sizes the worst; None: not measured."""
-        if "generation" not in self.metrics:
-            return None
+        """Time of a generated token over the dense model's, of several batch sizes the worst.
+
+        None: not measured, or too far from known to tell the models apart.
+        """
         if self.name == DENSE:
-            return Estimate(value=1.0)
-        speed = self.metrics["generation_ratio"]
-        slowest_first = speed.interval and (1 / speed.interval[1], 1 / speed.interval[0])
-        return Estimate(value=1 / speed.value, interval=slowest_first)
+            return Estimate(value=1.0) if "generation" in self.metrics else None
+        speed = self.metrics.get("generation_ratio")
+        if speed is None or speed.interval is None or not speed.is_clear:
+            return None
+        return Estimate(value=1 / speed.value, interval=(1 / speed.interval[1], 1 / speed.interval[0]))
 
     def along(self, axis: Axis) -> float | None:
         """The figure that a Pareto set sets against the perplexity; None: not measured."""

@@ -31,7 +31,7 @@ def quickstart(
         "directory": str(report.removal.directory),
         "record": report.removal.record.model_dump(mode="json"),
         "bench": report.result.model_dump(mode="json"),
-        "samples": {"dense": report.samples[0], "pruned": report.samples[1]},
+        "samples": {"dense": report.generations[0], "pruned": report.generations[1]},
     }
     console.result(data, shown=lambda console: show_quickstart(console, report))
     console.say(f"The pruned checkpoint: {report.removal.directory}")

@@ -30,12 +30,11 @@ def report(
     from llmprune.artifacts.run import RunDirectory
     from llmprune.models.compute import choose_compute
     from llmprune.stages.reporting import report as run_stage
-    from llmprune.stages.reporting import write_samples
 
     console, place = Console(as_json=as_json, quiet=quiet), RunDirectory(directory or run)
     if prompt:
         compute = choose_compute(device, dtype)
-        write_samples(place, prompt, compute=compute, progress=console, trust_remote_code=trust_remote_code)
+        write_generations(place, prompt, compute=compute, progress=console, trust_remote_code=trust_remote_code)
     written = run_stage(place, out=out, progress=console)
     data = {
         "page": str(written.page),

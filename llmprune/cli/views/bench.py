@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from llmprune.cli.console import Console
 
 if TYPE_CHECKING:
-    from llmprune.artifacts.records.bench import BenchResult, Estimate, GenerationResult, ModelResult, Repeats
+    from llmprune.artifacts.records.bench import BenchResult, Estimate, ModelResult
+    from llmprune.artifacts.records.figures import Figure, Reading
     from llmprune.artifacts.records.zeros_counted import SparsityReport
 
 _FEW_ZEROS = 0.01  # rounding to few bits makes some (SmolLM2 in Q4_1: 0.24%): not worth a word
 _KNOWN = 0.05  # a ratio whose interval ends further away than this share of it is called uncertain
+_SPELLINGS = {"bytes": ",.1f", "load_seconds": ".2f", "ppl": ",.2f"}  # of other figures see _spell
 
 
 def show_bench(console: Console, result: BenchResult) -> None:
     """Dense and pruned beside each other with their ratio, and how it all was measured."""
+    from llmprune.artifacts.records.figures import figures
+
     against = "ratio, difference" if result.tasks else "ratio"
     columns = ["", "dense", "pruned", against] if result.baseline else ["", "model"]
-    rows = [*_counts(result), *_perplexities(result), *_accuracies(result), *_speeds(result)]
-    console.table(result.model.name, columns, rows)
-    for line in (*_quality_protocols(result), *_speed_protocol(result), *_about_zeros(result), *_about_gate(result)):
+    found = [figure for figure in figures(result) if _is_shown(result, figure)]
+    console.table(result.model.name, columns, [_row(figure, found) for figure in found])
+    for line in (
+        *_quality_protocols(result),
+        *_speed_protocol(result, found),
+        *_about_zeros(result),
+        *_about_gate(result),
+    ):
         console.line(line)
 
 
@@ -30,62 +39,51 @@ def _models(result: BenchResult) -> list[ModelResult]:
     return [result.baseline, result.model] if result.baseline else [result.model]
 
 
-def _counts(result: BenchResult) -> Iterator[list[str]]:
-    """What files and memory take, a row each; a row that a model has no number for is left out."""
-    counts: list[tuple[str, str, Callable[[ModelResult], float | None], str]] = [
-        ("blocks", "blocks", lambda one: one.num_blocks, ","),
-        ("parameters", "params", lambda one: one.num_parameters, ","),
-        ("MB on disk", "bytes", lambda one: one.weight_bytes / 1e6, ",.1f"),
-        ("s to load", "load_seconds", lambda one: one.load_seconds, ".2f"),
-        ("peak MB", "peak_bytes", lambda one: one.peak_bytes and one.peak_bytes / 1e6, ",.0f"),
-    ]
-    if any(map(_is_sparse, _models(result))):
-        counts.insert(2, ("not zero", "effective_params", _effective, ","))
-    for label, metric, read, spelling in counts:
-        values = [value for one in _models(result) if (value := read(one)) is not None]
-        if len(values) == len(_models(result)):
-            yield [label, *(format(value, spelling) for value in values), *_ratio(result, f"{metric}_ratio")]
+def _is_shown(result: BenchResult, figure: Figure) -> bool:
+    """Zeros are a line of the table only where a model has more than a few."""
+    if figure.quantity.key == "effective_params":
+        return any(map(_is_sparse, _models(result)))
+    return figure.quantity.key != "sparsity"
 
 
 def _is_sparse(one: ModelResult) -> bool:
     return one.sparsity is not None and one.sparsity.ratio >= _FEW_ZEROS
 
 
-def _effective(one: ModelResult) -> int:
-    return one.num_parameters - (one.sparsity.zeros if one.sparsity else 0)
+def _row(figure: Figure, others: list[Figure]) -> list[str]:
+    alone = sum(figure.quantity == other.quantity for other in others) == 1
+    return [figure.label(alone=alone), *map(_cell, figure.readings), *_comparison(figure)]
 
 
-def _perplexities(result: BenchResult) -> Iterator[list[str]]:
-    several = len(result.model.perplexity) > 1
-    for measured in zip(*(one.perplexity for one in _models(result)), strict=True):
-        name = measured[0].corpus
-        cells = [spell_estimate(one.perplexity, ",.2f") for one in measured]
-        yield [f"perplexity, {name}" if several else "perplexity", *cells, *_ratio(result, f"ppl_ratio.{name}")]
+def _cell(one: Reading) -> str:
+    """One model's value, and how well it is known."""
+    match one.quantity.kind:
+        case "count":
+            return _spell(one, one.shown)
+        case "perplexity":
+            return spell_estimate(one.value, one.interval, _SPELLINGS["ppl"])
+        case "accuracy":
+            return f"{one.value:.3f}{_stderr(one.stderr)}"
+        case "repeated":
+            if one.interval is None:
+                return f"{_spell(one, one.value)} (one run)"
+            low, high = one.interval
+            return f"{_spell(one, one.value)} ({_spell(one, low)}-{_spell(one, high)})"
 
 
-def _accuracies(result: BenchResult) -> Iterator[list[str]]:
-    for index, measured in enumerate(zip(*(one.tasks for one in _models(result)), strict=True)):
-        cells = [f"{one.accuracy:.3f}{_stderr(one.stderr)}" for one in measured]
-        differences = [f"{one.difference:+.3f}{_stderr(one.stderr)}" for one in result.differences[index:][:1]]
-        yield [f"{measured[0].task}, {measured[0].metric}", *cells, *differences]
+def _spell(one: Reading, value: float) -> str:
+    """Counts in full; what repeats give in three digits or more, all of them with those of the median."""
+    usual = ",.0f" if one.quantity.kind == "count" or one.value >= 10 else ".3g"
+    return format(value, _SPELLINGS.get(one.quantity.key, usual))
 
 
-def _speeds(result: BenchResult) -> Iterator[list[str]]:
-    prompts = [one.prompt for one in _models(result) if one.prompt]
-    if prompts:
-        yield ["prompt tokens/s", *map(_spread, prompts), *_ratio(result, "prompt_ratio")]
-    series: list[tuple[str, str, Callable[[GenerationResult], Repeats | None]]] = [
-        ("generated tokens/s", "generation", lambda one: one.tokens_per_second),
-        ("first token, ms", "first_token", lambda one: one.first_token_ms),
-        ("J/token", "joules", lambda one: one.joules_per_token),
-    ]
-    several = len(result.model.generation) > 1
-    for label, metric, read in series:
-        for measured in zip(*(one.generation for one in _models(result)), strict=True):
-            batch, cells = measured[0].batch, [_spread(repeats) for one in measured if (repeats := read(one))]
-            if cells:
-                named = f"{label}, batch {batch}" if several else label
-                yield [named, *cells, *_ratio(result, f"{metric}_ratio.{batch}")]
+def _comparison(figure: Figure) -> list[str]:
+    """The last cell of a row; none where nothing is compared."""
+    if figure.against is None:
+        return []
+    if figure.quantity.kind == "accuracy":
+        return [f"{figure.against.value:+.3f}{_stderr(figure.stderr)}"]
+    return [spell_ratio(figure.against) if figure.is_clear else "unclear"]
 
 
 def _quality_protocols(result: BenchResult) -> Iterator[str]:
@@ -102,11 +100,12 @@ def _quality_protocols(result: BenchResult) -> Iterator[str]:
         )
 
 
-def _speed_protocol(result: BenchResult) -> Iterator[str]:
+def _speed_protocol(result: BenchResult, found: list[Figure]) -> Iterator[str]:
     speed, machine = result.speed, result.machine
-    if speed is None or result.model.prompt is None:
+    timed = [figure for figure in found if figure.quantity.key in {"prompt", "generation"}]
+    if speed is None or not timed:
         return
-    repeats = {len(one.tokens_per_second.values) for one in result.model.generation} | {len(result.model.prompt.values)}
+    repeats = {len(figure.model.values) for figure in timed}
     counts = f"{min(repeats)} to {max(repeats)}" if len(repeats) > 1 else str(min(repeats))
     yield (
         f"Speed: generation {', '.join(map(str, speed.batch))} x {speed.new_tokens} tokens after "
@@ -114,8 +113,7 @@ def _speed_protocol(result: BenchResult) -> Iterator[str]:
         f"(smallest to largest), ratios ± 95% intervals; {result.dtype}, attention {', '.join(machine.attention)}; "
         f"{machine}. Energy: {speed.energy}."
     )
-    ratios = ["prompt_ratio", *(f"generation_ratio.{batch}" for batch in speed.batch)]
-    vague = [name for name in ratios if name in result.metrics and not _is_known(result.metrics[name])]
+    vague = [figure.metric for figure in timed if figure.against is not None and not _is_known(figure.against)]
     if vague:
         yield f"Not known within {_KNOWN:.0%} yet: {', '.join(vague)}; more repeats with --max-seconds."
 
@@ -147,30 +145,23 @@ def _about_gate(result: BenchResult) -> Iterator[str]:
         yield f"--fail-if {check.condition}: {'HOLDS' if check.failed else 'does not hold'} ({check.value:.6g})."
 
 
-def _ratio(result: BenchResult, metric: str) -> list[str]:
-    """The last cell of a row; none without a baseline."""
-    found = result.metrics.get(metric)
-    return [] if found is None else [spell_estimate(found, ".3f")]
+def spell_ratio(ratio: Estimate) -> str:
+    """``1.258 ±3.7%``."""
+    return spell_estimate(ratio.value, ratio.interval, ".3f")
 
 
-def spell_estimate(estimate: Estimate, spelling: str) -> str:
+def spell_estimate(value: float, interval: tuple[float, float] | None, spelling: str) -> str:
     """A value and, to fit a narrow terminal, half the width of its interval in percent."""
-    value = format(estimate.value, spelling)
-    if estimate.interval is None:
-        return value
-    share = (estimate.interval[1] - estimate.interval[0]) / 2 / estimate.value
-    return f"{value} ±{share:.1%}" if share < 1 else f"{value} ±>100%"
+    said = format(value, spelling)
+    if interval is None:
+        return said
+    share = (interval[1] - interval[0]) / 2 / value
+    return f"{said} ±{share:.1%}" if share < 1 else f"{said} ±>100%"
 
 
 def _is_known(estimate: Estimate) -> bool:
     low, high = estimate.interval or (0.0, 0.0)
     return max(high - estimate.value, estimate.value - low) <= _KNOWN * estimate.value
-
-
-def _spread(repeats: Repeats) -> str:
-    low, high = repeats.spread
-    spelling = ",.0f" if repeats.median >= 10 else ".3g"
-    return f"{repeats.median:{spelling}} ({low:{spelling}}-{high:{spelling}})"
 
 
 def _stderr(stderr: float | None) -> str:

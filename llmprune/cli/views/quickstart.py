@@ -14,5 +14,5 @@ if TYPE_CHECKING:
 def show_quickstart(console: Console, report: QuickstartReport) -> None:
     """The benchmark, and what the dense and the pruned model write."""
     show_bench(console, report.result)
-    for name, text in zip(("dense", "pruned"), report.samples, strict=True):
+    for name, text in zip(("dense", "pruned"), report.generations, strict=True):
         console.line(f"\nThe {name} model writes: {text}")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from llmprune.cli.console import Console
-from llmprune.cli.views.bench import spell_estimate
+from llmprune.cli.views.bench import spell_ratio
 
 if TYPE_CHECKING:
     from llmprune.artifacts.records.sweep import SweepPoint, SweepResult
@@ -42,9 +42,9 @@ def show_sweep(console: Console, result: SweepResult, best: Sequence[Best], limi
 def _spell_point(point: SweepPoint) -> str:
     """A point's figures in a line."""
     latency = point.latency_ratio
-    timed = [] if latency is None else [f"time a token x {spell_estimate(latency, '.3f')}"]
+    timed = [] if latency is None else [f"time a token x {spell_ratio(latency)}"]
     said = [f"{_millions(point.params)} parameters", f"{_millions(point.effective_params)} not zero"]
-    return ", ".join([*said, f"perplexity x {spell_estimate(point.ppl_ratio, '.3f')}", *timed])
+    return ", ".join([*said, f"perplexity x {spell_ratio(point.ppl_ratio)}", *timed])
 
 
 def _accuracies(result: SweepResult) -> dict[str, str]:

@@ -17,7 +17,7 @@ _DROPPED = 0.6  # side of the square of a candidate that was dropped early
 
 
 @dataclass(frozen=True)
-class Cell:
+class CandidateMark:
     """One candidate in one round.
 
     Attributes:
@@ -38,16 +38,16 @@ class SearchRound:
     Attributes:
         removed: the block that went.
         loss: of the model without it, in nats/token.
-        cells: all candidates.
+        candidates: all of them.
     """
 
     removed: int
     loss: float
-    cells: tuple[Cell, ...]
+    candidates: tuple[CandidateMark, ...]
 
-    def above(self, cell: Cell) -> float:
+    def above(self, candidate: CandidateMark) -> float:
         """How far a candidate's loss lies above that of the block that went; never below it."""
-        return max(0.0, cell.loss - self.loss)
+        return max(0.0, candidate.loss - self.loss)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def draw_rounds(rounds: Sequence[SearchRound], num_blocks: int, *, theme: Theme,
     tall = 0.27 * max(2, len(rounds))
     figure = new_figure(width, tall + 1.55)
     cells, key = figure.subplots(2, 1, height_ratios=[tall, 0.13])
-    scale = ranked_scale([one.above(cell) for one in rounds for cell in one.cells if cell.block != one.removed])
+    scale = ranked_scale([one.above(mark) for one in rounds for mark in one.candidates if mark.block != one.removed])
     _draw_cells(cells, rounds, scale, theme)
     block_ticks(cells, num_blocks, width=width)
     cells.set_xlabel("block, by its index in the dense model")
@@ -123,10 +123,10 @@ def draw_profiles(
 
 def _draw_cells(axes: Axes, rounds: Sequence[SearchRound], scale: Scale, theme: Theme) -> None:
     for row, decided in enumerate(rounds):
-        for cell in decided.cells:
-            if cell.block != decided.removed:
-                side = 0.92 if cell.complete else _DROPPED
-                draw_cell(axes, cell.block, row, scale.colour(decided.above(cell), theme), side=side)
+        for mark in decided.candidates:
+            if mark.block != decided.removed:
+                side = 0.92 if mark.complete else _DROPPED
+                draw_cell(axes, mark.block, row, scale.colour(decided.above(mark), theme), side=side)
         _draw_removed(axes, decided.removed, row, theme)
     axes.set_ylim(len(rounds) - 0.5, -0.5)
     axes.set_yticks(range(len(rounds)), [str(row + 1) for row in range(len(rounds))])

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from llmprune.artifacts.records.bench import Estimate, ModelResult
+from llmprune.artifacts.records.bench import ModelResult
+from llmprune.artifacts.records.figures import QUANTITIES, Figure, Reading, readings
 from llmprune.report.charts.measured import Bar, Panel, draw_panels
-from llmprune.report.figures import Kind, Row, newest_rows
+from llmprune.report.figures import Row, newest_rows
 from llmprune.report.parts import Cell, Chart, Missing, Section, Table
-from llmprune.report.wording import TIMES, interval, label_of, model_cell, shortened, spelled
+from llmprune.report.wording import TIMES, comparison, label_of, model_cell, shortened, spelled, value_of
 
 if TYPE_CHECKING:
     from llmprune.report.contents import RunContents
 
 _TITLE = 32  # characters of a panel's title that there is room for
+_SIZES = {"blocks": ",.0f", "params": ",.0f", "effective_params": ",.0f", "bytes": ",.1f", "peak_bytes": ",.0f"}
 _ZEROS = 0.01  # a smaller share of zeros comes from rounding
 
 
@@ -26,8 +28,8 @@ def measured_section(contents: RunContents) -> Section:
     if not rows:
         return Section("measured", title, missing=(Missing("Nothing was measured in this run yet.", "llmprune bench"),))
     numbers = _numbered(rows)
-    quality = [row for row in rows if row.kind in {"perplexity", "accuracy"}]
-    speed = [row for row in rows if row.kind in {"generation", "prompt"}]
+    quality = [row for row in rows if row.figure.quantity.kind in {"perplexity", "accuracy"}]
+    speed = [row for row in rows if row.figure.quantity.key in {"generation", "prompt"}]
     charts, missing = [], []
     if quality:
         charts.append(_quality_chart(contents, quality, numbers))
@@ -59,7 +61,7 @@ def _unmeasured(contents: RunContents, known: set[str]) -> Iterator[Missing]:
 def _quality_chart(contents: RunContents, rows: list[Row], numbers: dict[str, int]) -> Chart:
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.what, row.protocol, row.baseline or ""), []).append(row)
+        groups.setdefault((row.figure.label(), row.protocol, row.baseline or ""), []).append(row)
     panels = [_panel(contents, group, numbers) for group in groups.values()]
     return Chart(
         "quality",
@@ -86,27 +88,28 @@ def _speed_chart(contents: RunContents, rows: list[Row], numbers: dict[str, int]
 def _panel(contents: RunContents, rows: list[Row], numbers: dict[str, int]) -> Panel:
     """The dense model as measured last, and every pruned one."""
     newest = rows[-1]
-    bars = [_bar(contents, row.model, row.own, row.kind, row.against) for row in rows]
-    if newest.baseline is not None and newest.other is not None:
-        bars.insert(0, _bar(contents, newest.baseline, newest.other, newest.kind, None))
-    return Panel(f"{shortened(newest.what, _TITLE)} (P{numbers[newest.protocol]})", tuple(bars))
+    bars = [_bar(contents, row.model, row.figure.model, row.figure) for row in rows]
+    if newest.baseline is not None and newest.figure.baseline is not None:
+        bars.insert(0, _bar(contents, newest.baseline, newest.figure.baseline, None))
+    return Panel(f"{shortened(newest.figure.label(), _TITLE)} (P{numbers[newest.protocol]})", tuple(bars))
 
 
-def _bar(contents: RunContents, name: str, found: Estimate, kind: Kind, against: Estimate | None) -> Bar:
-    text = spelled(kind, found.value)
-    if against is not None:
-        text += f"  ({against.value:+.3f})" if kind == "accuracy" else f"  ({TIMES} {against.value:.2f})"
+def _bar(contents: RunContents, name: str, found: Reading, compared: Figure | None) -> Bar:
+    text = spelled(found.quantity.kind, found.value)
+    if compared is not None and compared.against is not None and compared.is_clear:
+        against = compared.against.value
+        text += f"  ({against:+.3f})" if found.quantity.kind == "accuracy" else f"  ({TIMES} {against:.2f})"
     return Bar(label_of(contents, name), contents.role_of(name), found.value, found.interval, text)
 
 
 def _figures_table(contents: RunContents, rows: list[Row], numbers: dict[str, int]) -> Table:
     cells = tuple(
         (
-            Cell(row.what),
+            Cell(row.figure.label()),
             model_cell(contents, row.model),
-            _figure_cell(row.kind, row.other),
-            _figure_cell(row.kind, row.own),
-            _against_cell(row),
+            _value_cell(row.figure.baseline),
+            _value_cell(row.figure.model),
+            _comparison_cell(row.figure),
             Cell(f"P{numbers[row.protocol]}", numbers[row.protocol]),
         )
         for row in rows
@@ -125,35 +128,29 @@ def _numbered(rows: list[Row]) -> dict[str, int]:
     return {protocol: number for number, protocol in enumerate(dict.fromkeys(row.protocol for row in rows), start=1)}
 
 
-def _figure_cell(kind: Kind, found: Estimate | None) -> Cell:
-    return Cell(interval(found, lambda value: spelled(kind, value)), found.value) if found else Cell("")
+def _value_cell(one: Reading | None) -> Cell:
+    return Cell(value_of(one), one.value) if one else Cell("")
 
 
-def _against_cell(row: Row) -> Cell:
-    if row.against is None:
-        return Cell("")
-    sign = "+" if row.kind == "accuracy" else ""
-    text = interval(row.against, lambda value: f"{value:{sign}.3f}")
-    return Cell(text if sign else f"{TIMES} {text}", row.against.value)
+def _comparison_cell(figure: Figure) -> Cell:
+    return Cell(comparison(figure), figure.against.value if figure.against and figure.is_clear else None)
 
 
 def _sizes_table(contents: RunContents) -> Table:
     newest: dict[str, ModelResult] = {}
-    for one in contents.results:
-        newest |= {found.name: found for found in (one.baseline, one.model) if found is not None}
-    rows = tuple(
-        (
-            model_cell(contents, name),
-            Cell(str(one.num_blocks), one.num_blocks),
-            Cell(f"{one.num_parameters:,}", one.num_parameters),
-            Cell(f"{(kept := one.num_parameters - (one.sparsity.zeros if one.sparsity else 0)):,}", kept),
-            Cell(f"{one.weight_bytes / 1e6:,.1f}", one.weight_bytes),
-            Cell(f"{one.peak_bytes / 1e6:,.0f}" if one.peak_bytes else "", one.peak_bytes),
-        )
-        for name, one in newest.items()
-    )
-    columns = ("model", "blocks", "parameters", "not zero", "MB on disk", "peak MB")
-    return Table("Sizes, counted in the files", columns, rows)
+    for result in contents.results:
+        newest |= {found.name: found for found in (result.baseline, result.model) if found is not None}
+    rows = []
+    for name, one in newest.items():
+        counted = {found.quantity.key: found for found in readings(one)}
+        cells = (_size_cell(counted.get(key), spelling) for key, spelling in _SIZES.items())
+        rows.append((model_cell(contents, name), *cells))
+    columns = ("model", *(QUANTITIES[key].label for key in _SIZES))
+    return Table("Sizes, counted in the files", columns, tuple(rows))
+
+
+def _size_cell(one: Reading | None, spelling: str) -> Cell:
+    return Cell(format(one.shown, spelling), one.value) if one else Cell("")
 
 
 def _about_zeros(contents: RunContents) -> Iterator[str]:

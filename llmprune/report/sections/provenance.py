@@ -62,9 +62,9 @@ def _files(contents: RunContents) -> Iterator[tuple[str, Artifact, str]]:
         yield f"bench/{measurement.file}", measurement.result, "; ".join([" and ".join(models), *texts])
     if contents.sweep is not None:
         yield "sweep.json", contents.sweep, _model(contents.sweep)
-    if contents.samples is not None:
-        named = [f"{one.name} ({one.model.fingerprint[:_SHOWN]})" for one in contents.samples.models]
-        yield "samples.json", contents.samples, ", ".join(named)
+    if contents.generations is not None:
+        named = [f"{one.name} ({one.model.fingerprint[:_SHOWN]})" for one in contents.generations.models]
+        yield "samples.json", contents.generations, ", ".join(named)
 
 
 def _model(artifact: CalibrationManifest | Importance | SweepResult) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from llmprune.report.charts.search import Cell as Candidate
-from llmprune.report.charts.search import Profile, SearchRound, draw_profiles, draw_rounds
+from llmprune.report.charts.search import CandidateMark, Profile, SearchRound, draw_profiles, draw_rounds
 from llmprune.report.parts import Cell, Chart, Missing, Section, Table
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def _rounds(importance: Importance) -> list[SearchRound]:
         SearchRound(
             decided.removed,
             decided.loss,
-            tuple(Candidate(one.block, one.loss, one.complete) for one in decided.candidates),
+            tuple(CandidateMark(one.block, one.loss, one.complete) for one in decided.candidates),
         )
         for decided in importance.rounds
     ]

@@ -2,77 +2,28 @@
 
 A figure of one text, task or batch size is called FIGURE.WHICH; FIGURE alone is the worst of them. With a
 baseline, FIGURE_ratio is the model's over the baseline's, and FIGURE_diff (accuracies) the model's less the
-baseline's; both with an interval from paired measurements.
+baseline's. Both have an interval from paired measurements. A single run gives no ratio.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from llmprune.artifacts.records.bench import Estimate, GenerationResult, ModelResult, Repeats, TaskResult
-from llmprune.evaluation.intervals import estimate_loss_ratio, estimate_mean, estimate_ratio
-
-MEANINGS: Mapping[str, str] = {
-    "sparsity": "share of the stored weights that are zero",
-    "blocks": "transformer blocks",
-    "params": "weights stored, tied ones once",
-    "effective_params": "those that are not zero",
-    "bytes": "of the weights on disk",
-    "load_seconds": "from files to a model in memory",
-    "peak_bytes": "weights, and the most memory in use above them",
-    "prompt": "prompt tokens/s of the single long prompt, median of the repeats",
-    "ppl": "perplexity on a text",
-    "acc": "accuracy on a task, and by any other name (`acc_norm`) that lm-eval gives a metric",
-    "generation": "generated tokens/s at a batch size, median of the repeats",
-    "first_token": "ms until every sequence of the batch has its first new token, median of the repeats",
-    "joules": "joules a generated token at a batch size, where the platform counts energy",
-}
-"""What every figure is, for docs/bench-schema.md."""
-
-_COUNTS: Mapping[str, Callable[[ModelResult], float | None]] = {
-    "blocks": lambda one: one.num_blocks,
-    "params": lambda one: one.num_parameters,
-    "effective_params": lambda one: one.num_parameters - (one.sparsity.zeros if one.sparsity else 0),
-    "bytes": lambda one: one.weight_bytes,
-    "load_seconds": lambda one: one.load_seconds,
-    "peak_bytes": lambda one: one.peak_bytes,
-}
-_SERIES: Mapping[str, Callable[[GenerationResult], Repeats | None]] = {
-    "generation": lambda one: one.tokens_per_second,
-    "first_token": lambda one: one.first_token_ms,
-    "joules": lambda one: one.joules_per_token,
-}
-_LOWER_IS_BETTER = ("ppl", "first_token", "joules")
-
-
-@dataclass(frozen=True)
-class _Figure:
-    """One figure, and the same against the baseline.
-
-    Attributes:
-        name: of the figure.
-        which: text, task or batch size; None where there is but one.
-        own: of the model.
-        against: compared with the baseline's; None without one.
-        kind: of the comparison, ``ratio`` or ``diff``.
-    """
-
-    name: str
-    which: str | None
-    own: Estimate
-    against: Estimate | None
-    kind: str = "ratio"
+from llmprune.artifacts.records.bench import Estimate, ModelResult
+from llmprune.artifacts.records.figures import BATCHED, QUANTITIES, Quantity, Reading, accuracy_by, readings
+from llmprune.evaluation.intervals import estimate_loss_ratio, estimate_mean
+from llmprune.evaluation.repeats import estimate_paired_ratio
 
 
 def collect_metrics(model: ModelResult, baseline: ModelResult | None) -> dict[str, Estimate]:
     """All figures of ``model``, and against ``baseline``, by name."""
-    metrics = {"sparsity": Estimate(value=model.sparsity.ratio if model.sparsity else 0.0)}
-    for part in (_counts, _perplexities, _accuracies, _speeds):
-        for figure in part(model, baseline):
-            _enter(metrics, figure, figure.name, figure.own)
-            if figure.against is not None:
-                _enter(metrics, figure, f"{figure.name}_{figure.kind}", figure.against)
+    metrics: dict[str, Estimate] = {}
+    known = {one.named(one.quantity.key): one for one in readings(baseline)} if baseline else {}
+    for one in readings(model):
+        _enter(metrics, one, one.quantity.key, _own(one))
+        other = known.get(one.named(one.quantity.key))
+        if other is not None and (compared := _compared(one, other)) is not None:
+            _enter(metrics, one, one.quantity.comparison, compared)
     return metrics
 
 
@@ -81,6 +32,7 @@ def metric_names(
     texts: Sequence[str],
     tasks: Sequence[tuple[str, str]],
     batch: Sequence[int],
+    repeats: int,
     energy: bool,
     compared: bool,
 ) -> list[str]:
@@ -90,64 +42,55 @@ def metric_names(
         texts: their names.
         tasks: pairs of task and metric.
         batch: sizes that speed is measured with; none: it is not.
+        repeats: of every speed, at least.
         energy: whether the platform counts energy.
         compared: whether there is a baseline.
     """
-    figures = ["blocks", "params", "effective_params", "bytes", "load_seconds"]
-    figures += ["peak_bytes", "prompt"] if batch else []
-    several = [("ppl", text) for text in texts] + [(metric, task) for task, metric in tasks]
-    several += [(name, str(size)) for name in _SERIES if energy or name != "joules" for size in batch]
-    names = ["sparsity", *(f"{figure}{suffix}" for figure in figures for suffix in ["", "_ratio"][: 1 + compared])]
-    metrics = {metric for _, metric in tasks}
-    for name, which in several:
-        for suffix in ["", "_diff" if name in metrics else "_ratio"][: 1 + compared]:
-            names += [f"{name}{suffix}", f"{name}{suffix}.{which}"]
+    singles = [one for one in QUANTITIES.values() if one.kind == "count" or one.key in {"load_seconds", "prompt"}]
+    measured: list[tuple[Quantity, str | None]] = [
+        (one, None) for one in singles if batch or one.key not in {"peak_bytes", "prompt"}
+    ]
+    measured += [(QUANTITIES["ppl"], text) for text in texts]
+    measured += [(accuracy_by(metric), task) for task, metric in tasks]
+    measured += [(QUANTITIES[key], str(size)) for key in BATCHED if energy or key != "joules" for size in batch]
+    names: list[str] = []
+    for quantity, which in measured:
+        runs = 1 if quantity.key == "load_seconds" else repeats
+        has_ratio = compared and quantity.compared and (quantity.kind != "repeated" or runs > 1)
+        for name in [quantity.key, quantity.comparison][: 1 + has_ratio]:
+            names += [name] if which is None else [name, f"{name}.{which}"]
     return list(dict.fromkeys(names))
 
 
-def _enter(metrics: dict[str, Estimate], figure: _Figure, name: str, estimate: Estimate) -> None:
+def _enter(metrics: dict[str, Estimate], one: Reading, name: str, estimate: Estimate) -> None:
     """Enter an estimate under its full name, and under the short one if it is the worst so far."""
-    if figure.which is not None:
-        metrics[f"{name}.{figure.which}"] = estimate
+    metrics[one.named(name)] = estimate
     worst = metrics.setdefault(name, estimate)
-    if (estimate.value > worst.value) == (figure.name in _LOWER_IS_BETTER):
+    if (estimate.value > worst.value) == one.quantity.lower_is_better:
         metrics[name] = estimate
 
 
-def _counts(model: ModelResult, baseline: ModelResult | None) -> Iterator[_Figure]:
-    for name, read in _COUNTS.items():
-        value, other = read(model), read(baseline) if baseline else None
-        if value is not None:
-            ratio = Estimate(value=value / other) if other is not None else None
-            yield _Figure(name, None, Estimate(value=value), ratio)
+def _own(one: Reading) -> Estimate:
+    """One model's figure. An accuracy has Student's interval over its items, a median of repeats has none."""
+    match one.quantity.kind:
+        case "accuracy":
+            return estimate_mean(one.values)
+        case "perplexity":
+            return Estimate(value=one.value, interval=one.interval)
+        case "count" | "repeated":
+            return Estimate(value=one.value)
 
 
-def _perplexities(model: ModelResult, baseline: ModelResult | None) -> Iterator[_Figure]:
-    others = baseline.perplexity if baseline else (None,) * len(model.perplexity)
-    for one, other in zip(model.perplexity, others, strict=True):
-        ratio = estimate_loss_ratio(one.window_losses, other.window_losses) if other else None
-        yield _Figure("ppl", one.corpus, one.perplexity, ratio)
-
-
-def _accuracies(model: ModelResult, baseline: ModelResult | None) -> Iterator[_Figure]:
-    others: Sequence[TaskResult | None] = baseline.tasks if baseline else (None,) * len(model.tasks)
-    for one, other in zip(model.tasks, others, strict=True):
-        difference = estimate_mean([a - b for a, b in zip(one.items, other.items, strict=True)]) if other else None
-        yield _Figure(one.metric, one.task, estimate_mean(one.items), difference, kind="diff")
-
-
-def _speeds(model: ModelResult, baseline: ModelResult | None) -> Iterator[_Figure]:
-    if model.prompt is not None:
-        yield _of_repeats("prompt", None, model.prompt, baseline.prompt if baseline else None)
-    others = baseline.generation if baseline else (None,) * len(model.generation)
-    for name, read in _SERIES.items():
-        for one, other in zip(model.generation, others, strict=True):
-            repeats, against = read(one), read(other) if other else None
-            if repeats is not None:
-                yield _of_repeats(name, str(one.batch), repeats, against)
-
-
-def _of_repeats(name: str, which: str | None, repeats: Repeats, baseline: Repeats | None) -> _Figure:
-    """A median, and the paired ratio of repeats taken in turn."""
-    ratio = estimate_ratio(repeats.values, baseline.values) if baseline else None
-    return _Figure(name, which, Estimate(value=repeats.median), ratio)
+def _compared(one: Reading, other: Reading) -> Estimate | None:
+    """The paired comparison of two models' figures; None: there is none to make."""
+    if not one.quantity.compared:
+        return None
+    match one.quantity.kind:
+        case "count":
+            return Estimate(value=one.value / other.value)
+        case "perplexity":
+            return estimate_loss_ratio(one.values, other.values)
+        case "accuracy":
+            return estimate_mean([mine - theirs for mine, theirs in zip(one.values, other.values, strict=True)])
+        case "repeated":
+            return None if one.is_one_run else estimate_paired_ratio(one.values, other.values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ import torch
 
 from llmprune.artifacts.records.bench import GenerationResult, Repeats, SpeedProtocol
 from llmprune.evaluation.energy import EnergyMeter
-from llmprune.evaluation.intervals import estimate_ratio, is_within
+from llmprune.evaluation.intervals import is_within
 from llmprune.evaluation.latency import GenerationTime, peak_memory, random_prompt, time_generation
+from llmprune.evaluation.repeats import estimate_paired_ratio
 from llmprune.stages.benchmark.settings import BenchSettings
 from llmprune.stages.benchmark.subjects import Loaded
 from llmprune.stages.common.progress import Progress
@@ -91,7 +93,7 @@ def _time_in_turn(
 def _is_known(timers: Sequence[_Timer]) -> bool:
     """Whether the ratio of the models' speeds is (of a single model: its speed), well enough."""
     first, *others = [timer.seconds for timer in timers]
-    return is_within(estimate_ratio(first, others[0] if others else [1.0] * len(first)), _PRECISION)
+    return is_within(estimate_paired_ratio(first, others[0] if others else [1.0] * len(first)), _PRECISION)
 
 
 class _Timer:
@@ -104,18 +106,35 @@ class _Timer:
         self._times: list[GenerationTime] = []
         self._joules: list[float] = []
         self._peak = 0
+        self._rounds = 1
 
     def warm_up(self) -> None:
-        """One run that is not timed, and whose memory is measured instead."""
+        """One run that is not timed, and whose memory is measured instead.
+
+        Where energy takes longer repeats, a second run tells how many of them make one. The first is no measure of
+        that: on a GPU it starts the libraries.
+        """
         with peak_memory(torch.device(self._model.device)) as peak:
-            time_generation(self._model, self._prompt, new_tokens=self.load.new_tokens)
+            self._generate()
             self._peak = peak()
+        if self._meter.least_seconds:
+            self._rounds = math.ceil(self._meter.least_seconds / self._generate().total)
 
     def repeat(self) -> None:
+        """One timed repeat: the mean of as many runs as the energy meter needs, as a rule of one."""
         before = self._meter.read()
-        self._times.append(time_generation(self._model, self._prompt, new_tokens=self.load.new_tokens))
+        runs = [self._generate() for _ in range(self._rounds)]
         joules = self._meter.joules_since(before)
-        self._joules += [] if joules is None else [joules]
+        self._times.append(
+            GenerationTime(
+                first_token=sum(run.first_token for run in runs) / len(runs),
+                total=sum(run.total for run in runs) / len(runs),
+            )
+        )
+        self._joules += [] if joules is None else [joules / len(runs)]
+
+    def _generate(self) -> GenerationTime:
+        return time_generation(self._model, self._prompt, new_tokens=self.load.new_tokens)
 
     @property
     def seconds(self) -> list[float]:

@@ -142,11 +142,12 @@ def _check(
     seq_len, prefill = settings.lengths(min(subject.positions for subject in subjects))
     texts = read_texts(subjects, settings, seq_len=seq_len, progress=progress, trust_remote_code=trust_remote_code)
     tasks = open_asked_tasks(subjects, settings, trust_remote_code=trust_remote_code)
-    meter = find_energy_meter()
+    meter = find_energy_meter(compute.device)
     names = metric_names(
         texts=[windows.identity().name for windows in texts],
         tasks=tasks[0].metrics if tasks else (),
         batch=settings.batch if settings.speed else (),
+        repeats=settings.repeats,
         energy=bool(meter.counters),
         compared=len(subjects) > 1,
     )

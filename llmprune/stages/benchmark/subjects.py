@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from llmprune.models.anatomy import block_count
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.loading import load_whole
 from llmprune.models.source import check_model, find_model, positions, require_finite
+from llmprune.models.timing import now
 from llmprune.stages.benchmark.sparsity import count_zeros
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import open_workspace, typed_origin
@@ -109,9 +109,9 @@ def load_subject(
         ModelError: transformers cannot load it.
     """
     progress.say(f"Loading {subject.name} in {dtype_name(dtype)}.")
-    started = time.perf_counter()
+    started = now(compute.device)
     model = load_whole(subject.directory, device=compute.device, dtype=dtype, trust_remote_code=trust_remote_code)
-    return Loaded(subject, model, time.perf_counter() - started)
+    return Loaded(subject, model, now(compute.device) - started)
 
 
 def _locate(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
+from statistics import median
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.algorithms.blocks.search import ChunkDone, forked_forwards
 from llmprune.models.compute import Compute
 from llmprune.models.loading import Decoder
+from llmprune.models.timing import time_in_turn
 from llmprune.stages.block_search.evaluator import SEGMENT, WindowEvaluator
 
 _STATE_SHARE = 4  # of the free memory, one part in four may hold states
@@ -102,15 +103,14 @@ def chunk_windows(decoder: Decoder, tokens: Tensor, compute: Compute, *, elimina
 
 
 def measure_window_cost(evaluator: WindowEvaluator) -> WindowCost:
-    """Time one forward pass of one block, and of the head, on one chunk (after a warm-up)."""
-    states = evaluator.entering(0)[None].clone()
-    evaluator.apply_block(0, states, 0)
-    started = time.monotonic()
-    evaluator.apply_block(0, states, 0)
-    ran = time.monotonic()
-    evaluator.losses(states, 0)
-    windows = evaluator.windows_in(0)
-    return WindowCost(block=(ran - started) / windows, head=(time.monotonic() - ran) / windows)
+    """The median times of one forward pass of one block, and of the head, on one batch of windows."""
+    batch = evaluator.first_batch()
+    states = batch.entering(0)[None]
+    times = time_in_turn(
+        [lambda: batch.apply_block(0, states.clone(), 0), lambda: batch.losses(states, 0)], states.device
+    )
+    block, head = (median(seconds) / batch.windows_in(0) for seconds in times)
+    return WindowCost(block=block, head=head)
 
 
 def spell_seconds(seconds: float) -> str:

@@ -45,6 +45,11 @@ class WindowEvaluator:
         self._on_forwards = on_forwards
         self._calls: dict[tuple[int, int, int], list[BlockCall]] = {}
 
+    def first_batch(self) -> WindowEvaluator:
+        """An evaluator of the windows alone that go through a block together first: enough to time it."""
+        tokens = self._chunks[0][: self._batch_size]
+        return WindowEvaluator(self._decoder, tokens, chunk_windows=len(tokens), batch_size=len(tokens))
+
     @property
     def num_blocks(self) -> int:
         """Blocks of the model."""

@@ -119,9 +119,12 @@ class Workspace:
     def remark_slow_dtype(self) -> None:
         """Say so where a dtype narrower than float32 is slower on this machine, before long work in it."""
         dtype = self.dtype
-        if dtype.itemsize < torch.float32.itemsize and (gain := self.compute.gain(dtype)) < _SLOW:
+        if dtype.itemsize >= torch.float32.itemsize:
+            return
+        gain = self.compute.gain(dtype)
+        if gain is not None and gain.high < _SLOW:
             self.progress.say(
-                f"This machine multiplies {dtype_name(dtype)} only {gain:.1g} times as fast as float32: "
+                f"This machine multiplies {dtype_name(dtype)} only {gain} times as fast as float32: "
                 "--dtype float32 would be faster, and takes twice the memory."
             )
 

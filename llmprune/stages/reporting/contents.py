@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from llmprune.artifacts.activations import MANIFEST, CalibrationManifest
 from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.records.generations import Generations
 from llmprune.artifacts.records.importance import Importance
 from llmprune.artifacts.records.provenance import ModelIdentity
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
-from llmprune.artifacts.records.samples import Samples
 from llmprune.artifacts.records.sweep import SweepResult
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError
@@ -28,10 +28,10 @@ def read_contents(run: RunDirectory) -> RunContents:
     calibration = CalibrationManifest.read(manifest) if manifest.exists() else None
     importance = Importance.read(run.importance) if run.importance.exists() else None
     sweep = SweepResult.read(run.sweep) if run.sweep.exists() else None
-    samples = Samples.read(run.samples) if run.samples.exists() else None
+    generations = Generations.read(run.generations) if run.generations.exists() else None
     checkpoints = tuple(_checkpoints(run))
     measurements, outdated = _measurements(run, checkpoints)
-    if not (calibration or importance or sweep or samples or checkpoints or measurements):
+    if not (calibration or importance or sweep or generations or checkpoints or measurements):
         raise ArtifactError(
             f"{run.path} holds nothing to report yet; type: llmprune quickstart, or llmprune calibrate MODEL --run "
             f"{run.path}"
@@ -44,7 +44,7 @@ def read_contents(run: RunDirectory) -> RunContents:
         checkpoints=checkpoints,
         measurements=measurements,
         sweep=sweep,
-        samples=samples,
+        generations=generations,
     )
     _require_one_model(run, contents)
     return contents.with_remarks((*outdated, *_remarks(contents)))
@@ -110,10 +110,10 @@ def _require_one_model(run: RunDirectory, contents: RunContents) -> None:
 
 
 def _remarks(contents: RunContents) -> Iterator[str]:
-    calibration, importance, samples = contents.calibration, contents.importance, contents.samples
+    calibration, importance, generations = contents.calibration, contents.importance, contents.generations
     if calibration and importance and calibration.windows_fingerprint != importance.windows_fingerprint:
         yield "importance.json was made on another calibration than the one that lies in the run now."
-    for one in contents.checkpoints if samples else ():
-        assert samples is not None
-        if one.name in {known.name for known in samples.models} and samples.created < one.record.created:
+    for one in contents.checkpoints if generations else ():
+        assert generations is not None
+        if one.name in {known.name for known in generations.models} and generations.created < one.record.created:
             yield f"samples.json is older than {one.name}: that checkpoint was made anew since."

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import torch
 
@@ -15,12 +15,13 @@ from llmprune.artifacts.records.bench import Protocols
 from llmprune.choices import Method, Metric
 from llmprune.errors import LlmpruneError
 from llmprune.models.loading import Decoder
+from llmprune.models.timing import time_in_turn
 from llmprune.stages.block_search import TYPICAL_SURVIVORS, SearchCost, WindowCost, chunk_windows, spell_seconds
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.sweeping.plan import ModelSizes, PlannedPoint
 from llmprune.stages.sweeping.settings import SweepSettings
 
-_TRIED, _TRIES = 256, 5  # tokens to time a block with, and times
+_TRIED = 256  # tokens to time a block with
 _ITEMS, _ITEM_TOKENS = 2000, 150  # of a zero-shot task; an item has several choices: rough guesses, too
 _DISK = 100e6  # bytes/s that are written, read again and compared
 # Forward passes over the calibration text, and products of a matrix with its Gram matrix, that a method is worth:
@@ -116,19 +117,13 @@ def foresee(
 
 
 def _time_tokens(decoder: Decoder, seq_len: int) -> TokenCost:
-    """The fastest of a few runs through one block and the head: on a busy machine, a single one tells little."""
+    """The median times of a token in one block and in the head."""
     tokens = torch.zeros((1, seq_len), dtype=torch.int64, device=decoder.device)
     runner, block = decoder.runner, len(decoder.blocks) // 2
-    seconds: list[tuple[float, float]] = []
     with torch.inference_mode(), decoder.block(block):
         hidden, call = runner.embed(tokens), runner.calls(tokens)[block]
-        for _ in range(_TRIES):
-            started = time.monotonic()
-            float(runner.run(block, hidden, call).flatten()[0])  # a GPU has finished when the number is here
-            ran = time.monotonic()
-            float(runner.logits(hidden).flatten()[0])
-            seconds.append((ran - started, time.monotonic() - ran))
-    return TokenCost(*(min(times) / seq_len for times in zip(*seconds, strict=True)))
+        times = time_in_turn([lambda: runner.run(block, hidden, call), lambda: runner.logits(hidden)], decoder.device)
+    return TokenCost(*(median(seconds) / seq_len for seconds in times))
 
 
 def _search_seconds(decoder: Decoder, workspace: Workspace, text: Text, cost: TokenCost, *, rounds: int) -> float:

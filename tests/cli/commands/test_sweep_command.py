@@ -12,6 +12,7 @@ from llmprune.artifacts.records.pruning import RECORD_NAME
 from llmprune.artifacts.records.sweep import SweepResult
 from llmprune.cli.views.sweep import _accuracies
 from tests.cli.world import refused
+from tests.steady import steady_speed
 from tests.tiny import POSITIONS, snapshot
 
 GRID = ["--targets", "1", "--sparsity", "0.5", "--method", "wanda", "--no-verify"]
@@ -76,7 +77,8 @@ def test_a_limit_that_nothing_keeps_ends_with_3_once_all_is_shown(run, measured,
     assert "Best within --max-params 99% (lowest perplexity): blocks 1" in again.stdout
 
 
-def test_speed_has_a_column_and_a_front(run, text, llmprune):
+def test_speed_has_a_column_and_a_front(run, text, llmprune, monkeypatch):
+    steady_speed(monkeypatch)
     speed = ["--batch", "1,2", "--gen", 2, "--prompt", 3, "--prefill", 8, "--repeats", 2, "--max-seconds", 0]
     words = [*GRID[:2], "--ppl", text, "--ppl-seq-len", 64, "--max-windows", 4, *speed, "--run", run]
     result = llmprune("sweep", *words, "--max-latency-ratio", 1e6)

@@ -45,7 +45,7 @@ def model(shift=0.0, speed=1.0, joules=True):
                 batch=batch,
                 tokens_per_second=repeats(*(speed * batch * value for value in (9.0, 10.0, 11.0))),
                 first_token_ms=repeats(batch / speed, batch / speed),
-                joules_per_token=repeats(2.0 / speed) if joules else None,
+                joules_per_token=repeats(2.0 / speed, 2.0 / speed) if joules else None,
                 peak_bytes=5000,
             )
             for batch in (1, 8)
@@ -55,7 +55,7 @@ def model(shift=0.0, speed=1.0, joules=True):
     )
 
 
-PLANNED = {"texts": ["easy", "hard"], "tasks": [("piqa", "acc"), ("boolq", "acc")], "batch": [1, 8]}
+PLANNED = {"texts": ["easy", "hard"], "tasks": [("piqa", "acc"), ("boolq", "acc")], "batch": [1, 8], "repeats": 2}
 
 
 @pytest.mark.parametrize("energy", [True, False])
@@ -68,7 +68,7 @@ def test_what_was_promised_is_measured_and_nothing_else(energy, compared):
 
 def test_a_model_of_which_only_sizes_are_known():
     one = ModelResult(name="m", num_blocks=6, num_parameters=1000, weight_bytes=4000, load_seconds=1.0)
-    promised = metric_names(texts=[], tasks=[], batch=[], energy=False, compared=True)
+    promised = metric_names(texts=[], tasks=[], batch=[], repeats=2, energy=False, compared=True)
     assert set(collect_metrics(one, one)) == set(promised)
 
 
@@ -91,3 +91,22 @@ def test_ratios_and_differences_are_paired():
     assert metrics["acc_diff.piqa"].value == pytest.approx(-0.25)
     assert metrics["params_ratio"] == Estimate(value=1.0)
     assert metrics["sparsity"].value == 0.0
+
+
+def test_a_single_run_gives_no_ratio():
+    once = model().model_copy(update={"prompt": repeats(100.0)})
+    metrics = collect_metrics(once, once)
+    assert metrics["prompt"].value == 100.0
+    assert {"prompt_ratio", "load_seconds_ratio"}.isdisjoint(metrics)
+    promised = metric_names(**{**PLANNED, "repeats": 1}, energy=True, compared=True)
+    assert not any(name.startswith(("prompt_ratio", "generation_ratio", "load_seconds_ratio")) for name in promised)
+    assert "ppl_ratio" in promised
+
+
+def test_a_stalled_repeat_does_not_decide_a_ratio():
+    steady, stalled = repeats(100.0, 101.0, 99.0, 100.0, 100.0), repeats(100.0, 101.0, 5.0, 100.0, 100.0)
+    metrics = collect_metrics(
+        model().model_copy(update={"prompt": stalled}), model().model_copy(update={"prompt": steady})
+    )
+    assert metrics["prompt_ratio"].value == 1.0
+    assert not metrics["prompt_ratio"].is_clear

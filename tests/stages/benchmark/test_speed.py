@@ -3,9 +3,12 @@
 import itertools
 
 import pytest
+import torch
 
-from llmprune.evaluation.energy import EnergyMeter
+from llmprune.evaluation.energy import EnergyCounter, EnergyMeter
 from llmprune.evaluation.latency import GenerationTime
+from llmprune.evaluation.repeats import estimate_paired_ratio
+from llmprune.models.loading import load_whole
 from llmprune.stages.benchmark import speed as bench_speed
 from llmprune.stages.benchmark.speed import _Load, _time_in_turn, _Timer
 
@@ -84,3 +87,62 @@ def test_rates_are_of_all_sequences(clock):
     timer = Fake("a", [2.0], clock, [])
     timer.repeat()
     assert timer.rate(2 * 4).values == (4.0,)
+
+
+@pytest.fixture
+def timed(clock, checkpoint, monkeypatch):
+    """A real timer of a tiny model, whose generations take the seconds that a test says, the cold first one 5 more."""
+    model = load_whole(checkpoint("llama"), device=torch.device("cpu"), dtype=torch.float32)
+
+    def make(seconds, meter):
+        made = []
+
+        def time_generation(*args, **kwargs):
+            taken = seconds + (0 if made else 5)
+            made.append(taken)
+            clock.now += taken
+            return GenerationTime(taken / 2, taken)
+
+        monkeypatch.setattr(bench_speed, "time_generation", time_generation)
+        return _Timer(model, _Load(2, 3, 4), meter), made
+
+    return make
+
+
+def watts(clock, power, *, least_seconds):
+    counter = EnergyCounter("gpu", lambda: int(1000 * power * clock.now), 1e3)
+    return EnergyMeter((counter,), "stand-in", least_seconds=least_seconds)
+
+
+@pytest.mark.parametrize(("seconds", "runs"), [(0.25, 4), (0.3, 4), (2.0, 1)])
+def test_a_repeat_lasts_as_long_as_a_slow_energy_counter_needs(clock, timed, seconds, runs):
+    timer, made = timed(seconds, watts(clock, 80.0, least_seconds=1.0))
+    timer.warm_up()
+    assert len(made) == 2  # the cold one, and one that tells how long a run takes
+    timer.repeat()
+    assert len(made) == 2 + runs
+    result = timer.generation()
+    assert result.tokens_per_second.values == pytest.approx((2 * 4 / seconds,))
+    assert result.joules_per_token.values == pytest.approx((80.0 * seconds / (2 * 4),), rel=1e-3)
+
+
+def test_a_fast_counter_takes_one_run_and_none_leaves_energy_out(clock, timed):
+    timer, made = timed(0.25, watts(clock, 80.0, least_seconds=0.0))
+    timer.warm_up()
+    timer.repeat()
+    assert len(made) == 2
+    assert timer.generation().joules_per_token.values == pytest.approx((80.0 * 0.25 / 8,))
+    without, _ = timed(0.25, EnergyMeter((), "none"))
+    without.warm_up()
+    without.repeat()
+    assert without.generation().joules_per_token is None
+
+
+def test_a_stall_in_one_repeat_is_no_claim(clock):
+    """Five repeats, one of which the machine slept through: the ratio stays, and is known not to be known."""
+    stalled = Fake("a", [1.0, 1.0, 40.0, 1.0, 1.0], clock, [])
+    steady = Fake("b", [1.0, 1.01, 1.0, 0.99, 1.0], clock, [])
+    _time_in_turn([stalled, steady], repeats=5, until=0.0)
+    ratio = estimate_paired_ratio(stalled.rate(8).values, steady.rate(8).values)
+    assert ratio.value == pytest.approx(1.0, abs=0.02)
+    assert not ratio.is_clear

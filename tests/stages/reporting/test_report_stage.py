@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.records.generations import Generations
 from llmprune.artifacts.records.importance import Importance
-from llmprune.artifacts.records.samples import Samples
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError, OutputExistsError, TargetError
 from llmprune.models.compute import choose_compute
@@ -20,7 +20,7 @@ from llmprune.stages.benchmark import BenchSettings, bench
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.common.workspace import open_workspace
 from llmprune.stages.reporting import read_contents, report
-from llmprune.stages.reporting.samples import NEW_TOKENS, write_samples
+from llmprune.stages.reporting.generations import NEW_TOKENS, write_generations
 from tests.tiny import POSITIONS, Listener, snapshot
 
 CPU = choose_compute("cpu")
@@ -93,14 +93,14 @@ def test_a_calibration_alone_has_a_page(workspace):
 
 
 def test_what_the_models_write_is_what_they_write(pruned):
-    samples = write_samples(pruned, [PROMPT, "a boat"], compute=CPU, progress=Listener())
+    generations = write_generations(pruned, [PROMPT, "a boat"], compute=CPU, progress=Listener())
     directories = [pruned.located(pruned.record().directory), *pruned.existing_checkpoints()]
-    assert Samples.read(pruned.samples) == samples
-    assert [one.name for one in samples.models] == [pruned.record().name, directories[1].name]
-    assert samples.models[0].model.fingerprint != samples.models[1].model.fingerprint
-    for directory, one in zip(directories, samples.models, strict=True):
+    assert Generations.read(pruned.generations) == generations
+    assert [one.name for one in generations.models] == [pruned.record().name, directories[1].name]
+    assert generations.models[0].model.fingerprint != generations.models[1].model.fingerprint
+    for directory, one in zip(directories, generations.models, strict=True):
         tokenizer = load_tokenizer(directory)
-        model = load_whole(directory, device=CPU.device, dtype=getattr(torch, samples.dtype))
+        model = load_whole(directory, device=CPU.device, dtype=getattr(torch, generations.dtype))
         given = tokenizer(PROMPT, return_tensors="pt")
         output = model.generate(**given, do_sample=False, max_new_tokens=NEW_TOKENS, repetition_penalty=1.2)
         assert tokenizer.decode(output[0], skip_special_tokens=True) == PROMPT + one.texts[0]
@@ -113,13 +113,13 @@ def test_what_the_models_write_is_what_they_write(pruned):
 )
 def test_prompts_that_nothing_can_follow_are_refused(prompts, words, pruned):
     with pytest.raises(TargetError, match=words):
-        write_samples(pruned, prompts, compute=CPU, progress=Listener())
-    assert not pruned.samples.exists()
+        write_generations(pruned, prompts, compute=CPU, progress=Listener())
+    assert not pruned.generations.exists()
 
 
 def test_nobody_writes_in_a_run_without_a_model(tmp_path):
     with pytest.raises(ArtifactError, match="belongs to no model yet"):
-        write_samples(RunDirectory(tmp_path / "new"), [PROMPT], compute=CPU, progress=Listener())
+        write_generations(RunDirectory(tmp_path / "new"), [PROMPT], compute=CPU, progress=Listener())
     assert not (tmp_path / "new").exists()
 
 
@@ -137,10 +137,10 @@ def test_a_calibration_made_anew_is_remarked_upon(pruned):
     assert any("another calibration" in remark for remark in read_contents(pruned).remarks)
 
 
-def test_samples_older_than_a_checkpoint_are_remarked_upon(pruned):
-    write_samples(pruned, [PROMPT], compute=CPU, progress=Listener())
+def test_generations_older_than_a_checkpoint_are_remarked_upon(pruned):
+    write_generations(pruned, [PROMPT], compute=CPU, progress=Listener())
     assert read_contents(pruned).remarks == ()
-    edit(pruned.samples, created="2000-01-01T00:00:00+00:00")
+    edit(pruned.generations, created="2000-01-01T00:00:00+00:00")
     assert any("samples.json is older than" in remark for remark in read_contents(pruned).remarks)
 
 

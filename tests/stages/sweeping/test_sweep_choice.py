@@ -12,7 +12,7 @@ from llmprune.stages.sweeping.choice import Limits, choose_best, pareto_sets, pa
 def point(name, *, params, effective=None, ppl=1.0, speed=None):
     figures = {"params": params, "effective_params": effective or params, "ppl_ratio": ppl}
     figures |= {"generation": 5.0, "generation_ratio": speed} if speed else {}
-    metrics = {figure: Estimate(value=value) for figure, value in figures.items()}
+    metrics = {figure: Estimate(value=value, interval=(value, value)) for figure, value in figures.items()}
     return SweepPoint(name=name, metrics=metrics, bench="bench/x.json", checkpoint=None, bench_seconds=1.0)
 
 
@@ -126,3 +126,12 @@ def test_the_time_of_a_token_is_the_inverse_of_speed_with_its_interval_turned():
     latency = BLOCKS.model_copy(update={"metrics": metrics}).latency_ratio
     assert (latency.value, latency.interval) == (0.8, (0.5, 1.0))
     assert DENSE.latency_ratio.value == DENSE.ppl_ratio.value == 1.0
+
+
+@pytest.mark.parametrize("interval", [None, (0.1, 9.0)])
+def test_a_time_that_the_repeats_leave_open_is_as_good_as_not_measured(interval):
+    metrics = {**BLOCKS.metrics, "generation_ratio": Estimate(value=1.25, interval=interval)}
+    noisy = BLOCKS.model_copy(update={"metrics": metrics})
+    assert noisy.latency_ratio is None
+    assert pareto_sets([DENSE, noisy]).latency == ("dense",)
+    assert best(sweep(noisy), latency_ratio=2.0) == []

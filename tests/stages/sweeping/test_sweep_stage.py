@@ -21,8 +21,9 @@ from llmprune.stages.common.workspace import open_workspace
 from llmprune.stages.sweeping import cost as sweep_cost
 from llmprune.stages.sweeping import sweep
 from llmprune.stages.weight_pruning import PruningSettings, global_prune
+from tests.steady import steady_speed
 from tests.tasks import write_task
-from tests.tiny import save_tiny_llama, snapshot
+from tests.tiny import NUM_BLOCKS, save_tiny_llama, snapshot
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 
@@ -117,14 +118,18 @@ def test_an_earlier_benchmark_under_another_protocol_is_not_taken(workspace, sma
     assert found.baseline.perplexity != dense.model.perplexity
 
 
-def test_speed_is_measured_beside_the_dense_model_and_has_a_front(workspace, small):
+def test_speed_is_measured_beside_the_dense_model_and_has_a_front(workspace, small, monkeypatch):
+    steady_speed(monkeypatch)
     timed = replace(small.bench, speed=True, batch=(1, 2), gen=3, prompt=4, prefill=8, repeats=2, max_seconds=0)
     result = sweep(workspace, replace(small, bench=timed))
     assert result.measuring.speed.batch == (1, 2)
     for point in result.points:
         slowest = min(point.metrics[f"generation_ratio.{batch}"].value for batch in (1, 2))
         assert point.latency_ratio.value == pytest.approx(1 / slowest)
-    assert result.pareto.latency
+    assert {point.name: point.latency_ratio.value for point in result.points if point.removed} == pytest.approx(
+        {point.name: 1 - len(point.removed) / NUM_BLOCKS for point in result.points if point.removed}
+    )
+    assert "blocks 1" in result.pareto.latency
     assert result.machine is not None
 
 

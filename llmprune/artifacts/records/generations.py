@@ -9,7 +9,7 @@ from pydantic import model_validator
 from llmprune.artifacts.records.provenance import Artifact, ModelIdentity, Record
 
 
-class ModelSamples(Record):
+class ModelGenerations(Record):
     """What one model wrote.
 
     Attributes:
@@ -23,7 +23,7 @@ class ModelSamples(Record):
     texts: tuple[str, ...]
 
 
-class Samples(Artifact):
+class Generations(Artifact):
     """``samples.json``.
 
     Attributes:
@@ -42,7 +42,7 @@ class Samples(Artifact):
     new_tokens: int
     repetition_penalty: float
     dtype: str
-    models: tuple[ModelSamples, ...]
+    models: tuple[ModelGenerations, ...]
 
     @model_validator(mode="after")
     def _a_text_a_prompt(self) -> Self:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llmprune.report.parts import Missing, Sample, Samples, Section
+from llmprune.report.parts import Generation, Generations, Missing, Section
 from llmprune.report.wording import label_of
 
 if TYPE_CHECKING:
     from llmprune.report.contents import RunContents
 
 
-def samples_section(contents: RunContents) -> Section:
+def generations_section(contents: RunContents) -> Section:
     """Continuations of the same prompts, side by side."""
-    kept, title = contents.samples, "What they write"
+    kept, title = contents.generations, "What they write"
     if kept is None:
         missing = Missing(
             "No model was asked to write anything yet.", 'llmprune report --prompt "The most important thing about"'
@@ -25,13 +25,13 @@ def samples_section(contents: RunContents) -> Section:
         "A few sentences show what kind of mistakes a model makes; they measure nothing."
     )
     prompts = tuple(
-        Samples(
+        Generations(
             prompt,
             tuple(
-                Sample(label_of(contents, one.name), contents.role_of(one.name), one.texts[index])
+                Generation(label_of(contents, one.name), contents.role_of(one.name), one.texts[index])
                 for one in kept.models
             ),
         )
         for index, prompt in enumerate(kept.prompts)
     )
-    return Section("samples", title, (lead,), samples=prompts)
+    return Section("samples", title, (lead,), generations=prompts)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmprune.artifacts.records.generations import Generations, ModelGenerations
 from llmprune.artifacts.records.provenance import ModelIdentity
-from llmprune.artifacts.records.samples import ModelSamples, Samples
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError, TargetError
 from llmprune.evaluation.generation import generate, written_text_config
@@ -42,14 +42,14 @@ class _Writer:
     positions: int
 
 
-def write_samples(
+def write_generations(
     run: RunDirectory,
     prompts: Sequence[str],
     *,
     compute: Compute,
     progress: Progress,
     trust_remote_code: bool = False,
-) -> Samples:
+) -> Generations:
     """Let the run's dense model and its own checkpoints continue ``prompts``, and keep that in ``samples.json``.
 
     Raises:
@@ -68,15 +68,15 @@ def write_samples(
     writers = [_Writer(workspace.model.name, workspace.directory, workspace.model, workspace.positions)]
     writers += _pruned(workspace)
     with workspace.writing():
-        samples = Samples(
+        generations = Generations(
             prompts=tuple(prompts),
             new_tokens=NEW_TOKENS,
             repetition_penalty=REPETITION_PENALTY,
             dtype=dtype_name(workspace.dtype),
             models=tuple(_written(workspace, writer, prompts) for writer in writers),
         )
-        samples.write(run.samples)
-    return samples
+        generations.write(run.generations)
+    return generations
 
 
 def _pruned(workspace: Workspace) -> Iterator[_Writer]:
@@ -85,7 +85,7 @@ def _pruned(workspace: Workspace) -> Iterator[_Writer]:
         yield _Writer(path.name, path, identify(path.name, path, config, checkpoint), positions(config))
 
 
-def _written(workspace: Workspace, writer: _Writer, prompts: Sequence[str]) -> ModelSamples:
+def _written(workspace: Workspace, writer: _Writer, prompts: Sequence[str]) -> ModelGenerations:
     workspace.progress.say(f"{writer.name} writes.")
     tokenizer = load_tokenizer(writer.directory, trust_remote_code=workspace.trust_remote_code)
     model = load_whole(
@@ -95,7 +95,7 @@ def _written(workspace: Workspace, writer: _Writer, prompts: Sequence[str]) -> M
         trust_remote_code=workspace.trust_remote_code,
     )
     texts = tuple(_continued(model, tokenizer, prompt, positions=writer.positions) for prompt in prompts)
-    return ModelSamples(name=writer.name, model=writer.model, texts=texts)
+    return ModelGenerations(name=writer.name, model=writer.model, texts=texts)
 
 
 def _continued(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, *, positions: int) -> str:

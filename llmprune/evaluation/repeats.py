@@ -1,0 +1,26 @@
+"""What repeats that were taken in turn say of two models, on a machine that may stall."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from llmprune.artifacts.records.bench import Estimate
+from llmprune.evaluation.intervals import estimate_ratio
+
+
+def estimate_paired_ratio(values: Sequence[float], baseline: Sequence[float]) -> Estimate:
+    """Ratio of positive numbers that were taken in turn, of three pairs or more not decided by one of them.
+
+    The value is the median of the pairs' ratios. The interval is Student's 95% interval of their logarithms' mean, and
+    holds the median in any case. A stall in one pair leaves the value where it is and widens the interval.
+
+    Args:
+        values: one a repeat.
+        baseline: as many, each taken beside its value.
+    """
+    value = median(one / other for one, other in zip(values, baseline, strict=True))
+    interval = estimate_ratio(values, baseline).interval
+    if interval is None:
+        return Estimate(value=value)
+    return Estimate(value=value, interval=(min(interval[0], value), max(interval[1], value)))

@@ -1,0 +1,70 @@
+"""What a search is expected to take: no single sample decides it."""
+
+import pytest
+import torch
+
+from llmprune.models.loading import open_decoder
+from llmprune.stages.block_search.cost import measure_window_cost
+from llmprune.stages.block_search.evaluator import WindowEvaluator
+from llmprune.stages.sweeping.cost import _time_tokens
+
+TOKENS = torch.randint(128, (6, 16), generator=torch.Generator().manual_seed(0))
+BLOCK, HEAD = 0.25, 0.125  # seconds of every run
+
+
+@pytest.fixture
+def decoder(checkpoint):
+    return open_decoder(checkpoint("llama"), device=torch.device("cpu"), dtype=None)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A clock that passes by runs; ``stalls`` has extra seconds by the number of the run."""
+
+    class Machine:
+        now, runs, stalls = 0.0, 0, {}
+
+        def slow(self, owner, name, seconds):
+            original = getattr(owner, name)
+
+            def run(*args, **kwargs):
+                self.now += seconds + self.stalls.get(self.runs, 0.0)
+                self.runs += 1
+                return original(*args, **kwargs)
+
+            monkeypatch.setattr(owner, name, run)
+
+    machine = Machine()
+    monkeypatch.setattr("llmprune.models.timing.now", lambda device: machine.now)
+    return machine
+
+
+@pytest.mark.parametrize("stalled", [None, *range(8)])
+def test_a_stall_and_a_cold_start_change_no_estimate_of_a_search(decoder, machine, stalled):
+    machine.slow(WindowEvaluator, "apply_block", BLOCK)
+    machine.slow(WindowEvaluator, "losses", HEAD)
+    machine.stalls = {stalled: 60.0}
+    cost = measure_window_cost(WindowEvaluator(decoder, TOKENS, chunk_windows=6, batch_size=4))
+    assert (cost.block, cost.head) == (BLOCK / 4, HEAD / 4)
+    assert machine.runs >= 8
+
+
+def test_the_evaluator_is_as_before(decoder):
+    evaluator = WindowEvaluator(decoder, TOKENS, chunk_windows=3, batch_size=8)
+    states = evaluator.entering(0)[None].clone()
+    evaluator.apply_block(0, states, 0)
+    expected = evaluator.losses(states, 0).sums
+    cost = measure_window_cost(evaluator)
+    assert min(cost.block, cost.head) > 0
+    states = evaluator.entering(0)[None].clone()
+    evaluator.apply_block(0, states, 0)
+    assert torch.equal(evaluator.losses(states, 0).sums, expected)
+
+
+@pytest.mark.parametrize("stalled", [None, *range(8)])
+def test_a_stall_and_a_cold_start_change_no_estimate_of_a_sweep(decoder, machine, stalled):
+    machine.slow(decoder.runner, "run", BLOCK)
+    machine.slow(decoder.runner, "logits", HEAD)
+    machine.stalls = {stalled: 60.0}
+    cost = _time_tokens(decoder, 5)
+    assert (cost.block, cost.head) == (BLOCK / 5, HEAD / 5)
