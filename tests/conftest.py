@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
-from tiny_models import save_tiny
 from transformers.utils import logging as transformers_logging
 
 from llmprune.models.compute import Compute
 from llmprune.stages.common.workspace import Workspace, open_workspace
+from tests.tiny_models import save_tiny
 
 # A shared machine stalls now and then: no test fails for being slow.
 settings.register_profile("patient", deadline=None)

@@ -6,8 +6,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference_search import baseline_losses, skipped_loss
-from tiny_models import HIDDEN, POSITIONS, random_tokens, tiny_model
 
 from llmprune.evaluation import losses as losses_module
 from llmprune.evaluation.losses import token_losses
@@ -16,6 +14,8 @@ from llmprune.models.anatomy import find_blocks
 from llmprune.models.capture import BlockRunner
 from llmprune.models.loading import open_decoder
 from llmprune.stages.block_search.evaluator import SEGMENT, WindowEvaluator, _segment_lengths
+from tests.reference_search import baseline_losses, skipped_loss
+from tests.tiny_models import HIDDEN, POSITIONS, random_tokens, tiny_model
 
 
 def plain_losses(model, tokens):

@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import CONFIGS, DEPTH, FAMILIES, tiny_model
 from torch import nn
 
 from llmprune.errors import CheckpointError, ModelError
 from llmprune.models.anatomy import block_count, find_blocks, name_blocks
+from tests.tiny_models import CONFIGS, DEPTH, FAMILIES, tiny_model
 
 
 def layers(indices, *, prefix="model.layers", part="w"):

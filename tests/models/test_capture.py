@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from reference_search import skipped_logits
-from tiny_models import DEPTH, HIDDEN, random_tokens, tiny_model
 from torch import nn
 
 from llmprune.models.anatomy import find_blocks
 from llmprune.models.capture import BlockRunner, bypassed, hidden_of, relayed
+from tests.reference_search import skipped_logits
+from tests.tiny_models import DEPTH, HIDDEN, random_tokens, tiny_model
 
 TOKENS = random_tokens(3, 20)
 

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from reference_search import skipped_logits
 from safetensors.torch import load_file, save_file
-from tiny_models import DEPTH, FAMILIES, random_tokens, save_tiny, tiny_model
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
@@ -20,6 +18,8 @@ from llmprune.models.capture import bypassed
 from llmprune.models.loading import load_whole, open_decoder
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.common.workspace import Workspace
+from tests.reference_search import skipped_logits
+from tests.tiny_models import DEPTH, FAMILIES, random_tokens, save_tiny, tiny_model
 
 CPU = torch.device("cpu")
 REMOVALS = [(1, 4), (0, 5), (3,)]

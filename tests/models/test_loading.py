@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import DEPTH, random_tokens, save_tiny, tiny_model
 from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 from transformers.models.gemma3 import Gemma3ForCausalLM, Gemma3TextConfig
 from transformers.models.vit import ViTConfig, ViTForImageClassification
@@ -16,6 +15,7 @@ from llmprune.errors import CheckpointError, LlmpruneError, ModelError
 from llmprune.models.config import load_config
 from llmprune.models.loading import load_tokenizer, load_whole, open_decoder, open_shell, stored_dtype
 from llmprune.models.source import check_model
+from tests.tiny_models import DEPTH, random_tokens, save_tiny, tiny_model
 
 CPU = torch.device("cpu")
 SMALL = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import FAMILIES, random_tokens
 
 from llmprune.models.loading import open_decoder
 from llmprune.models.open_block import OpenBlock
+from tests.tiny_models import FAMILIES, random_tokens
 
 # A norm between the attention (or the FFN) and the residual stream, or behind their sum.
 NORMED = ("gemma2", "gemma3", "gemma3-multimodal", "gemma4", "opt-projected")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import DEPTH, FAMILIES, random_tokens
 from transformers import PreTrainedModel
 
 from llmprune.algorithms.weights.patterns import SemiStructured, Unstructured, zero_count
@@ -19,6 +18,7 @@ from llmprune.stages.calibration.dense_pass import dense_pass
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.weight_pruning import PruningReport, PruningSettings, global_prune
 from llmprune.text.windows import TokenWindows
+from tests.tiny_models import DEPTH, FAMILIES, random_tokens
 
 CPU = torch.device("cpu")
 PATTERNS = {"60%": Unstructured(0.6), "2:4": SemiStructured(2, 4)}

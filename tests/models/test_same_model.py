@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import FAMILIES, random_tokens
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from llmprune.errors import CheckpointError
 from llmprune.models.loading import Decoder, load_whole, open_decoder
 from llmprune.models.source import check_model
+from tests.tiny_models import FAMILIES, random_tokens
 
 CPU = torch.device("cpu")
 TOKENS = random_tokens(2, 24)
@@ -166,7 +166,7 @@ def test_old_masks_and_tables_beside_the_weights_change_nothing(relaid, checkpoi
 
 
 def test_in_the_dtype_that_is_asked_for_and_with_what_stays_in_float32(tmp_path):
-    from zoo import tiny_config
+    from tests.zoo import tiny_config
 
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(tiny_config("deepseek_v3"), dtype=torch.bfloat16)

@@ -5,7 +5,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tiny_models import CONFIGS, DEPTH, save_tiny
 from transformers.models.deepseek_v3 import DeepseekV3Config
 from transformers.models.gemma3 import Gemma3TextConfig
 from transformers.models.gpt2 import GPT2Config
@@ -16,6 +15,7 @@ from llmprune.errors import ModelError
 from llmprune.models.anatomy import name_blocks
 from llmprune.models.loading import open_shell
 from llmprune.models.surgery import cut_config, renamed_tensors, tied_copies
+from tests.tiny_models import CONFIGS, DEPTH, save_tiny
 
 PARTS = ("mlp.up.weight", "attn.q.weight", "experts.3.w1.weight")
 OUTSIDE = ("model.embed.weight", "model.norm.weight", "lm_head.weight")

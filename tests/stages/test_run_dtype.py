@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from llmprune.algorithms.weights.patterns import Unstructured
 from llmprune.artifacts.records.sweep import SweepResult
+from llmprune.choices import Method
 from llmprune.errors import ArtifactError
 from llmprune.models.compute import Compute, choose_compute
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
@@ -16,7 +17,7 @@ from llmprune.stages.calibration import calibrate
 from llmprune.stages.common.workspace import open_workspace
 from llmprune.stages.quickstart import _in_fast_dtype
 from llmprune.stages.sweeping import sweep
-from llmprune.stages.weight_pruning import Method, PruningSettings, global_prune
+from llmprune.stages.weight_pruning import PruningSettings, global_prune
 
 HALF = PruningSettings(Unstructured(0.5), Method.WANDA)
 

@@ -6,8 +6,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference_search import baseline_losses, naive_search
-from tiny_models import DEPTH, random_tokens, tiny_model
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.algorithms.blocks.search import (
@@ -19,6 +17,8 @@ from llmprune.algorithms.blocks.search import (
 from llmprune.errors import NumericalError
 from llmprune.models.loading import open_decoder
 from llmprune.stages.block_search.evaluator import WindowEvaluator
+from tests.reference_search import baseline_losses, naive_search
+from tests.tiny_models import DEPTH, random_tokens, tiny_model
 
 TOKENS = random_tokens(5, 14)
 FAMILIES = ["mistral", "gemma2", "bloom"]
