@@ -30,6 +30,7 @@ def report(
     from llmprune.artifacts.run import RunDirectory
     from llmprune.models.compute import choose_compute
     from llmprune.stages.reporting import report as run_stage
+    from llmprune.stages.reporting import write_generations
 
     console, place = Console(as_json=as_json, quiet=quiet), RunDirectory(directory or run)
     if prompt:
