@@ -24,7 +24,8 @@ from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.algorithms.blocks.search import SegmentLosses, greedy_rounds
 from llmprune.models.capture import bypassed
 from llmprune.models.compute import choose_compute
-from llmprune.models.loading import Decoder, load_tokenizer, open_decoder
+from llmprune.models.decoder import Decoder
+from llmprune.models.loading import load_tokenizer, open_decoder
 from llmprune.stages.block_search.evaluator import WindowEvaluator
 from llmprune.text.corpora import load_corpus
 from llmprune.text.windows import sample_windows

@@ -1,3 +1,66 @@
-"""Turn a Hugging Face decoder-only LLM into a smaller or sparser stock checkpoint."""
+"""Turn a Hugging Face decoder-only LLM into a smaller or sparser stock checkpoint.
+
+    >>> import llmprune
+    >>> windows = llmprune.calibration_windows(tokenizer, "wikitext2")
+    >>> ranking = llmprune.rank_blocks(model, windows)
+    >>> smaller = llmprune.remove_blocks(model, ranking.first("20%"))
+    >>> sparser = llmprune.prune_weights(smaller, windows, pattern="2:4")
+
+Importing this loads no torch: each name is imported when it is first used. See docs/python.md.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from llmprune import errors
+
+if TYPE_CHECKING:
+    from llmprune import algorithms
+    from llmprune.api.checkpoints import PrunedCheckpoint
+    from llmprune.api.prune_weights import prune_weights
+    from llmprune.api.rank_blocks import rank_blocks
+    from llmprune.api.ranking import Ranking, Round
+    from llmprune.api.remove_blocks import remove_blocks
+    from llmprune.api.windows import calibration_windows
+    from llmprune.text.windows import TokenWindows
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "PrunedCheckpoint",
+    "Ranking",
+    "Round",
+    "TokenWindows",
+    "__version__",
+    "algorithms",
+    "calibration_windows",
+    "errors",
+    "prune_weights",
+    "rank_blocks",
+    "remove_blocks",
+]
+
+_HOMES = {
+    "PrunedCheckpoint": "llmprune.api.checkpoints",
+    "Ranking": "llmprune.api.ranking",
+    "Round": "llmprune.api.ranking",
+    "TokenWindows": "llmprune.text.windows",
+    "calibration_windows": "llmprune.api.windows",
+    "prune_weights": "llmprune.api.prune_weights",
+    "rank_blocks": "llmprune.api.rank_blocks",
+    "remove_blocks": "llmprune.api.remove_blocks",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for, when it is asked for."""
+    if name == "algorithms":
+        return import_module("llmprune.algorithms")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'llmprune' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Everything that is offered, imported or not."""
+    return sorted({*globals(), *__all__})

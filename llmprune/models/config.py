@@ -55,14 +55,23 @@ def load_config(directory: Path, *, trust_remote_code: bool = False) -> PreTrain
             config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except Exception as error:  # a field of any value may upset a config class in any way
         raise ModelError(f"{directory}/config.json cannot be used: {first_sentence(error)}") from error
+    check_config(config, called=str(directory))
+    return config  # type: ignore[no-any-return]
+
+
+def check_config(config: PreTrainedConfig, *, called: str) -> None:
+    """See that a config is one of an unquantized decoder with a number of blocks.
+
+    Raises:
+        ModelError: it is not; ``called`` is what the message calls the model.
+    """
     if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(f"{directory} is an encoder-decoder ({config.model_type}); a decoder-only LM was expected.")
+        raise ModelError(f"{called} is an encoder-decoder ({config.model_type}); a decoder-only LM was expected.")
     if getattr(config, "quantization_config", None) is not None:
         raise ModelError(
-            f"{directory} is quantized ({config.model_type}); prune the unquantized one, then quantize the result."
+            f"{called} is quantized ({config.model_type}); prune the unquantized one, then quantize the result."
         )
     block_count(config)
-    return config  # type: ignore[no-any-return]
 
 
 def require_language_model(directory: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
@@ -18,6 +18,7 @@ from llmprune.models.anatomy import BlockNames, find_blocks, name_blocks
 from llmprune.models.architecture import auto_class, empty_model
 from llmprune.models.capture import BlockRunner
 from llmprune.models.config import load_config
+from llmprune.models.decoder import Decoder
 from llmprune.models.weights import LoadPlan, drop_parameters, finish_loading, load_tensors, place_tensors, plan_loading
 from llmprune.quiet import first_sentence, quiet
 
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Decoder:
-    """A causal LM whose blocks' weights come and go. It is the model that plain ``from_pretrained`` gives.
+class CheckpointDecoder:
+    """A ``Decoder`` whose blocks' weights are read from files when they are needed.
+
+    It is the model that plain ``from_pretrained`` gives.
 
     Attributes:
         model: the model; everything outside the blocks has its weights.
@@ -57,6 +60,16 @@ class Decoder:
         """Names of the tensors that the model has a place for."""
         return self.plan.places.by_tensor.keys()
 
+    @property
+    def prefix(self) -> str:
+        """What stands before a block's index in the checkpoint's tensor names."""
+        return self.names.prefix
+
+    @property
+    def keeps_changes(self) -> bool:
+        """They go with the block's weights."""
+        return False
+
     @contextmanager
     def block(self, index: int) -> Iterator[None]:
         """Block ``index`` has its weights for as long as the context lasts (longer when it is resident)."""
@@ -84,6 +97,15 @@ class Decoder:
         used = [name for name in names if name in self.used]
         load_tensors(self.model, self.checkpoint, used, device=self.device)
 
+    def stored(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Tensors as they are in the files."""
+        return self.checkpoint.load(names)
+
+    def stored_shape(self, name: str) -> tuple[int, ...] | None:
+        """Shape of a tensor in the files; None where there is none of that name."""
+        entry = self.checkpoint.tensors.get(name)
+        return None if entry is None else tuple(entry.shape)
+
 
 def open_decoder(
     directory: Path,
@@ -92,7 +114,7 @@ def open_decoder(
     dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
     left_out: Container[str] = (),
-) -> Decoder:
+) -> CheckpointDecoder:
     """Open a checkpoint directory with everything but the blocks' weights loaded.
 
     Args:
@@ -111,7 +133,7 @@ def open_decoder(
     finish_loading(decoder.model, decoder.plan, device=device)
     with decoder.block(0):
         decoder.runner.learn_return_type(torch.zeros(1, 2, dtype=torch.int64, device=device))
-        _require_causal(decoder)
+        require_causal(decoder)
     return decoder
 
 
@@ -122,7 +144,7 @@ def open_shell(
     dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
     left_out: Container[str] = (),
-) -> Decoder:
+) -> CheckpointDecoder:
     """The same with no weights at all: enough to look at shapes and names.
 
     Raises:
@@ -142,7 +164,7 @@ def shell_of(
     device: torch.device,
     dtype: torch.dtype,
     trust_remote_code: bool = False,
-) -> Decoder:
+) -> CheckpointDecoder:
     """A config and a checkpoint put together, without reading a weight.
 
     Raises:
@@ -155,7 +177,7 @@ def shell_of(
     names = name_blocks(checkpoint.names, places.by_tensor, path=path, num_blocks=len(blocks))
     plan = plan_loading(model, checkpoint, places, path=path)
     _require_own_weights(model, plan, path)
-    return Decoder(model, path, blocks, names, checkpoint, plan, BlockRunner(model, blocks), device, dtype)
+    return CheckpointDecoder(model, path, blocks, names, checkpoint, plan, BlockRunner(model, blocks), device, dtype)
 
 
 def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -221,10 +243,13 @@ def _require_own_weights(model: PreTrainedModel, plan: LoadPlan, path: str) -> N
         )
 
 
-def _require_causal(decoder: Decoder) -> None:
+def require_causal(decoder: Decoder) -> None:
     """See that a token's hidden state does not depend on the next token (block 0 must have its weights).
 
     Many encoders can be loaded as causal LMs, and nothing in a config tells for all of them.
+
+    Raises:
+        ModelError: it does.
     """
     one, other = (
         decoder.runner.run(0, decoder.runner.embed(tokens), decoder.runner.calls(tokens)[0])[0, 0]

@@ -22,8 +22,8 @@ from llmprune.models.block_linears import (
 )
 from llmprune.models.capture import BlockCall, relayed
 from llmprune.models.compute import dtype_name
+from llmprune.models.decoder import Decoder
 from llmprune.models.ffn_wiring import FfnWiring, find_ffn
-from llmprune.models.loading import Decoder
 
 _FEW_TOKENS = 128  # enough to tell wirings apart
 
@@ -137,21 +137,22 @@ class OpenBlock:
     def stored_weights(self, slots: Iterable[LinearSlot]) -> dict[str, Tensor]:
         """The weights (out, in) by path, in the dtype of the checkpoint, unrounded by the dtype of computing."""
         slots = list(slots)
-        stored = self.decoder.checkpoint.load([slot.tensor for slot in slots])
+        stored = self.decoder.stored([slot.tensor for slot in slots])
         return {slot.path: slot.turned(stored[slot.tensor]).to(self.decoder.device) for slot in slots}
 
     def install(self, weights: Mapping[str, Tensor]) -> None:
-        """Let the block compute with other weights (out, in) from now on."""
+        """Let the block compute with other weights (out, in) from now on; the old ones are left as they are."""
         slots = self.linears()
         with torch.no_grad():
             for path, weight in weights.items():
-                parameter: Any = self.module.get_submodule(path).weight
-                parameter.copy_(slots[path].turned(weight))
+                module: Any = self.module.get_submodule(path)
+                new = torch.empty_like(module.weight).copy_(slots[path].turned(weight))
+                module.weight = nn.Parameter(new, requires_grad=module.weight.requires_grad)
 
 
 def block_linears(decoder: Decoder, index: int) -> dict[str, LinearSlot]:
     """The linear layers of a block by path, whether or not its weights are there."""
-    return find_linears(decoder.blocks[index], tensor_prefix=f"{decoder.names.prefix}{index}.")
+    return find_linears(decoder.blocks[index], tensor_prefix=f"{decoder.prefix}{index}.")
 
 
 def _flat(value: Tensor) -> Tensor:

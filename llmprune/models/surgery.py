@@ -1,19 +1,23 @@
-"""What removing blocks does to a config and to a checkpoint's tensor names. Weights are never touched."""
+"""What removing blocks does to a config, to tensor names, and to a model in memory. Weights are never touched."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import init_empty_weights
 
 from llmprune.errors import ModelError
-from llmprune.models.anatomy import BlockNames, block_count, depth_name
+from llmprune.models.anatomy import BlockNames, block_count, depth_name, find_blocks, name_blocks
+from llmprune.models.resident import with_weights_of
+from llmprune.quiet import quiet
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, PreTrainedModel
 
-    from llmprune.models.loading import Decoder
+    from llmprune.models.loading import CheckpointDecoder
 
 # Counts of leading blocks that differ from the rest: how many of those are kept.
 _LEADING_COUNTS = ("max_window_layers", "first_k_dense_replace", "num_dense_layers")
@@ -135,7 +139,7 @@ def _sparse_step_written_out(effective: Mapping[str, Any], kept: Sequence[int]) 
     return {"decoder_sparse_step": 1, "mlp_only_layers": dense}
 
 
-def tied_copies(decoder: Decoder) -> list[str]:
+def tied_copies(decoder: CheckpointDecoder) -> list[str]:
     """Tensors of a checkpoint that only repeat another one which the model ties them to.
 
     Some checkpoints store a tied head beside the embedding. A copy that is not equal to
@@ -149,3 +153,27 @@ def tied_copies(decoder: Decoder) -> list[str]:
         if torch.equal(pair[copy], pair[own]):
             copies.append(copy)
     return copies
+
+
+def cut_model(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
+    """The model that only has the blocks ``kept``, made anew from the cut config, as from a written checkpoint.
+
+    Its parameters use the memory of those of ``model``, which is left as it is.
+
+    Raises:
+        ModelError: a block computes something that depends on its index and that no config can express.
+    """
+    config = model.config
+    cut = type(config).from_dict(cut_config(json.loads(config.to_json_string()), config, kept))
+    cut.name_or_path = config.name_or_path
+    with init_empty_weights(include_buffers=False), quiet():
+        empty = type(model)._from_config(
+            cut,
+            dtype=model.dtype,
+            attn_implementation=config._attn_implementation,
+            experts_implementation=config._experts_implementation,
+        )
+    path, blocks = find_blocks(model, config)
+    own = list(model.state_dict())
+    names = name_blocks(own, dict(zip(own, own, strict=True)), path=path, num_blocks=len(blocks))
+    return with_weights_of(model, empty, renamed_tensors(names, kept))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from llmprune.text.corpora import Corpus
 
-Drawn = Sampling | Literal["consecutive", "self"]
-
 
 @dataclass(frozen=True, eq=False)
 class TokenWindows:
@@ -29,7 +27,7 @@ class TokenWindows:
     Attributes:
         tokens: (num_windows, seq_len), int64, on the CPU.
         bos: whether every window starts with the BOS token (which is one of its seq_len tokens).
-        sampling: `windows`, `rows`, `consecutive` as below, or `self` (written by the model, self_text.py).
+        sampling: `windows`, `rows`, `consecutive` as below, `self` (written by the model, self_text.py), or `given`.
         seed: of the random positions, rows or samples; None where nothing is random.
         text_tokens: how many tokens the text had from which the windows were cut, BOS not counted.
         corpus_name, corpus_origin, corpus_fingerprint: the text's provenance; the name is its label.
@@ -38,13 +36,17 @@ class TokenWindows:
 
     tokens: Tensor
     bos: bool
-    sampling: Drawn
+    sampling: str
     seed: int | None
     text_tokens: int
     corpus_name: str
     corpus_origin: str
     corpus_fingerprint: str
     note: str | None = None
+
+    def __repr__(self) -> str:
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        return f"{self.num_windows} windows of {self.seq_len} tokens of {self.corpus_name}{seed}"
 
     @property
     def num_windows(self) -> int:
@@ -233,7 +235,7 @@ def _windows(
     ids: Tensor,
     tokens: Tensor,
     bos: bool,
-    sampling: Drawn,
+    sampling: str,
     seed: int | None,
     note: str | None,
 ) -> TokenWindows:

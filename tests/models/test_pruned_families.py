@@ -14,7 +14,7 @@ from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.choices import Method, Reference
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.models.loading import load_whole
-from llmprune.stages.calibration.dense_pass import dense_pass
+from llmprune.stages.calibration.artifact import write_calibration
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.weight_pruning import PruningReport, PruningSettings, global_prune
 from llmprune.text.windows import TokenWindows
@@ -45,7 +45,7 @@ def calibrated(checkpoint: Callable[[str], Path], workspace: Callable[[Path], Wo
     def calibrated(family: str) -> Workspace:
         space = workspace(checkpoint(family))
         with space.writing():
-            dense_pass(space, WINDOWS, space.run.calibration, cache="first")
+            write_calibration(space, WINDOWS, space.run.calibration, cache="first")
         return space
 
     return calibrated

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from llmprune.errors import CheckpointError
-from llmprune.models.loading import Decoder, load_whole, open_decoder
+from llmprune.models.loading import CheckpointDecoder, load_whole, open_decoder
 from llmprune.models.source import check_model
 from tests.tiny_models import FAMILIES, random_tokens
 
@@ -22,7 +22,7 @@ HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 Relaid = Callable[..., Path]
 
 
-def by_block(decoder: Decoder) -> Tensor:
+def by_block(decoder: CheckpointDecoder) -> Tensor:
     """Logits of the model that runs block by block."""
     with torch.inference_mode():
         hidden = decoder.runner.embed(TOKENS)

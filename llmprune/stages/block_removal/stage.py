@@ -44,6 +44,7 @@ def remove_blocks(
     settings: RemovalSettings,
     *,
     redundancy: RedundancySettings | None = None,
+    removal: BlockRemoval | None = None,
     on_round: Callable[[RoundRecord], None] = lambda _: None,
 ) -> RemovalReport:
     """Write a checkpoint without the blocks that a target or a list names.
@@ -56,6 +57,7 @@ def remove_blocks(
         workspace: run directory and model.
         settings: what to remove.
         redundancy: how to search where the importance file is missing or too short.
+        removal: the blocks, where they are chosen already.
         on_round: called for every round that has to be searched first.
 
     Raises:
@@ -69,7 +71,7 @@ def remove_blocks(
     if settings.out is not None:  # before anything that takes long
         check_output(workspace, settings.out, force=settings.force)
     require_removable(load_config(workspace.directory, trust_remote_code=workspace.trust_remote_code))
-    removal = choose_removal(workspace, settings, redundancy, on_round)
+    removal = removal or choose_removal(workspace, settings, redundancy, on_round)
     kept = kept_blocks(workspace.model.num_blocks, removal.removed)
     out = settings.out or _default_out(workspace, removal, len(kept))
     check_output(workspace, out, force=settings.force)

@@ -1,7 +1,10 @@
 """``llmprune verify-redundancy``."""
 
 from llmprune.stages.block_search.cost import TYPICAL_SURVIVORS, SearchCost, WindowCost, chunk_windows, spell_seconds
-from llmprune.stages.block_search.stage import RedundancySettings, verify_redundancy
+from llmprune.stages.block_search.one_shot import order_blocks, score_blocks
+from llmprune.stages.block_search.search import dense_loss, search_rounds, window_evaluator
+from llmprune.stages.block_search.settings import RedundancySettings
+from llmprune.stages.block_search.stage import search_steps, verify_redundancy
 
 __all__ = [
     "TYPICAL_SURVIVORS",
@@ -9,6 +12,12 @@ __all__ = [
     "SearchCost",
     "WindowCost",
     "chunk_windows",
+    "dense_loss",
+    "order_blocks",
+    "score_blocks",
+    "search_rounds",
+    "search_steps",
     "spell_seconds",
     "verify_redundancy",
+    "window_evaluator",
 ]

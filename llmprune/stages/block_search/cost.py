@@ -11,7 +11,7 @@ from torch import Tensor
 from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.algorithms.blocks.search import ChunkDone, forked_forwards
 from llmprune.models.compute import Compute
-from llmprune.models.loading import Decoder
+from llmprune.models.decoder import Decoder
 from llmprune.models.timing import time_in_turn
 from llmprune.stages.block_search.evaluator import SEGMENT, WindowEvaluator
 

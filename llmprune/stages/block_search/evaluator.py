@@ -10,7 +10,7 @@ from torch import Tensor
 from llmprune.algorithms.blocks.search import SegmentLosses
 from llmprune.evaluation.losses import token_losses
 from llmprune.models.capture import BlockCall
-from llmprune.models.loading import Decoder
+from llmprune.models.decoder import Decoder
 
 # Most consecutive tokens in one unit of comparison. Shorter segments tell the spread of a difference
 # from fewer tokens; but neighbours are correlated, the more the shorter they are. On SmolLM2 the true
@@ -59,6 +59,11 @@ class WindowEvaluator:
     def num_chunks(self) -> int:
         """Chunks that the windows are cut into."""
         return len(self._chunks)
+
+    @property
+    def num_windows(self) -> int:
+        """Windows of all chunks."""
+        return sum(map(len, self._chunks))
 
     def windows_in(self, chunk: int) -> int:
         """How many windows a chunk holds."""

@@ -2,15 +2,14 @@
 
 Hidden states go from file to file, a few windows at a time, so that memory holds one
 block and one batch whatever the number of windows. After each block the state of the
-pass is on disk: an interrupted pass goes on at the next block. Once the manifest is
-there the pass is over, and whatever it does not name can go.
+pass is on disk: an interrupted pass goes on at the next block.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,15 +19,12 @@ from torch import Tensor
 
 from llmprune.algorithms.blocks.scores import angular_distances, cosine_similarity_sum
 from llmprune.artifacts.activations import (
-    MANIFEST,
     TOKENS,
     BlockStatistics,
     CachedFile,
-    CalibrationManifest,
     HiddenStatesWriter,
     cached_file,
     hidden_name,
-    is_intact,
     open_hidden_states,
     save_tokens,
 )
@@ -36,15 +32,13 @@ from llmprune.artifacts.files.atomic import write_json_atomic
 from llmprune.artifacts.files.disk_space import require_free_space
 from llmprune.artifacts.records.provenance import Record
 from llmprune.choices import Cache
-from llmprune.errors import ArtifactError, NumericalError
 from llmprune.evaluation.losses import token_losses
-from llmprune.models.compute import dtype_name
-from llmprune.models.loading import Decoder
+from llmprune.models.compute import Compute, dtype_name
+from llmprune.models.decoder import Decoder
 from llmprune.models.open_block import OpenBlock
-from llmprune.stages.common.workspace import Workspace
-from llmprune.text.windows import TokenWindows
+from llmprune.stages.common.progress import Progress
 
-_STATE = "state.json"
+STATE = "state.json"
 
 
 class DensePassState(Record):
@@ -58,132 +52,191 @@ class DensePassState(Record):
     files: dict[str, CachedFile] = Field(default_factory=dict)
 
 
-def dense_pass(workspace: Workspace, windows: TokenWindows, partial: Path, *, cache: Cache) -> None:
-    """Fill ``partial`` with a complete calibration artifact, going on where an earlier pass stopped.
+@dataclass(frozen=True)
+class DenseMeasurements:
+    """What a pass over the dense model measured.
+
+    Attributes:
+        dense_losses: of every window, mean over its predicted tokens, in nats/token.
+        blocks: statistics, a record for each block.
+        angular_distances: (num_blocks + 1) rows of as many, see ``blocks.scores.angular_distances``.
+    """
+
+    dense_losses: tuple[float, ...]
+    blocks: tuple[BlockStatistics, ...]
+    angular_distances: tuple[tuple[float, ...], ...]
+
+    @property
+    def dense_loss(self) -> float:
+        """Mean loss over all windows, in nats/token."""
+        return sum(self.dense_losses) / len(self.dense_losses)
+
+
+@dataclass(frozen=True)
+class DensePass:
+    """One pass of calibration windows through a dense model, in a folder of its own.
+
+    Attributes:
+        decoder: the model.
+        tokens: calibration windows (num_windows, seq_len) int64.
+        folder: where the pass keeps its files.
+        compute: how much goes through a block at once.
+        progress: who listens.
+    """
+
+    decoder: Decoder
+    tokens: Tensor
+    folder: Path
+    compute: Compute
+    progress: Progress
+
+    def begun(self, begin: DensePassState, *, kept_in: Path) -> DensePassState:
+        """A pass of which the embeddings are done.
+
+        Args:
+            begin: what the pass runs on.
+            kept_in: where what is kept of it will lie.
+
+        Raises:
+            LlmpruneError: there is no room for the hidden states.
+        """
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self._announce(begin.cache, kept_in)
+        self.folder.mkdir()
+        save_tokens(self.folder / TOKENS, self.tokens)
+        files = self._write_states(0, (self.decoder.runner.embed(batch) for _, batch in self._batches()))
+        return begin.model_copy(update={"files": {TOKENS: cached_file(self.folder / TOKENS), **files}})
+
+    def finished(self, state: DensePassState) -> DensePassState:
+        """Run all blocks that are still to be run, the state of the pass on disk after each.
+
+        Raises:
+            NumericalError: the model computes NaN or infinity.
+            LlmpruneError: the disk is full.
+        """
+        done, total = len(state.blocks), len(self.decoder.blocks)
+        if done:
+            self.progress.say(f"Going on at block {done} of {total}.")
+        with self.progress.task("Calibrating", total * len(self.tokens)) as advance:
+            advance(done * len(self.tokens))
+            for block in range(done, total):
+                with self.decoder.block(block):
+                    state = self._run_block(block, state, advance)
+                write_json_atomic(self.folder / STATE, state.model_dump())
+                keep_only(self.folder, {STATE, *state.files})
+        return state
+
+    def measured(self, state: DensePassState) -> DenseMeasurements:
+        """What a finished pass measured; the losses are computed now."""
+        last = [load_file(self.folder / last_name(block))["last"] for block in range(len(state.blocks) + 1)]
+        return DenseMeasurements(
+            dense_losses=tuple(self._dense_losses()),
+            blocks=state.blocks,
+            angular_distances=tuple(tuple(row) for row in angular_distances(torch.stack(last)).tolist()),
+        )
+
+    def _run_block(self, block: int, state: DensePassState, advance: Callable[[float], None]) -> DensePassState:
+        """Run one block over all windows, from file to file, and measure it."""
+        runner = self.decoder.runner
+        sums = torch.zeros(3, dtype=torch.float64)
+
+        def outputs() -> Iterator[Tensor]:
+            with open_hidden_states(self.folder / hidden_name(block)) as entering:
+                for rows, batch in self._batches():
+                    before = entering.windows(rows.start, rows.stop).to(self.decoder.device)
+                    call = runner.calls(batch)[block]
+                    after = runner.run(block, before, call)
+                    if not bool(torch.isfinite(after).all()):
+                        raise OpenBlock(self.decoder, block).not_finite(before, call)
+                    sums.add_(_measure(before, after))
+                    yield after
+                    advance(len(batch))
+
+        files = state.files | self._write_states(block + 1, outputs())
+        cosine, input_norm, update_norm = (sums / self.tokens.numel()).tolist()
+        statistics = BlockStatistics(influence=1 - cosine, input_norm=input_norm, update_norm=update_norm)
+        if state.cache is Cache.FIRST and block > 0:
+            del files[hidden_name(block)]
+        return state.model_copy(update={"blocks": (*state.blocks, statistics), "files": files})
+
+    def _write_states(self, block: int, batches: Iterator[Tensor]) -> dict[str, CachedFile]:
+        """Write the hidden states entering ``block``, and beside them those of each window's last token."""
+        path, beside = self.folder / hidden_name(block), self.folder / last_name(block)
+        writer: HiddenStatesWriter | None = None
+        last: list[Tensor] = []
+        try:
+            for states in batches:
+                if writer is None:
+                    shape = (*self.tokens.shape, states.shape[-1])
+                    writer = HiddenStatesWriter(path, shape=shape, dtype=self.decoder.dtype)
+                writer.append(states)
+                last.append(states[:, -1].float().cpu().clone())
+            assert writer is not None, "there is at least one window"
+            save_file({"last": torch.cat(last)}, beside)
+            return {path.name: writer.finish(), beside.name: cached_file(beside)}
+        finally:
+            if writer is not None:
+                writer.discard()
+
+    def _dense_losses(self) -> list[float]:
+        """Mean loss of every window, in nats/token."""
+        losses: list[float] = []
+        with (
+            open_hidden_states(self.folder / hidden_name(len(self.decoder.blocks))) as leaving,
+            self.progress.task("Dense loss", len(self.tokens)) as advance,
+        ):
+            for rows, batch in self._batches():
+                states = leaving.windows(rows.start, rows.stop).to(self.decoder.device)
+                losses += token_losses(self.decoder.runner, states, batch).double().mean(dim=1).tolist()
+                advance(len(batch))
+        return losses
+
+    def _batches(self) -> Iterator[tuple[slice, Tensor]]:
+        """The windows in batches that keep the device busy: where they are, and their tokens on the device."""
+        size = max(1, self.compute.batch_tokens // self.tokens.shape[1])
+        for start in range(0, len(self.tokens), size):
+            rows = slice(start, min(start + size, len(self.tokens)))
+            yield rows, self.tokens[rows].to(self.decoder.device)
+
+    def _announce(self, cache: Cache, kept_in: Path) -> None:
+        """Say what the pass will keep, and see that there is room for it."""
+        width = self.decoder.runner.embed(self.tokens[:1, :1].to(self.decoder.device)).shape[-1]
+        each = self.tokens.numel() * width * self.decoder.dtype.itemsize
+        kept = each * (len(self.decoder.blocks) + 1 if cache is Cache.ALL else 1)
+        most = kept if cache is Cache.ALL else 3 * each
+        windows, seq_len = self.tokens.shape
+        self.progress.say(
+            f"Calibrating on {windows} x {seq_len} tokens: {kept / 2**30:.2f} GiB of hidden states will "
+            f"be kept in {kept_in} ({most / 2**30:.2f} GiB of disk while it runs)."
+        )
+        require_free_space(self.folder, most)
+
+
+def measure_dense(
+    decoder: Decoder, tokens: Tensor, folder: Path, compute: Compute, progress: Progress
+) -> DenseMeasurements:
+    """One whole pass, for its measurements alone; the files in ``folder`` are the caller's to remove.
 
     Raises:
         NumericalError: the model computes NaN or infinity.
         LlmpruneError: there is no room for the hidden states.
     """
-    decoder = workspace.open_decoder()
-    begin = DensePassState(
-        model=workspace.model.fingerprint,
-        windows=windows.fingerprint,
-        dtype=dtype_name(decoder.dtype),
-        cache=cache,
-    )
-    if not _is_over(partial, begin):
-        with _nothing_half_begun(partial):
-            state = _resumed(partial, begin) or _begun(partial, begin, workspace, windows.tokens, decoder)
-            state = _run_blocks(decoder, windows.tokens, partial, state, workspace)
-            losses = _dense_losses(decoder, windows.tokens, partial, workspace)
-            _write_manifest(partial, state, windows, losses, workspace)
-    _keep_only(partial, {MANIFEST, *CalibrationManifest.read(partial / MANIFEST).files})
+    work = DensePass(decoder, tokens, folder, compute, progress)
+    begin = DensePassState(model="", windows="", dtype=dtype_name(decoder.dtype), cache=Cache.FIRST)
+    return work.measured(work.finished(work.begun(begin, kept_in=folder)))
 
 
-def _is_over(partial: Path, begin: DensePassState) -> bool:
-    """Whether an earlier pass on the same was stopped after its manifest was written."""
-    try:
-        known = CalibrationManifest.read(partial / MANIFEST)
-    except ArtifactError:
-        return False
-    return (known.model.fingerprint, known.windows_fingerprint, known.dtype, known.cache) == (
-        begin.model,
-        begin.windows,
-        begin.dtype,
-        begin.cache,
-    )
+def keep_only(partial: Path, names: Collection[str]) -> None:
+    """Remove every file that the pass, or the artifact, needs no longer."""
+    for path in list(partial.iterdir()):
+        if path.name not in names:
+            path.unlink()
 
 
-@contextmanager
-def _nothing_half_begun(partial: Path) -> Iterator[None]:
-    """After an exception, remove what no later pass could go on from, or would only fail on again."""
-    try:
-        yield
-    except BaseException as error:
-        if isinstance(error, NumericalError) or not (partial / _STATE).exists():
-            shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def _resumed(partial: Path, begin: DensePassState) -> DensePassState | None:
-    """Where an earlier pass on the same stopped; None where there is none, or its files are not whole."""
-    try:
-        stopped = DensePassState.model_validate_json((partial / _STATE).read_bytes())
-    except (OSError, ValueError):
-        return None
-    if stopped.model_copy(update={"blocks": (), "files": {}}) != begin:
-        return None
-    entering = hidden_name(len(stopped.blocks))
-    sizes = {path.name: path.stat().st_size for path in partial.iterdir()}
-    whole = all(sizes.get(name) == file.bytes for name, file in stopped.files.items())
-    if not whole or not is_intact(partial / entering, stopped.files[entering]):
-        return None
-    _keep_only(partial, {_STATE, *stopped.files})
-    return stopped
-
-
-def _begun(
-    partial: Path, begin: DensePassState, workspace: Workspace, tokens: Tensor, decoder: Decoder
-) -> DensePassState:
-    """A pass of which the embeddings are done."""
-    if partial.exists():
-        shutil.rmtree(partial)
-    _announce(partial, tokens, begin, workspace, decoder)
-    partial.mkdir()
-    save_tokens(partial / TOKENS, tokens)
-    entering = (decoder.runner.embed(batch) for _, batch in _batches(tokens, workspace, decoder))
-    files = _write_states(partial, 0, tokens.shape, decoder.dtype, entering)
-    return begin.model_copy(update={"files": {TOKENS: cached_file(partial / TOKENS), **files}})
-
-
-def _run_blocks(
-    decoder: Decoder, tokens: Tensor, partial: Path, state: DensePassState, workspace: Workspace
-) -> DensePassState:
-    """Run all blocks that are still to be run, the state of the pass on disk after each."""
-    done, total = len(state.blocks), len(decoder.blocks)
-    if done:
-        workspace.progress.say(f"Going on at block {done} of {total}.")
-    with workspace.progress.task("Calibrating", total * len(tokens)) as advance:
-        advance(done * len(tokens))
-        for block in range(done, total):
-            with decoder.block(block):
-                state = _run_block(decoder, block, tokens, partial, state, workspace, advance)
-            write_json_atomic(partial / _STATE, state.model_dump())
-            _keep_only(partial, {_STATE, *state.files})
-    return state
-
-
-def _run_block(
-    decoder: Decoder,
-    block: int,
-    tokens: Tensor,
-    partial: Path,
-    state: DensePassState,
-    workspace: Workspace,
-    advance: Callable[[float], None],
-) -> DensePassState:
-    """Run one block over all windows, from file to file, and measure it."""
-    sums = torch.zeros(3, dtype=torch.float64)
-
-    def outputs() -> Iterator[Tensor]:
-        with open_hidden_states(partial / hidden_name(block)) as entering:
-            for rows, batch in _batches(tokens, workspace, decoder):
-                before = entering.windows(rows.start, rows.stop).to(decoder.device)
-                call = decoder.runner.calls(batch)[block]
-                after = decoder.runner.run(block, before, call)
-                if not bool(torch.isfinite(after).all()):
-                    raise OpenBlock(decoder, block).not_finite(before, call)
-                sums.add_(_measure(before, after))
-                yield after
-                advance(len(batch))
-
-    files = state.files | _write_states(partial, block + 1, tokens.shape, decoder.dtype, outputs())
-    cosine, input_norm, update_norm = (sums / tokens.numel()).tolist()
-    statistics = BlockStatistics(influence=1 - cosine, input_norm=input_norm, update_norm=update_norm)
-    if state.cache is Cache.FIRST and block > 0:
-        del files[hidden_name(block)]
-    return state.model_copy(update={"blocks": (*state.blocks, statistics), "files": files})
+def last_name(block: int) -> str:
+    """File name of the hidden states that enter ``block`` at each window's last token."""
+    return f"last-{block:05d}.safetensors"
 
 
 def _measure(before: Tensor, after: Tensor) -> Tensor:
@@ -196,97 +249,3 @@ def _measure(before: Tensor, after: Tensor) -> Tensor:
         ],
         dtype=torch.float64,
     )
-
-
-def _write_states(
-    partial: Path, block: int, shape: torch.Size, dtype: torch.dtype, batches: Iterator[Tensor]
-) -> dict[str, CachedFile]:
-    """Write the hidden states entering ``block``, and beside them those of each window's last token."""
-    writer: HiddenStatesWriter | None = None
-    last: list[Tensor] = []
-    try:
-        for states in batches:
-            if writer is None:
-                width = states.shape[-1]
-                writer = HiddenStatesWriter(partial / hidden_name(block), shape=(*shape, width), dtype=dtype)
-            writer.append(states)
-            last.append(states[:, -1].float().cpu().clone())
-        assert writer is not None, "there is at least one window"
-        save_file({"last": torch.cat(last)}, partial / _last_name(block))
-        return {hidden_name(block): writer.finish(), _last_name(block): cached_file(partial / _last_name(block))}
-    finally:
-        if writer is not None:
-            writer.discard()
-
-
-def _dense_losses(decoder: Decoder, tokens: Tensor, partial: Path, workspace: Workspace) -> list[float]:
-    """Mean loss of every window, in nats/token."""
-    losses: list[float] = []
-    with (
-        open_hidden_states(partial / hidden_name(len(decoder.blocks))) as leaving,
-        workspace.progress.task("Dense loss", len(tokens)) as advance,
-    ):
-        for rows, batch in _batches(tokens, workspace, decoder):
-            states = leaving.windows(rows.start, rows.stop).to(decoder.device)
-            losses += token_losses(decoder.runner, states, batch).double().mean(dim=1).tolist()
-            advance(len(batch))
-    return losses
-
-
-def _write_manifest(
-    partial: Path, state: DensePassState, windows: TokenWindows, losses: list[float], workspace: Workspace
-) -> None:
-    total = len(state.blocks)
-    last = [load_file(partial / _last_name(block))["last"] for block in range(total + 1)]
-    passing = {_last_name(block) for block in range(total + 1)}
-    if state.cache is Cache.FIRST:
-        passing.add(hidden_name(total))
-    CalibrationManifest(
-        model=workspace.model,
-        corpus=windows.identity(),
-        num_windows=windows.tokens.shape[0],
-        seq_len=windows.tokens.shape[1],
-        sampling=windows.sampling,
-        seed=windows.seed,
-        bos=windows.bos,
-        windows_fingerprint=windows.fingerprint,
-        tokenizer=workspace.tokenizer_fingerprint(),
-        dtype=state.dtype,
-        cache=state.cache,
-        dense_losses=tuple(losses),
-        blocks=state.blocks,
-        angular_distances=tuple(tuple(row) for row in angular_distances(torch.stack(last)).tolist()),
-        files={name: file for name, file in state.files.items() if name not in passing},
-    ).write(partial / MANIFEST)
-
-
-def _keep_only(partial: Path, names: Collection[str]) -> None:
-    """Remove every file that the pass, or the artifact, needs no longer."""
-    for path in list(partial.iterdir()):
-        if path.name not in names:
-            path.unlink()
-
-
-def _batches(tokens: Tensor, workspace: Workspace, decoder: Decoder) -> Iterator[tuple[slice, Tensor]]:
-    """The windows in batches that keep the device busy: where they are, and their tokens on the device."""
-    size = max(1, workspace.compute.batch_tokens // tokens.shape[1])
-    for start in range(0, len(tokens), size):
-        rows = slice(start, min(start + size, len(tokens)))
-        yield rows, tokens[rows].to(decoder.device)
-
-
-def _announce(partial: Path, tokens: Tensor, begin: DensePassState, workspace: Workspace, decoder: Decoder) -> None:
-    """Say what the pass will keep, and see that there is room for it."""
-    width = decoder.runner.embed(tokens[:1, :1].to(decoder.device)).shape[-1]
-    each = tokens.numel() * width * decoder.dtype.itemsize
-    kept = each * (len(decoder.blocks) + 1 if begin.cache is Cache.ALL else 1)
-    most = kept if begin.cache is Cache.ALL else 3 * each
-    workspace.progress.say(
-        f"Calibrating on {tokens.shape[0]} x {tokens.shape[1]} tokens: {kept / 2**30:.2f} GiB of hidden states will "
-        f"be kept in {workspace.run.calibration} ({most / 2**30:.2f} GiB of disk while it runs)."
-    )
-    require_free_space(partial, most)
-
-
-def _last_name(block: int) -> str:
-    return f"last-{block:05d}.safetensors"

@@ -13,7 +13,7 @@ from llmprune.choices import SAMPLES, SEED, SEQ_LEN, SOURCE, Bos, Cache, Samplin
 from llmprune.errors import ArtifactError, TargetError
 from llmprune.models.compute import dtype_name
 from llmprune.models.source import require_finite
-from llmprune.stages.calibration.dense_pass import dense_pass
+from llmprune.stages.calibration.artifact import write_calibration
 from llmprune.stages.calibration.windows import SELF, draw_windows
 from llmprune.stages.common.checks import require_at_least, require_positions
 from llmprune.stages.common.workspace import Workspace
@@ -79,15 +79,42 @@ def calibrate(workspace: Workspace, settings: CalibrationSettings, *, force: boo
     place = workspace.run.calibration
     if place.exists() and not force:
         return _finished_before(workspace, open_calibration(place), settings)
-    windows = _draw(workspace, settings)
-    require_finite(workspace.directory, trust_remote_code=workspace.trust_remote_code)
-    workspace.remark_slow_dtype()
-    with workspace.writing(), explain_full_disk(workspace.run.path):
-        dense_pass(workspace, windows, workspace.run.partial_calibration, cache=settings.cache)
-        if place.exists():
-            shutil.rmtree(place)
-        workspace.run.partial_calibration.rename(place)
-    return open_calibration(place)
+    return _make(workspace, _draw(workspace, settings), settings.cache)
+
+
+def calibrate_on(workspace: Workspace, windows: TokenWindows) -> Calibration:
+    """The run's calibration on windows that are at hand, made now where there is none.
+
+    Raises:
+        As ``calibrate`` does.
+    """
+    place = workspace.run.calibration
+    if not place.exists():
+        require_positions(workspace.positions, seq_len=windows.seq_len)
+        return _make(workspace, windows, Cache.FIRST)
+    known = open_calibration(place)
+    require_same_model(workspace, known)
+    asked = dtype_name(workspace.going_on(known.directory, known.manifest.dtype).dtype)
+    if (known.manifest.windows_fingerprint, known.manifest.dtype) != (windows.fingerprint, asked):
+        raise _made_otherwise(known)
+    return known
+
+
+def calibrated(workspace: Workspace) -> Calibration:
+    """The run's calibration, made now by the usual settings where there is none.
+
+    Raises:
+        As ``calibrate`` does.
+    """
+    place = workspace.run.calibration
+    if not place.exists():
+        workspace.progress.say(
+            f"{workspace.run.path} has no calibration yet: running calibrate with its defaults first."
+        )
+        return calibrate(workspace, CalibrationSettings())
+    calibration = open_calibration(place)
+    require_same_model(workspace, calibration)
+    return calibration
 
 
 def require_same_model(workspace: Workspace, known: Calibration) -> None:
@@ -124,6 +151,19 @@ def _require_of(workspace: Workspace, known: Calibration, fingerprints: Set[str]
         )
 
 
+def _make(workspace: Workspace, windows: TokenWindows, cache: Cache) -> Calibration:
+    """Run the pass, in place of what was there before."""
+    place = workspace.run.calibration
+    require_finite(workspace.directory, trust_remote_code=workspace.trust_remote_code)
+    workspace.remark_slow_dtype()
+    with workspace.writing(), explain_full_disk(workspace.run.path):
+        write_calibration(workspace, windows, workspace.run.partial_calibration, cache=cache)
+        if place.exists():
+            shutil.rmtree(place)
+        workspace.run.partial_calibration.rename(place)
+    return open_calibration(place)
+
+
 def _draw(workspace: Workspace, settings: CalibrationSettings) -> TokenWindows:
     assert settings.seq_len is not None
     return draw_windows(
@@ -144,13 +184,18 @@ def _finished_before(workspace: Workspace, known: Calibration, settings: Calibra
     workspace = workspace.going_on(known.directory, manifest.dtype)
     less = settings.cache == Cache.ALL and manifest.cache is Cache.FIRST
     if less or manifest.dtype != dtype_name(workspace.dtype) or not _same_windows(workspace, manifest, settings):
-        raise ArtifactError(
-            f"{known.directory} holds a calibration of {manifest.num_windows} x {manifest.seq_len} tokens of "
-            f"{manifest.corpus.name} in {manifest.dtype} with cache '{manifest.cache}', made with other settings; "
-            "type --force to replace it, or --run OTHER to keep both."
-        )
+        raise _made_otherwise(known)
     workspace.progress.say(f"{known.directory} is complete already: nothing to do.")
     return known
+
+
+def _made_otherwise(known: Calibration) -> ArtifactError:
+    manifest = known.manifest
+    return ArtifactError(
+        f"{known.directory} holds a calibration of {manifest.num_windows} x {manifest.seq_len} tokens of "
+        f"{manifest.corpus.name} in {manifest.dtype} with cache '{manifest.cache}', made with other settings; "
+        "type --force to replace it, or --run OTHER to keep both."
+    )
 
 
 def _same_windows(workspace: Workspace, manifest: CalibrationManifest, settings: CalibrationSettings) -> bool:

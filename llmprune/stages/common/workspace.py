@@ -18,7 +18,7 @@ from llmprune.models.compute import Compute, choose_compute, dtype_name
 from llmprune.models.demo import DEMO_NAME, demo_model
 from llmprune.models.gguf import convert_gguf
 from llmprune.models.hub_download import absent_shards, lacks_shards
-from llmprune.models.loading import Decoder, load_tokenizer, open_decoder, open_shell, stored_dtype
+from llmprune.models.loading import CheckpointDecoder, load_tokenizer, open_decoder, open_shell, stored_dtype
 from llmprune.models.source import (
     ModelSource,
     check_model,
@@ -68,7 +68,7 @@ class Workspace:
         """The dense model's files."""
         return open_checkpoint(self.directory, left_out=self.left_out)
 
-    def open_decoder(self) -> Decoder:
+    def open_decoder(self) -> CheckpointDecoder:
         """The dense model, with everything but its blocks in memory."""
         return open_decoder(
             self.directory,
@@ -78,7 +78,7 @@ class Workspace:
             left_out=self.left_out,
         )
 
-    def open_shell(self) -> Decoder:
+    def open_shell(self) -> CheckpointDecoder:
         """The dense model with no weights at all: enough to look at shapes and names."""
         return open_shell(
             self.directory,

@@ -13,7 +13,9 @@ from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
 from llmprune.artifacts.records.pruning import Verification
 from llmprune.errors import ModelError, NumericalError, VerificationError
 from llmprune.models.compute import Compute, dtype_name
-from llmprune.models.loading import Decoder, load_tokenizer, load_whole, open_decoder
+from llmprune.models.decoder import Decoder
+from llmprune.models.loading import load_tokenizer, load_whole, open_decoder
+from llmprune.models.source import positions
 from llmprune.stages.common.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -55,15 +57,7 @@ def verify_checkpoint(
             f"The written checkpoint cannot be loaded again, so it was not kept; this model type "
             f"({workspace.model.model_type}) needs something that is gone."
         ) from error
-    with torch.inference_mode():
-        found = model(input_ids=tokens, use_cache=False).logits.float()
-    difference = float((found - expected.float()).abs().max())
-    allowed = _TOLERANCE[dtype] * max(1.0, float(expected.float().abs().max()))
-    if not difference <= allowed:
-        raise VerificationError(
-            f"The written checkpoint's logits differ from the source's by {difference:.3g} (allowed: "
-            f"{allowed:.3g}); it was not kept. Please report this model type: {workspace.model.model_type}."
-        )
+    difference = _require_same_logits(model, tokens, expected, called="written checkpoint")
     generated = _compare_generation(model, tokens[:1, :8], workspace.model.model_type)
     return Verification(
         dtype=dtype_name(dtype),
@@ -71,6 +65,37 @@ def verify_checkpoint(
         largest_difference=difference,
         generated_tokens=generated,
     )
+
+
+def verify_model(decoder: Decoder, model: PreTrainedModel, *, removed: Sequence[int] = ()) -> None:
+    """Compare the logits of a model in memory with those of the one that it was made from.
+
+    Args:
+        decoder: the source.
+        model: the new model, in the source's dtype.
+        removed: the blocks that it lacks, by their index in the source.
+
+    Raises:
+        VerificationError: they differ.
+    """
+    tokens = _random_tokens(decoder, min(_SEQ_LEN, positions(decoder.model.config)))
+    training = model.training
+    _require_same_logits(model.eval(), tokens, _bypassed_logits(decoder, tokens, removed), called="new model")
+    model.train(training)
+
+
+def _require_same_logits(model: PreTrainedModel, tokens: Tensor, expected: Tensor, *, called: str) -> float:
+    """See that a model gives just these logits; returns the largest difference."""
+    with torch.inference_mode():
+        found = model(input_ids=tokens, use_cache=False).logits.float()
+    difference = float((found - expected.float()).abs().max())
+    allowed = _TOLERANCE[model.dtype] * max(1.0, float(expected.float().abs().max()))
+    if not difference <= allowed:
+        raise VerificationError(
+            f"The {called}'s logits differ from the source's by {difference:.3g} (allowed: {allowed:.3g}); it was not "
+            f"kept. Please report this model type: {model.config.model_type}."
+        )
+    return difference
 
 
 def check_loads(directory: Path, *, compute: Compute, trust_remote_code: bool = False) -> None:

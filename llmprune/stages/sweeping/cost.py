@@ -14,7 +14,7 @@ from llmprune.artifacts.files.sizes import format_size
 from llmprune.artifacts.records.bench import Protocols
 from llmprune.choices import Method, Metric
 from llmprune.errors import LlmpruneError
-from llmprune.models.loading import Decoder
+from llmprune.models.decoder import Decoder
 from llmprune.models.timing import time_in_turn
 from llmprune.stages.block_search import TYPICAL_SURVIVORS, SearchCost, WindowCost, chunk_windows, spell_seconds
 from llmprune.stages.common.workspace import Workspace

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from llmprune.algorithms.weights.patterns import Pattern, SemiStructured, Unstructured
 from llmprune.artifacts.records.sweep import SkippedPoint
 from llmprune.choices import Combine
-from llmprune.models.loading import Decoder
+from llmprune.models.loading import CheckpointDecoder
 from llmprune.models.open_block import block_linears
 from llmprune.stages.sweeping.settings import SweepSettings
 
@@ -81,7 +81,7 @@ class PlannedPoint:
         return PlannedPoint(self.target, self.removed)
 
 
-def measure_sizes(shell: Decoder) -> ModelSizes:
+def measure_sizes(shell: CheckpointDecoder) -> ModelSizes:
     """Count a model's weights, from its files' headers alone."""
     tensors = shell.checkpoint.tensors
     slots = [list(block_linears(shell, block).values()) for block in range(len(shell.blocks))]

@@ -1,5 +1,6 @@
 """``llmprune global-prune``."""
 
+from llmprune.stages.weight_pruning.decoder_pruning import prune_in_memory
 from llmprune.stages.weight_pruning.selection import Selection, check_shapes, parse_layers, parse_parts
 from llmprune.stages.weight_pruning.settings import PruningSettings
 from llmprune.stages.weight_pruning.stage import PruningReport, global_prune
@@ -12,4 +13,5 @@ __all__ = [
     "global_prune",
     "parse_layers",
     "parse_parts",
+    "prune_in_memory",
 ]

@@ -29,7 +29,7 @@ from llmprune.artifacts.records.weight_sparsity import BlockRecord, SparsitySett
 from llmprune.choices import Reference
 from llmprune.errors import NumericalError, UserError
 from llmprune.models.block_linears import LinearSlot
-from llmprune.models.loading import Decoder
+from llmprune.models.decoder import Decoder
 from llmprune.models.open_block import OpenBlock
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.weight_pruning.block import BlockPruning, BlockSteps, PrunedBlock, choose_steps
@@ -184,7 +184,9 @@ class PruningPass:
     def _write_weights(
         self, block: int, slots: Mapping[str, LinearSlot], layers: Mapping[str, PrunedWeight]
     ) -> dict[str, CachedFile]:
-        """Write the block's finished shard."""
+        """Write the block's finished shard, if the weights would go with the block."""
+        if self._decoder.keeps_changes:
+            return {}
         name = f"block-{block:05d}.safetensors"
         stored = {slots[path].tensor: slots[path].turned(layer.weight).contiguous() for path, layer in layers.items()}
         if not stored:

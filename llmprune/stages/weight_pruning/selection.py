@@ -11,7 +11,7 @@ from llmprune.algorithms.weights.patterns import Pattern, check_fits
 from llmprune.choices import LAYERS, Part
 from llmprune.errors import ModelError, TargetError
 from llmprune.models.block_linears import LinearSlot
-from llmprune.models.loading import Decoder
+from llmprune.models.decoder import Decoder
 from llmprune.models.open_block import block_linears
 
 
@@ -84,9 +84,8 @@ def check_shapes(decoder: Decoder, blocks: Iterable[int], selection: Selection, 
 
 
 def _check_stored(decoder: Decoder, slot: LinearSlot) -> None:
-    entry = decoder.checkpoint.tensors.get(slot.tensor)
     rows, columns = slot.out_features, slot.in_features
-    if entry is None or tuple(entry.shape) != ((columns, rows) if slot.transposed else (rows, columns)):
+    if decoder.stored_shape(slot.tensor) != ((columns, rows) if slot.transposed else (rows, columns)):
         raise ModelError(
             f"{slot.path} is not stored as {slot.tensor} ({rows} x {columns}) in this checkpoint, so it cannot be "
             f"pruned; leave it out: --exclude '*{slot.path}'"

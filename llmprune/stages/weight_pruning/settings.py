@@ -9,10 +9,8 @@ from pathlib import Path
 from llmprune.algorithms.feed_forward.subproblems import Coefficients
 from llmprune.algorithms.weights.layer import LayerMethod, LayerSettings
 from llmprune.algorithms.weights.patterns import Pattern, SemiStructured, parse_sparsity
-from llmprune.artifacts.activations import CalibrationManifest
 from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES
 from llmprune.artifacts.records.command_line import Value, unless_usual
-from llmprune.artifacts.records.weight_sparsity import SparsitySettings
 from llmprune.choices import BLOCK_SIZE, DAMPING, REFIT_STEPS, ROUNDS, SPARSITY, Method, Reference
 from llmprune.stages.common.checks import require_at_least
 from llmprune.stages.weight_pruning.selection import Selection
@@ -68,29 +66,6 @@ class PruningSettings:
         """How a single matrix is pruned; SparseLLM prunes those outside of FFNs as SparseGPT does."""
         method = LayerMethod.SPARSEGPT if self.method is Method.SPARSELLM else LayerMethod(self.method.value)
         return LayerSettings(self.pattern, self.damping, self.block_size, self.refit_steps, method)
-
-    def recorded(self, blocks: Sequence[int], calibration: CalibrationManifest, *, dtype: str) -> SparsitySettings:
-        """The settings as ``llmprune.json`` keeps them: all that decides what comes out."""
-        return SparsitySettings(
-            method=self.method.value,
-            pattern=str(self.pattern),
-            targets_from=self.reference.value,
-            layers=tuple(blocks),
-            parts=tuple(sorted(self.selection.parts)),
-            exclude=self.selection.exclude,
-            alpha=self.coefficients.alpha,
-            beta=self.coefficients.beta,
-            gamma=self.coefficients.gamma,
-            rounds=self.rounds,
-            damping=self.damping,
-            block_size=self.block_size,
-            refit_steps=self.refit_steps,
-            dtype=dtype,
-            windows=self.samples or calibration.num_windows,
-            seq_len=calibration.seq_len,
-            corpus=calibration.corpus.name,
-            windows_fingerprint=calibration.windows_fingerprint,
-        )
 
 
 def typed_options(settings: PruningSettings) -> dict[str, Value | Sequence[str]]:

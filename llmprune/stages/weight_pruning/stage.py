@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from llmprune.algorithms.feed_forward.sparsellm import FfnSettings
 from llmprune.artifacts.activations import Calibration, open_calibration
 from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.artifacts.records.weight_sparsity import BlockRecord, SparsitySettings
-from llmprune.choices import Method, Reference
-from llmprune.errors import ArtifactError, NumericalError, OutputExistsError, TargetError
-from llmprune.evaluation.sparsity import measure_sparsity
-from llmprune.models.compute import bfloat16_products, dtype_name
-from llmprune.models.loading import Decoder
-from llmprune.models.open_block import block_linears
+from llmprune.errors import ArtifactError, OutputExistsError, TargetError
+from llmprune.models.compute import dtype_name
 from llmprune.stages.calibration import CalibrationSettings, calibrate, require_same_text
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.place import check_output
 from llmprune.stages.output.record import made_before
-from llmprune.stages.weight_pruning.block_pass import (
-    PassSettings,
-    PruningPass,
-    PruningPassState,
-    is_left_by_a_pass,
-    stopped_pass,
+from llmprune.stages.weight_pruning.block_pass import is_left_by_a_pass, stopped_pass
+from llmprune.stages.weight_pruning.decoder_pruning import (
+    CalibrationText,
+    count_zeros_before,
+    prune_decoder,
+    recorded_settings,
+    remark_few_tokens,
+    text_of_artifact,
+    text_of_windows,
 )
 from llmprune.stages.weight_pruning.selection import check_shapes, parse_layers
 from llmprune.stages.weight_pruning.settings import PruningSettings, default_name
 from llmprune.stages.weight_pruning.write import write_checkpoint
+from llmprune.text.windows import TokenWindows
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,7 @@ def global_prune(
     settings: PruningSettings,
     *,
     calibration: CalibrationSettings | None = None,
+    windows: TokenWindows | None = None,
     on_block: Callable[[BlockRecord], None] = lambda _: None,
 ) -> PruningReport:
     """Write a checkpoint with zeros in its weights.
@@ -64,6 +62,7 @@ def global_prune(
         workspace: run directory and model.
         settings: what to prune and how.
         calibration: how to calibrate where that is still to be done.
+        windows: to prune on; None: the run's calibration.
         on_block: called for every block as it finishes.
 
     Raises:
@@ -80,16 +79,18 @@ def global_prune(
     blocks = parse_layers(settings.selection.layers, depth=workspace.model.num_blocks)
     widest = check_shapes(workspace.open_shell(), blocks, settings.selection, settings.pattern)
     folder = _working_folder(out)
-    known = _calibrated(workspace, settings, calibration or CalibrationSettings())
-    workspace = workspace.going_on(known.directory, known.manifest.dtype)
-    recorded = settings.recorded(blocks, known.manifest, dtype=dtype_name(workspace.dtype))
+    if windows is None:
+        known = _calibrated(workspace, settings, calibration or CalibrationSettings())
+        workspace = workspace.going_on(known.directory, known.manifest.dtype)
+    text = text_of_artifact(known) if windows is None else text_of_windows(windows)
+    recorded = recorded_settings(settings, blocks, text, dtype=dtype_name(workspace.dtype))
     with workspace.writing():
         record = made_before(
             workspace, out, same=lambda known: _is_same(known, recorded), verify=settings.verify, force=settings.force
         )
         if record is None:
-            _remark_few_tokens(workspace, recorded, widest)
-            record = _make(workspace, settings, recorded, known, folder, out, on_block)
+            remark_few_tokens(recorded, widest, workspace.progress)
+            record = _make(workspace, settings, recorded, text, folder, out, on_block)
         _remove_finished(folder, recorded)
         workspace.run.remember_checkpoint(out)
     return PruningReport(out, record)
@@ -121,7 +122,7 @@ def _make(
     workspace: Workspace,
     settings: PruningSettings,
     recorded: SparsitySettings,
-    known: Calibration,
+    text: CalibrationText,
     folder: Path,
     out: Path,
     on_block: Callable[[BlockRecord], None],
@@ -129,33 +130,20 @@ def _make(
     """Prune, and write the checkpoint, all of it or nothing."""
     workspace.remark_slow_dtype()
     decoder = workspace.open_decoder()
-    tokens = known.tokens()[: settings.samples]
-    before = _zeros_before(workspace, decoder, recorded, settings)
-    work = PruningPass(
+    before = count_zeros_before(decoder, recorded, settings, workspace.progress)
+    state = prune_decoder(
         decoder,
-        tokens,
-        _pass_settings(settings, recorded.layers, decoder),
+        text,
+        settings,
+        recorded,
+        model=workspace.model.fingerprint,
         folder=folder,
-        begin=PruningPassState(model=workspace.model.fingerprint, settings=recorded),
-        batch=max(1, workspace.compute.batch_tokens // tokens.shape[1]),
+        compute=workspace.compute,
         progress=workspace.progress,
+        on_block=on_block,
     )
-    try:
-        state = work.prune_blocks(on_block)
-    except NumericalError:  # the same command would end here again: nothing is worth keeping
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    del work, decoder
+    del decoder
     return write_checkpoint(workspace, settings, recorded, state, folder=folder, out=out, zeros_before=before)
-
-
-def _pass_settings(settings: PruningSettings, blocks: Sequence[int], decoder: Decoder) -> PassSettings:
-    some = settings.pattern.ratio > 0  # with no zeros asked for no weight moves either
-    reference = settings.reference if some else Reference.PRUNED
-    ffn = FfnSettings(settings.layer, settings.coefficients, reference=reference, rounds=settings.rounds)
-    if decoder.dtype == torch.bfloat16:  # the activations are rounded to it already
-        ffn = replace(ffn, products=bfloat16_products)
-    return PassSettings(ffn, some and settings.method is Method.SPARSELLM, settings.selection, tuple(blocks))
 
 
 def _calibrated(workspace: Workspace, settings: PruningSettings, calibration: CalibrationSettings) -> Calibration:
@@ -185,27 +173,3 @@ def _require_enough(known: Calibration, settings: PruningSettings) -> None:
             f"--samples {settings.samples} is more than the {windows} windows of {known.directory}; "
             f"type --samples {windows} or less, or calibrate in another run: --run OTHER."
         )
-
-
-def _remark_few_tokens(workspace: Workspace, recorded: SparsitySettings, widest: int) -> None:
-    tokens = recorded.windows * recorded.seq_len
-    if tokens < widest:
-        workspace.progress.say(
-            f"{tokens} calibration tokens are fewer than the {widest} inputs of the widest matrix: its Gram matrix is "
-            f"singular, and the damping ({recorded.damping:g} of its mean diagonal) decides what the tokens leave "
-            "open. More --samples would be better."
-        )
-
-
-def _zeros_before(workspace: Workspace, decoder: Decoder, recorded: SparsitySettings, settings: PruningSettings) -> int:
-    """Zeros that the source has in the selected matrices; says so where there are many."""
-    names = [
-        slot.tensor
-        for block in recorded.layers
-        for slot in block_linears(decoder, block).values()
-        if settings.selection.takes(slot)
-    ]
-    counted = measure_sparsity(decoder.checkpoint, names)
-    if counted.ratio > 0.01:
-        workspace.progress.say(f"The model is sparse already: {counted.ratio:.1%} of the weights to prune are zero.")
-    return counted.zeros

@@ -13,7 +13,7 @@ from llmprune.artifacts.activations import CachedFile, HiddenStatesWriter, hidde
 from llmprune.errors import NumericalError
 from llmprune.models.capture import BlockCall
 from llmprune.models.compute import dtype_name
-from llmprune.models.loading import Decoder
+from llmprune.models.decoder import Decoder
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,219 @@
+"""Ranking the blocks of a model, a round at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from llmprune.algorithms import Candidate
+from llmprune.api.choice import choice
+from llmprune.api.models import Model, OnDisk
+from llmprune.api.progress import Logged
+from llmprune.api.ranking import Ranking, Round, Target, count_blocks
+from llmprune.api.windows import Windows, as_windows, required
+from llmprune.artifacts.records.importance import Importance, RoundRecord
+from llmprune.choices import DEVICE, ERROR_RATE, PROTECT_FIRST, PROTECT_LAST, Dtype, Metric, Search
+from llmprune.errors import TargetError
+from llmprune.models.compute import Compute
+from llmprune.models.decoder import Decoder
+from llmprune.models.resident import model_decoder
+from llmprune.models.source import positions
+from llmprune.stages.block_search import (
+    RedundancySettings,
+    dense_loss,
+    order_blocks,
+    score_blocks,
+    search_rounds,
+    search_steps,
+    verify_redundancy,
+    window_evaluator,
+)
+from llmprune.stages.calibration import calibrate_on, measure_dense
+from llmprune.stages.common.checks import require_positions
+from llmprune.stages.common.progress import Progress
+from llmprune.stages.common.workspace import Workspace
+from llmprune.text.windows import TokenWindows
+
+
+def rank_blocks(
+    model: Model,
+    windows: Windows | None = None,
+    *,
+    target: Target | None = None,
+    metric: str = Metric.SLEB,
+    search: str = Search.ELIMINATE,
+    protect_first: int = PROTECT_FIRST,
+    protect_last: int = PROTECT_LAST,
+    error_rate: float = ERROR_RATE,
+    seed: int | None = None,
+    run: Path | str | None = None,
+    device: str = DEVICE,
+    dtype: str = Dtype.AUTO,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> Ranking:
+    """Rank the blocks of a model by how little it loses without them, one round for each step of an iteration.
+
+    SLEB (arXiv 2402.09025, algorithm 1): skip each block in turn, let the one go whose absence raises the loss least,
+    and measure all others again. Nothing is computed before the first step. A model in memory is left as it is.
+
+    Args:
+        model: in memory, or its path or Hub id; one on disk need not fit into memory.
+        windows: from ``calibration_windows``, or tokens (windows, seq_len); None: those of ``run``.
+        target: where the iteration ends, such as ``"20%"`` or ``6``; None: when one unprotected block is left.
+        metric: ``sleb``, or a score that one pass measures: ``block-influence``, or ``angular``, which ranks one run
+            of as many blocks as ``target`` says.
+        search: ``eliminate`` drops hopeless candidates early; ``exhaustive`` measures all on every window.
+        protect_first: blocks at the start that stay.
+        protect_last: blocks at the end that stay.
+        error_rate: of one comparison that drops a candidate.
+        seed: of the order in which windows are visited; None: that of the windows.
+        run: for a model on disk, a run directory in which every round is kept: what it holds of this search already is
+            not decided again.
+        device: for a model on disk, ``auto``, ``cpu`` or ``cuda``.
+        dtype: for a model on disk, what to compute in: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
+        trust_remote_code: whether the checkpoint's own Python files may run.
+        progress: who hears remarks; None: the logger ``llmprune``.
+
+    Raises:
+        TargetError: an argument out of range.
+        ModelError: no such model, or not a causal LM.
+        CheckpointError: its weights are not whole.
+        ArtifactError: the run belongs to another model, or holds another search.
+
+    Example:
+        >>> ranking = rank_blocks(model, windows)
+        >>> for decided in ranking:
+        ...     print(decided)
+        ...     if decided.loss > 1.1 * ranking.dense_loss:
+        ...         break
+    """
+    asked = RedundancySettings(
+        "1", choice(Metric, metric=metric), choice(Search, search=search), protect_first, protect_last, error_rate
+    )
+    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged())
+    if isinstance(model, str | Path):
+        return _ranked_on_disk(model, windows, asked, target, seed, place)
+    place.refuse()
+    text = as_windows(required(windows))
+    require_positions(positions(model.config), seq_len=text.seq_len)
+    decoder = model_decoder(model)
+    settings = _up_to(target, asked, len(decoder.blocks))
+    steps = _steps(decoder, text, settings, seed, Compute(decoder.device), place.progress)
+    return Ranking(settings, steps, num_blocks=len(decoder.blocks), text=_described(text))
+
+
+def ranking_of(importance: Importance) -> Ranking:
+    """A ranking that was made before; nothing can be decided further."""
+    known = importance.settings
+    settings = RedundancySettings(
+        target=str(len(importance.order)),
+        metric=known.metric,
+        protect_first=known.protect_first,
+        protect_last=known.protect_last,
+    )
+    text = f"{importance.num_windows} windows of {importance.seq_len} tokens of {importance.corpus.name}"
+    steps = [(importance.dense_loss, decided) for decided in _recorded_rounds(importance)]
+    ranking = Ranking(settings, iter(steps), num_blocks=importance.model.num_blocks, text=text)
+    ranking.first(settings.target)
+    return ranking
+
+
+def _ranked_on_disk(
+    model: str | Path,
+    windows: Windows | None,
+    asked: RedundancySettings,
+    target: Target | None,
+    seed: int | None,
+    place: OnDisk,
+) -> Ranking:
+    with ExitStack() as opened:
+        workspace = opened.enter_context(place.workspace(model))
+        settings = _up_to(target, asked, workspace.model.num_blocks)
+        text = None if windows is None and place.run is not None else as_windows(required(windows))
+        if text is not None:
+            require_positions(workspace.positions, seq_len=text.seq_len)
+        if place.run is not None:
+            if seed is not None:
+                raise TargetError("The order of a search in a run is that of its calibration; leave out `seed`.")
+            steps = _kept_steps(workspace, text, settings)
+        else:
+            assert text is not None
+            steps = _steps(workspace.open_decoder(), text, settings, seed, workspace.compute, place.progress)
+        return Ranking(
+            settings,
+            steps,
+            num_blocks=workspace.model.num_blocks,
+            text=_described(text) if text is not None else f"the calibration of {place.run}",
+            resources=opened.pop_all(),
+        )
+
+
+def _up_to(target: Target | None, asked: RedundancySettings, num_blocks: int) -> RedundancySettings:
+    """The settings with the target as a number of blocks, of a model of so many."""
+    if target is None and asked.metric is Metric.ANGULAR:
+        raise TargetError("The angular distance ranks a run of blocks, whose length must be given: `target=6`.")
+    most = max(1, num_blocks - asked.protect_first - asked.protect_last - 1)
+    return replace(asked, target=str(count_blocks(most if target is None else target, asked, num_blocks)))
+
+
+def _steps(
+    decoder: Decoder,
+    windows: TokenWindows,
+    settings: RedundancySettings,
+    seed: int | None,
+    compute: Compute,
+    progress: Progress,
+) -> Iterator[tuple[float, Round]]:
+    """The dense loss, and a round, for every step; nothing is kept."""
+    count = int(settings.target)
+    if settings.metric is not Metric.SLEB:
+        with TemporaryDirectory(prefix="llmprune-") as scratch:
+            measured = measure_dense(decoder, windows.tokens, Path(scratch) / "pass", compute, progress)
+        scores = score_blocks(measured, settings)
+        for block in order_blocks(measured, settings, count=count):
+            yield measured.dense_loss, Round(block, score=scores[block])
+        return
+    order = seed if seed is not None else windows.seed or 0
+    evaluator = window_evaluator(decoder, windows.tokens, settings, seed=order, compute=compute, progress=progress)
+    dense = dense_loss(evaluator)
+    for decided in search_rounds(evaluator, settings, count=count, progress=progress):
+        yield dense, _round(decided)
+
+
+def _kept_steps(
+    workspace: Workspace, windows: TokenWindows | None, settings: RedundancySettings
+) -> Iterator[tuple[float, Round]]:
+    """The same in a run directory, which is held for writing only while a round is decided."""
+    count = int(settings.target)
+    if windows is not None:
+        calibrate_on(workspace, windows)
+    if settings.metric is not Metric.SLEB:
+        importance = verify_redundancy(workspace, settings)
+        yield from ((importance.dense_loss, decided) for decided in _recorded_rounds(importance)[:count])
+        return
+    steps, given = search_steps(workspace, settings), 0
+    while given < count:
+        with workspace.writing():
+            importance = next(steps)
+        for decided in importance.rounds[given:count]:
+            given += 1
+            yield importance.dense_loss, _round(decided)
+
+
+def _recorded_rounds(importance: Importance) -> list[Round]:
+    if importance.scores is not None:
+        return [Round(block, score=importance.scores[block]) for block in importance.order]
+    return [_round(decided) for decided in importance.rounds]
+
+
+def _round(decided: RoundRecord) -> Round:
+    candidates = tuple(Candidate(**candidate.model_dump()) for candidate in decided.candidates)
+    return Round(decided.removed, decided.loss, candidates=candidates, seconds=decided.seconds)
+
+
+def _described(windows: TokenWindows) -> str:
+    return f"{windows.num_windows} windows of {windows.seq_len} tokens of {windows.corpus_name}"

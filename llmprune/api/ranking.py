@@ -1,0 +1,146 @@
+"""The blocks of a model in the order in which they can go."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from llmprune.algorithms import Candidate, removal_count
+from llmprune.api.tables import table
+from llmprune.artifacts.records.pruning import BlockRemoval
+from llmprune.choices import Metric
+from llmprune.errors import TargetError
+from llmprune.stages.block_search import RedundancySettings
+
+Target = str | int | float
+
+
+@dataclass(frozen=True, repr=False)
+class Round:
+    """One decision of a ranking.
+
+    Attributes:
+        block: index, in the unpruned model, of the block that goes.
+        loss: mean loss without it and all that went before, in nats/token; None where a score decided.
+        score: of the block, where a one-shot metric decided; None where losses did.
+        candidates: every block that could have gone, in block order; none where a score decided.
+        seconds: wall time; None where nothing was measured for this round.
+    """
+
+    block: int
+    loss: float | None = None
+    score: float | None = None
+    candidates: tuple[Candidate, ...] = ()
+    seconds: float | None = None
+
+    def __repr__(self) -> str:
+        if self.loss is None:
+            return f"block {self.block} goes: score {self.score:.4g}"
+        dropped = sum(not candidate.complete for candidate in self.candidates)
+        return (
+            f"block {self.block} goes: loss {self.loss:.4f} nats/token, {len(self.candidates)} candidates, "
+            f"{dropped} dropped early ({self.seconds:.0f} s)"
+        )
+
+
+class Ranking(Iterator[Round]):
+    """The blocks of a model in the order in which they can go: iterate, and a round is decided at each step.
+
+    Stop whenever you like, and iterate further to go on: ``list(ranking)`` decides all that is left.
+
+    Attributes:
+        metric: what decides.
+    """
+
+    def __init__(
+        self,
+        settings: RedundancySettings,
+        steps: Iterator[tuple[float, Round]],
+        *,
+        num_blocks: int,
+        text: str,
+        resources: ExitStack | None = None,
+    ) -> None:
+        self.metric = settings.metric
+        self._settings, self._steps, self._num_blocks, self._text = settings, steps, num_blocks, text
+        self._rounds: list[Round] = []
+        self._dense_loss: float | None = None
+        if resources is not None:
+            weakref.finalize(self, resources.close)
+
+    def __next__(self) -> Round:
+        self._dense_loss, decided = next(self._steps)
+        self._rounds.append(decided)
+        return decided
+
+    @property
+    def rounds(self) -> tuple[Round, ...]:
+        """What has been decided so far."""
+        return tuple(self._rounds)
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The blocks that go, first to last, as far as it has been decided."""
+        return tuple(decided.block for decided in self._rounds)
+
+    @property
+    def dense_loss(self) -> float | None:
+        """Loss of the whole model, in nats/token; None before the first round."""
+        return self._dense_loss
+
+    def first(self, target: Target) -> tuple[int, ...]:
+        """The blocks that ``target`` removes (``"20%"``, ``0.2``, ``6``); rounds that are missing are decided now.
+
+        Raises:
+            TargetError: the target is out of range, or beyond where this ranking ends.
+        """
+        count = count_blocks(target, self._settings, self._num_blocks)
+        most = count_blocks(self._settings.target, self._settings, self._num_blocks)
+        if count > most or (self.metric is Metric.ANGULAR and count != most):
+            raise TargetError(f"This ranking is one of {most} blocks, not of {count}; rank with `target={count}`.")
+        while len(self._rounds) < count:
+            next(self)
+        return self.order[:count]
+
+    def removal(self, blocks: tuple[int, ...]) -> BlockRemoval:
+        """What a checkpoint's record says of a removal of the first ``blocks``."""
+        return BlockRemoval(
+            removed=blocks,
+            metric=self.metric,
+            calibration=self._text,
+            dense_loss=self._dense_loss,
+            pruned_loss=self._rounds[len(blocks) - 1].loss,
+        )
+
+    def __repr__(self) -> str:
+        title = f"{self.metric} on {self._text}: {len(self._rounds)} of {self._num_blocks} blocks ranked"
+        if self._dense_loss is None:
+            return title
+        rows = [["dense", "", *_cells(self._dense_loss)]]
+        for number, decided in enumerate(self._rounds, start=1):
+            value = [f"{decided.score:.4g}"] if decided.loss is None else _cells(decided.loss)
+            rows.append([str(number), str(decided.block), *value])
+        searched = self.metric is Metric.SLEB
+        header = ["round", "block", "loss", "perplexity"] if searched else ["round", "block", "score"]
+        return f"{title}\n{table(header, rows if searched else rows[1:])}"
+
+
+def count_blocks(target: Target, settings: RedundancySettings, num_blocks: int) -> int:
+    """How many of a model's blocks a target removes.
+
+    Raises:
+        TargetError: the target is out of range.
+    """
+    return removal_count(
+        str(target),
+        num_blocks=num_blocks,
+        protect_first=settings.protect_first,
+        protect_last=settings.protect_last,
+    )
+
+
+def _cells(loss: float) -> list[str]:
+    return [f"{loss:.4f}", f"{math.exp(loss):.2f}"]

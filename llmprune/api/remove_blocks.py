@@ -1,0 +1,146 @@
+"""Removing blocks: a model in memory that shares the kept ones, or a checkpoint streamed from file to file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack, overload
+
+from llmprune.api.checkpoints import PrunedCheckpoint
+from llmprune.api.models import Model, OnDisk
+from llmprune.api.progress import Logged
+from llmprune.api.rank_blocks import rank_blocks
+from llmprune.api.ranking import Ranking, Target
+from llmprune.api.windows import Windows
+from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
+from llmprune.artifacts.files.sizes import parse_size
+from llmprune.artifacts.records.importance import check_blocks
+from llmprune.artifacts.records.pruning import BlockRemoval
+from llmprune.choices import DEVICE, SHARD_SIZE, Dtype
+from llmprune.errors import TargetError
+from llmprune.models.resident import model_decoder
+from llmprune.models.surgery import cut_model
+from llmprune.stages.block_removal import RemovalSettings
+from llmprune.stages.block_removal import remove_blocks as write_without_blocks
+from llmprune.stages.common.progress import Progress
+from llmprune.stages.output.verification import verify_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Blocks = Ranking | Sequence[int] | Target
+
+
+class RemovalOptions(TypedDict, total=False):
+    """The keyword arguments of ``remove_blocks`` but ``out``, for type checkers."""
+
+    verify: bool
+    force: bool
+    max_shard_size: str | int
+    run: Path | str | None
+    device: str
+    dtype: str
+    trust_remote_code: bool
+    progress: Progress | None
+
+
+@overload
+def remove_blocks(
+    model: Model, blocks: Blocks, windows: Windows | None = None, *, out: None = None, **options: Unpack[RemovalOptions]
+) -> PreTrainedModel: ...
+@overload
+def remove_blocks(
+    model: Model, blocks: Blocks, windows: Windows | None = None, *, out: Path | str, **options: Unpack[RemovalOptions]
+) -> PrunedCheckpoint: ...
+def remove_blocks(
+    model: Model,
+    blocks: Blocks,
+    windows: Windows | None = None,
+    *,
+    out: Path | str | None = None,
+    verify: bool = True,
+    force: bool = False,
+    max_shard_size: str | int = SHARD_SIZE,
+    run: Path | str | None = None,
+    device: str = DEVICE,
+    dtype: str = Dtype.AUTO,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> PreTrainedModel | PrunedCheckpoint:
+    """Remove blocks from a model, whose every kept weight stays the same bit for bit.
+
+    Without ``out`` the result is a new model in memory: an ordinary transformers model with the config of its new
+    depth. It uses the same memory for the kept weights as ``model``, which is left as it is and can still be used. To
+    train one of the two and keep the other, copy first: ``copy.deepcopy(model)``.
+
+    With ``out`` the result is a checkpoint directory, streamed from the files of a model on disk: what
+    ``llmprune remove-blocks`` writes. A checkpoint that was made like this before is kept.
+
+    Args:
+        model: in memory, or its path or Hub id.
+        blocks: what goes: all that a ``Ranking`` has decided so far; block indices; or a target, such as ``"20%"`` or
+            ``6``, for which the blocks are ranked first.
+        windows: to rank on, where ``blocks`` is a target; None: those of ``run``.
+        out: the new checkpoint's directory.
+        verify: see that the result computes what the model with those blocks skipped does.
+        force: replace a checkpoint that ``out`` holds.
+        max_shard_size: largest weight file of ``out``.
+        run: for a model on disk, a run directory in which a ranking is kept and the checkpoint is remembered.
+        device: for a model on disk, ``auto``, ``cpu`` or ``cuda``.
+        dtype: for a model on disk, what to compute in, and the dtype of a model in memory that is made of it: ``auto``
+            (as stored), ``float32``, ``bfloat16`` or ``float16``.
+        trust_remote_code: whether the checkpoint's own Python files may run.
+        progress: who hears remarks; None: the logger ``llmprune``.
+
+    Raises:
+        TargetError: a target or block list out of range, or arguments that do not go together.
+        ModelError: no such model, not a causal LM, or one whose blocks depend on their place.
+        OutputExistsError: ``out`` holds something else.
+        VerificationError: the result does not compute what it should; it is not kept.
+
+    Example:
+        >>> smaller = remove_blocks(model, ranking)
+        >>> smaller.save_pretrained("smaller")
+    """
+    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged())
+    if not isinstance(model, str | Path):
+        place.refuse(out=out)
+        return _cut(model, _chosen(model, blocks, windows, place), verify=verify)
+    removal = _chosen(model, blocks, windows, place)
+    with place.workspace(model, without=removal.removed) as workspace:
+        if out is None:
+            return _cut(place.load(workspace), removal, verify=verify)
+        settings = RemovalSettings(
+            blocks=removal.removed,
+            out=Path(out),
+            max_shard_bytes=parse_size(max_shard_size),
+            verify=verify,
+            force=force,
+        )
+        report = write_without_blocks(workspace, settings, removal=removal)
+    return PrunedCheckpoint(report.directory, report.record)
+
+
+def _chosen(model: Model, blocks: Blocks, windows: Windows | None, place: OnDisk) -> BlockRemoval:
+    """The blocks that go, and why."""
+    if isinstance(blocks, Ranking):
+        if not blocks.order:
+            raise TargetError("This ranking has decided no round yet; iterate it, or take `blocks=ranking.first(6)`.")
+        return blocks.removal(blocks.order)
+    if isinstance(blocks, str | int | float):
+        options = vars(place) if isinstance(model, str | Path) else {"progress": place.progress}
+        ranking = rank_blocks(model, windows, target=blocks, **options)
+        return ranking.removal(ranking.first(blocks))
+    return BlockRemoval(removed=tuple(blocks))
+
+
+def _cut(model: PreTrainedModel, removal: BlockRemoval, *, verify: bool) -> PreTrainedModel:
+    """The model without blocks, in memory."""
+    RemovalSettings(blocks=removal.removed)  # its own checks
+    decoder = model_decoder(model)
+    depth = len(decoder.blocks)
+    check_blocks(removal.removed, num_blocks=depth, source="`blocks`")
+    cut = cut_model(model, kept_blocks(depth, removal.removed))
+    if verify:
+        verify_model(decoder, cut, removed=removal.removed)
+    return cut

@@ -1,0 +1,208 @@
+"""Calibration windows: from a named source, from texts, or from tokens that are at hand."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from llmprune.api.choice import choice
+from llmprune.api.models import Model, OnDisk, tokenizer_of
+from llmprune.api.progress import Logged
+from llmprune.artifacts.activations import Calibration
+from llmprune.choices import SAMPLES, SEED, SEQ_LEN, Bos, Sampling
+from llmprune.errors import TargetError
+from llmprune.models.loading import load_tokenizer
+from llmprune.models.source import positions
+from llmprune.stages.calibration import CalibrationSettings, calibrated
+from llmprune.stages.calibration.windows import SELF, draw_windows
+from llmprune.stages.common.checks import require_positions
+from llmprune.stages.common.progress import Progress
+from llmprune.stages.common.workspace import Workspace
+from llmprune.text.corpora import Corpus, load_corpus
+from llmprune.text.self_text import sample_self_text
+from llmprune.text.windows import TokenWindows, sample_windows
+
+Windows: TypeAlias = "TokenWindows | Tensor"
+
+
+def calibration_windows(
+    model: Model | PreTrainedTokenizerBase,
+    source: str | Sequence[str] | Tensor = "wikitext2",
+    *,
+    samples: int = SAMPLES,
+    seq_len: int | None = None,
+    seed: int = SEED,
+    sampling: str = Sampling.WINDOWS,
+    bos: str = Bos.AUTO,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> TokenWindows:
+    """Draw the token windows that a model is searched, pruned or measured on.
+
+    Args:
+        model: whose tokens: a tokenizer, the path or Hub id of a model, or a model in memory (its tokenizer is read
+            from where it was loaded).
+        source: ``wikitext2``, ``c4``, ``ptb``, ``python-docs``, ``self`` (text that the model writes), any Hub data set
+            ``owner/name[:config[:split[:column]]]`` or file, as after ``--source`` at the command line; or a list of
+            texts; or tokens (windows, seq_len), which are taken as they are.
+        samples: windows to draw.
+        seq_len: tokens in each, BOS included; None: 2048, or as many as the model has positions.
+        seed: of the random positions.
+        sampling: ``windows`` at random positions of the joined text, or ``rows`` as SLEB's published protocol.
+        bos: whether windows start with BOS: ``auto`` as the tokenizer does by itself, ``always``, ``never``.
+        trust_remote_code: whether the model's own Python files may run.
+        progress: who hears remarks; None: the logger ``llmprune``.
+
+    Raises:
+        CorpusError: the text cannot be had, or is too short.
+        TargetError: a number out of range.
+        ModelError: no such model, or no usable tokenizer.
+
+    Example:
+        >>> windows = calibration_windows("HuggingFaceTB/SmolLM2-135M", "wikitext2", samples=32, seq_len=512)
+    """
+    if isinstance(source, Tensor):
+        return as_windows(source)
+    text = source if isinstance(source, str) else _corpus(source)
+    name = text if isinstance(text, str) else text.name
+    settings = CalibrationSettings(
+        name, samples, seq_len, seed, choice(Sampling, sampling=sampling), choice(Bos, bos=bos)
+    )
+    progress = progress or Logged()
+    if isinstance(model, PreTrainedTokenizerBase):
+        return _drawn(text, model, model.model_max_length, settings, progress)
+    if isinstance(model, str | Path):
+        with OnDisk(trust_remote_code=trust_remote_code, progress=progress).workspace(model) as workspace:
+            if isinstance(text, str):
+                return _drawn_for(workspace, settings)
+            tokenizer = load_tokenizer(workspace.directory, trust_remote_code=trust_remote_code)
+            return _drawn(text, tokenizer, workspace.positions, settings, progress)
+    most = positions(model.config)
+    if text == SELF:
+        length = _length(settings, most)
+        return sample_self_text(model, tokenizer_of(model), num_windows=samples, seq_len=length, seed=seed)
+    return _drawn(text, tokenizer_of(model), most, settings, progress)
+
+
+def as_windows(windows: Windows) -> TokenWindows:
+    """Tokens (windows, seq_len) as windows of a text that has no name; windows stay what they are.
+
+    Raises:
+        TargetError: no two-dimensional tensor of integers, or no window, or windows that predict nothing.
+    """
+    if isinstance(windows, TokenWindows):
+        return windows
+    if windows.ndim != 2 or windows.is_floating_point() or len(windows) < 1 or windows.shape[1] < 2:
+        raise TargetError(
+            f"A {str(windows.dtype).removeprefix('torch.')} tensor of shape {tuple(windows.shape)} was given as "
+            "windows; token ids (windows, seq_len), with at least 2 in each window, were expected."
+        )
+    tokens = windows.detach().cpu().long()
+    content = tokens.contiguous().numpy().astype("<i8").tobytes()
+    return TokenWindows(
+        tokens=tokens,
+        bos=False,
+        sampling="given",
+        seed=None,
+        text_tokens=tokens.numel(),
+        corpus_name="tokens",
+        corpus_origin="tokens given in Python",
+        corpus_fingerprint=hashlib.sha256(content).hexdigest(),
+    )
+
+
+def windows_of(calibration: Calibration) -> TokenWindows:
+    """The windows that a calibration was made on.
+
+    Raises:
+        ArtifactError: its file of tokens is damaged.
+    """
+    manifest = calibration.manifest
+    tokens = calibration.tokens()
+    return TokenWindows(
+        tokens=tokens,
+        bos=manifest.bos,
+        sampling=manifest.sampling,
+        seed=manifest.seed,
+        text_tokens=tokens.numel(),
+        corpus_name=manifest.corpus.name,
+        corpus_origin=manifest.corpus.origin,
+        corpus_fingerprint=manifest.corpus.fingerprint,
+        note=manifest.corpus.note,
+    )
+
+
+def given_or_kept(windows: Windows | None, workspace: Workspace, place: OnDisk) -> TokenWindows:
+    """The windows that were given, or else those of the run's calibration, which is made now if need be.
+
+    Raises:
+        TargetError: no windows were given, and no run.
+    """
+    if windows is None and place.run is not None:
+        return windows_of(calibrated(workspace))
+    return as_windows(required(windows))
+
+
+def required(windows: Windows | None) -> Windows:
+    """See that there are windows.
+
+    Raises:
+        TargetError: there are none.
+    """
+    if windows is None:
+        raise TargetError(
+            "No `windows` were given; make some with calibration_windows, or give the `run` of a model on disk, which "
+            "has them."
+        )
+    return windows
+
+
+def _drawn(
+    text: str | Corpus,
+    tokenizer: PreTrainedTokenizerBase,
+    most: int,
+    settings: CalibrationSettings,
+    progress: Progress,
+) -> TokenWindows:
+    windows = sample_windows(
+        load_corpus(text) if isinstance(text, str) else text,
+        tokenizer,
+        num_windows=settings.samples,
+        seq_len=_length(settings, most),
+        seed=settings.seed,
+        sampling=settings.sampling,
+        bos=settings.bos,
+    )
+    if windows.note:
+        progress.say(windows.note)
+    return windows
+
+
+def _drawn_for(workspace: Workspace, settings: CalibrationSettings) -> TokenWindows:
+    """As ``llmprune calibrate`` draws them."""
+    return draw_windows(
+        workspace,
+        source=settings.source,
+        samples=settings.samples,
+        seq_len=_length(settings, workspace.positions),
+        seed=settings.seed,
+        sampling=settings.sampling,
+        bos=settings.bos,
+    )
+
+
+def _length(settings: CalibrationSettings, most: int) -> int:
+    """Tokens in a window, of a model of so many positions."""
+    seq_len = settings.seq_len or min(SEQ_LEN, most)
+    require_positions(most, seq_len=seq_len)
+    return seq_len
+
+
+def _corpus(texts: Sequence[str]) -> Corpus:
+    """Texts that are at hand, joined by blank lines."""
+    return Corpus("texts", tuple(texts), separator="\n\n", origin="texts given in Python")

@@ -1,0 +1,59 @@
+"""What the work on blocks needs of a model, wherever its weights are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from llmprune.models.capture import BlockRunner
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Decoder(Protocol):
+    """A causal LM, run block by block.
+
+    Two classes are decoders: ``loading.CheckpointDecoder``, whose blocks' weights come from files and go again, and
+    ``resident.ModelDecoder``, a model in memory.
+
+    Attributes:
+        model: the model; everything outside the blocks has its weights.
+        blocks: its transformer blocks, in order.
+        runner: runs embedding, single blocks and head.
+        device: where everything is computed.
+        dtype: what hidden states are computed in.
+    """
+
+    model: PreTrainedModel
+    blocks: nn.ModuleList
+    runner: BlockRunner
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def prefix(self) -> str:
+        """What stands before a block's index in the names of its tensors, e.g. ``model.layers.``."""
+
+    @property
+    def keeps_changes(self) -> bool:
+        """Whether weights that are changed in an open block stay when it is closed."""
+
+    def block(self, index: int) -> AbstractContextManager[None]:
+        """Block ``index`` has its weights for as long as the context lasts."""
+
+    def keep_resident(self) -> None:
+        """Load every block's weights and keep them."""
+
+    def block_bytes(self, index: int) -> int:
+        """Memory that opening block ``index`` takes."""
+
+    def stored(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Tensors as the model is stored, unrounded by the dtype of computing."""
+
+    def stored_shape(self, name: str) -> tuple[int, ...] | None:
+        """Shape of a stored tensor; None where there is none of that name."""

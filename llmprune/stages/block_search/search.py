@@ -1,0 +1,119 @@
+"""SLEB's search over a decoder's blocks, round by round; what is kept of it is the caller's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from llmprune.algorithms.blocks.elimination import EliminationRule
+from llmprune.algorithms.blocks.search import Round, greedy_rounds
+from llmprune.artifacts.records.importance import CandidateRecord, RoundRecord
+from llmprune.models.compute import Compute
+from llmprune.models.decoder import Decoder
+from llmprune.stages.block_search.cost import SearchCost, chunk_windows, measure_window_cost
+from llmprune.stages.block_search.evaluator import WindowEvaluator
+from llmprune.stages.block_search.settings import RedundancySettings, protected_blocks
+from llmprune.stages.common.progress import Progress
+
+
+def window_evaluator(
+    decoder: Decoder, tokens: Tensor, settings: RedundancySettings, *, seed: int, compute: Compute, progress: Progress
+) -> WindowEvaluator:
+    """The calibration windows in shuffled order, in chunks that fit into memory.
+
+    Args:
+        decoder: the model; its blocks are kept in memory if there is room.
+        tokens: (num_windows, seq_len) int64.
+        settings: of the search.
+        seed: of the order.
+        compute: where, and how much goes through a block at once.
+        progress: who listens.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    tokens = tokens[torch.randperm(len(tokens), generator=generator)]
+    blocks_bytes = sum(decoder.block_bytes(block) for block in range(len(decoder.blocks)))
+    if blocks_bytes < compute.free_bytes() // 2:
+        decoder.keep_resident()
+    else:
+        progress.say("The blocks do not fit into memory: each is read from disk whenever it is run.")
+    chunk = settings.chunk_windows or chunk_windows(decoder, tokens, compute, eliminates=settings.eliminates)
+    batch = settings.batch_size or max(1, compute.batch_tokens // tokens.shape[1])
+    return WindowEvaluator(decoder, tokens, chunk_windows=chunk, batch_size=batch)
+
+
+def dense_loss(evaluator: WindowEvaluator) -> float:
+    """Mean loss with no block skipped, in nats/token."""
+    loss, tokens = 0.0, 0
+    for chunk in range(evaluator.num_chunks):
+        states = evaluator.entering(chunk)[None].clone()
+        for block in range(evaluator.num_blocks):
+            evaluator.apply_block(block, states, chunk)
+        found = evaluator.losses(states, chunk)
+        loss, tokens = loss + float(found.sums.sum()), tokens + int(found.tokens.sum())
+    return loss / tokens
+
+
+def search_rounds(
+    evaluator: WindowEvaluator,
+    settings: RedundancySettings,
+    *,
+    count: int,
+    removed: Sequence[int] = (),
+    progress: Progress,
+) -> Iterator[RoundRecord]:
+    """Decide which blocks go, one at a time.
+
+    Args:
+        evaluator: model and calibration windows.
+        settings: of the search.
+        count: blocks to remove in all, those in ``removed`` included.
+        removed: that an earlier search has removed, in order.
+        progress: who listens.
+
+    Yields:
+        Each round as it is decided.
+
+    Raises:
+        NumericalError: a loss is not a number.
+    """
+    cost = SearchCost(
+        remaining=tuple(block for block in range(evaluator.num_blocks) if block not in removed),
+        protected=protected_blocks(settings, evaluator.num_blocks),
+        rounds=count - len(removed),
+        chunks=evaluator.num_chunks,
+        windows=evaluator.num_windows,
+        eliminates=settings.eliminates,
+    )
+    progress.say(cost.announcement(measure_window_cost(evaluator)))
+    with progress.task("Searching", cost.steps) as advance:
+        yield from _timed(
+            greedy_rounds(
+                evaluator,
+                count=count,
+                removed=removed,
+                protected=cost.protected,
+                rule=EliminationRule(settings.error_rate) if settings.eliminates else None,
+                on_chunk=lambda done: advance(cost.step(done)),
+            )
+        )
+
+
+def _timed(rounds: Iterator[Round]) -> Iterator[RoundRecord]:
+    """Each round as it is recorded, with the wall time that it took to decide."""
+    while True:
+        started = time.monotonic()
+        decided = next(rounds, None)
+        if decided is None:
+            return
+        yield RoundRecord(
+            removed=decided.removed,
+            loss=decided.loss,
+            candidates=tuple(CandidateRecord(**asdict(candidate)) for candidate in decided.candidates),
+            block_forwards=decided.block_forwards,
+            naive_block_forwards=decided.naive_block_forwards,
+            seconds=time.monotonic() - started,
+        )

@@ -1,0 +1,57 @@
+"""What a block search can be asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmprune.choices import ERROR_RATE, PROTECT_FIRST, PROTECT_LAST, TARGET, Metric, Search
+from llmprune.errors import TargetError
+from llmprune.stages.common.checks import require_at_least, require_target
+
+
+@dataclass(frozen=True)
+class RedundancySettings:
+    """What to search for, and how.
+
+    Attributes:
+        target: blocks to remove: ``20%``, ``0.2`` or ``6``.
+        metric: ``sleb``, ``block-influence`` or ``angular``.
+        search: ``eliminate`` drops hopeless candidates early; ``exhaustive`` measures all on every window.
+        protect_first: blocks at the start that stay.
+        protect_last: blocks at the end that stay.
+        error_rate: of one early-elimination comparison.
+        chunk_windows: windows that go through the model together; None: from a memory budget.
+        batch_size: windows in one forward pass of a block; None: what keeps the device busy.
+
+    Raises:
+        TargetError: a target or number that no model could satisfy.
+    """
+
+    target: str = TARGET
+    metric: Metric = Metric.SLEB
+    search: Search = Search.ELIMINATE
+    protect_first: int = PROTECT_FIRST
+    protect_last: int = PROTECT_LAST
+    error_rate: float = ERROR_RATE
+    chunk_windows: int | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        require_target(self.target)
+        require_at_least(0, protect_first=self.protect_first, protect_last=self.protect_last)
+        require_at_least(1, chunk_windows=self.chunk_windows, batch_size=self.batch_size)
+        if not 0 < self.error_rate < 0.5:
+            raise TargetError(
+                f"--error-rate {self.error_rate} is not between 0 and 0.5; type for example --error-rate 1e-3."
+            )
+
+    @property
+    def eliminates(self) -> bool:
+        """Whether hopeless candidates are dropped early."""
+        return self.metric is Metric.SLEB and self.search is Search.ELIMINATE
+
+
+def protected_blocks(settings: RedundancySettings, num_blocks: int) -> frozenset[int]:
+    """The blocks that are never candidates."""
+    ends = (*range(settings.protect_first), *range(num_blocks - settings.protect_last, num_blocks))
+    return frozenset(ends)

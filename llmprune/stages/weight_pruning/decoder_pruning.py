@@ -1,0 +1,224 @@
+"""Pruning a decoder's weights, whether they come from files or are in memory: what both ways have in common."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+from llmprune.algorithms.feed_forward.sparsellm import FfnSettings
+from llmprune.artifacts.activations import Calibration
+from llmprune.artifacts.records.weight_sparsity import BlockRecord, SparsitySettings
+from llmprune.choices import Method, Reference
+from llmprune.errors import NumericalError
+from llmprune.models.compute import Compute, bfloat16_products, dtype_name
+from llmprune.models.decoder import Decoder
+from llmprune.models.open_block import block_linears
+from llmprune.stages.common.progress import Progress
+from llmprune.stages.weight_pruning.block_pass import PassSettings, PruningPass, PruningPassState
+from llmprune.stages.weight_pruning.selection import check_shapes, parse_layers
+from llmprune.stages.weight_pruning.settings import PruningSettings
+from llmprune.text.windows import TokenWindows
+
+
+@dataclass(frozen=True)
+class CalibrationText:
+    """The windows that a model is pruned on, as records name them.
+
+    Attributes:
+        num_windows: how many.
+        seq_len: tokens in each.
+        corpus: name of the text.
+        fingerprint: SHA-256 of the tokens.
+        load: gives the tokens (num_windows, seq_len) int64.
+    """
+
+    num_windows: int
+    seq_len: int
+    corpus: str
+    fingerprint: str
+    load: Callable[[], Tensor]
+
+
+def text_of_windows(windows: TokenWindows) -> CalibrationText:
+    """Windows in memory."""
+    return CalibrationText(
+        windows.num_windows, windows.seq_len, windows.corpus_name, windows.fingerprint, lambda: windows.tokens
+    )
+
+
+def text_of_artifact(known: Calibration) -> CalibrationText:
+    """The windows of a calibration artifact; nothing but its manifest is read yet."""
+    manifest = known.manifest
+    return CalibrationText(
+        manifest.num_windows, manifest.seq_len, manifest.corpus.name, manifest.windows_fingerprint, known.tokens
+    )
+
+
+def prune_decoder(
+    decoder: Decoder,
+    text: CalibrationText,
+    settings: PruningSettings,
+    recorded: SparsitySettings,
+    *,
+    model: str,
+    folder: Path,
+    compute: Compute,
+    progress: Progress,
+    on_block: Callable[[BlockRecord], None],
+) -> PruningPassState:
+    """Prune block after block, going on where an earlier pass in the same folder stopped.
+
+    The pruned weights are in the folder's files, or in the decoder's model if it keeps changes.
+
+    Args:
+        decoder: the dense model.
+        text: calibration windows, of which as many are taken as ``settings.samples`` says.
+        settings: how to prune.
+        recorded: the same as it is kept.
+        model: fingerprint of the model.
+        folder: where the pass keeps its files.
+        compute: how much goes through a block at once.
+        progress: who listens.
+        on_block: called for every block as it finishes.
+
+    Raises:
+        NumericalError: activations that are NaN, or a Gram matrix that cannot be factored; names the layers.
+        LlmpruneError: the disk is full.
+    """
+    tokens = text.load()[: settings.samples]
+    work = PruningPass(
+        decoder,
+        tokens,
+        _pass_settings(settings, recorded.layers, decoder),
+        folder=folder,
+        begin=PruningPassState(model=model, settings=recorded),
+        batch=max(1, compute.batch_tokens // tokens.shape[1]),
+        progress=progress,
+    )
+    try:
+        return work.prune_blocks(on_block)
+    except NumericalError:  # the same settings would end here again: nothing is worth keeping
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def prune_in_memory(
+    decoder: Decoder,
+    windows: TokenWindows,
+    settings: PruningSettings,
+    *,
+    compute: Compute,
+    progress: Progress,
+    on_block: Callable[[BlockRecord], None],
+) -> None:
+    """Prune a decoder that keeps changes: its model has the zeros afterwards, and nothing is written.
+
+    Hidden states pass through files of a temporary folder.
+
+    Args:
+        decoder: the dense model, its weights its own to replace.
+        windows: to prune on.
+        settings: how to prune; what is said there about files does not count.
+        compute: how much goes through a block at once.
+        progress: who listens.
+        on_block: called for every block as it finishes.
+
+    Raises:
+        TargetError: a pattern, a layer or an option that does not fit the model.
+        NumericalError: activations that are NaN, or a Gram matrix that cannot be factored; names the layers.
+        LlmpruneError: the disk is full.
+    """
+    blocks = parse_layers(settings.selection.layers, depth=len(decoder.blocks))
+    widest = check_shapes(decoder, blocks, settings.selection, settings.pattern)
+    text = text_of_windows(windows)
+    recorded = recorded_settings(settings, blocks, text, dtype=dtype_name(decoder.dtype))
+    remark_few_tokens(recorded, widest, progress)
+    count_zeros_before(decoder, recorded, settings, progress)
+    with TemporaryDirectory(prefix="llmprune-") as scratch:
+        prune_decoder(
+            decoder,
+            text,
+            settings,
+            recorded,
+            model="",
+            folder=Path(scratch) / "pass",
+            compute=compute,
+            progress=progress,
+            on_block=on_block,
+        )
+
+
+def recorded_settings(
+    settings: PruningSettings, blocks: Sequence[int], text: CalibrationText, *, dtype: str
+) -> SparsitySettings:
+    """The settings as ``llmprune.json`` keeps them: all that decides what comes out.
+
+    Args:
+        settings: how to prune.
+        blocks: to prune, by index.
+        text: calibration windows.
+        dtype: that the model is run in.
+    """
+    return SparsitySettings(
+        method=settings.method.value,
+        pattern=str(settings.pattern),
+        targets_from=settings.reference.value,
+        layers=tuple(blocks),
+        parts=tuple(sorted(settings.selection.parts)),
+        exclude=settings.selection.exclude,
+        alpha=settings.coefficients.alpha,
+        beta=settings.coefficients.beta,
+        gamma=settings.coefficients.gamma,
+        rounds=settings.rounds,
+        damping=settings.damping,
+        block_size=settings.block_size,
+        refit_steps=settings.refit_steps,
+        dtype=dtype,
+        windows=settings.samples or text.num_windows,
+        seq_len=text.seq_len,
+        corpus=text.corpus,
+        windows_fingerprint=text.fingerprint,
+    )
+
+
+def remark_few_tokens(recorded: SparsitySettings, widest: int, progress: Progress) -> None:
+    """Say so where the calibration tokens do not determine the Gram matrices."""
+    tokens = recorded.windows * recorded.seq_len
+    if tokens < widest:
+        progress.say(
+            f"{tokens} calibration tokens are fewer than the {widest} inputs of the widest matrix: its Gram matrix is "
+            f"singular, and the damping ({recorded.damping:g} of its mean diagonal) decides what the tokens leave "
+            "open. More --samples would be better."
+        )
+
+
+def count_zeros_before(
+    decoder: Decoder, recorded: SparsitySettings, settings: PruningSettings, progress: Progress
+) -> int:
+    """Zeros that the dense model has in the selected matrices; says so where there are many."""
+    slots = [
+        slot
+        for block in recorded.layers
+        for slot in block_linears(decoder, block).values()
+        if settings.selection.takes(slot)
+    ]
+    zeros = sum(slot.numel - int(decoder.stored([slot.tensor])[slot.tensor].count_nonzero()) for slot in slots)
+    ratio = zeros / sum(slot.numel for slot in slots)
+    if ratio > 0.01:
+        progress.say(f"The model is sparse already: {ratio:.1%} of the weights to prune are zero.")
+    return zeros
+
+
+def _pass_settings(settings: PruningSettings, blocks: Sequence[int], decoder: Decoder) -> PassSettings:
+    some = settings.pattern.ratio > 0  # with no zeros asked for no weight moves either
+    reference = settings.reference if some else Reference.PRUNED
+    ffn = FfnSettings(settings.layer, settings.coefficients, reference=reference, rounds=settings.rounds)
+    if decoder.dtype == torch.bfloat16:  # the activations are rounded to it already
+        ffn = replace(ffn, products=bfloat16_products)
+    return PassSettings(ffn, some and settings.method is Method.SPARSELLM, settings.selection, tuple(blocks))
