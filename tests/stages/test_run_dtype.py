@@ -11,6 +11,7 @@ from llmprune.artifacts.records.sweep import SweepResult
 from llmprune.choices import Method
 from llmprune.errors import ArtifactError
 from llmprune.models.compute import Compute, choose_compute
+from llmprune.models.timing import Speedup
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.block_search import RedundancySettings, verify_redundancy
 from llmprune.stages.calibration import calibrate
@@ -97,7 +98,9 @@ def test_a_sweep_goes_on_in_what_it_was_measured_in(workspace, open_run, small, 
     assert sweep(open_run(), settings, on_point=lambda _: pytest.fail("made again")).planned == ("blocks 1",)
 
 
-@pytest.mark.parametrize(("gain", "dtype"), [(3.0, torch.bfloat16), (1.0, None)])
+@pytest.mark.parametrize(
+    ("gain", "dtype"), [(Speedup(2.0, 3.0), torch.bfloat16), (Speedup(1.1, 3.0), None), (None, None)]
+)
 def test_a_quickstart_takes_the_faster_dtype(gain, dtype, open_run, monkeypatch):
     monkeypatch.setattr(Compute, "gain", lambda self, dtype: gain)
     assert _in_fast_dtype(open_run()).compute.dtype == dtype
