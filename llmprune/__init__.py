@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from llmprune import errors
+from llmprune.version import __version__
 
 if TYPE_CHECKING:
     from llmprune import algorithms
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from llmprune.api.remove_blocks import remove_blocks
     from llmprune.api.windows import calibration_windows
     from llmprune.text.windows import TokenWindows
-
-__version__ = "0.1.0"
 
 __all__ = [
     "PrunedCheckpoint",

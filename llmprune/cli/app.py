@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from llmprune import __version__
 from llmprune.cli.commands import (
     apply_mask,
     bench,
@@ -29,6 +28,7 @@ from llmprune.cli.commands import (
 )
 from llmprune.cli.console import complain
 from llmprune.errors import LlmpruneError
+from llmprune.version import __version__
 
 app = typer.Typer(
     name="llmprune",

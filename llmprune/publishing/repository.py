@@ -8,13 +8,13 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Mo
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
-from llmprune import __version__
 from llmprune.artifacts.records.pruning import RECORD_NAME
 from llmprune.errors import HubError, OutputExistsError, VerificationError
 from llmprune.hub.access import explained, patiently, require_login, status_of
 from llmprune.publishing.contents import CARD_NAME, LocalFile
 from llmprune.publishing.destination import DEFAULT_BRANCH, Destination, RemoteState, Sent
 from llmprune.quiet import quiet
+from llmprune.version import __version__
 
 _LARGE = 10_000_000  # bytes from which a file is sent by itself
 _OWN_FILES = {".gitattributes"}  # which the Hub itself writes

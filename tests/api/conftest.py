@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import random_tokens
 from transformers import PreTrainedModel
 
 from llmprune.models.loading import load_whole
+from tests.tiny_models import random_tokens
 
 CPU = torch.device("cpu")
 

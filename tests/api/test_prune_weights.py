@@ -3,7 +3,6 @@
 import pytest
 import torch
 from conftest import same_tensors, whole
-from tiny_models import random_tokens, tiny_model
 
 import llmprune
 from llmprune.algorithms import parse_pattern, parse_sparsity
@@ -13,6 +12,7 @@ from llmprune.errors import TargetError
 from llmprune.models.loading import load_whole
 from llmprune.stages.calibration import calibrate_on
 from llmprune.stages.weight_pruning import PruningSettings, global_prune
+from tests.tiny_models import random_tokens, tiny_model
 
 FAMILIES = ("llama", "opt", "gpt2", "mixtral", "gemma2")
 

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from tiny_models import DEPTH, tiny_model
 
 import llmprune
 from llmprune.artifacts.records.importance import Importance
@@ -13,6 +12,7 @@ from llmprune.errors import ArtifactError, TargetError
 from llmprune.stages.block_search import RedundancySettings, verify_redundancy
 from llmprune.stages.calibration import calibrate_on
 from tests.reference_search import naive_search
+from tests.tiny_models import DEPTH, tiny_model
 
 
 @pytest.fixture(scope="module")

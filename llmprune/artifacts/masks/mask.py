@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmprune import __version__
 from llmprune.artifacts.checkpoints.block_numbers import split_at_number
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
 from llmprune.artifacts.checkpoints.header import (
@@ -42,6 +41,7 @@ from llmprune.artifacts.checkpoints.zeros import iter_zeros
 from llmprune.artifacts.files.atomic import atomic_file
 from llmprune.artifacts.files.ranges import open_shards, read_range, write_fully
 from llmprune.errors import ArtifactError
+from llmprune.version import __version__
 
 MASK_NAME = "mask.safetensors"
 KIND, SCHEMA = "llmprune-mask", 1

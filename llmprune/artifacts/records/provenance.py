@@ -10,9 +10,9 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from llmprune import __version__
 from llmprune.artifacts.files.atomic import write_json_atomic
 from llmprune.errors import ArtifactError
+from llmprune.version import __version__
 
 
 class Record(BaseModel):

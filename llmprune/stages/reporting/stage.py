@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from llmprune import __version__
 from llmprune.artifacts.files.atomic import atomic_directory, write_text_atomic
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import OutputExistsError
@@ -16,6 +15,7 @@ from llmprune.report.page import GENERATOR, Drawn, render_page, report_sections
 from llmprune.report.parts import Chart, Missing
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.reporting.contents import read_contents
+from llmprune.version import __version__
 
 PAGE = "index.html"
 
