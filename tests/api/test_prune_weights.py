@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import same_tensors, whole
+from tests.api.conftest import same_tensors, whole
 
 import llmprune
 from llmprune.algorithms import parse_pattern, parse_sparsity
