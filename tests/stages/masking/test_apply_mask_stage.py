@@ -96,7 +96,9 @@ def test_the_record_says_what_was_done_from_what(pruned, mask, sibling, open_sib
     assert record.masked.fingerprint == open_checkpoint(pruned.directory).fingerprint() == read_mask(mask).fingerprint
     assert set(record.masked.tensors) == set(pruned.record.pruned_tensors)
     assert (record.masked.zeros, record.masked.zeros_before) == (record.masked.numel // 2, 0)
-    assert record.command == "llmprune apply-mask tuned mask.safetensors --out tuned-masked-2of4"
+    assert record.command == (
+        "llmprune apply-mask tuned mask.safetensors --run tuned-run --out tuned-run/tuned-masked-2of4"
+    )
     assert record.verification.generated_tokens > 0
     assert "of another pruned model (weights of fingerprint" in (report.directory / "README.md").read_text()
     assert (report.directory / "tokenizer.json").is_file()
