@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import current_thread, main_thread
@@ -26,7 +27,7 @@ from llmprune.cli.commands import (
     sweep,
     verify_redundancy,
 )
-from llmprune.cli.console import complain
+from llmprune.cli.console import complain, give_up_stdout, prepare_streams
 from llmprune.errors import LlmpruneError
 from llmprune.version import __version__
 
@@ -150,4 +151,9 @@ _add(push.push, push.EXAMPLES)
 
 def main() -> None:
     """Run the command line."""
-    app()
+    prepare_streams()
+    try:
+        app()
+    except OSError as error:  # of printing a help: commands explain their own
+        give_up_stdout(error)
+        sys.exit(1)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, cast
 
-import typer
 from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import (
@@ -21,6 +24,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from llmprune.errors import LlmpruneError
+
 
 class Console:
     """Results on stdout, progress and remarks on stderr.
@@ -32,8 +37,9 @@ class Console:
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self._as_json, self._quiet = as_json, quiet
-        self._out = _plain_console()
-        self._err = _plain_console(stderr=True)
+        self._stdout = _Stream(sys.stdout)
+        self._out = _terminal(self._stdout)
+        self._err = _terminal(_Stream(sys.stderr))
 
     def say(self, text: str) -> None:
         """Show a remark."""
@@ -44,7 +50,7 @@ class Console:
     def task(self, description: str, total: float) -> Iterator[Callable[[float], None]]:
         """Show a progress bar, on a terminal only; it disappears when it is done."""
         columns = (
-            SpinnerColumn(),
+            SpinnerColumn("line"),
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%"),
@@ -64,11 +70,21 @@ class Console:
             yield lambda steps: progress.advance(bar, steps)
 
     def result(self, data: Any, *, shown: Callable[[Console], None]) -> None:
-        """Give a result: ``data`` as JSON with --json, else by ``shown``."""
+        """Give a result: ``data`` as JSON with --json, else by ``shown``.
+
+        Raises:
+            LlmpruneError: stdout does not take it, as on a full disk. A reader who has gone (``| head -1``) is fine.
+        """
         if self._as_json:
-            typer.echo(json.dumps(data, indent=2, default=str))
+            self._stdout.write(json.dumps(data, indent=2, default=str) + "\n")
+            self._stdout.flush()
         else:
             shown(self)
+        failure = self._stdout.failure
+        if failure is not None and not isinstance(failure, BrokenPipeError):
+            raise LlmpruneError(
+                f"The result could not be printed ({failure.strerror}); everything that the command wrote is kept."
+            )
 
     def line(self, text: str) -> None:
         """Print a line of a result."""
@@ -86,9 +102,71 @@ class Console:
 
 def complain(text: str) -> None:
     """Show an error."""
-    _plain_console(stderr=True).print(f"[bold red]Error:[/] {escape(text)}")
+    _terminal(_Stream(sys.stderr)).print(f"[bold red]Error:[/] {escape(text)}")
 
 
-def _plain_console(*, stderr: bool = False) -> RichConsole:
+def prepare_streams() -> None:
+    """Let stdout and stderr replace what their encoding has no character for, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def give_up_stdout(error: OSError) -> None:
+    """Say that stdout does not take what is to be printed, and print no more there."""
+    _discard(sys.stdout)
+    complain(f"The output could not be printed ({error.strerror}).")
+
+
+class _Stream:
+    """stdout or stderr as rich is to see it: one that never fails.
+
+    Work of hours must not end because a remark meets a closed pipe or a full disk. What comes after a failure goes
+    nowhere.
+
+    Attributes:
+        failure: the first one; None: there was none.
+    """
+
+    def __init__(self, stream: IO[str] | None) -> None:
+        self._stream = io.StringIO() if stream is None else stream
+        self.encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        self.failure: OSError | None = None
+
+    def isatty(self) -> bool:
+        """Whether a person looks at it."""
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        """The descriptor behind it."""
+        return self._stream.fileno()
+
+    def write(self, text: str) -> int:
+        """Write a text, if that can be done."""
+        with self._failure_kept():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Send on what was written, if that can be done."""
+        with self._failure_kept():
+            self._stream.flush()
+
+    @contextmanager
+    def _failure_kept(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.failure = self.failure or error
+            _discard(self._stream)
+
+
+def _terminal(stream: _Stream) -> RichConsole:
     """What is printed is what was meant: no colouring of numbers, and ``owner/name:train:text`` has no emoji."""
-    return RichConsole(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)
+    return RichConsole(file=cast(IO[str], stream), highlight=False, soft_wrap=True, emoji=False)
+
+
+def _discard(stream: IO[str]) -> None:
+    """Let what a stream still holds go nowhere: Python flushes it once more at the end, and would fail again."""
+    with suppress(OSError), Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
