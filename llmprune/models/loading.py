@@ -54,6 +54,7 @@ class CheckpointDecoder:
     device: torch.device
     dtype: torch.dtype
     _resident: set[int] = field(default_factory=set)
+    _defaults: frozenset[int] = frozenset()  # ids of the blocks' parameters that no tensor fills
 
     @property
     def used(self) -> Set[str]:
@@ -80,7 +81,13 @@ class CheckpointDecoder:
         try:
             yield
         finally:
-            drop_parameters(self.model, f"{self.path}.{index}", self.plan.filled)
+            drop_parameters(self.blocks[index], besides=self._defaults)
+
+    def load_outside(self) -> None:
+        """Load everything but the blocks, and compute what no tensor holds."""
+        self.load(self.names.outside)
+        finish_loading(self.model, self.plan, device=self.device)
+        self._defaults = frozenset(id(p) for p in self.blocks.parameters() if not p.is_meta)
 
     def keep_resident(self) -> None:
         """Load every block's weights and keep them."""
@@ -129,8 +136,7 @@ def open_decoder(
         CheckpointError: files missing, truncated or malformed.
     """
     decoder = open_shell(directory, device=device, dtype=dtype, trust_remote_code=trust_remote_code, left_out=left_out)
-    decoder.load(decoder.names.outside)
-    finish_loading(decoder.model, decoder.plan, device=device)
+    decoder.load_outside()
     with decoder.block(0):
         decoder.runner.learn_return_type(torch.zeros(1, 2, dtype=torch.int64, device=device))
         require_causal(decoder)
@@ -173,10 +179,10 @@ def shell_of(
     """
     model = empty_model(config, dtype=dtype, trust_remote_code=trust_remote_code)
     path, blocks = find_blocks(model, config)
+    _require_own_weights(model, path)
     places = place_tensors(model, checkpoint.names)
     names = name_blocks(checkpoint.names, places.by_tensor, path=path, num_blocks=len(blocks))
     plan = plan_loading(model, checkpoint, places, path=path)
-    _require_own_weights(model, plan, path)
     return CheckpointDecoder(model, path, blocks, names, checkpoint, plan, BlockRunner(model, blocks), device, dtype)
 
 
@@ -232,14 +238,13 @@ def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     return max(sizes, key=lambda dtype: sizes[dtype])
 
 
-def _require_own_weights(model: PreTrainedModel, plan: LoadPlan, path: str) -> None:
+def _require_own_weights(model: PreTrainedModel, path: str) -> None:
     """See that no block has weights of another one, which could not come and go with it."""
-    shared = min((name for name in plan.tied if name.startswith(f"{path}.")), default=None)
-    if shared is not None:
-        block = shared.removeprefix(f"{path}.").split(".", 1)[0]
+    shared = [name for pair in model.all_tied_weights_keys.items() for name in pair if name.startswith(f"{path}.")]
+    if shared:
         raise ModelError(
-            f"Block {block} of this model shares weights with another block ({shared}); {type(model).__name__} "
-            "cannot be pruned block by block."
+            f"Blocks of {type(model).__name__} share weights ({min(shared)}); llmprune removes and prunes blocks one "
+            "by one, and needs blocks with weights of their own."
         )
 
 

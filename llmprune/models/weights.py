@@ -23,6 +23,7 @@ from transformers.core_model_loading import (
     rename_source_key,
 )
 from transformers.modeling_utils import LoadStateDictConfig
+from transformers.utils.loading_report import LoadStateDictInfo
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
 from llmprune.errors import CheckpointError
@@ -30,7 +31,6 @@ from llmprune.quiet import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-    from transformers.utils.loading_report import LoadStateDictInfo
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
@@ -82,14 +82,10 @@ class LoadPlan:
 
     Attributes:
         places: where each tensor goes.
-        filled: the parameters and buffers that get their value from tensors, tied ones not counted.
-        tied: the ones that get it from another parameter.
         info: transformers' findings, from which it goes on when the tensors are loaded.
     """
 
     places: Places
-    filled: frozenset[str]
-    tied: frozenset[str]
     info: LoadStateDictInfo
 
 
@@ -117,15 +113,13 @@ def plan_loading(model: PreTrainedModel, checkpoint: Checkpoint, places: Places,
     info = _convert(model, empty, device="meta")
     away = tuple(_block_prefix(place, path) for name, place in places.by_tensor.items() if name in checkpoint.elsewhere)
     _require_shapes(info, away)
-    filled = frozenset(state.keys() - info.missing_keys)
     info.missing_keys = {name for name in info.missing_keys if not name.startswith(away)}
     settled = deepcopy(info)
     model.tie_weights(missing_keys=settled.missing_keys, recompute_mapping=False)
-    tied = frozenset(info.missing_keys - settled.missing_keys)
     model._adjust_missing_and_unexpected_keys(settled)
     if settled.missing_keys:
         raise CheckpointError(f"The weights lack {min(settled.missing_keys)}, which {type(model).__name__} needs.")
-    return LoadPlan(places, filled, tied, info)
+    return LoadPlan(places, info)
 
 
 def load_tensors(model: PreTrainedModel, checkpoint: Checkpoint, names: Iterable[str], *, device: torch.device) -> None:
@@ -138,18 +132,28 @@ def finish_loading(model: PreTrainedModel, plan: LoadPlan, *, device: torch.devi
 
     Parameters that have their place in ``plan``, but are not loaded yet, stay as they are.
     """
-    options = LoadStateDictConfig(device_map={"": str(device)})
+    _finalize(model, deepcopy(plan.info), device)
+
+
+def compute_buffers(model: PreTrainedModel, *, device: torch.device) -> None:
+    """Give an empty model its buffers and ties as ``from_pretrained`` does; its weights stay on the meta device."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    missing = {name for name in model.state_dict() if name not in parameters or name in model.all_tied_weights_keys}
+    _finalize(model, LoadStateDictInfo(missing, set(), set(), [], {}, set()), device)
+
+
+def drop_parameters(block: nn.Module, *, besides: Set[int] = frozenset()) -> None:
+    """Give up a block's weights, but for the parameters of the ids ``besides``: the shell on the meta device stays."""
+    for module in block.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if id(parameter) not in besides:
+                empty = torch.empty_like(parameter, device="meta")
+                setattr(module, name, nn.Parameter(empty, requires_grad=False))
+
+
+def _finalize(model: PreTrainedModel, info: LoadStateDictInfo, device: torch.device) -> None:
     with quiet():
-        model._finalize_model_loading(model, options, deepcopy(plan.info))
-
-
-def drop_parameters(model: PreTrainedModel, path: str, filled: Set[str]) -> None:
-    """Give up the weights of the module at ``path`` that a checkpoint can fill again: the shell stays."""
-    for name, parameter in list(model.get_submodule(path).named_parameters(prefix=path)):
-        if name in filled:
-            parent, _, own = name.rpartition(".")
-            empty = torch.empty_like(parameter, device="meta")
-            setattr(model.get_submodule(parent), own, nn.Parameter(empty, requires_grad=False))
+        model._finalize_model_loading(model, LoadStateDictConfig(device_map={"": str(device)}), info)
 
 
 def _convert(model: PreTrainedModel, tensors: dict[str, Tensor], *, device: str) -> LoadStateDictInfo:
