@@ -131,7 +131,10 @@ def test_nothing_outside_its_own_folder_is_discarded(workspace, small):
     ("change", "said"),
     [
         ({"method": Method.MAGNITUDE}, "was pruned otherwise (wanda, sleb, on 24 x 32 tokens of sea.txt)"),
-        ({"bench": {"ppl_seq_len": 32}}, "was measured otherwise (4 windows of 64 tokens of sea.txt, no speed, float32)"),
+        (
+            {"bench": {"ppl_seq_len": 32}},
+            "was measured otherwise (4 windows of 64 tokens of sea.txt, no speed, float32)",
+        ),
         ({"bench": {"max_windows": 3}}, "was measured otherwise"),
         ({"bench": {"bos": "always"}}, "was measured otherwise"),
     ],
