@@ -61,6 +61,7 @@ from llmprune.algorithms.feed_forward import (
     GatedFfn,
     Linear,
     PlainFfn,
+    Reference,
     first_chunk,
     prune_ffn,
 )
@@ -83,7 +84,6 @@ from llmprune.algorithms.weights import (
     ridge_towards,
     select_mask,
 )
-from llmprune.choices import Reference
 
 __all__ = [
     "GELU",

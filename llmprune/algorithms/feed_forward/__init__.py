@@ -12,6 +12,7 @@ from llmprune.algorithms.feed_forward.network import (
 )
 from llmprune.algorithms.feed_forward.sparsellm import FfnResult, FfnRound, FfnSettings, prune_ffn
 from llmprune.algorithms.feed_forward.subproblems import Coefficients
+from llmprune.choices import Reference
 
 __all__ = [
     "GELU",
@@ -30,6 +31,7 @@ __all__ = [
     "GatedFfn",
     "Linear",
     "PlainFfn",
+    "Reference",
     "first_chunk",
     "prune_ffn",
 ]

@@ -47,7 +47,7 @@ from llmprune.algorithms.weights.pruned import PrunedWeight
 from llmprune.choices import ROUNDS, Reference
 from llmprune.errors import TargetError
 
-# How strongly least-squares targets are held to the dense weights, relative to the mean diagonal. The dense model's
+# The ridge of least-squares targets towards the dense weights, relative to the mean diagonal. The dense model's
 # activations make the weights undo the errors of all earlier blocks, which overfits the calibration tokens: on held-out
 # tokens 0.3 to 1 measured best, and 0.01 where the inputs are the FFN's own.
 _RIDGE = {Reference.PRUNED: 0.01, Reference.DENSE: 0.3}
