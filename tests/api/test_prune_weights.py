@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tests.api.conftest import same_tensors, whole
 
 import llmprune
 from llmprune.algorithms import parse_pattern, parse_sparsity
@@ -12,6 +11,7 @@ from llmprune.errors import TargetError
 from llmprune.models.loading import load_whole
 from llmprune.stages.calibration import calibrate_on
 from llmprune.stages.weight_pruning import PruningSettings, global_prune
+from tests.api.conftest import same_tensors, whole
 from tests.tiny_models import random_tokens, tiny_model
 
 FAMILIES = ("llama", "opt", "gpt2", "mixtral", "gemma2")

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tests.api.conftest import same_tensors, whole
 
 import llmprune
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.errors import ArtifactError, OutputExistsError, TargetError
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
+from tests.api.conftest import same_tensors, whole
 from tests.tiny_models import DEPTH, random_tokens, tiny_model
 
 FAMILIES = ("llama", "llama-tied", "opt", "gpt2", "mixtral", "gemma2", "qwen2")
