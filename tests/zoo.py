@@ -7,10 +7,13 @@ the next transformers brings is met as well. What the names do not tell stands i
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
-from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from tests.tiny import save_tiny_tokenizer
 
 DEPTH, VOCAB, POSITIONS, WINDOW = 6, 320, 128, 5
 CAUSAL_LM_TYPES = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
@@ -116,6 +119,13 @@ def tiny_config(model_type: str, **changes: Any) -> PreTrainedConfig:
     """The smallest useful config of a type: some blocks of width 32, with whatever makes the type itself."""
     own = {**OWN.get(model_type, {}), **changes}
     return CONFIG_MAPPING[model_type](**{**_shrunk(CONFIG_MAPPING[model_type]()), **own})
+
+
+def save_tiny_zoo(model: PreTrainedModel, directory: Path) -> Path:
+    """Write a tiny model as a user has it: a checkpoint with a tokenizer."""
+    model.save_pretrained(directory)
+    save_tiny_tokenizer(directory)
+    return directory
 
 
 def _shrunk(default: PreTrainedConfig) -> dict[str, Any]:

@@ -1,0 +1,213 @@
+"""Try every causal-LM type of the installed transformers, and make docs/models.md of what was found.
+
+Each type has a tiny model with random weights (tests/zoo.py). It goes through the real commands: its losses block by
+block are held against those of plain transformers, several cuts are written and verified, half of its weights are
+zeroed. A type works if all of that does. Every other one must be refused by name, in a sentence, before any work.
+
+    python benchmarks/families.py --out benchmarks/families.json            # all types: about 20 minutes on one core
+    python benchmarks/families.py --types llama,mamba                       # some, without a file
+    python benchmarks/families.py --page benchmarks/families.json > docs/models.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import warnings
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from huggingface_hub import constants
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
+from typer.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from llmprune.artifacts.activations import open_calibration
+from llmprune.cli.app import app
+from llmprune.models.loading import load_whole
+from tests.tiny import write_text
+from tests.zoo import CAUSAL_LM_TYPES, NOT_MADE, save_tiny_zoo, tiny_config
+
+CUTS = ("2", "1,3", "1,2,3,4")
+SAMPLES, SEQ_LEN = 4, 32
+_SMALL = ["--samples", str(SAMPLES), "--seq-len", str(SEQ_LEN)]
+_CLOSE = 1e-4  # nats/token, relative
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What was found of one type.
+
+    Attributes:
+        model_type: of the config.
+        architecture: the class that transformers makes.
+        loss: relative difference of the dense loss to plain transformers'; None where it was not measured.
+        cuts: for each of ``CUTS`` "works", or why not.
+        zeros: "works", "works, N matrices stay dense", or why not.
+        reason: why the type cannot be used at all; None where it can.
+    """
+
+    model_type: str
+    architecture: str
+    loss: float | None = None
+    cuts: tuple[str, ...] = ()
+    zeros: str = ""
+    reason: str | None = None
+
+    @property
+    def works(self) -> bool:
+        """In every respect."""
+        whole = self.reason is None and self.loss is not None and self.loss < _CLOSE
+        return whole and set(self.cuts) == {"works"} and self.zeros.startswith("works")
+
+
+def try_type(model_type: str, folder: Path) -> Tried:
+    """Take a type through all commands."""
+    if model_type in NOT_MADE:
+        return Tried(model_type, "", reason=f"transformers makes no model of its config here: {NOT_MADE[model_type]}")
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(tiny_config(model_type)).eval()
+    name = type(model).__name__
+    directory = save_tiny_zoo(model, folder / "model")
+    text = write_text(folder / "text.txt")
+    run = ["--run", str(folder / "run")]
+    code, said = _type("calibrate", directory, "--source", text, *_SMALL, *run)
+    if code != 0:
+        return Tried(model_type, name, reason=said)
+    loss = _difference(directory, folder / "run" / "calibration")
+    cuts = tuple(
+        _outcome("remove-blocks", "--blocks", cut, "--out", folder / f"cut-{place}", *run)
+        for place, cut in enumerate(CUTS)
+    )
+    return Tried(model_type, name, loss, cuts, _zeroed(folder, run))
+
+
+def _zeroed(folder: Path, run: list[str]) -> str:
+    out = folder / "sparse"
+    said = _outcome("global-prune", "--sparsity", "50%", "--rounds", "2", "--out", out, *run)
+    if said != "works":
+        return said
+    remarks = json.loads((out / "llmprune.json").read_text())["sparsity"]["remarks"]
+    return "works" if not remarks else "works; " + "; ".join(remarks)
+
+
+def _outcome(*words: object) -> str:
+    code, said = _type(*words)
+    return "works" if code == 0 else said
+
+
+def _type(*words: object) -> tuple[int, str]:
+    """Exit code and the error's sentence of a command."""
+    result = CliRunner().invoke(app, [*map(str, words), "--quiet"])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        return 1, f"Unexpected {type(result.exception).__name__}: {result.exception}"
+    said = " ".join(result.stderr.replace("│", " ").split())
+    return result.exit_code, said[said.find("Error:") + len("Error:") :].strip() if "Error:" in said else said
+
+
+def _difference(directory: Path, calibration: Path) -> float:
+    """How far the recorded dense loss lies from that of plain transformers on the same windows, relatively."""
+    from safetensors.torch import load_file
+
+    tokens = load_file(calibration / "tokens.safetensors")["tokens"].long()
+    recorded = open_calibration(calibration).manifest.dense_loss
+    model = load_whole(directory, device=torch.device("cpu"), dtype=torch.float32)
+    with torch.inference_mode():
+        logits = torch.cat([model(input_ids=window[None]).logits.float() for window in tokens])
+    plain = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+    return abs(float(plain) - recorded) / float(plain)
+
+
+def page(tried: list[Tried], versions: str) -> str:
+    """docs/models.md."""
+    works = [one for one in tried if one.works]
+    others = [one for one in tried if not one.works]
+    rows = "\n".join(f"| `{one.model_type}` | {one.architecture} | {_remark(one)} |" for one in works)
+    refused = "\n".join(f"| `{one.model_type}` | {one.architecture} | {_cell(_why(one))} |" for one in others)
+    return f"""# Which models work
+
+Blocks are found by structure and called with the arguments that the model itself passes them, so no family has to be
+known by name. This page was made by `python benchmarks/families.py` from a tiny model of each of the {len(tried)}
+causal-LM types that {versions} knows. A type **works** if its losses, block by block, are those of plain
+transformers (within {_CLOSE:g} of them), {len(CUTS)} cuts are written and verified, and half of its weights are zeroed.
+A remark names what stays dense.
+
+{len(works)} of {len(tried)} types work.
+
+| type | class | remark |
+|---|---|---|
+{rows}
+
+## What is refused, and why
+
+These are refused in a sentence, most before any work, all before anything is written.
+
+| type | class | reason |
+|---|---|---|
+{refused}
+"""
+
+
+def _remark(one: Tried) -> str:
+    return _cell(one.zeros.removeprefix("works").removeprefix("; "))
+
+
+def _why(one: Tried) -> str:
+    if one.reason is not None:
+        return one.reason
+    if one.loss is None or one.loss >= _CLOSE:
+        return f"its loss differs from transformers' by {one.loss:.2g}"
+    bad = [f"without {cut}: {said}" for cut, said in zip(CUTS, one.cuts, strict=True) if said != "works"]
+    if not one.zeros.startswith("works"):
+        bad.append(f"zeros: {one.zeros}")
+    return " ".join(bad)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def main() -> None:
+    """Type ``python benchmarks/families.py --help``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--types", help="some types, with commas between them")
+    parser.add_argument("--out", type=Path, help="where the results go; types that it has already are not tried again")
+    parser.add_argument("--page", type=Path, help="print docs/models.md from such a file, and try nothing")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    transformers_logging.set_verbosity_error()
+    constants.HF_HUB_OFFLINE = True
+    if args.page is not None:
+        known = json.loads(args.page.read_text())
+        tried = [Tried(**{**one, "cuts": tuple(one["cuts"])}) for one in known["types"]]
+        print(page(tried, known["versions"]), end="")
+        return
+    known = json.loads(args.out.read_text()) if args.out is not None and args.out.exists() else {"types": []}
+    done = {one["model_type"] for one in known["types"]}
+    for model_type in args.types.split(",") if args.types else CAUSAL_LM_TYPES:
+        if model_type in done:
+            continue
+        folder = Path(tempfile.mkdtemp())
+        try:
+            found = try_type(model_type, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        print(
+            f"{model_type}: {'works' if found.works else _why(found)} {_remark(found) if found.works else ''}",
+            flush=True,
+        )
+        if args.out is not None:
+            known["types"] = sorted([*known["types"], asdict(found)], key=lambda one: one["model_type"])
+            known["versions"] = f"transformers {version('transformers')}"
+            args.out.write_text(json.dumps(known, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
