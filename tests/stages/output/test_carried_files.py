@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import Listener, save_tiny_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
@@ -15,6 +14,7 @@ from llmprune.models.compute import Compute
 from llmprune.publishing.contents import collect
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.common.workspace import open_workspace
+from tests.tiny import Listener, save_tiny_llama
 
 NEEDED = (
     "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json", "modeling_own.py",
