@@ -11,6 +11,7 @@ import transformers
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
+from llmprune.artifacts.files.atomic import write_text_atomic
 from llmprune.errors import ModelError
 from llmprune.models.anatomy import block_count
 from llmprune.quiet import first_sentence, quiet
@@ -40,6 +41,15 @@ def read_config(directory: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise ModelError(f"{path} holds a JSON {type(raw).__name__}; an object was expected.")
     return raw
+
+
+def write_config(directory: Path, fields: Mapping[str, Any]) -> None:
+    """Write config.json, with Infinity and NaN as they were read.
+
+    Raises:
+        LlmpruneError: the disk is full.
+    """
+    write_text_atomic(directory / CONFIG_NAME, json.dumps(fields, indent=2, ensure_ascii=False) + "\n")
 
 
 def load_config(directory: Path, *, trust_remote_code: bool = False) -> PreTrainedConfig:

@@ -27,11 +27,10 @@ from llmprune.models.architecture import empty_model
 from llmprune.models.config import load_config
 from llmprune.models.weights import place_tensors
 
-# What a checkpoint has beside its weights: all of it small. Subfolders hold other formats.
-_BESIDE = (
-    "*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.md", "*.tiktoken", "LICENSE*", "NOTICE*", "USE_POLICY*",
-)  # fmt: skip
-_SUBFOLDERS = "*/*"
+# What a checkpoint has beside its weights: all of it small. Of subfolders only code and chat templates: others hold
+# other formats.
+_ANYWHERE = ("*.py", "*.jinja")
+_BESIDE = ("*.json", "*.model", "*.txt", "*.md", "*.tiktoken", "LICENSE*", "NOTICE*", "USE_POLICY*")
 _DEMO = "pip install 'llmprune[demo]'"
 
 
@@ -55,7 +54,7 @@ def download_model(
         LlmpruneError: the disk is full.
     """
     named = f"{repo}@{revision}" if revision else repo
-    directory = _snapshot(repo, revision, _BESIDE, named=named)
+    directory = _snapshot(repo, revision, (*_ANYWHERE, *_BESIDE), named=named)
     if (directory / INDEX_NAME).is_file():
         left_out = _unneeded_shards(directory, without, trust_remote_code=trust_remote_code)
         weights = set(read_weight_map(directory / INDEX_NAME).values()) - left_out
@@ -102,7 +101,10 @@ def _snapshot(repo: str, revision: str | None, wanted: Iterable[str], *, named: 
     try:
         with explain_full_disk(Path(constants.HF_HUB_CACHE)):
             folder = snapshot_download(
-                repo, revision=revision, allow_patterns=list(wanted), ignore_patterns=[_SUBFOLDERS]
+                repo,
+                revision=revision,
+                allow_patterns=list(wanted),
+                ignore_patterns=[f"*/{pattern}" for pattern in _BESIDE],
             )
             return Path(folder)
     except Exception as error:

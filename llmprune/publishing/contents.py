@@ -9,20 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from llmprune.artifacts.checkpoints.checkpoint import INDEX_NAME
 from llmprune.artifacts.records.pruning import RECORD_NAME
 from llmprune.errors import ArtifactError
+from llmprune.publishing.belonging import beside_weights
 
 CARD_NAME = "README.md"
-# What a model has beside config and weights.
-BESIDE_WEIGHTS = (
-    "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*",
-    "merges.txt", "*.model", "*.tiktoken", "chat_template*", "preprocessor_config.json",
-    "processor_config.json", "*.py", "LICENSE*", "NOTICE*", "USE_POLICY*",
-)  # fmt: skip
-_BELONGS = (*BESIDE_WEIGHTS, "config.json", INDEX_NAME, RECORD_NAME, CARD_NAME)
+_BELONGS = ("config.json", INDEX_NAME, RECORD_NAME, CARD_NAME)
 _REASONS = (
     ("optimizer*", "it is the state of a training"),
     ("scheduler*", "it is the state of a training"),
@@ -94,13 +89,18 @@ def collect(directory: Path, shards: Sequence[Path]) -> tuple[LocalFile, ...]:
     Raises:
         ArtifactError: a file does not belong there, or holds what must not be published. Nothing secret is shown.
     """
-    known = {shard.name for shard in shards}
+    weights = {PurePosixPath(shard.name) for shard in shards}
+    known = {*map(PurePosixPath, _BELONGS), *beside_weights(directory), *weights}
+    folders = {path.parts[0] for path in known if len(path.parts) > 1}
     files = []
     for path in sorted(directory.iterdir()):
-        if path.name not in known:
-            _require_belongs(directory, path)
-        _require_inside(directory, path)
-        files.append(LocalFile(path.name, path))
+        is_known = path.is_dir() and path.name in folders
+        for file in sorted(inner for inner in path.rglob("*") if not inner.is_dir()) if is_known else [path]:
+            name = PurePosixPath(file.relative_to(directory).as_posix())
+            if name not in weights:
+                _require_belongs(directory, file, is_known=name in known)
+            _require_inside(directory, file)
+            files.append(LocalFile(str(name), file))
     for file in files:
         require_publishable(file)
     return tuple(files)
@@ -124,12 +124,10 @@ def require_publishable(file: LocalFile) -> None:
         _require_no_paths(file.path, data)
 
 
-def _require_belongs(directory: Path, path: Path) -> None:
+def _require_belongs(directory: Path, path: Path, *, is_known: bool) -> None:
     reason = next((why for pattern, why in _REASONS if fnmatch(path.name, pattern)), None)
-    if reason is None and path.is_dir():
-        reason = "a checkpoint has no folders"
-    if reason is None and not any(fnmatch(path.name, pattern) for pattern in _BELONGS):
-        reason = "a checkpoint has no such file"
+    if reason is None and not is_known:
+        reason = f"a checkpoint has no such {'folder' if path.is_dir() else 'file'}"
     if reason is not None:
         raise ArtifactError(f"{path} does not belong to what is published: {reason}. Move it out of {directory}.")
 

@@ -21,7 +21,7 @@ from tests.tiny import save_tiny_llama
 REPO = "someone/tiny"
 BESIDE = {
     "README.md", "LICENSE", "config.json", "generation_config.json", "chat_template.jinja", "tokenizer.json",
-    "tokenizer_config.json",
+    "tokenizer_config.json", "additional_chat_templates/tool_use.jinja", "parts/helper.py",
 }  # fmt: skip
 UNWANTED = (
     "pytorch_model.bin",
@@ -34,7 +34,7 @@ UNWANTED = (
 
 
 def add_what_repositories_have(folder):
-    for name in (*UNWANTED, "README.md", "LICENSE"):
+    for name in (*UNWANTED, "README.md", "LICENSE", "additional_chat_templates/tool_use.jinja", "parts/helper.py"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(name.encode())
     return folder

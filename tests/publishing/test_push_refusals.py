@@ -85,7 +85,7 @@ def test_files_that_do_not_belong_stop_all(hub, push, cut, name, content, compla
 
 def test_a_folder_and_a_link_that_leads_out_do_not_belong(hub, push, cut, tmp_path):
     (cut / "checkpoint-500").mkdir()
-    assert "a checkpoint has no folders" in said(push(cut))
+    assert "a checkpoint has no such folder" in said(push(cut))
     (cut / "checkpoint-500").rmdir()
     (tmp_path / "secret").write_text("")
     (cut / "NOTICE").symlink_to(tmp_path / "secret")
@@ -134,7 +134,7 @@ def drop_record(checkpoint):
     ("damage", "complaint"),
     [
         (damage_shard, "model.safetensors"),
-        (drop_tensor, "it was changed since llmprune wrote it"),
+        (drop_tensor, "The weights lack "),
         (other_depth, "blocks"),
         (make_nan, "computes NaN or infinity"),
         (fill_zeros, "zeros in its pruned weights, but its llmprune.json tells of"),

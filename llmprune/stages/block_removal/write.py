@@ -8,10 +8,10 @@ from pathlib import Path
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
 from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES, CopyReport, copy_tensors
-from llmprune.artifacts.files.atomic import atomic_directory, write_json_atomic
+from llmprune.artifacts.files.atomic import atomic_directory
 from llmprune.artifacts.records.command_line import unless_usual
 from llmprune.artifacts.records.pruning import BlockRemoval, PruningRecord
-from llmprune.models.config import load_config, read_config
+from llmprune.models.config import load_config, read_config, write_config
 from llmprune.models.surgery import cut_config, renamed_tensors, tied_copies
 from llmprune.stages.block_removal.settings import RemovalSettings
 from llmprune.stages.common.command_line import model_argument, recorded_command
@@ -42,7 +42,7 @@ def write_checkpoint(
     kept = kept_blocks(workspace.model.num_blocks, removal.removed)
     with atomic_directory(out, overwrite=settings.force) as partial:
         copied = _write_weights(workspace, source, kept, partial, settings.max_shard_bytes)
-        carry_files(workspace.directory, partial)
+        carry_files(workspace, partial)
         record = new_record(workspace, copied, removal=removal, command=_command(workspace, settings, removal, out))
         if settings.verify:
             seen = verify_checkpoint(workspace, partial, removed=removal.removed)
@@ -73,7 +73,7 @@ def _write_weights(
     renames = renamed_tensors(shell.names, kept)
     for copy in tied_copies(shell):
         renames.pop(copy, None)
-    write_json_atomic(partial / "config.json", cut_config(read_config(workspace.directory), config, kept))
+    write_config(partial, cut_config(read_config(workspace.directory), config, kept))
     total = sum(source.tensors[name].nbytes for name in renames)
     with workspace.progress.task("Writing", total) as advance:
         return copy_tensors(

@@ -116,7 +116,7 @@ def _write(workspace: Workspace, source: Checkpoint, mask: Mask, out: Path, sett
     with atomic_directory(out, overwrite=settings.force) as partial:
         copied = _copy_masked(workspace, source, mask, partial, settings.max_shard_bytes)
         shutil.copyfile(workspace.directory / "config.json", partial / "config.json")
-        carry_files(workspace.directory, partial)
+        carry_files(workspace, partial)
         written = open_checkpoint(partial)
         masked = _application(source, written, mask, settings.mask)
         record = new_record(workspace, copied, masked=masked, command=_command(workspace, settings, out))

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import shutil
-from fnmatch import fnmatch
 from pathlib import Path
 
-from llmprune.publishing.contents import BESIDE_WEIGHTS
+from llmprune.artifacts.checkpoints.checkpoint import INDEX_NAME
+from llmprune.artifacts.records.pruning import RECORD_NAME
+from llmprune.publishing.belonging import beside_weights
+from llmprune.publishing.contents import CARD_NAME
+from llmprune.stages.common.workspace import Workspace
+
+_WRITTEN_ANEW = {"config.json", INDEX_NAME, RECORD_NAME, CARD_NAME}
 
 
-def carry_files(source: Path, target: Path) -> None:
-    """Copy tokenizer, generation config, chat template, remote code and licence.
+def carry_files(workspace: Workspace, target: Path) -> None:
+    """Copy tokenizer, generation config, chat templates, processors, remote code and licence of the source model.
 
-    Anything else (other weights, training state, caches) stays behind.
+    Anything else (other weights, training state, caches) stays behind, and that is said.
     """
-    for path in sorted(source.iterdir()):
-        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in BESIDE_WEIGHTS):
-            shutil.copyfile(path, target / path.name)
+    source = workspace.directory
+    carried = beside_weights(source)
+    for path in carried:
+        place = target / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / path, place)
+    known = {path.parts[0] for path in carried} | {shard.name for shard in workspace.open_checkpoint().shards}
+    left = [path.name for path in sorted(source.iterdir()) if path.name not in known | _WRITTEN_ANEW]
+    if left := [name for name in left if not name.startswith((".", "__"))]:
+        shown = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if left[5:] else "")
+        workspace.progress.say(f"Left behind in {source.name}: {shown}.")

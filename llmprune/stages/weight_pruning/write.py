@@ -52,7 +52,7 @@ def write_checkpoint(
     with atomic_directory(out, overwrite=settings.force) as partial:
         copied = _copy(workspace, source.overlaid(weights), partial, settings.max_shard_bytes)
         shutil.copyfile(workspace.directory / "config.json", partial / "config.json")
-        carry_files(workspace.directory, partial)
+        carry_files(workspace, partial)
         sparsity = _measured(open_checkpoint(partial), recorded, state, zeros_before)
         record = new_record(workspace, copied, sparsity=sparsity, command=_command(workspace, settings, out))
         if settings.verify:
