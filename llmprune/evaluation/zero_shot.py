@@ -45,7 +45,7 @@ def open_tasks(names: Sequence[str], *, include: Path | None = None) -> ZeroShot
         TaskError: lm-eval is not installed, a name is unknown, or a task's data cannot be had.
     """
     if include is not None and not include.is_dir():
-        raise TaskError(f"--lm-eval-include {include} is no folder; type the one that holds your task files.")
+        raise TaskError(f"--lm-eval-include {include} is not a folder; type the one that holds your task files.")
     import datasets  # noqa: F401, PLC0415 - a second to import, and silenced only once it is
 
     with quiet():

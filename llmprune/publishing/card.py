@@ -1,4 +1,4 @@
-"""The model card of a pruned checkpoint: a pure function of what is known of it."""
+"""The model card of a pruned checkpoint: a pure function of what is known about it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def check_card(card: str) -> None:
         reason = " ".join(str(error).split())
         raise ArtifactError(f"The metadata of README.md are broken: {reason:.300}") from error
     if kept in {"", "{}"}:
-        raise ArtifactError("README.md has no metadata; delete it, and llmprune writes it anew when it pushes.")
+        raise ArtifactError("README.md has no metadata; delete it, and llmprune writes a new one when it pushes.")
 
 
 def _template() -> Template:

@@ -1,4 +1,4 @@
-"""Which files of a checkpoint may be published: known ones are, and a single one that does not belong stops all."""
+"""Which files of a checkpoint may be published. One file that does not belong stops everything."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _REASONS = (
     ("*.partial", "it was left by something that did not finish"),
     ("*.lock", "it is a lock"),
     ("*token", "its name says that it holds an access token"),
-    ("*.safetensors", "it is no shard of this checkpoint"),
-    (".*", "hidden files are no part of a checkpoint"),
+    ("*.safetensors", "it is not a shard of this checkpoint"),
+    (".*", "hidden files do not belong to a checkpoint"),
     ("__pycache__", "it is a cache"),
     *((f"*.{kind}", "pickles can run code and are not published") for kind in ("bin", "pt", "pth", "ckpt", "pkl")),
 )
@@ -101,8 +101,8 @@ def collect(directory: Path, shards: Sequence[Path]) -> tuple[LocalFile, ...]:
                 _require_belongs(directory, file, is_known=name in known)
             _require_inside(directory, file)
             files.append(LocalFile(str(name), file))
-    for file in files:
-        require_publishable(file)
+    for found in files:
+        require_publishable(found)
     return tuple(files)
 
 
@@ -145,8 +145,8 @@ def _require_no_paths(name: str, data: bytes) -> None:
     for key, text in _strings(content):
         if _PATH.search(text) is not None:
             raise ArtifactError(
-                f"{name} holds a path of this machine at '{key}'; publishing would tell it to everybody. Take it out "
-                "of the file, then type the same command again."
+                f"{name} holds a path of this machine at '{key}', which everybody could read. Remove it from the file, "
+                "then type the same command again."
             )
 
 

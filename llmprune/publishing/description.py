@@ -9,7 +9,7 @@ from llmprune.artifacts.records.weight_sparsity import WeightSparsity
 
 
 def describe_step(step: PruningRecord) -> str:
-    """What was done, on what it was calibrated, and how it was checked; one paragraph of Markdown."""
+    """What was done, the calibration, and how the result was checked: one paragraph of Markdown."""
     sentences: list[str] = []
     if step.removal is not None:
         sentences += _removal(step.removal, depth=step.source.num_blocks)
@@ -23,7 +23,7 @@ def describe_step(step: PruningRecord) -> str:
 
 
 def describe_pattern(pattern: str) -> str:
-    """A pattern for people: what ``2:4`` counts are zeros."""
+    """A pattern in words. ``2:4`` counts the zeros."""
     if ":" not in pattern:
         return f"{pattern} zeros" if "%" in pattern else "a mask"
     zeros, group = pattern.split(":")
@@ -35,8 +35,8 @@ def _removal(removal: BlockRemoval, *, depth: int) -> Iterator[str]:
     yield f"{len(removal.removed)} of {depth} blocks removed."
     if removal.metric == "sleb":
         yield (
-            "They were chosen one at a time, each as the block whose absence raised the loss least, measured anew "
-            f"after every removal ([SLEB](https://arxiv.org/abs/2402.09025)), in this order: {gone}."
+            "They were chosen one at a time by [SLEB](https://arxiv.org/abs/2402.09025): each is the block whose "
+            f"removal raised the loss least, measured again after every removal. Order of removal: {gone}."
         )
     elif removal.metric is not None:
         yield f"They were chosen by the one-shot score `{removal.metric}`: {gone}."
@@ -59,7 +59,7 @@ def _sparsity(sparsity: WeightSparsity, *, depth: int) -> Iterator[str]:
         yield "The weights that stay were refitted by least squares on the calibration tokens."
     yield f"Calibration: {how.windows} windows of {how.seq_len} tokens of {how.corpus}, in {how.dtype}."
     share = sparsity.zeros / sparsity.numel if sparsity.numel else 0.0
-    yield f"Counted in the files then: {sparsity.zeros:,} of {sparsity.numel:,} pruned weights are zero ({share:.2%})."
+    yield f"Counted in the files: {sparsity.zeros:,} of {sparsity.numel:,} pruned weights are zero ({share:.2%})."
     yield from (f"Note: {remark}." for remark in sparsity.remarks)
 
 
@@ -69,7 +69,7 @@ def _masked(masked: MaskApplication) -> Iterator[str]:
         f"Weights made zero by the mask `{masked.mask}` of another pruned model (weights of fingerprint "
         f"`{masked.fingerprint[:16]}`){kept}. All other weights are the base model's, bit for bit."
     )
-    yield f"Counted in the files then: {masked.zeros:,} of {masked.numel:,} masked weights are zero."
+    yield f"Counted in the files: {masked.zeros:,} of {masked.numel:,} masked weights are zero."
 
 
 def _verification(check: Verification) -> str:

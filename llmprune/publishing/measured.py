@@ -1,4 +1,4 @@
-"""What benchmarks measured of a checkpoint, as rows of its card: the newest figure of each kind, with its protocol."""
+"""What benchmarks measured of a checkpoint, as rows of its card: the newest figures with their protocols."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to type to make each artifact again. Local files and models are named without their folders, as in artifacts."""
+"""The commands that make each artifact again. Local files and models are named without folders, as in artifacts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run directory holds, read: all that its report is made from."""
+"""What a run directory holds: everything that its report is made from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Checkpoint:
     """A pruned checkpoint of the run.
 
     Attributes:
-        name: of its directory.
+        name: the name of its directory.
         record: its ``llmprune.json``.
     """
 
@@ -36,7 +36,7 @@ class Measurement:
 
     Attributes:
         file: its name under ``bench/``.
-        result: what it says.
+        result: its content.
     """
 
     file: str
@@ -49,14 +49,14 @@ class RunContents:
 
     Attributes:
         run: name of the directory.
-        model: what the dense model is called.
+        model: name of the dense model.
         calibration: the manifest; None: there is none.
         importance: the ranking; None: there is none.
-        checkpoints: pruned ones, oldest first; of a sweep's points at most the newest.
+        checkpoints: pruned checkpoints, oldest first.
         measurements: benchmarks, oldest first.
         sweep: its points; None: there was none.
         generations: what models wrote; None: nothing was kept.
-        remarks: what a reader must know about the artifacts themselves.
+        remarks: what a reader must know about the artifacts.
     """
 
     run: str
@@ -71,13 +71,13 @@ class RunContents:
 
     @property
     def results(self) -> tuple[BenchResult, ...]:
-        """Benchmarks that are not a sweep's points, oldest first; where there is none, the newest point's."""
+        """Benchmarks that do not belong to a sweep, oldest first. Without any, the newest benchmark of the sweep."""
         swept = {PurePath(point.bench).name for point in self.sweep.measured} if self.sweep else set()
         own = tuple(one.result for one in self.measurements if one.file not in swept)
         return own or tuple(one.result for one in self.measurements[-1:])
 
     def with_remarks(self, remarks: tuple[str, ...]) -> RunContents:
-        """The same, with these remarks."""
+        """The same contents with these remarks."""
         return replace(self, remarks=remarks)
 
     def role_of(self, name: str) -> Role:
@@ -87,7 +87,7 @@ class RunContents:
 
     @property
     def removed(self) -> tuple[int, ...]:
-        """Blocks that the newest checkpoint lacks, by their index in the dense model; else those the search names."""
+        """Blocks removed in the newest checkpoint, by their index in the dense model; else those the search chose."""
         for one in reversed(self.checkpoints):
             if one.record.removal is not None and one.record.source_record is None:
                 return one.record.removal.removed
@@ -95,7 +95,7 @@ class RunContents:
 
 
 def role_of(record: PruningRecord) -> Role:
-    """What was done to a checkpoint, to it and to what it was made from."""
+    """What was done to a checkpoint, earlier steps included."""
     chain = [record]
     while chain[-1].source_record is not None:
         chain.append(chain[-1].source_record)

@@ -1,4 +1,4 @@
-"""Figures of all benchmarks of a run, a row each: a pruned model's beside the dense one's, under one protocol."""
+"""The figures of all benchmarks of a run, one row for each: a pruned model beside the dense one under one protocol."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def newest_rows(results: Iterable[BenchResult]) -> list[Row]:
 
 
 def _rows(result: BenchResult) -> list[Row]:
-    """All but what was counted, which has a table of its own, and the time to load, which one run gave."""
+    """All figures but counts, which have their own table, and the time to load, which was measured once."""
     baseline = result.baseline.name if result.baseline else None
     return [
         Row(figure, protocol, result.model.name, baseline)

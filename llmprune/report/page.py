@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing else, a pure function of what the run holds."""
+"""The page: one HTML file that needs no other file, a pure function of what the run holds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from llmprune.report.summary import headlines
 from llmprune.report.theme import style_sheet
 
 GENERATOR = '<meta name="generator" content="llmprune'
-"""Near the start of every page, and what a page is known by."""
+"""Stands near the start of every page. A page is recognised by it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Drawn:
 
 
 def report_sections(contents: RunContents) -> list[Section]:
-    """All sections, with or without content, in the order of the page."""
+    """All sections, also empty ones, in the order of the page."""
     makers = (
         measured_section,
         search_section,
@@ -56,11 +56,11 @@ def render_page(
     """The whole page.
 
     Args:
-        contents: of the run.
-        sections: of the page.
-        drawn: by the names of the sections' charts.
-        made: when, for people.
-        version: of llmprune.
+        contents: what the run holds.
+        sections: the sections of the page.
+        drawn: the drawn charts by their names.
+        made: the time of making, as text.
+        version: the version of llmprune.
     """
     environment = Environment(undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     folder = files("llmprune.report").joinpath("templates")

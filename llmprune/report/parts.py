@@ -1,4 +1,4 @@
-"""What a report page is put together from."""
+"""The parts of a report page."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Cell:
     """A cell of a table.
 
     Attributes:
-        text: as it is read.
-        order: what it is sorted by; None: by its text.
-        role: the model that it is about, for a mark in its colour; None: no mark.
-        code: whether it is something to type, or the name of a file.
+        text: what is shown.
+        order: the number that it is sorted by; None: sorted by its text.
+        role: what was done to the model that it is about, for a mark in that colour; None: no mark.
+        code: whether it is a command or the name of a file.
     """
 
     text: str
@@ -33,9 +33,9 @@ class Table:
 
     Attributes:
         caption: what it holds.
-        columns: their heads, with units.
-        rows: of as many cells each.
-        folded: whether it is long, and shown only when asked for.
+        columns: the heads of the columns, with units.
+        rows: one cell for each column.
+        folded: whether it is long and folded away at first.
     """
 
     caption: str
@@ -46,12 +46,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart, still to be drawn.
+    """A chart that is not drawn yet.
 
     Attributes:
-        name: of its PNG file, and in the page's addresses.
-        title: above it; also what a screen reader says.
-        caption: beneath it: how to read it, and what it was measured on.
+        name: the name of its PNG file, and its address on the page.
+        title: stands above it; screen readers say it.
+        caption: stands below it: how to read it, and what it was measured on.
         draw: draws it.
     """
 
@@ -66,8 +66,8 @@ class Missing:
     """Something that the run does not hold.
 
     Attributes:
-        what: a sentence.
-        command: what to type to have it.
+        what: what is missing, as a sentence.
+        command: the command that makes it.
     """
 
     what: str
@@ -102,12 +102,12 @@ class Section:
     """A part of the page.
 
     Attributes:
-        name: in the page's addresses.
-        title: its head.
-        lead: paragraphs under it.
-        missing: what is not there.
-        charts: in order.
-        tables: beneath them.
+        name: its address on the page.
+        title: its heading.
+        lead: paragraphs below the heading.
+        missing: what the run does not hold.
+        charts: charts, in order.
+        tables: tables, below the charts.
         generations: texts side by side.
     """
 

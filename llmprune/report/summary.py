@@ -1,4 +1,4 @@
-"""The head of the page: what was done, and the few figures that a reader looks for first."""
+"""The head of the page: what was done, and the figures that a reader looks for first."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Tile:
     """A headline figure.
 
     Attributes:
-        label: what it is.
-        value: dense to pruned.
-        remark: their ratio or difference, and how well it is known.
+        label: what was measured.
+        value: the dense model's value and the pruned one's.
+        remark: their ratio or difference, with its interval.
     """
 
     label: str
@@ -41,8 +41,8 @@ class Headline:
 
     Attributes:
         label: what was done to it.
-        role: the same, as a colour.
-        name: of its directory.
+        role: what was done to it, as a colour.
+        name: the name of its directory.
         tiles: its figures.
     """
 
@@ -53,7 +53,7 @@ class Headline:
 
 
 def headlines(contents: RunContents) -> list[Headline]:
-    """A headline for every model that was measured beside a baseline, the newest first."""
+    """A headline for every model that was measured beside a baseline, newest first."""
     compared = [one for one in reversed(contents.results) if one.baseline is not None]
     return [
         Headline(label_of(contents, name), contents.role_of(name), name, tuple(_tiles(compared, name)))
@@ -62,7 +62,7 @@ def headlines(contents: RunContents) -> list[Headline]:
 
 
 def _tiles(results: list[BenchResult], name: str) -> Iterator[Tile]:
-    """Sizes, and of each sort the first figure of the newest result that has one."""
+    """Sizes, then for each entry of ``_ORDER`` the first figure of the newest result that has one."""
     own = [one for one in results if one.model.name == name]
     yield from _sizes(own[0])
     for sort in _ORDER:

@@ -1,4 +1,4 @@
-"""How numbers, models and protocols are spelled on the page."""
+"""How numbers, models and protocols are written on the page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LONGEST = 28  # characters of a label that charts have room for
 
 
 def spelled(kind: Kind, value: float) -> str:
-    """A figure with the digits that its kind is known by: perplexities 26.24, accuracies 0.512, speeds 1,234."""
+    """A figure with the usual digits of its kind: perplexities 26.24, accuracies 0.512, speeds 1,234."""
     if kind == "accuracy":
         return f"{value:.3f}"
     if kind == "perplexity":
@@ -47,7 +47,7 @@ def comparison(figure: Figure) -> str:
 
 
 def label_of(contents: RunContents, name: str) -> str:
-    """A model in few words: what was done to it, or else its name."""
+    """A model in few words: what was done to it, else its name."""
     known = {one.name: _label(one.record) for one in contents.checkpoints}
     if name not in known:
         return "dense" if name == contents.model else shortened(name)
@@ -61,7 +61,7 @@ def model_cell(contents: RunContents, name: str) -> Cell:
 
 
 def shortened(name: str, longest: int = _LONGEST) -> str:
-    """A name that charts have room for."""
+    """A name, cut to the room that charts have."""
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 

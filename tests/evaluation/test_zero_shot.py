@@ -59,7 +59,7 @@ def test_an_unknown_task_is_refused_with_those_of_a_like_name(tmp_path):
 
 
 def test_a_folder_that_is_none_and_task_files_that_are_broken(tmp_path):
-    with pytest.raises(TaskError, match="is no folder"):
+    with pytest.raises(TaskError, match="is not a folder"):
         open_tasks(["sea"], include=tmp_path / "nowhere")
     folder = write_task(tmp_path / "tasks")
     (folder / "sea.jsonl").unlink()

@@ -107,7 +107,7 @@ def test_every_candidate_is_a_square_and_the_one_that_went_is_marked():
     legend = 2
     assert squares == candidates - len(ROUNDS) + HEAT_STEPS + legend
     assert filled(drawing, "weights") == len(ROUNDS) + 1
-    assert {"1.500", "1.875", "went", "dropped early"} <= set(texts(drawing))
+    assert {"1.500", "1.875", "removed", "dropped early"} <= set(texts(drawing))
 
 
 def test_blocks_that_went_have_a_colour_of_their_own_and_partial_ones_are_hollow():

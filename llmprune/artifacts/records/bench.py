@@ -19,7 +19,7 @@ class Estimate(Record):
 
     Attributes:
         value: the figure.
-        interval: its 95% confidence interval; null where one measurement or a count gave it.
+        interval: its 95% confidence interval; null for a count, a median, and a figure of one measurement.
     """
 
     value: float
@@ -35,12 +35,12 @@ class Estimate(Record):
 
 
 class Machine(Record):
-    """On what the numbers were measured.
+    """The machine that was measured on.
 
     Attributes:
-        processor: the CPU's or the GPU's name.
-        threads: of torch, on the CPU.
-        memory_bytes: of the machine, or of the GPU.
+        processor: the name of the CPU, or of the GPU that was computed on.
+        threads: torch's threads on the CPU.
+        memory_bytes: memory of the machine, or of the GPU.
         system: the operating system.
         python: the version of Python.
         cuda: the version of CUDA that torch was built for; null on the CPU.
@@ -61,12 +61,12 @@ class Machine(Record):
 
 
 class PerplexityProtocol(Record):
-    """How perplexity was measured on one text: non-overlapping windows, logits in float32.
+    """How perplexity was measured on one text: on windows that do not overlap, with logits in float32.
 
     Attributes:
         corpus: the text.
-        seq_len: tokens a window, BOS included.
-        windows: how many.
+        seq_len: tokens in each window, BOS included.
+        windows: the number of windows.
         bos: whether every window starts with BOS.
     """
 
@@ -77,12 +77,12 @@ class PerplexityProtocol(Record):
 
 
 class TaskProtocol(Record):
-    """How zero-shot accuracy was measured: by lm-eval, the same items for both models.
+    """How zero-shot accuracy was measured: by lm-eval, on the same items for both models.
 
     Attributes:
-        tasks: names that lm-eval knows.
-        limit: only so many first items of each; null: all.
-        lm_eval: its version.
+        tasks: lm-eval's names of the tasks.
+        limit: how many items of each task, from the first on; null: all.
+        lm_eval: the version of lm-eval.
         bos: whether every item starts with BOS.
     """
 
@@ -93,15 +93,15 @@ class TaskProtocol(Record):
 
 
 class SpeedProtocol(Record):
-    """How speed was measured: baseline and model in turn, after a warm-up each.
+    """How speed was measured: baseline and model in turn, after one warm-up of each.
 
     Attributes:
-        batch: sequences generated together; several sizes, each measured by itself.
-        prompt_tokens: in each.
-        new_tokens: generated for each, greedily, with the KV cache.
-        prefill_tokens: of the single long prompt.
+        batch: batch sizes, in sequences generated together; each was measured separately.
+        prompt_tokens: tokens of the prompt of each sequence.
+        new_tokens: tokens generated for each sequence, greedily, with the KV cache.
+        prefill_tokens: tokens of the single long prompt.
         repeats: the least number of timed repeats.
-        max_seconds: after which no repeat beyond these began.
+        max_seconds: the time after which no further repeat began, once there were ``repeats``.
         energy: which device's energy was counted, the processor's or the GPU's; or why none was.
     """
 
@@ -115,13 +115,13 @@ class SpeedProtocol(Record):
 
 
 class Protocols(Record):
-    """How several benchmarks measured, or will, so that their numbers compare.
+    """How all benchmarks of a sweep measure, so that their numbers compare.
 
     Attributes:
-        perplexity: a protocol a text.
+        perplexity: one protocol for each text.
         tasks: null without zero-shot tasks.
-        speed: null without it.
-        dtype: what was computed in.
+        speed: null where speed is not measured.
+        dtype: the dtype that was computed in.
         device: ``cpu``, ``cuda:0`` or another GPU's number.
     """
 
@@ -133,10 +133,10 @@ class Protocols(Record):
 
 
 class Repeats(Record):
-    """Every repeat of one measurement, in the order taken.
+    """Every repeat of one measurement.
 
     Attributes:
-        values: one a repeat.
+        values: one for each repeat, in the order taken.
     """
 
     values: tuple[float, ...]
@@ -153,12 +153,12 @@ class Repeats(Record):
 
 
 class PerplexityResult(Record):
-    """One model on one text.
+    """The perplexity of one model on one text.
 
     Attributes:
         corpus: the text's name.
-        perplexity: exp of the mean loss over all tokens; the interval is one over windows.
-        window_losses: mean loss of every window, in nats/token; all windows predict as many tokens.
+        perplexity: exp of the mean loss over all tokens; the interval is over windows.
+        window_losses: mean loss of every window, in nats/token; all windows predict the same number of tokens.
     """
 
     corpus: str
@@ -167,14 +167,14 @@ class PerplexityResult(Record):
 
 
 class TaskResult(Record):
-    """One model on one task, by one of its metrics.
+    """The accuracy of one model on one task, by one of the task's metrics.
 
     Attributes:
-        task: its name.
-        metric: as lm-eval calls it: ``acc``, ``acc_norm``.
+        task: the task's name.
+        metric: lm-eval's name of the metric: ``acc``, ``acc_norm``.
         accuracy: mean over items.
-        stderr: its standard error; null for a single item.
-        items: every item's score, in the order of their numbers.
+        stderr: standard error of the mean; null for a single item.
+        items: the score of every item, in the order of their numbers.
     """
 
     task: str
@@ -185,12 +185,12 @@ class TaskResult(Record):
 
 
 class TaskDifference(Record):
-    """The model's accuracy less the baseline's, on the same items.
+    """The model's accuracy minus the baseline's, on the same items.
 
     Attributes:
-        task: its name.
+        task: the task's name.
         metric: as in ``TaskResult``.
-        difference: of the means.
+        difference: difference of the means.
         stderr: standard error of the mean of the items' differences; null for a single item.
     """
 
@@ -201,14 +201,14 @@ class TaskDifference(Record):
 
 
 class GenerationResult(Record):
-    """One model generating a batch.
+    """The speed of one model generating one batch.
 
     Attributes:
         batch: sequences generated together.
-        tokens_per_second: generated tokens/s, over all sequences.
+        tokens_per_second: generated tokens/s of all sequences together.
         first_token_ms: ms until every sequence has its first new token.
         joules_per_token: of all processor packages, or of the GPU, as ``energy`` says; null where it is not counted.
-        peak_bytes: weights, and the most memory in use above them.
+        peak_bytes: the weights and the most memory in use above them.
     """
 
     batch: int
@@ -223,16 +223,16 @@ class ModelResult(Record):
 
     Attributes:
         name: its directory or Hub id.
-        num_blocks: transformer blocks.
-        num_parameters: weights stored, tied ones once.
-        weight_bytes: of its safetensors files' tensors.
-        sparsity: what is zero in these files, tensor by tensor; null where it was not counted.
-        load_seconds: from files to a model in memory; the files had just been read.
-        perplexity: a result a text, in the order of the protocols.
-        tasks: a result a task and metric.
-        generation: a result a batch size.
+        num_blocks: number of transformer blocks.
+        num_parameters: number of stored weights, tied ones counted once.
+        weight_bytes: bytes of the tensors in its safetensors files.
+        sparsity: the zeros in these files, tensor by tensor; null where they were not counted.
+        load_seconds: from files to a model in memory, measured once; the files had just been read.
+        perplexity: one result for each text, in the order of the protocols.
+        tasks: one result for each task and metric.
+        generation: one result for each batch size.
         prompt: prompt tokens/s of the single long prompt.
-        peak_bytes: weights, and the most memory in use above them, over all batches and the long prompt.
+        peak_bytes: the weights and the most memory in use above them, over all batches and the long prompt.
     """
 
     name: str
@@ -249,12 +249,12 @@ class ModelResult(Record):
 
 
 class GateCheck(Record):
-    """One ``--fail-if``.
+    """One condition of ``--fail-if``.
 
     Attributes:
         condition: as typed.
-        value: what was measured.
-        failed: whether the condition holds, so that the command ends with exit code 3.
+        value: the figure that was measured.
+        failed: whether the condition holds. The command then ends with exit code 3.
     """
 
     condition: str
@@ -268,19 +268,19 @@ class BenchResult(Artifact):
     Attributes:
         kind: always ``llmprune-bench``.
         schema_version: 2; it changes whenever an older reader would misread the file.
-        created: when, in UTC.
-        versions: the software.
-        machine: the hardware, and what ran on it.
+        created: the time in UTC.
+        versions: versions of the software.
+        machine: the hardware and the system.
         device: ``cpu``, ``cuda:0`` or another GPU's number.
-        dtype: what was computed in.
-        perplexity: a protocol a text.
+        dtype: the dtype that was computed in.
+        perplexity: one protocol for each text.
         tasks: null without ``--tasks``.
         speed: null with ``--no-speed``.
-        baseline: the model to compare with; null where there is none.
+        baseline: the model that was compared with; null where there is none.
         model: the model that was asked for.
-        differences: one a task and metric; empty without a baseline.
-        metrics: the figures that ``--fail-if`` takes, by name (below).
-        gate: a check a ``--fail-if``.
+        differences: one for each task and metric; empty without a baseline.
+        metrics: the figures that ``--fail-if`` takes, by name (see below).
+        gate: one check for each ``--fail-if``.
     """
 
     KIND: ClassVar[str] = "llmprune-bench"

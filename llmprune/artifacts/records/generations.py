@@ -1,4 +1,4 @@
-"""``samples.json``: what the dense and the pruned models write after the same beginnings."""
+"""``samples.json``: what the dense and the pruned models write after the same prompts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class ModelGenerations(Record):
     """What one model wrote.
 
     Attributes:
-        name: the dense model's, or that of a checkpoint's directory.
-        model: which model it is.
-        texts: what it wrote after each prompt, the prompt left out.
+        name: the name of the dense model, or of a checkpoint's directory.
+        model: the model's identity.
+        texts: what it wrote after each prompt, without the prompt.
     """
 
     name: str
@@ -24,13 +24,13 @@ class ModelGenerations(Record):
 
 
 class Generations(Artifact):
-    """``samples.json``.
+    """What all models of a run wrote.
 
     Attributes:
-        prompts: beginnings, the same for all models.
-        new_tokens: most tokens after each.
-        repetition_penalty: of the greedy decoding; 1: none.
-        dtype: what was computed in.
+        prompts: the beginnings of the texts, the same for all models.
+        new_tokens: the largest number of tokens after each prompt.
+        repetition_penalty: the penalty in greedy decoding; 1: none.
+        dtype: the dtype that was computed in.
         models: the dense one first.
     """
 

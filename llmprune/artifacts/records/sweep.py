@@ -1,6 +1,6 @@
-"""``sweep.json``: the points of a sweep: what was done for each, what was measured of it, and which are on a front.
+"""``sweep.json``: the points of a sweep, what was done and measured for each, and the Pareto sets.
 
-Paths are relative to the run directory, so that it can be moved; commands are as typed in the folder that holds it.
+Paths are relative to the run directory, so that it can be moved. Commands are as typed in the folder that holds it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ Axis = Literal["params", "effective_params", "latency"]
 
 
 class SweepPruning(Record):
-    """How all points were pruned. Points that were pruned otherwise are of another sweep.
+    """How all points were pruned. Points that were pruned in another way belong to another sweep.
 
     Attributes:
-        method: of weights: ``sparsellm``, ``sparsegpt``, ``wanda`` or ``magnitude``.
-        metric: of blocks: ``sleb``, ``block-influence`` or ``angular``.
+        method: how weights are pruned: ``sparsellm``, ``sparsegpt``, ``wanda`` or ``magnitude``.
+        metric: how blocks are ranked: ``sleb``, ``block-influence`` or ``angular``.
         corpus: the calibration text.
         windows_fingerprint: SHA-256 of the calibration windows' tokens.
-        windows: calibration windows.
-        seq_len: tokens in each.
+        windows: number of calibration windows.
+        seq_len: tokens in each window.
     """
 
     method: str
@@ -39,16 +39,16 @@ class SweepPoint(Record):
 
     Attributes:
         name: ``dense``, ``blocks 20%``, ``sparsity 50%``, ``blocks 20% + sparsity 37.5%``; unique in a sweep.
-        target: of block removal, as typed; null: no block was removed.
+        target: the target of block removal, as typed; null: no block was removed.
         removed: the blocks, by their index in the dense model, in the order in which they were chosen.
-        pattern: of the zeros among the weights that are left: ``50%``, ``2:4``; null: none were made.
-        budget: of a combined point: the pattern whose number of weights that are not zero it keeps; null: the
-            pattern was applied as typed.
+        pattern: the pattern of zeros in the weights that are left: ``50%``, ``2:4``; null: no zeros were made.
+        budget: for a combined point, the pattern that alone would leave the same number of weights that are not zero;
+            null: the pattern was applied as typed.
         metrics: every figure of its benchmark by name, see docs/bench-schema.md; ratios are against the dense model.
         bench: the file of its benchmark, with every protocol, window and repeat.
         checkpoint: its directory; null once it was deleted.
         commands: what to type to make it again.
-        prune_seconds: wall time of what had to be made for it; 0 where it was there already.
+        prune_seconds: wall time of what had to be made for it; 0 where everything was there already.
         bench_seconds: wall time of its benchmark.
     """
 
@@ -66,24 +66,24 @@ class SweepPoint(Record):
 
     @property
     def params(self) -> float:
-        """Weights stored, tied ones once."""
+        """Number of stored weights, tied ones counted once."""
         return self.metrics["params"].value
 
     @property
     def effective_params(self) -> float:
-        """Those that are not zero."""
+        """Number of weights that are not zero."""
         return self.metrics["effective_params"].value
 
     @property
     def ppl_ratio(self) -> Estimate:
-        """Perplexity over the dense model's, of several texts the worst; of the dense model itself: 1."""
+        """Perplexity over the dense model's: the worst of several texts; 1 for the dense model itself."""
         return self.metrics["ppl_ratio"] if self.name != DENSE else Estimate(value=1.0)
 
     @property
     def latency_ratio(self) -> Estimate | None:
-        """Time of a generated token over the dense model's, of several batch sizes the worst.
+        """Time of a generated token over the dense model's: the worst of several batch sizes.
 
-        None: not measured, or too far from known to tell the models apart.
+        None: not measured, or the repeats leave it open by more than a factor of two.
         """
         if self.name == DENSE:
             return Estimate(value=1.0) if "generation" in self.metrics else None
@@ -93,18 +93,18 @@ class SweepPoint(Record):
         return Estimate(value=1 / speed.value, interval=(1 / speed.interval[1], 1 / speed.interval[0]))
 
     def along(self, axis: Axis) -> float | None:
-        """The figure that a Pareto set sets against the perplexity; None: not measured."""
+        """The figure that is set against the perplexity in a Pareto set; None: not measured."""
         if axis == "latency":
             return self.latency_ratio.value if self.latency_ratio else None
         return self.params if axis == "params" else self.effective_params
 
 
 class SkippedPoint(Record):
-    """A point that is left out: a combination that makes no sense, or one whose numbers failed.
+    """A point that is left out: its combination makes no sense, or its numbers failed.
 
     Attributes:
-        name: what it would have been.
-        reason: why, for people.
+        name: the name that it would have.
+        reason: the reason, as a sentence.
     """
 
     name: str
@@ -112,12 +112,12 @@ class SkippedPoint(Record):
 
 
 class ParetoSets(Record):
-    """Names of the points that no other point betters in perplexity and in one figure at once, in its rising order.
+    """Names of the points that no other point beats in both perplexity and one other figure, sorted by that figure.
 
     Attributes:
         params: perplexity against stored parameters.
         effective_params: against parameters that are not zero.
-        latency: against the time of a generated token; empty without speed.
+        latency: against the time of a generated token; empty where speed was not measured.
     """
 
     params: tuple[str, ...] = ()
@@ -126,18 +126,18 @@ class ParetoSets(Record):
 
 
 class SweepResult(Artifact):
-    """``sweep.json``, written anew after every point.
+    """``sweep.json``, written again after every point.
 
     Attributes:
         model: the dense model.
         pruning: how all points were pruned.
         measuring: how all points were measured.
-        planned: names of the points last asked for, in the order they are made; those that are neither among the points
-            nor skipped are still to be done.
-        skipped: points that were last asked for and are left out.
+        planned: names of the points that were asked for last, in the order in which they are made. Those that are
+            neither in ``points`` nor in ``skipped`` are still to be done.
+        skipped: points that were asked for last and are left out.
         dense: the dense model; null before it was measured.
-        points: the pruned models that are done, oldest first; some may be of earlier commands.
-        machine: on what the dense model was measured; each point's file has its own.
+        points: the pruned models that are done, oldest first; some may come from earlier commands.
+        machine: the machine that the dense model was measured on; each point's file has its own.
         pareto: the Pareto sets of the dense model and all points.
     """
 

@@ -1,4 +1,4 @@
-"""How a benchmark is shown: one table, and beneath it the protocols and what must be said in words."""
+"""How a benchmark is shown: one table, and below it the protocols and remarks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SPELLINGS = {"bytes": ",.1f", "load_seconds": ".2f", "ppl": ",.2f"}  # of other
 
 
 def show_bench(console: Console, result: BenchResult) -> None:
-    """Dense and pruned beside each other with their ratio, and how it all was measured."""
+    """Dense and pruned beside each other with their ratio, and how they were measured."""
     from llmprune.artifacts.records.figures import figures
 
     against = "ratio, difference" if result.tasks else "ratio"
@@ -40,7 +40,7 @@ def _models(result: BenchResult) -> list[ModelResult]:
 
 
 def _is_shown(result: BenchResult, figure: Figure) -> bool:
-    """Zeros are a line of the table only where a model has more than a few."""
+    """The number of weights that are not zero is shown where a model has more than a few zeros."""
     if figure.quantity.key == "effective_params":
         return any(map(_is_sparse, _models(result)))
     return figure.quantity.key != "sparsity"
@@ -119,14 +119,14 @@ def _speed_protocol(result: BenchResult, found: list[Figure]) -> Iterator[str]:
 
 
 def _about_zeros(result: BenchResult) -> Iterator[str]:
-    """Zeros are easily taken for a speed-up: say what is there, and what it does not buy."""
+    """Zeros are easily taken for a speed-up. Say how many there are, and that they make nothing faster."""
     for one in _models(result):
         if one.sparsity is not None and _is_sparse(one):
             yield f"{one.name}: {_zeros(one.sparsity)}"
     if _is_sparse(result.model):
         yield (
-            "Its zeros buy no speed and no memory here: they are stored and multiplied like any other number; "
-            "only kernels made for them (2:4 on some GPUs, sparse CPU runtimes) can leave them out."
+            "Its zeros save no time and no memory here. They are stored and multiplied like any other number. "
+            "Only kernels made for zeros (2:4 on some GPUs, sparse CPU runtimes) can skip them."
         )
 
 

@@ -1,4 +1,4 @@
-"""How a sweep is shown: a row a point, the Pareto sets, the best under the limits, and how it all was measured."""
+"""How a sweep is shown: a row for each point, the Pareto sets, the best point, and how all were measured."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def point_teller(console: Console) -> Callable[[PointDone], None]:
 
 
 def show_sweep(console: Console, result: SweepResult, best: Sequence[Best], limits: Limits) -> None:
-    """The table, narrow enough for a terminal, and beneath it what it means."""
+    """The table, narrow enough for a terminal, and below it what it means."""
     texts = [protocol.corpus.name for protocol in result.measuring.perplexity]
     timed = result.measuring.speed is not None
     accuracies = _accuracies(result)
@@ -42,7 +42,7 @@ def show_sweep(console: Console, result: SweepResult, best: Sequence[Best], limi
 def _spell_point(point: SweepPoint) -> str:
     """A point's figures in a line."""
     latency = point.latency_ratio
-    timed = [] if latency is None else [f"time a token x {spell_ratio(latency)}"]
+    timed = [] if latency is None else [f"time per token x {spell_ratio(latency)}"]
     said = [f"{_millions(point.params)} parameters", f"{_millions(point.effective_params)} not zero"]
     return ", ".join([*said, f"perplexity x {spell_ratio(point.ppl_ratio)}", *timed])
 
@@ -78,7 +78,7 @@ def _row(
 
 
 def _fronts(result: SweepResult) -> Iterator[str]:
-    """What the letters mean: no point is better in perplexity and in that figure at once."""
+    """What the letters mean: no point is better in both perplexity and that figure."""
     fronts = result.pareto
     named = [("P, by stored parameters", fronts.params), ("N, by parameters not zero", fronts.effective_params)]
     for title, names in [*named, ("T, by time of a generated token", fronts.latency)]:
@@ -97,7 +97,7 @@ def _protocols(result: SweepResult) -> Iterator[str]:
         bos = "each with BOS" if protocol.bos else "no BOS"
         yield (
             f"Perplexity: {protocol.corpus.origin}, {protocol.windows} windows of {protocol.seq_len} tokens, {bos}, "
-            f"{measuring.dtype}; ratio to the dense model's, of several texts the worst."
+            f"{measuring.dtype}; ratio to the dense model's, the worst of several texts."
         )
     if measuring.tasks is not None:
         items = f"the first {measuring.tasks.limit} items of each task" if measuring.tasks.limit else "all items"
@@ -106,8 +106,8 @@ def _protocols(result: SweepResult) -> Iterator[str]:
     if speed is not None:
         yield (
             f"Time of a generated token over the dense model's, in turn with it: batch "
-            f"{', '.join(map(str, speed.batch))} x {speed.new_tokens} tokens after {speed.prompt_tokens}, of several "
-            f"sizes the worst; {result.machine}."
+            f"{', '.join(map(str, speed.batch))} x {speed.new_tokens} tokens after {speed.prompt_tokens}, the worst of "
+            f"several sizes; {result.machine}."
         )
     yield (
         f"Calibrated on {pruning.windows} x {pruning.seq_len} tokens of {pruning.corpus.name}; blocks ranked by "

@@ -1,4 +1,4 @@
-"""Charts of what was measured: dense and pruned beneath each other, with how well each figure is known."""
+"""Charts of what was measured: dense above pruned, each figure with its interval."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Bar:
         label: the model.
         role: what was done to it.
         value: the figure.
-        interval: from where to where; None: not known.
-        text: the figure as it is written beside the bar.
+        interval: the ends of its interval; None: not known.
+        text: the figure as written beside the bar.
     """
 
     label: str
@@ -36,7 +36,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Panel:
-    """Figures of one protocol, the only ones that compare.
+    """Figures of one protocol. Only these compare.
 
     Attributes:
         title: what was measured, with its unit.
@@ -48,7 +48,7 @@ class Panel:
 
 
 def draw_panels(panels: Sequence[Panel], *, theme: Theme, width: float) -> Figure:
-    """Small multiples: a panel a protocol, each with an axis of its own.
+    """One panel for each protocol, each with its own axis.
 
     Args:
         panels: at least one.

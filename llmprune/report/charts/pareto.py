@@ -1,4 +1,4 @@
-"""Chart of a sweep: what quality costs, and the points that no other beats."""
+"""Chart of a sweep: perplexity against cost, and the points that no other point beats."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Point:
 
     Attributes:
         label: what was done to it, in few words.
-        role: the same, as a colour.
-        cost: along the horizontal axis.
-        perplexity: along the vertical one.
+        role: what was done to it, as a colour.
+        cost: on the horizontal axis.
+        perplexity: on the vertical axis.
         interval: of the perplexity; None: not known.
-        best: whether no other point is better in one and no worse in the other.
+        best: whether no other point is better in one of both and no worse in the other.
     """
 
     label: str
@@ -46,7 +46,7 @@ class Plane:
     """Points against one cost.
 
     Attributes:
-        cost: what it is, with its unit.
+        cost: the name of the cost, with its unit.
         points: all that were measured under one protocol.
     """
 
@@ -55,7 +55,7 @@ class Plane:
 
 
 def draw_pareto(planes: Sequence[Plane], *, theme: Theme, width: float) -> Figure:
-    """Perplexity (logarithmic) against each cost, a panel each; the best points are joined and named.
+    """Perplexity (logarithmic) against each cost in its own panel. The best points are joined and named.
 
     Args:
         planes: at least one, each of at least one point.

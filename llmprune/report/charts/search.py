@@ -1,4 +1,4 @@
-"""Charts of a search: every candidate's loss in every round, and what a block does against its depth."""
+"""Charts of a search: the loss of every candidate in every round, and the importance of blocks against depth."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SearchRound:
     """One decided round.
 
     Attributes:
-        removed: the block that went.
+        removed: the block that was removed.
         loss: of the model without it, in nats/token.
         candidates: all of them.
     """
@@ -46,18 +46,18 @@ class SearchRound:
     candidates: tuple[CandidateMark, ...]
 
     def above(self, candidate: CandidateMark) -> float:
-        """How far a candidate's loss lies above that of the block that went; never below it."""
+        """How far a candidate's loss lies above that of the removed block; at least 0."""
         return max(0.0, candidate.loss - self.loss)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One quantity, block by block.
+    """One quantity of every block.
 
     Attributes:
-        title: what it is, with its unit.
-        values: by block; a block that has none is missing.
-        partial: blocks whose value is from a part of the tokens.
+        title: the quantity, with its unit.
+        values: its values by block; a block without a value is left out.
+        partial: blocks whose value comes from a part of the tokens.
     """
 
     title: str
@@ -66,11 +66,11 @@ class Profile:
 
 
 def draw_rounds(rounds: Sequence[SearchRound], num_blocks: int, *, theme: Theme, width: float) -> Figure:
-    """Heat map, a row a round: how much worse than the block that went each candidate would have been.
+    """Heat map with a row for each round: how much worse each candidate is than the block that was removed.
 
     Args:
         rounds: in order, at least one.
-        num_blocks: of the unpruned model.
+        num_blocks: number of blocks of the dense model.
         theme: colours.
         width: inches.
     """
@@ -82,8 +82,12 @@ def draw_rounds(rounds: Sequence[SearchRound], num_blocks: int, *, theme: Theme,
     block_ticks(cells, num_blocks, width=width)
     cells.set_xlabel("block, by its index in the dense model")
     draw_key(key, scale, theme, spelling=".2g")
-    key.set_xlabel("loss above that of the block that went, nats/token")
-    marks = [("went", theme.weights, 8), ("saw every token", theme.heat[5], 8), ("dropped early", theme.heat[5], 4.5)]
+    key.set_xlabel("loss above that of the removed block, nats/token")
+    marks = [
+        ("removed", theme.weights, 8),
+        ("saw every token", theme.heat[5], 8),
+        ("dropped early", theme.heat[5], 4.5),
+    ]
     add_legend(figure, marks)
     return figure
 
@@ -91,12 +95,12 @@ def draw_rounds(rounds: Sequence[SearchRound], num_blocks: int, *, theme: Theme,
 def draw_profiles(
     profiles: Sequence[Profile], removed: Sequence[int], num_blocks: int, *, theme: Theme, width: float
 ) -> Figure:
-    """Bars against depth, a panel for each quantity, the removed blocks in their colour.
+    """Bars against depth, with a panel for each quantity and removed blocks in colour.
 
     Args:
         profiles: at least one.
-        removed: blocks that went.
-        num_blocks: of the unpruned model.
+        removed: removed blocks.
+        num_blocks: number of blocks of the dense model.
         theme: colours.
         width: inches.
     """

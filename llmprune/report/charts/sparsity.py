@@ -14,7 +14,7 @@ from llmprune.report.theme import Theme
 def draw_sparsity(
     shares: Mapping[tuple[int, str], float], kinds: Sequence[str], num_blocks: int, *, theme: Theme, width: float
 ) -> Figure:
-    """Heat map, a row a kind of matrix: the share of its weights that are zero.
+    """Heat map with a row for each kind of matrix: the share of its weights that are zero.
 
     Args:
         shares: by (block, kind), from 0 to 1.

@@ -1,4 +1,4 @@
-"""What pruning costs and buys: perplexity, accuracy and speed, every figure under its protocol."""
+"""What pruning costs and saves: perplexity, accuracy and speed, every figure with its protocol."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def measured_section(contents: RunContents) -> Section:
 
 
 def _unmeasured(contents: RunContents, known: set[str]) -> Iterator[Missing]:
-    """Checkpoints of the run that no benchmark tells of."""
+    """Checkpoints of the run that no benchmark measured."""
     for one in contents.checkpoints:
         if one.name not in known:
             what = f"{label_of(contents, one.name)} ({one.name}) was not measured."
@@ -66,10 +66,10 @@ def _quality_chart(contents: RunContents, rows: list[Row], numbers: dict[str, in
     return Chart(
         "quality",
         "Quality, dense and pruned",
-        "A panel is one text or task under one protocol (P1, ...: see the table of protocols); figures of different "
-        "panels do not compare. Lines are 95% intervals: of a perplexity over windows of text, of an accuracy over "
-        "items. The same windows and items are given to all models, so a ratio is known better than these intervals "
-        "let one think: see the table.",
+        "Each panel is one text or task under one protocol (P1, ...: see the table of protocols). Figures of different "
+        "panels do not compare. Lines are 95% intervals, over windows of text for a perplexity and over items for an "
+        "accuracy. All models get the same windows and items, so their ratio is known better than these intervals "
+        "suggest: see the table.",
         partial(draw_panels, panels),
     )
 
@@ -79,14 +79,14 @@ def _speed_chart(contents: RunContents, rows: list[Row], numbers: dict[str, int]
     return Chart(
         "speed",
         "Speed, dense and pruned",
-        "Medians of repeats in which the models alternate; lines go from the smallest to the largest repeat. Each "
-        "panel is one session: the dense model was timed anew beside each pruned one.",
+        "Medians of repeats in which the models take turns. Lines go from the smallest to the largest repeat. Each "
+        "panel is one session: the dense model was timed again beside each pruned one.",
         partial(draw_panels, panels),
     )
 
 
 def _panel(contents: RunContents, rows: list[Row], numbers: dict[str, int]) -> Panel:
-    """The dense model as measured last, and every pruned one."""
+    """The newest figure of the dense model, and those of all pruned ones."""
     newest = rows[-1]
     bars = [_bar(contents, row.model, row.figure.model, row.figure) for row in rows]
     if newest.baseline is not None and newest.figure.baseline is not None:
@@ -124,7 +124,7 @@ def _protocols_table(numbers: dict[str, int]) -> Table:
 
 
 def _numbered(rows: list[Row]) -> dict[str, int]:
-    """Protocols, and the numbers that they go by on the page."""
+    """Protocols, and their numbers on the page."""
     return {protocol: number for number, protocol in enumerate(dict.fromkeys(row.protocol for row in rows), start=1)}
 
 
@@ -162,6 +162,6 @@ def _about_zeros(contents: RunContents) -> Iterator[str]:
     if sparse:
         names = ", ".join(dict.fromkeys(label_of(contents, name) for name in sparse))
         yield (
-            f"Zeros in weights ({names}) buy no speed and no memory here: they are stored and multiplied like any "
-            "other number, and only kernels made for them can leave them out."
+            f"Zeros in weights ({names}) save no time and no memory here. They are stored and multiplied like any "
+            "other number. Only kernels made for zeros can skip them."
         )

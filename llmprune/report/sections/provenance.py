@@ -1,4 +1,4 @@
-"""Where every number comes from, and what makes it again."""
+"""Where every number comes from, and the commands that make it again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHOWN = 12  # digits of a fingerprint
 def provenance_section(contents: RunContents) -> Section:
     """Commands, files with their versions and fingerprints, and machines."""
     lead = (
-        "Every number on this page is read from the files below; nothing was entered by hand. Commands name local "
+        "Every number on this page is read from the files below. Nothing was entered by hand. Commands name local "
         "models and texts without their folders.",
         *contents.remarks,
     )
@@ -42,7 +42,7 @@ def _commands_table(contents: RunContents) -> Table:
     steps += [(f"benchmark of {one.model.name}", bench_command(one)) for one in contents.results]
     steps += [("sweep", f"{swept} benchmarks: see the sweep's commands")] if contents.sweep and swept else []
     rows = tuple((Cell(str(n), n), Cell(what), Cell(command, code=True)) for n, (what, command) in enumerate(steps, 1))
-    return Table("Commands that make it again, in order", ("step", "what", "command"), rows)
+    return Table("Commands that make everything again, in order", ("step", "what", "command"), rows)
 
 
 def _files(contents: RunContents) -> Iterator[tuple[str, Artifact, str]]:

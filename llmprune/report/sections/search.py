@@ -1,4 +1,4 @@
-"""Which blocks are redundant, and how that was found."""
+"""Which blocks are redundant, and how they were found."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llmprune.report.contents import RunContents
 
 _METRICS = {
-    "sleb": "the loss without the block, measured anew after every removal",
+    "sleb": "the loss without the block, measured again after every removal",
     "block-influence": "block influence: 1 - mean cosine similarity of a block's input and output",
     "angular": "angular distance of the hidden states around a run of blocks",
 }
@@ -51,7 +51,7 @@ def _told(importance: Importance) -> str:
         )
     share = importance.block_forwards / importance.naive_block_forwards
     return (
-        f"Blocks {order} go, in this order (SLEB: {_METRICS['sleb']}). The loss rises from "
+        f"Blocks {order} are removed, in this order (SLEB: {_METRICS['sleb']}). The loss rises from "
         f"{importance.dense_loss:.4f} to {importance.rounds[-1].loss:.4f} nats/token on {where}, {settings.dtype}. "
         f"The search ({settings.search}) ran {importance.block_forwards:,} block forwards, {share:.0%} of what "
         "skipping each candidate in a full forward pass takes."
@@ -73,10 +73,10 @@ def _rounds_chart(importance: Importance) -> Chart:
     return Chart(
         "losses",
         "Loss of every candidate in every round",
-        "A row is a round, a square the model with that block skipped, too; the stronger its colour, the more its loss "
-        "lies above that of the block that went (steps of colour hold about as many squares each). Small squares "
-        "were dropped early, for they were worse beyond doubt; their losses are over the tokens they saw. "
-        "Where there is no square the block is gone already, or protected.",
+        "Each row is a round. Each square is a candidate: the model of that round with one more block skipped. The "
+        "stronger the colour, the higher its loss above that of the block that was removed. Each step of colour holds "
+        "about the same number of squares. Small squares were dropped early, and their losses are over the tokens that "
+        "they saw. A block without a square was removed before, or is protected.",
         partial(draw_rounds, _rounds(importance), importance.model.num_blocks),
     )
 
@@ -107,7 +107,7 @@ def _profile_chart(
         "Every block of the dense model, the first at the left.",
         "The loss with that block alone skipped is what SLEB decides by." if importance and importance.rounds else "",
         "The cosine of a block's input and output costs one pass over the model." if calibration else "",
-        "Blocks that went are in colour." if contents.removed else "",
+        "Removed blocks are in colour." if contents.removed else "",
         "Hollow bars were dropped early: their losses are over a part of the tokens."
         if any(profile.partial for profile in profiles)
         else "",
@@ -144,12 +144,12 @@ def _candidates_table(importance: Importance) -> Table:
             Cell(str(one.block), one.block),
             Cell(f"{one.loss:.4f}", one.loss),
             Cell(f"{one.tokens:,}", one.tokens),
-            Cell("went" if one.block == decided.removed else "stayed" if one.complete else "dropped early"),
+            Cell("removed" if one.block == decided.removed else "stayed" if one.complete else "dropped early"),
         )
         for number, decided in enumerate(importance.rounds, start=1)
         for one in sorted(decided.candidates, key=lambda one: one.block)
     )
-    columns = ("round", "block", "loss, nats/token", "tokens seen", "what came of it")
+    columns = ("round", "block", "loss, nats/token", "tokens seen", "outcome")
     return Table("Every candidate's loss", columns, rows, folded=True)
 
 

@@ -1,4 +1,4 @@
-"""Where the zeros are, and what they did to each block."""
+"""Where the zeros are, and the error that they make in each block."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Matrix:
 
     Attributes:
         tensor: its name.
-        block: the block that it belongs to, in the checkpoint.
+        block: its block's index in the checkpoint.
         kind: its path in the block.
-        weights: its elements.
-        zeros: those that are zero.
-        error: ||(W - T) X||^2 / ||T X||^2 when it was pruned; None: by a mask, of which none is known.
+        weights: number of its elements.
+        zeros: number of elements that are zero.
+        error: ||(W - T) X||^2 / ||T X||^2 when it was pruned; None: a mask was applied, and the error is not known.
     """
 
     tensor: str
@@ -63,13 +63,13 @@ def sparsity_section(contents: RunContents) -> Section:
 
 
 def _counted(contents: RunContents, checkpoint: Checkpoint) -> SparsityReport | None:
-    """What the newest benchmark of a checkpoint counted in its files."""
+    """The zeros that the newest benchmark of a checkpoint counted in its files."""
     reports = [one.result.model.sparsity for one in contents.measurements if one.result.model.name == checkpoint.name]
     return next((report for report in reversed(reports) if report is not None), None)
 
 
 def _matrices(record: PruningRecord, counted: SparsityReport | None) -> Iterator[Matrix]:
-    """All pruned matrices; of a mask's only what was counted is known."""
+    """All pruned matrices. Of a mask's matrices, only what was counted is known."""
     tensors = {tensor.name: tensor for tensor in counted.tensors} if counted else {}
     for block in record.sparsity.blocks if record.sparsity else ():
         for one in block.matrices:
@@ -83,7 +83,7 @@ def _matrices(record: PruningRecord, counted: SparsityReport | None) -> Iterator
 
 
 def _told(record: PruningRecord) -> str:
-    """What was done, in the record's words."""
+    """What was done, from the record."""
     if (sparsity := record.sparsity) is not None:
         settings = sparsity.settings
         return (
@@ -122,7 +122,7 @@ def _heat_map(label: str, matrices: list[Matrix], num_blocks: int, *, counted: b
     return Chart(
         f"sparsity-{number}",
         f"Share of zeros by block and matrix: {label}",
-        f"Zeros {source}. Where there is no square nothing was pruned.",
+        f"Zeros {source}. Matrices without a square were not pruned.",
         partial(draw_sparsity, shares, [short[kind] for kind in kinds], num_blocks),
     )
 

@@ -1,4 +1,4 @@
-"""The points of a sweep, and those that no other beats."""
+"""The points of a sweep, and those that no other point beats."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _told(sweep: SweepResult) -> str:
     return (
         f"{len(sweep.points)} models, pruned on {sweep.pruning.windows} windows of {sweep.pruning.seq_len} tokens of "
         f"{sweep.pruning.corpus.origin} (blocks by {sweep.pruning.metric}, weights by {sweep.pruning.method}). "
-        f"Perplexity, of several texts the worst: {texts}."
+        f"Perplexity (the worst, where there are several texts): {texts}."
     )
 
 
@@ -73,8 +73,8 @@ def _chart(planes: list[Plane]) -> Chart:
     return Chart(
         "pareto",
         "Perplexity against what it costs",
-        "Down and to the left is better. Filled points, joined and named, are those that no other betters in both at "
-        "once; vertical lines are 95% intervals of the perplexity.",
+        "Lower and further to the left is better. Filled points are joined and named: no other point is better in "
+        "both. Vertical lines are 95% intervals of the perplexity.",
         partial(draw_pareto, planes),
     )
 
@@ -95,10 +95,10 @@ def _table(sweep: SweepResult) -> Table:
                 Cell(", ".join(fronts), len(fronts)),
             )
         )
-    columns = ("model", "parameters", "not zero", "perplexity", "against dense", "time a token", "best in")
+    columns = ("model", "parameters", "not zero", "perplexity", "against dense", "time per token", "best in")
     return Table("Points of the sweep", columns, tuple(rows))
 
 
 def _commands_table(sweep: SweepResult) -> Table:
     rows = tuple((Cell(one.name, role=_role(one)), Cell("\n".join(one.commands), code=True)) for one in sweep.points)
-    return Table("What makes each point again", ("model", "commands"), rows, folded=True)
+    return Table("Commands that make each point again", ("model", "commands"), rows, folded=True)

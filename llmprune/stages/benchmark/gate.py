@@ -1,4 +1,4 @@
-"""``--fail-if "ppl_ratio>1.5"``: limits on the metrics, for pipelines that must stop when a model got too bad."""
+"""``--fail-if "ppl_ratio>1.5"``: limits on the metrics, for pipelines that stop when a model is too bad."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CONDITION = re.compile(
 
 @dataclass(frozen=True)
 class Condition:
-    """METRIC OPERATOR NUMBER, under which a benchmark fails.
+    """METRIC OPERATOR NUMBER. Where it holds, the benchmark fails.
 
     Attributes:
         text: as typed.
@@ -48,7 +48,7 @@ def parse_condition(text: str) -> Condition:
     """Read a condition.
 
     Raises:
-        TargetError: it is none.
+        TargetError: it is not a condition.
     """
     found = _CONDITION.fullmatch(text)
     if found is None:
@@ -60,10 +60,10 @@ def parse_condition(text: str) -> Condition:
 
 
 def require_metrics(conditions: Iterable[Condition], names: Collection[str]) -> None:
-    """See, before anything is measured, that every condition is about something that will be.
+    """Check, before anything is measured, that every condition names a metric that will be measured.
 
     Raises:
-        TargetError: one is not; the message names the metrics.
+        TargetError: a condition does not; the message lists the metrics.
     """
     for condition in conditions:
         if condition.metric not in names:
@@ -75,10 +75,10 @@ def require_metrics(conditions: Iterable[Condition], names: Collection[str]) -> 
 
 
 def refuse_failed(result: BenchResult) -> None:
-    """Raise for the conditions that hold, once everything is measured and written.
+    """Raise an error if a condition holds, once everything is measured and written.
 
     Raises:
-        GateError: at least one does.
+        GateError: at least one condition holds.
     """
     failed = [check for check in result.gate if check.failed]
     if failed:

@@ -1,4 +1,4 @@
-"""The perplexity part of a benchmark: every text tokenised once, every model on the same windows."""
+"""The perplexity part of a benchmark: all models are measured on the same windows."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _LARGEST_LOSS = 300.0  # nats/token: far beyond guessing, and its exp is still a
 def read_texts(
     subjects: Sequence[Subject], settings: BenchSettings, *, seq_len: int, progress: Progress, trust_remote_code: bool
 ) -> list[TokenWindows]:
-    """The windows of every text that was asked for.
+    """The windows of all texts that were asked for.
 
     Raises:
         CorpusError: a text cannot be had, or is too short.
         ModelError: no usable tokenizer, or two models that cut a text into different tokens.
-        TargetError: an option out of range, or two texts of one name.
+        TargetError: an option out of range, or two texts with one name.
     """
     if not settings.ppl:
         return []
@@ -50,7 +50,7 @@ def read_texts(
 
 
 def _corpus(spec: str) -> Corpus:
-    """A text; what is wrong with it is said of the option that was typed."""
+    """A text. Errors name the option that was typed."""
     try:
         return load_corpus(spec, purpose="evaluation")
     except CorpusError as error:
@@ -78,7 +78,7 @@ def _windows(
 
 
 def _require_different_names(texts: Sequence[TokenWindows]) -> None:
-    """Results go by their texts' names, which for local files are the files' own."""
+    """Results are named after their texts, and local texts after their files."""
     name, times = Counter(windows.identity().name for windows in texts).most_common(1)[0]
     if times > 1:
         raise TargetError(f"{times} texts are called {name}, so their results could not be told apart; rename one.")
@@ -90,7 +90,7 @@ def measure_perplexity(
     """Perplexity of every model on every text.
 
     Raises:
-        NumericalError: a model computes NaN or infinity, or all but that.
+        NumericalError: a model computes NaN, infinity, or a loss without a perplexity.
     """
     return [tuple(_measure(one, windows, compute, progress) for windows in texts) for one in loaded]
 
@@ -102,14 +102,14 @@ def _measure(one: Loaded, windows: TokenWindows, compute: Compute, progress: Pro
     mean = sum(losses) / len(losses)
     if not mean < _LARGEST_LOSS:
         raise NumericalError(
-            f"{one.subject.name} has a loss of {mean:.4g} nats/token in {dtype_name(one.model.dtype)}, of which "
-            "there is no perplexity; try --dtype float32."
+            f"{one.subject.name} has a loss of {mean:.4g} nats/token in {dtype_name(one.model.dtype)}, too large for a "
+            "perplexity; try --dtype float32."
         )
     return PerplexityResult(corpus=name, perplexity=estimate_exp_mean(losses), window_losses=losses)
 
 
 def perplexity_protocol(windows: TokenWindows) -> PerplexityProtocol:
-    """What stands beside the perplexities on a text."""
+    """How perplexity on a text is measured."""
     return PerplexityProtocol(
         corpus=windows.identity(), seq_len=windows.seq_len, windows=windows.num_windows, bos=windows.bos
     )

@@ -18,25 +18,25 @@ class BenchSettings:
     """What to measure, and how.
 
     Attributes:
-        ppl: text sources of the perplexity; none: leave it out.
-        usual: tokens where ``ppl_seq_len`` and ``prefill`` say nothing, or as many as the models have positions.
+        ppl: text sources for perplexity; empty: it is not measured.
+        usual: tokens where ``ppl_seq_len`` or ``prefill`` is None, at most the models' positions.
         ppl_seq_len: tokens in a perplexity window; None: ``usual``.
-        max_windows: at most so many of them a text; None: as many as its published protocol takes, or all.
-        bos: whether windows, and the items of tasks, start with BOS: ``auto`` as the tokenizer does by itself.
+        max_windows: largest number of windows of each text; None: that of its published protocol, or all.
+        bos: whether windows and the items of tasks start with BOS; ``auto``: as the tokenizer does.
         tasks: zero-shot tasks by lm-eval's names.
-        lm_eval_include: a folder with task files of one's own.
-        limit: only so many first items of each task; None: all.
+        lm_eval_include: a folder with more task files.
+        limit: how many items of each task, from the first on; None: all.
         speed: measure speed.
-        batch: sequences generated together: sizes, each measured by itself.
-        gen: new tokens for each.
-        prompt: prompt tokens of each.
+        batch: batch sizes, each measured separately.
+        gen: new tokens for each sequence.
+        prompt: prompt tokens of each sequence.
         prefill: tokens of the single long prompt; None: ``usual``.
-        repeats: timed repeats at least.
-        max_seconds: more repeats, until the ratio is known within 5%, begin within so many seconds.
+        repeats: least number of timed repeats.
+        max_seconds: the time within which further repeats begin, until the ratio is known within 5%.
         fail_if: conditions on the metrics, such as ``ppl_ratio>1.5``.
 
     Raises:
-        TargetError: a number that no model could satisfy, nothing to measure, or what is no condition.
+        TargetError: a number out of range, nothing to measure, or an invalid condition.
     """
 
     ppl: tuple[str, ...] = ("auto",)
@@ -76,10 +76,10 @@ class BenchSettings:
         return tuple(parse_condition(text) for text in self.fail_if)
 
     def lengths(self, positions: int) -> tuple[int, int]:
-        """Tokens of a perplexity window and of the long prompt, for a model of so many positions.
+        """Tokens of a perplexity window and of the long prompt, for a model of ``positions``.
 
         Raises:
-            TargetError: what is to be measured is beyond them.
+            TargetError: a length is beyond them.
         """
         usual = min(self.usual, positions)
         seq_len, prefill = self.ppl_seq_len or usual, self.prefill or usual
@@ -110,7 +110,7 @@ def parse_batches(text: str) -> tuple[int, ...]:
     """Read ``--batch``: ``64``, or several sizes, ``1,8,64``.
 
     Raises:
-        TargetError: anything else, or a size twice.
+        TargetError: it is neither, or it names a size twice.
     """
     try:
         sizes = tuple(int(part) for part in text.split(","))

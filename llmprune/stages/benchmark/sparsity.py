@@ -1,4 +1,4 @@
-"""The zeros of a checkpoint that is measured: counted in its files, and held against what its record claims."""
+"""The zeros of a measured checkpoint: counted in its files, and compared with what its record claims."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class _Claim:
 
     Attributes:
         pattern: the pattern.
-        names: of the matrices.
-        inputs_first: those of them that are stored (in, out).
+        names: names of the matrices.
+        inputs_first: names of the matrices that are stored as (in, out).
     """
 
     pattern: SemiStructured
@@ -30,7 +30,7 @@ class _Claim:
 
 
 def count_zeros(checkpoint: Checkpoint) -> SparsityReport:
-    """What is zero in a checkpoint, and where the N:M pattern that its record claims is broken."""
+    """The zeros in a checkpoint, and where they break the N:M pattern that its record claims."""
     claim = _claim(checkpoint)
     if claim is None:
         return measure_sparsity(checkpoint)
@@ -41,7 +41,7 @@ def count_zeros(checkpoint: Checkpoint) -> SparsityReport:
 
 
 def _claim(checkpoint: Checkpoint) -> _Claim | None:
-    """The claim in ``llmprune.json``, if there is one; zeros are counted whatever state that file is in."""
+    """The claim in ``llmprune.json``, if there is one. A file that cannot be read makes no claim."""
     try:
         record = PruningRecord.read(checkpoint.directory / RECORD_NAME)
     except ArtifactError:

@@ -30,7 +30,7 @@ class Speed:
     """What was measured of one model.
 
     Attributes:
-        generation: a result a batch size.
+        generation: one result for each batch size.
         prompt: prompt tokens/s of the single long prompt.
         peak_bytes: weights, and the most memory in use above them.
     """
@@ -42,7 +42,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class _Load:
-    """What is timed: ``new_tokens`` generated for each of ``batch`` prompts; one token: processing the prompt."""
+    """What is timed: ``new_tokens`` for each of ``batch`` prompts. One new token is the processing of the prompt."""
 
     batch: int
     prompt_tokens: int
@@ -52,9 +52,9 @@ class _Load:
 def measure_speed(
     loaded: Sequence[Loaded], settings: BenchSettings, *, prefill: int, meter: EnergyMeter, progress: Progress
 ) -> list[Speed]:
-    """Time every model, generating each batch size and processing a long prompt.
+    """Time every model on every batch size and on a long prompt.
 
-    Each load has its share of ``settings.max_seconds``, whatever earlier ones left of theirs included.
+    Each load has an equal share of what is left of ``settings.max_seconds``.
     """
     loads = [_Load(batch, settings.prompt, settings.gen) for batch in settings.batch] + [_Load(1, prefill, 1)]
     timed: list[list[_Timer]] = []
@@ -71,27 +71,27 @@ def measure_speed(
 def _time_in_turn(
     timers: Sequence[_Timer], *, repeats: int, until: float, advance: Callable[[float], None] = lambda _: None
 ) -> None:
-    """Repeat all timers in turn, so that a drift of the machine's speed meets all alike.
+    """Repeat all timers in turn, so that a drift of the machine's speed affects all models alike.
 
     Args:
-        timers: of the models.
-        repeats: at least so many.
-        until: monotonic seconds after which no repeat beyond these begins.
-        advance: called with 1 after the warm-up and after each of these.
+        timers: one for each model.
+        repeats: least number of repeats.
+        until: monotonic seconds after which no repeat beyond ``repeats`` begins.
+        advance: called with 1 after the warm-up and after each of the first ``repeats``.
     """
     for timer in timers:
         timer.warm_up()
     advance(1)
     done = 0
     while done < repeats or (time.monotonic() < until and not _is_known(timers)):
-        for timer in timers[:: 1 if done % 2 == 0 else -1]:  # neither is always the one after the other
+        for timer in timers[:: 1 if done % 2 == 0 else -1]:  # so that no model is always the second
             timer.repeat()
         done += 1
         advance(1 if done <= repeats else 0)
 
 
 def _is_known(timers: Sequence[_Timer]) -> bool:
-    """Whether the ratio of the models' speeds is (of a single model: its speed), well enough."""
+    """Whether the ratio of the models' speeds, or the speed of a single model, is known well enough."""
     first, *others = [timer.seconds for timer in timers]
     return is_within(estimate_paired_ratio(first, others[0] if others else [1.0] * len(first)), _PRECISION)
 
@@ -111,8 +111,8 @@ class _Timer:
     def warm_up(self) -> None:
         """One run that is not timed, and whose memory is measured instead.
 
-        Where energy takes longer repeats, a second run tells how many of them make one. The first is no measure of
-        that: on a GPU it starts the libraries.
+        Where the energy meter needs longer repeats, a second run tells how many runs make a repeat. The first run
+        cannot tell: on a GPU it also starts the libraries.
         """
         with peak_memory(torch.device(self._model.device)) as peak:
             self._generate()
@@ -121,7 +121,7 @@ class _Timer:
             self._rounds = math.ceil(self._meter.least_seconds / self._generate().total)
 
     def repeat(self) -> None:
-        """One timed repeat: the mean of as many runs as the energy meter needs, as a rule of one."""
+        """One timed repeat: the mean of the runs that the energy meter needs, usually a single one."""
         before = self._meter.read()
         runs = [self._generate() for _ in range(self._rounds)]
         joules = self._meter.joules_since(before)
@@ -171,7 +171,7 @@ def _speed(timers: Sequence[_Timer]) -> Speed:
 
 
 def speed_protocol(settings: BenchSettings, *, prefill: int, meter: EnergyMeter) -> SpeedProtocol:
-    """What stands beside the speeds."""
+    """How speed is measured."""
     return SpeedProtocol(
         batch=settings.batch,
         prompt_tokens=settings.prompt,

@@ -1,4 +1,4 @@
-"""Which models a benchmark measures: found, and seen to be whole, before anything is loaded."""
+"""Which models a benchmark measures. They are found and checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Subject:
     """A model to measure.
 
     Attributes:
-        name: what it is called in results.
-        directory: its checkpoint.
-        checkpoint: the same, opened.
-        num_blocks: its transformer blocks.
+        name: its name in results.
+        directory: the directory of its checkpoint.
+        checkpoint: the opened checkpoint.
+        num_blocks: number of its transformer blocks.
         positions: the longest sequence that it was made for.
     """
 
@@ -43,7 +43,7 @@ class Subject:
     positions: int
 
     def described(self) -> ModelResult:
-        """A result that knows what the files tell."""
+        """A result that holds what the files tell."""
         return ModelResult(
             name=self.name,
             num_blocks=self.num_blocks,
@@ -58,9 +58,9 @@ class Loaded:
     """A model in memory.
 
     Attributes:
-        subject: which it is.
-        model: in evaluation mode.
-        seconds: that loading took.
+        subject: which model it is.
+        model: the model in evaluation mode.
+        seconds: the time that loading took.
     """
 
     subject: Subject
@@ -77,7 +77,7 @@ def choose_subjects(
     progress: Progress,
     trust_remote_code: bool,
 ) -> list[Subject]:
-    """The model, and behind it the baseline if there is one.
+    """The model, then the baseline if there is one.
 
     Without ``model``, the run's newest pruned checkpoint, else its dense model, else the
     demo model. Without ``baseline``, the run's dense model, if it is another.
@@ -103,7 +103,7 @@ def choose_subjects(
 def load_subject(
     subject: Subject, *, dtype: torch.dtype, compute: Compute, progress: Progress, trust_remote_code: bool
 ) -> Loaded:
-    """Load a model as any user of its checkpoint would, and note how long that takes.
+    """Load a model as any user of its checkpoint would, and measure the time.
 
     Raises:
         ModelError: transformers cannot load it.
@@ -117,7 +117,7 @@ def load_subject(
 def _locate(
     run: RunDirectory, spec: str | None, compute: Compute, progress: Progress, trust_remote_code: bool
 ) -> tuple[str, Path]:
-    """Name and directory of a model; what belongs to the run, or must be converted in it, is the run's to give."""
+    """Name and directory of a model. A model of the run, or one that must be converted, goes through the run."""
     known = run.record()
     if spec is not None and not (known is not None and typed_origin(spec, known) == known.model):
         source = find_model(spec)

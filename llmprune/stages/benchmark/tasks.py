@@ -1,4 +1,4 @@
-"""The zero-shot part of a benchmark: every model asked the same items."""
+"""The zero-shot part of a benchmark: all models get the same items."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from llmprune.stages.benchmark.subjects import Loaded, Subject
 from llmprune.stages.common.progress import Progress
 from llmprune.text.windows import adds_bos
 
-_TOKENS = 256  # of an item, of which a batch holds as many as fill the device
+_TOKENS = 256  # of an item, as a guess: a batch holds as many items as fill the device
 
 
 def open_asked_tasks(
     subjects: Sequence[Subject], settings: BenchSettings, *, trust_remote_code: bool
 ) -> tuple[ZeroShotTasks, TaskProtocol] | None:
-    """The tasks that were asked for, and how they are asked; None without any.
+    """The tasks that were asked for, and their protocol; None without tasks.
 
     Raises:
         TaskError: lm-eval is not installed, a name is unknown, or a task's data cannot be had.
-        TargetError: ``bos`` is ``always`` for a tokenizer that does not add BOS by itself.
+        TargetError: ``bos`` is ``always`` for a tokenizer that adds no BOS.
         ModelError: no usable tokenizer.
     """
     if not settings.tasks:
@@ -35,8 +35,8 @@ def open_asked_tasks(
     adds = adds_bos(load_tokenizer(subjects[0].directory, trust_remote_code=trust_remote_code))
     if settings.bos == Bos.ALWAYS and not adds:
         raise TargetError(
-            "--bos always: lm-eval starts items with BOS only where the tokenizer does so by itself, and this one "
-            "does not; type --bos auto, or measure the tasks by themselves."
+            "--bos always: lm-eval starts items with BOS only where the tokenizer does, and this one does not; type "
+            "--bos auto, or measure the tasks alone."
         )
     protocol = TaskProtocol(
         tasks=tuple(tasks.tasks), limit=settings.limit, lm_eval=tasks.lm_eval, bos=adds and settings.bos != Bos.NEVER
@@ -80,7 +80,7 @@ def _result(task: str, metric: str, items: tuple[float, ...]) -> TaskResult:
 
 
 def task_differences(model: ModelResult, baseline: ModelResult | None) -> tuple[TaskDifference, ...]:
-    """The model's accuracies less the baseline's; the items' own difficulty cancels in the standard error."""
+    """The model's accuracies minus the baseline's. The difficulty of the items cancels in the standard error."""
     if baseline is None:
         return ()
     differences: list[TaskDifference] = []

@@ -1,4 +1,4 @@
-"""``llmprune push``: a checkpoint that is whole goes to the Hub, and nothing else, with what was measured of it."""
+"""``llmprune push``: a checked checkpoint goes to the Hub with its card, and nothing else does."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def _require_described(directory: Path, record: PruningRecord, trust_remote_code
     for what, there, expected in zip(("blocks", "parameters", "bytes of weights"), found, told, strict=True):
         if there != expected:
             raise CheckpointError(
-                f"{directory} has {there:,} {what}, but its {RECORD_NAME} tells of {expected:,}; it was changed since "
+                f"{directory} has {there:,} {what}, but its {RECORD_NAME} says {expected:,}. It was changed after "
                 "llmprune wrote it. Make it again, then push."
             )
     return checkpoint
@@ -199,7 +199,7 @@ def _gather(
     scratch: Path,
     progress: Progress,
 ) -> tuple[LocalFile, ...]:
-    """Everything that is to be published, in the order of paths, the card made anew from what is known by now."""
+    """Everything that is to be published, in the order of paths, with a card made from what is known now."""
     files = collect(directory, checkpoint.shards)
     zeros = _count_zeros(directory, checkpoint, record)
     made_by = run_of(directory, run)
@@ -228,7 +228,7 @@ def _card(directory: Path, facts: CardFacts, progress: Progress) -> str:
     path = directory / CARD_NAME
     old = path.read_text(encoding="utf-8") if path.is_file() else None
     if old is not None and not is_as_written(old):
-        progress.say(f"{CARD_NAME} was edited: it is sent as it is. Delete it to have llmprune write it anew.")
+        progress.say(f"{CARD_NAME} was edited: it is sent as it is. Delete it to have llmprune write a new one.")
         check_card(old)
         return old
     if facts.licence is None:
@@ -249,8 +249,8 @@ def _count_zeros(directory: Path, checkpoint: Checkpoint, record: PruningRecord)
     zeros = sum(tensor.zeros for tensor in counted.tensors if tensor.name in pruned)
     if told is not None and zeros != told.zeros:
         raise CheckpointError(
-            f"{directory} has {zeros:,} zeros in its pruned weights, but its {RECORD_NAME} tells of {told.zeros:,}; it "
-            "was changed since llmprune wrote it. Make it again, then push."
+            f"{directory} has {zeros:,} zeros in its pruned weights, but its {RECORD_NAME} says {told.zeros:,}. It "
+            "was changed after llmprune wrote it. Make it again, then push."
         )
     return counted
 

@@ -1,4 +1,4 @@
-"""Reads what a run directory holds, for its report, and leaves out what no longer belongs together."""
+"""Reads what a run directory holds for its report, and leaves out what is outdated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmprune.report.contents import Checkpoint, Measurement, RunContents
 
 
 def read_contents(run: RunDirectory) -> RunContents:
-    """Everything in a run directory that a report can tell of.
+    """Everything in a run directory that a report shows.
 
     Raises:
         ArtifactError: there is nothing, artifacts of several models, or one that cannot be read or is of
@@ -58,7 +58,7 @@ def _checkpoints(run: RunDirectory) -> Iterator[Checkpoint]:
 def _measurements(
     run: RunDirectory, checkpoints: Sequence[Checkpoint]
 ) -> tuple[tuple[Measurement, ...], tuple[str, ...]]:
-    """Benchmarks, oldest first, and a remark for each that is older than the checkpoint that it measured."""
+    """Benchmarks, oldest first, and a remark on each that is older than its checkpoint."""
     paths = sorted(run.bench.glob("*.json")) if run.bench.is_dir() else []
     found = [Measurement(path.name, BenchResult.read(path)) for path in paths]
     made = {one.name: one.record.created for one in checkpoints}
@@ -66,14 +66,14 @@ def _measurements(
     return (
         tuple(one for one in found if one.file not in outdated),
         tuple(
-            f"bench/{one.file} is left out: {one.result.model.name} was made anew after it was measured."
+            f"bench/{one.file} is left out: {one.result.model.name} was made again after it was measured."
             for one in outdated.values()
         ),
     )
 
 
 def _named_by(measurements: Sequence[Measurement]) -> str:
-    """The dense model of a run that only measured."""
+    """The name of the dense model in a run that holds only benchmarks."""
     results = [one.result for one in reversed(measurements)]
     return next((one.baseline.name for one in results if one.baseline), results[0].model.name if results else "")
 
@@ -94,10 +94,10 @@ def _identities(contents: RunContents) -> Iterator[tuple[str, ModelIdentity]]:
 
 
 def _require_one_model(run: RunDirectory, contents: RunContents) -> None:
-    """See that all artifacts are of one model: numbers of two would be put beside each other.
+    """Check that all artifacts are of one model, so that their numbers compare.
 
     Raises:
-        ArtifactError: they are not.
+        ArtifactError: they are of two models.
     """
     known = list(_identities(contents))
     for file, model in known[1:]:
@@ -112,8 +112,8 @@ def _require_one_model(run: RunDirectory, contents: RunContents) -> None:
 def _remarks(contents: RunContents) -> Iterator[str]:
     calibration, importance, generations = contents.calibration, contents.importance, contents.generations
     if calibration and importance and calibration.windows_fingerprint != importance.windows_fingerprint:
-        yield "importance.json was made on another calibration than the one that lies in the run now."
+        yield "importance.json was made on another calibration than the one in the run now."
     for one in contents.checkpoints if generations else ():
         assert generations is not None
         if one.name in {known.name for known in generations.models} and generations.created < one.record.created:
-            yield f"samples.json is older than {one.name}: that checkpoint was made anew since."
+            yield f"samples.json is older than {one.name}: that checkpoint was made again later."

@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 NEW_TOKENS = 40
-REPETITION_PENALTY = 1.2  # greedy decoding of small models goes round in circles without
+REPETITION_PENALTY = 1.2  # without it, greedy decoding of small models repeats itself
 
 
 @dataclass(frozen=True)
 class _Writer:
-    """A model that is to write.
+    """A model that writes.
 
     Attributes:
-        name: the dense model's, or that of a checkpoint's directory.
-        directory: its checkpoint.
-        model: which model it is.
+        name: the name of the dense model, or of a checkpoint's directory.
+        directory: the directory of its checkpoint.
+        model: the model's identity.
         positions: the longest sequence that it was made for.
     """
 
@@ -53,8 +53,8 @@ def write_generations(
     """Let the run's dense model and its own checkpoints continue ``prompts``, and keep that in ``samples.json``.
 
     Raises:
-        TargetError: an empty prompt, or one that leaves a model no room.
-        ArtifactError: the run belongs to no model yet.
+        TargetError: an empty prompt, or one that is too long for a model.
+        ArtifactError: the run has no model yet.
         ModelError: a model cannot be loaded.
         CheckpointError: a model's weights are not whole.
     """
@@ -62,7 +62,7 @@ def write_generations(
         raise TargetError('A prompt is empty; type for example --prompt "The sea is".')
     if run.record() is None:
         raise ArtifactError(
-            f"{run.path} belongs to no model yet, so none can write; type: llmprune calibrate MODEL --run {run.path}"
+            f"{run.path} has no model yet that could write; type: llmprune calibrate MODEL --run {run.path}"
         )
     workspace = open_workspace(run.path, None, compute=compute, progress=progress, trust_remote_code=trust_remote_code)
     writers = [_Writer(workspace.model.name, workspace.directory, workspace.model, workspace.positions)]

@@ -27,7 +27,7 @@ class Report:
     Attributes:
         page: the HTML file.
         figures: the PNG files.
-        missing: what the run does not hold, and what to type to have it.
+        missing: what the run does not hold, and the command that makes it.
     """
 
     page: Path
@@ -39,13 +39,13 @@ def report(run: RunDirectory, *, out: Path | None = None, progress: Progress) ->
     """Draw what a run holds.
 
     Args:
-        run: the run directory; only read, unless the report goes into it.
+        run: the run directory. It is only read, unless the report goes into it.
         out: the report's directory; None: ``report/`` of the run. An older report there is replaced.
         progress: who listens.
 
     Raises:
         ArtifactError: nothing to report, or an artifact that cannot be read, is of another schema or another model.
-        OutputExistsError: ``out`` holds something else than a report.
+        OutputExistsError: ``out`` holds anything but a report.
         LlmpruneError: the disk is full; an older report is intact.
     """
     out = out or run.report
@@ -80,10 +80,10 @@ def _draw(charts: Sequence[Chart], progress: Progress) -> tuple[dict[str, Drawn]
 
 
 def _check_output(out: Path) -> None:
-    """See that ``out`` holds nothing, or nothing but an older report.
+    """Check that ``out`` is empty or holds only an older report.
 
     Raises:
-        OutputExistsError: it holds something else.
+        OutputExistsError: it holds anything else.
     """
     if not out.exists():
         return
@@ -93,7 +93,7 @@ def _check_output(out: Path) -> None:
     if others:
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         raise OutputExistsError(
-            f"{out} holds {shown}, which is no part of a report; give another directory with --out."
+            f"{out} holds {shown}, which does not belong to a report; give another directory with --out."
         )
 
 

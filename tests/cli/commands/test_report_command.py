@@ -118,8 +118,8 @@ OPTIONS = {
     "an empty prompt": (["--prompt", ""], "A prompt is empty"),
     "a prompt without end": (["--prompt", "sea " * 80], "leaves no room for 40 more"),
     "an unknown device": (["--prompt", "a", "--device", "abacus"], "abacus"),
-    "a place that is taken": (["--out", "{intact}"], "is no part of a report; give another directory with --out"),
-    "the run itself": (["--out", "{run}"], "is no part of a report"),
+    "a place that is taken": (["--out", "{intact}"], "does not belong to a report; give another directory with --out"),
+    "the run itself": (["--out", "{run}"], "does not belong to a report"),
     "a file": (["--out", "{text}"], "is a file; give a directory with --out"),
 }
 
@@ -134,7 +134,7 @@ def test_options_that_make_no_sense_are_refused(case, world, llmprune):
 
 def test_a_prompt_in_a_run_without_a_model_is_refused(world, llmprune):
     words = ["report", world.folder / "new", "--prompt", "the sea"]
-    assert "belongs to no model yet" in refused(llmprune, world.folder, words)
+    assert "has no model yet" in refused(llmprune, world.folder, words)
 
 
 def test_hostile_names_stay_text(tmp_path, text, llmprune):

@@ -84,8 +84,8 @@ def test_speed_has_a_column_and_a_front(run, text, llmprune, monkeypatch):
     result = llmprune("sweep", *words, "--max-latency-ratio", 1e6)
     assert result.exit_code == 0, result.stderr
     assert "Pareto set T, by time of a generated token: " in result.stdout
-    assert "batch 1, 2 x 2 tokens after 3, of several sizes the worst" in result.stdout
-    assert ", time a token x " in result.stderr
+    assert "batch 1, 2 x 2 tokens after 3, the worst of several sizes" in result.stdout
+    assert ", time per token x " in result.stderr
 
 
 def test_discarded_checkpoints_leave_the_commands(run, measured, llmprune):

@@ -118,7 +118,7 @@ def test_prompts_that_nothing_can_follow_are_refused(prompts, words, pruned):
 
 
 def test_nobody_writes_in_a_run_without_a_model(tmp_path):
-    with pytest.raises(ArtifactError, match="belongs to no model yet"):
+    with pytest.raises(ArtifactError, match="has no model yet"):
         write_generations(RunDirectory(tmp_path / "new"), [PROMPT], compute=CPU, progress=Listener())
     assert not (tmp_path / "new").exists()
 
@@ -197,7 +197,7 @@ def test_only_a_report_is_replaced(case, pruned, tmp_path):
     for name, content in OTHERS[case].items():
         (out / name).write_text(content)
     before = snapshot(out)
-    with pytest.raises(OutputExistsError, match="which is no part of a report; give another directory with --out"):
+    with pytest.raises(OutputExistsError, match="which does not belong to a report; give another directory with --out"):
         write(pruned, out=out)
     assert snapshot(out) == before
 
