@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from llmprune.stages.block_removal.remove_blocks import RemovalSettings, remove_blocks
+from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from tiny_models import DEPTH, FAMILIES, random_tokens, tiny_model
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel, PreTrainedModel
