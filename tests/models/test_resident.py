@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from llmprune.stages.block_removal.remove_blocks import RemovalSettings, remove_blocks
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel, PreTrainedModel
 
@@ -14,6 +13,7 @@ from llmprune.errors import ModelError
 from llmprune.models.loading import load_whole, open_decoder
 from llmprune.models.resident import model_decoder, sharing_copy
 from llmprune.models.surgery import cut_model
+from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.common.workspace import Workspace
 from tests.tiny_models import DEPTH, FAMILIES, random_tokens, tiny_model
 
