@@ -27,6 +27,7 @@ format: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python docs/bench_schema.py > docs/bench-schema.md
+	$(BIN)/python docs/command_reference.py > docs/commands.md
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --wheel --no-isolation

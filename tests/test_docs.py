@@ -4,8 +4,11 @@ import json
 import runpy
 from pathlib import Path
 
+from typer.main import get_command
+
 from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.figures import QUANTITIES
+from llmprune.cli.app import app
 from llmprune.stages.benchmark.metrics import metric_names
 
 ROOT = Path(__file__).parents[1]
@@ -17,6 +20,18 @@ def test_the_page_of_the_bench_schema_is_up_to_date():
     assert (DOCS / "bench-schema.md").read_text(encoding="utf-8") == page, "type: make docs"
     for part in ("ModelResult", "GateCheck", "CorpusIdentity", f"schema {BenchResult.SCHEMA}"):
         assert part in page
+
+
+def test_the_page_of_the_commands_is_up_to_date():
+    page = runpy.run_path(str(DOCS / "command_reference.py"))["page"]()
+    assert (DOCS / "commands.md").read_text(encoding="utf-8") == page, "type: make docs"
+    for name, command in get_command(app).commands.items():
+        section = page.partition(f"## llmprune {name}\n")[2].partition("\n## ")[0]
+        assert all(f"`{option}`" in section for param in command.params for option in _typed(param))
+
+
+def _typed(param):
+    return [*param.opts, *param.secondary_opts] if param.param_type_name == "option" else [param.metavar]
 
 
 def test_every_metric_is_explained():
