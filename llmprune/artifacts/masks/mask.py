@@ -110,7 +110,7 @@ def write_mask(checkpoint: Checkpoint, tensors: Sequence[str], path: Path, *, pa
         pattern: what to record as the pattern that was pruned to.
 
     Raises:
-        CheckpointError: a name that the checkpoint lacks, a packed dtype, or a file that can no longer be read.
+        CheckpointError: no tensor of such a name, a dtype that no model is accepted in, or a file that became shorter.
         LlmpruneError: the disk is full; the old file is intact.
         ValueError: there are no tensors.
     """
