@@ -162,12 +162,12 @@ def _write_shard(
 ) -> None:
     run = place_odd_last(run, dtype=lambda item: item.entry.dtype, nbytes=lambda item: item.entry.nbytes)
     fields = ((item.name, item.entry.dtype, item.entry.shape, item.entry.nbytes) for item in run)
-    with path.open("xb", buffering=0) as target:
-        write_fully(target, build_header(fields, {"format": "pt"}))
+    with path.open("xb", buffering=0) as output:
+        write_fully(output, build_header(fields, {"format": "pt"}))
         for span in _spans([item.entry for item in run]):
             for start in range(span.start, span.end, _STEP):
                 end = min(start + _STEP, span.end)
-                copy_range(sources[span.shard], start, end, target)
+                copy_range(sources[span.shard], start, end, output)
                 progress(end - start)
             checker.submit(span)
 
