@@ -12,6 +12,7 @@ before each, earlier writes are flushed, and with ``--cold`` the source is dropp
 
 import argparse
 import json
+import math
 import os
 import re
 import resource
@@ -26,11 +27,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.artifacts.checkpoints.copying import copy_tensors
 from llmprune.artifacts.checkpoints.finiteness import find_non_finite
-from llmprune.artifacts.checkpoints.shard_writer import ShardWriter
+from llmprune.artifacts.checkpoints.layout import shard_names, split_by_size, write_index
 from llmprune.artifacts.files.atomic import atomic_directory
 
 HIDDEN, INTERMEDIATE, VOCAB, HEADS = 2048, 8192, 32000, 16
@@ -63,8 +65,13 @@ def random_bfloat16(shape: tuple[int, ...], generator: np.random.Generator) -> t
     return torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16).reshape(shape)
 
 
+def random_weight(shape: tuple[int, ...], generator: np.random.Generator) -> torch.Tensor:
+    """Ones for a norm, else random numbers."""
+    return torch.ones(shape, dtype=torch.bfloat16) if len(shape) == 1 else random_bfloat16(shape, generator)
+
+
 def make(directory: Path, gib: float, *, seed: int = 0) -> None:
-    """Write a Llama checkpoint of about ``gib`` GiB in shards of 1 GB, one tensor in memory at a time."""
+    """Write a Llama checkpoint of about ``gib`` GiB in shards of 1 GB, one of them in memory at a time."""
     num_blocks = max(2, round((gib * 2**30 - 4 * VOCAB * HIDDEN) / BLOCK_BYTES))
     config = {
         "architectures": ["LlamaForCausalLM"],
@@ -85,11 +92,15 @@ def make(directory: Path, gib: float, *, seed: int = 0) -> None:
     generator = np.random.Generator(np.random.SFC64(seed))
     with atomic_directory(directory) as partial:
         (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        with ShardWriter(partial, max_shard_bytes=10**9) as writer:
-            for name, shape in llama_tensors(num_blocks):
-                one = torch.ones(shape, dtype=torch.bfloat16) if len(shape) == 1 else None
-                writer.add(name, random_bfloat16(shape, generator) if one is None else one)
-    print(f"{directory}: {num_blocks} blocks, {writer.nbytes / 2**30:.2f} GiB, {len(writer.shards)} shards")
+        runs = split_by_size(llama_tensors(num_blocks), nbytes=lambda one: 2 * math.prod(one[1]), max_bytes=10**9)
+        files = dict(zip(shard_names(len(runs)), runs, strict=True))
+        for file, run in files.items():
+            tensors = {name: random_weight(shape, generator) for name, shape in run}
+            save_file(tensors, partial / file, {"format": "pt"})
+        numel = sum(math.prod(shape) for _, shape in llama_tensors(num_blocks))
+        weight_map = {name: file for file, run in files.items() for name, _ in run}
+        write_index(partial, weight_map, total_size=2 * numel, total_parameters=numel)
+    print(f"{directory}: {num_blocks} blocks, {2 * numel / 2**30:.2f} GiB, {len(files)} shards")
 
 
 def without_a_fifth(names: list[str]) -> dict[str, str]:

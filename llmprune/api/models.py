@@ -61,6 +61,7 @@ class OnDisk:
                 progress=self.progress,
                 trust_remote_code=self.trust_remote_code,
                 without=without,
+                folder=Path.cwd() if self.run is None else None,  # a recorded command says nothing of the temporary one
             )
 
     def load(self, workspace: Workspace) -> PreTrainedModel:

@@ -37,7 +37,7 @@ def measure_sparsity(
         inputs_first: names of matrices that are stored (in, out), as GPT-2's are; others are (out, in).
 
     Raises:
-        CheckpointError: a name that the checkpoint lacks, a packed dtype, or a file that can no longer be read.
+        CheckpointError: no tensor of such a name, a dtype that no model is accepted in, or a file that became shorter.
         TargetError: the inputs of a matrix are no multiple of the pattern's group.
 
     Example:

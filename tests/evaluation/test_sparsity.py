@@ -8,26 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmprune.algorithms.weights.patterns import SemiStructured, Unstructured, select_mask
-from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
-from llmprune.artifacts.checkpoints.shard_writer import ShardWriter
 from llmprune.errors import CheckpointError, TargetError
 from llmprune.evaluation.sparsity import measure_sparsity
-
-
-def write(folder, tensors):
-    folder.mkdir(exist_ok=True)
-    with ShardWriter(folder, max_shard_bytes=1 << 20) as writer:
-        for name, tensor in tensors.items():
-            writer.add(name, tensor)
-    return open_checkpoint(folder)
+from tests.checkpoints import save_shards
 
 
 def measure_one(folder, tensor, **options):
-    (found,) = measure_sparsity(write(folder, {"w": tensor}), **options).tensors
+    (found,) = measure_sparsity(save_shards(folder, {"w": tensor}), **options).tensors
     return found
 
 
-FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
+FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 
 @given(
@@ -55,10 +46,6 @@ def test_minus_zero_is_zero_and_the_smallest_number_is_not(tmp_path, dtype):
     smallest = torch.finfo(dtype).smallest_normal
     found = measure_one(tmp_path, torch.tensor([0.0, -0.0, smallest, -smallest], dtype=torch.float64).to(dtype))
     assert (found.zeros, found.zero_rows, found.zero_columns) == (2, 0, 0)
-
-
-def test_a_complex_number_is_zero_when_both_its_parts_are(tmp_path):
-    assert measure_one(tmp_path, torch.tensor([0j, 1j, 1 + 0j, complex(-0.0, 0.0)])).zeros == 2
 
 
 @pytest.mark.parametrize("pattern", [SemiStructured(2, 4), SemiStructured(3, 4), SemiStructured(4, 8)])
@@ -90,7 +77,7 @@ def test_fused_experts_count_as_one_matrix_of_their_inputs(tmp_path):
 def test_totals_of_chosen_tensors_across_shards(tmp_path):
     big = torch.ones(600, 1000)
     big[:300] = 0
-    checkpoint = write(tmp_path, {"a": big, "b": torch.zeros(5), "empty": torch.zeros(0, 4), "c": big.clone()})
+    checkpoint = save_shards(tmp_path, {"a": big, "b": torch.zeros(5), "empty": torch.zeros(0, 4), "c": big.clone()})
     assert len(checkpoint.shards) > 1
     report = measure_sparsity(checkpoint)
     assert [tensor.name for tensor in report.tensors] == list(checkpoint.tensors)
@@ -103,26 +90,26 @@ def test_totals_of_chosen_tensors_across_shards(tmp_path):
 
 
 def test_an_unstructured_pattern_says_nothing_of_groups(tmp_path):
-    checkpoint = write(tmp_path, {"w": torch.eye(3)})
+    checkpoint = save_shards(tmp_path, {"w": torch.eye(3)})
     report = measure_sparsity(checkpoint, pattern=Unstructured(0.5))
     assert (report.pattern, report.groups, report.violations) == (None, 0, 0)
     assert measure_sparsity(checkpoint, pattern=SemiStructured(1, 3)).pattern == "1:3"
 
 
 def test_what_cannot_be_measured_is_said(tmp_path):
-    checkpoint = write(tmp_path, {"w": torch.ones(3, 6)})
+    checkpoint = save_shards(tmp_path, {"w": torch.ones(3, 6)})
     with pytest.raises(CheckpointError, match="no tensor named 'x'"):
         measure_sparsity(checkpoint, ["x"])
     with pytest.raises(TargetError, match="needs a multiple of 4 inputs, and there are 6"):
         measure_sparsity(checkpoint, pattern=SemiStructured(2, 4))
-    with pytest.raises(CheckpointError, match="packed as F8_E8M0"):
-        measure_sparsity(write(tmp_path / "packed", {"w": torch.ones(8).to(torch.float8_e8m0fnu)}))
+    with pytest.raises(CheckpointError, match="cannot be counted: it is stored as F8_E8M0"):
+        measure_sparsity(save_shards(tmp_path / "packed", {"w": torch.ones(8).to(torch.float8_e8m0fnu)}))
 
 
 def test_memory_does_not_grow_with_the_tensor(tmp_path):
     peaks = []
     for rows in (4_000, 16_000):
-        checkpoint = write(tmp_path / str(rows), {"w": torch.zeros(rows, 1_000)})
+        checkpoint = save_shards(tmp_path / str(rows), {"w": torch.zeros(rows, 1_000)})
         tracemalloc.start()
         assert measure_sparsity(checkpoint, pattern=SemiStructured(2, 4)).violations == 0
         peaks.append(tracemalloc.get_traced_memory()[1])

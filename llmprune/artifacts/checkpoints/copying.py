@@ -1,6 +1,5 @@
 """Copying tensors from checkpoint to checkpoint, renamed, as bytes: no tensor is ever built."""
 
-import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,18 +31,14 @@ class CopyReport:
     """What `copy_tensors` wrote.
 
     Attributes:
-        num_tensors: tensors.
         nbytes: their bytes.
         num_parameters: their elements.
         shards: the files, in order.
-        seconds: wall time.
     """
 
-    num_tensors: int
     nbytes: int
     num_parameters: int
     shards: tuple[Path, ...]
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,6 @@ def copy_tensors(
         ValueError: two tensors get one name, a name is reserved, or there is nothing to copy.
         LlmpruneError: the disk is full. After this or any other exception no file of the copy is left.
     """
-    began = time.perf_counter()
     placed = _place(source, renames)
     refuse_existing_weights(directory)
     total = sum(item.entry.nbytes for item in placed)
@@ -107,7 +101,7 @@ def copy_tensors(
         if len(files) > 1:
             weight_map = {item.name: path.name for path, run in files.items() for item in run}
             write_index(directory, weight_map, total_size=total, total_parameters=num_parameters)
-    return CopyReport(len(placed), total, num_parameters, tuple(files), time.perf_counter() - began)
+    return CopyReport(total, num_parameters, tuple(files))
 
 
 class _Checker:
@@ -168,12 +162,12 @@ def _write_shard(
 ) -> None:
     run = place_odd_last(run, dtype=lambda item: item.entry.dtype, nbytes=lambda item: item.entry.nbytes)
     fields = ((item.name, item.entry.dtype, item.entry.shape, item.entry.nbytes) for item in run)
-    with path.open("xb", buffering=0) as target:
-        write_fully(target, build_header(fields, {"format": "pt"}))
+    with path.open("xb", buffering=0) as output:
+        write_fully(output, build_header(fields, {"format": "pt"}))
         for span in _spans([item.entry for item in run]):
             for start in range(span.start, span.end, _STEP):
                 end = min(start + _STEP, span.end)
-                copy_range(sources[span.shard], start, end, target)
+                copy_range(sources[span.shard], start, end, output)
                 progress(end - start)
             checker.submit(span)
 

@@ -89,15 +89,12 @@ def read_metadata(path: Path) -> dict[str, str]:
     return metadata
 
 
-def build_header(
-    tensors: Iterable[tuple[str, str, tuple[int, ...], int]], metadata: Mapping[str, str], *, length: int = 0
-) -> bytes:
+def build_header(tensors: Iterable[tuple[str, str, tuple[int, ...], int]], metadata: Mapping[str, str]) -> bytes:
     """Write the header of a file that holds ``tensors`` one behind the other.
 
     Args:
         tensors: (name, dtype, shape, bytes) of each, in the order of their bytes.
         metadata: free text; readers look for ``{"format": "pt"}``.
-        length: pad the result with spaces to this many bytes, if it is shorter.
 
     Returns:
         The first bytes of the file, a multiple of 8, so that the tensors begin aligned.
@@ -109,7 +106,7 @@ def build_header(
         header[name] = fields
         offset += nbytes
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text = text.ljust(max(length - 8, -(-len(text) // 8) * 8))
+    text = text.ljust(-(-len(text) // 8) * 8)
     return len(text).to_bytes(8, "little") + text
 
 

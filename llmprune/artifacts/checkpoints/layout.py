@@ -32,19 +32,14 @@ def split_by_size(items: Iterable[T], *, nbytes: Callable[[T], int], max_bytes: 
     return runs
 
 
-def is_aligned_for_all(nbytes: int) -> bool:
-    """Whether a tensor of this size leaves the tensor behind it aligned, whatever that one's dtype is."""
-    return nbytes % 8 == 0
-
-
 def place_odd_last(items: Sequence[T], *, dtype: Callable[[T], str], nbytes: Callable[[T], int]) -> list[T]:
     """Order the tensors of a shard so that each begins at a multiple of its element size.
 
     Some readers map the file and cannot use a misaligned tensor, and the format allows no holes. Tensors of a
     multiple of 8 bytes, nearly all of them, keep their order; the odd ones come last, wide elements first.
     """
-    even = [item for item in items if is_aligned_for_all(nbytes(item))]
-    odd = [item for item in items if not is_aligned_for_all(nbytes(item))]
+    even = [item for item in items if nbytes(item) % 8 == 0]
+    odd = [item for item in items if nbytes(item) % 8]
     return even + sorted(odd, key=lambda item: -DTYPE_BITS[dtype(item)])
 
 

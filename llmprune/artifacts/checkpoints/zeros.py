@@ -19,13 +19,8 @@ _CHUNK = 1 << 20  # bytes: stays in a core's own cache
 _ZERO_BITS: dict[str, np.unsignedinteger[Any]] = {
     "F64": np.uint64(0x7FFFFFFF_FFFFFFFF),
     "F32": np.uint32(0x7FFFFFFF),
-    "C64": np.uint64(0x7FFFFFFF_7FFFFFFF),
     "F16": np.uint16(0x7FFF),
     "BF16": np.uint16(0x7FFF),
-    "F8_E4M3": np.uint8(0x7F),
-    "F8_E5M2": np.uint8(0x7F),
-    "F8_E4M3FNUZ": np.uint8(0xFF),  # what would be -0 is NaN
-    "F8_E5M2FNUZ": np.uint8(0xFF),
     **dict.fromkeys(("I64", "U64"), np.uint64(2**64 - 1)),
     **dict.fromkeys(("I32", "U32"), np.uint32(2**32 - 1)),
     **dict.fromkeys(("I16", "U16"), np.uint16(2**16 - 1)),
@@ -42,10 +37,10 @@ def iter_zeros(file: FileIO, entry: TensorEntry, *, unit: int = 1) -> Iterator[N
         unit: every piece but the last has a multiple of this many elements: about 1 MiB of them, or one unit.
 
     Raises:
-        CheckpointError: a packed dtype, or the file became shorter.
+        CheckpointError: a dtype that no model is accepted in, or the file became shorter.
     """
     if entry.dtype not in _ZERO_BITS:
-        raise CheckpointError(f"The zeros of {entry.name!r:.100} cannot be counted: it is packed as {entry.dtype}.")
+        raise CheckpointError(f"The zeros of {entry.name!r:.100} cannot be counted: it is stored as {entry.dtype}.")
     return _pieces(file, entry, unit * max(1, _CHUNK // (unit * _ZERO_BITS[entry.dtype].itemsize)))
 
 

@@ -46,13 +46,13 @@ def atomic_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         UserError: before any work, when ``path`` cannot be replaced or its parent cannot be written.
         LlmpruneError: the disk is full.
     """
-    target = path.resolve()
-    _remove_leftovers(target)
-    _refuse_occupied(path, target, overwrite=overwrite)
-    with explain_full_disk(target), _partial_sibling(target) as partial:
+    final = path.resolve()
+    _remove_leftovers(final)
+    _refuse_occupied(path, final, overwrite=overwrite)
+    with explain_full_disk(final), _partial_sibling(final) as partial:
         yield partial
         _sync_tree(partial)
-        _move_into_place(partial, target, overwrite=overwrite)
+        _move_into_place(partial, final, overwrite=overwrite)
 
 
 @contextmanager
@@ -104,8 +104,8 @@ def _stem(path: Path) -> str:
     return f"{name[:40]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"
 
 
-def _occupied(target: Path) -> bool:
-    return target.is_dir() and any(target.iterdir())
+def _occupied(final: Path) -> bool:
+    return final.is_dir() and any(final.iterdir())
 
 
 def require_replaceable(path: Path) -> None:
@@ -115,21 +115,21 @@ def require_replaceable(path: Path) -> None:
         OutputExistsError: it is a file.
         UserError: it is a mount point, or the working directory lies in it.
     """
-    target = path.resolve()
-    if not target.exists():
+    final = path.resolve()
+    if not final.exists():
         return
-    if not target.is_dir():
+    if not final.is_dir():
         raise OutputExistsError(f"{path} is a file; give another directory with --out.")
-    if target.is_mount():
+    if final.is_mount():
         raise UserError(f"{path} is a mount point and cannot be replaced; give a directory inside it with --out.")
-    if Path.cwd().is_relative_to(target):
+    if Path.cwd().is_relative_to(final):
         raise UserError(f"{path} holds the working directory; give another directory with --out.")
 
 
-def _refuse_occupied(path: Path, target: Path, *, overwrite: bool) -> None:
+def _refuse_occupied(path: Path, final: Path, *, overwrite: bool) -> None:
     require_replaceable(path)
-    if not overwrite and _occupied(target):
-        names = sorted(child.name for child in target.iterdir())
+    if not overwrite and _occupied(final):
+        names = sorted(child.name for child in final.iterdir())
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise OutputExistsError(
             f"{path} already holds {shown}; give another directory with --out, or replace it with --force."
@@ -137,15 +137,15 @@ def _refuse_occupied(path: Path, target: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def _partial_sibling(target: Path) -> Iterator[Path]:
-    missing = [parent for parent in target.parents if not parent.exists()]
+def _partial_sibling(final: Path) -> Iterator[Path]:
+    missing = [parent for parent in final.parents if not parent.exists()]
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial, lock = _make_locked(target)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        partial, lock = _make_locked(final)
     except OSError as error:
         if is_full_disk(error):
             raise
-        raise UserError(f"Cannot write in {target.parent}: {error.strerror}.") from error
+        raise UserError(f"Cannot write in {final.parent}: {error.strerror}.") from error
     try:
         yield partial
     except BaseException:
@@ -158,10 +158,10 @@ def _partial_sibling(target: Path) -> Iterator[Path]:
         _unlock(lock)
 
 
-def _make_locked(target: Path) -> tuple[Path, int | None]:
-    """A new hidden sibling of ``target`` and the descriptor that locks it."""
+def _make_locked(final: Path) -> tuple[Path, int | None]:
+    """A new hidden sibling of ``final`` and the descriptor that locks it."""
     while True:
-        partial = _unused_name(target, "partial")
+        partial = _unused_name(final, "partial")
         partial.mkdir()
         lock = _lock(partial)
         if partial.exists():  # else another process took it for a leftover before it was locked
@@ -169,9 +169,9 @@ def _make_locked(target: Path) -> tuple[Path, int | None]:
         _unlock(lock)
 
 
-def _unused_name(target: Path, suffix: str) -> Path:
-    names = (f".{_stem(target)}.{os.getpid()}-{number}.{suffix}" for number in count())
-    return next(path for path in map(target.with_name, names) if not path.exists())
+def _unused_name(final: Path, suffix: str) -> Path:
+    names = (f".{_stem(final)}.{os.getpid()}-{number}.{suffix}" for number in count())
+    return next(path for path in map(final.with_name, names) if not path.exists())
 
 
 def _lock(directory: Path) -> int | None:
@@ -195,38 +195,38 @@ def _unlock(descriptor: int | None) -> None:
         os.close(descriptor)
 
 
-def _remove_leftovers(target: Path) -> None:
-    pattern = re.compile(rf"\.{re.escape(_stem(target))}\.\d+-\d+\.(partial|replaced)")
-    siblings = list(target.parent.iterdir()) if target.parent.is_dir() else []
+def _remove_leftovers(final: Path) -> None:
+    pattern = re.compile(rf"\.{re.escape(_stem(final))}\.\d+-\d+\.(partial|replaced)")
+    siblings = list(final.parent.iterdir()) if final.parent.is_dir() else []
     for sibling in siblings:
         if not pattern.fullmatch(sibling.name):
             continue
         lock = _lock(sibling)
         if lock is None:
             continue
-        if sibling.suffix == ".replaced" and not target.exists():
-            sibling.rename(target)  # its process died before the new content took its place
+        if sibling.suffix == ".replaced" and not final.exists():
+            sibling.rename(final)  # its process died before the new content took its place
         else:
             shutil.rmtree(sibling, ignore_errors=True)
         _unlock(lock)
 
 
-def _move_into_place(partial: Path, target: Path, *, overwrite: bool) -> None:
+def _move_into_place(partial: Path, final: Path, *, overwrite: bool) -> None:
     aside = lock = None
-    if overwrite and _occupied(target):
-        lock = _lock(target)  # follows the directory to its new name: no other process takes it for a leftover
-        aside = target.rename(_unused_name(target, "replaced"))
+    if overwrite and _occupied(final):
+        lock = _lock(final)  # follows the directory to its new name: no other process takes it for a leftover
+        aside = final.rename(_unused_name(final, "replaced"))
     try:
-        partial.rename(target)
+        partial.rename(final)
     except BaseException as error:
         if aside is not None:
-            aside.rename(target)
+            aside.rename(final)
         if isinstance(error, OSError) and error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
-            raise OutputExistsError(f"{target} was written by something else meanwhile; it was kept.") from error
+            raise OutputExistsError(f"{final} was written by something else meanwhile; it was kept.") from error
         raise
     finally:
         _unlock(lock)
-    _sync(target.parent)
+    _sync(final.parent)
     if aside is not None:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -59,8 +59,8 @@ def write_fully(file: FileIO, content: memoryview | bytes) -> None:
         view = view[file.write(view) :]
 
 
-def copy_range(source: FileIO, start: int, end: int, target: FileIO) -> None:
-    """Write bytes ``start`` to ``end`` (absolute offsets) of ``source`` at the position of ``target``.
+def copy_range(source: FileIO, start: int, end: int, output: FileIO) -> None:
+    """Write bytes ``start`` to ``end`` (absolute offsets) of ``source`` at the position of ``output``.
 
     The kernel copies them where it can, else they pass through a buffer of at most 16 MiB.
 
@@ -68,22 +68,22 @@ def copy_range(source: FileIO, start: int, end: int, target: FileIO) -> None:
         CheckpointError: ``source`` ends before ``end``.
         OSError: writing failed.
     """
-    start = _copy_in_kernel(source, start, end, target)
+    start = _copy_in_kernel(source, start, end, output)
     buffer = memoryview(bytearray(min(_BUFFER, end - start)))
     while start < end:
         piece = buffer[: end - start]
         read_into(source, start, piece)
-        write_fully(target, piece)
+        write_fully(output, piece)
         start += len(piece)
 
 
-def _copy_in_kernel(source: FileIO, start: int, end: int, target: FileIO) -> int:
+def _copy_in_kernel(source: FileIO, start: int, end: int, output: FileIO) -> int:
     """Copy as much as the kernel takes; the offset up to which it did."""
     if not hasattr(os, "copy_file_range"):
         return start
     try:
         while start < end:
-            count = os.copy_file_range(source.fileno(), target.fileno(), end - start, offset_src=start)
+            count = os.copy_file_range(source.fileno(), output.fileno(), end - start, offset_src=start)
             if count == 0:  # the end of the source, or a file system that only pretends
                 break
             start += count

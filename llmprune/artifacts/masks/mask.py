@@ -110,7 +110,7 @@ def write_mask(checkpoint: Checkpoint, tensors: Sequence[str], path: Path, *, pa
         pattern: what to record as the pattern that was pruned to.
 
     Raises:
-        CheckpointError: a name that the checkpoint lacks, a packed dtype, or a file that can no longer be read.
+        CheckpointError: no tensor of such a name, a dtype that no model is accepted in, or a file that became shorter.
         LlmpruneError: the disk is full; the old file is intact.
         ValueError: there are no tensors.
     """
@@ -121,13 +121,13 @@ def write_mask(checkpoint: Checkpoint, tensors: Sequence[str], path: Path, *, pa
     fields = ((entry.name, "U8", (-(-entry.numel // 8),), -(-entry.numel // 8)) for entry in entries)
     with (
         atomic_file(path) as partial,
-        partial.open("wb", buffering=0) as target,
+        partial.open("wb", buffering=0) as output,
         open_shards(checkpoint.shards) as files,
     ):
-        write_fully(target, build_header(fields, metadata))
+        write_fully(output, build_header(fields, metadata))
         for entry in entries:
             for zeros in iter_zeros(files[entry.shard], entry, unit=8):
-                write_fully(target, np.packbits(~zeros, bitorder="little").data)
+                write_fully(output, np.packbits(~zeros, bitorder="little").data)
 
 
 def read_mask(path: Path) -> Mask:

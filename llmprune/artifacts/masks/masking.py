@@ -27,7 +27,7 @@ def check_fits(mask: Mask, checkpoint: Checkpoint, *, called: Path | None = None
         called: what errors call the mask; None: its file.
 
     Raises:
-        ArtifactError: it has not, or packs several weights into a byte.
+        ArtifactError: it has not.
     """
     directory, called = checkpoint.directory, called or mask.path
     for name, tensor in mask.tensors.items():
@@ -41,10 +41,6 @@ def check_fits(mask: Mask, checkpoint: Checkpoint, *, called: Path | None = None
             raise ArtifactError(
                 f"{called} masks {name:.100} with shape {tensor.shape}, but in {directory} it has {entry.shape}; a "
                 "mask fits the model that it was made from and its fine-tuned siblings."
-            )
-        if DTYPE_BITS[entry.dtype] % 8:
-            raise ArtifactError(
-                f"{name:.100} in {directory} is packed as {entry.dtype}; unpack it before it is masked."
             )
     _check_depth(mask, checkpoint, called)
 

@@ -1,6 +1,7 @@
 """``sweep.json``: the points of a sweep, what was done and measured for each, and the Pareto sets.
 
-Paths are relative to the run directory, so that it can be moved. Commands are as typed in the folder that holds it.
+Paths are relative to the run directory, so that it can be moved. Commands are
+as typed where the sweep was typed, see ``stages.common.command_line``.
 """
 
 from __future__ import annotations

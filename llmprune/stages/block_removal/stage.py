@@ -29,13 +29,11 @@ class RemovalReport:
         directory: the pruned checkpoint.
         record: its ``llmprune.json``.
         source_bytes: weight bytes of the source checkpoint.
-        copy_seconds: wall time of streaming the tensors; 0 where the checkpoint was there already.
     """
 
     directory: Path
     record: PruningRecord
     source_bytes: int
-    copy_seconds: float
 
 
 def remove_blocks(
@@ -77,14 +75,13 @@ def remove_blocks(
     open_check(workspace).require(kept)
     source = workspace.open_checkpoint()
     with workspace.writing():
-        seconds = 0.0
         record = made_before(
             workspace, out, same=lambda known: _is_same(known, removal), verify=settings.verify, force=settings.force
         )
         if record is None:
-            record, seconds = write_checkpoint(workspace, settings, source, removal, out)
+            record = write_checkpoint(workspace, settings, source, removal, out)
         workspace.run.remember_checkpoint(out)
-    return RemovalReport(out, record, _stored_bytes(workspace, source), seconds)
+    return RemovalReport(out, record, _stored_bytes(workspace, source))
 
 
 def _stored_bytes(workspace: Workspace, source: Checkpoint) -> int:

@@ -23,8 +23,8 @@ from llmprune.stages.output.verification import verify_checkpoint
 
 def write_checkpoint(
     workspace: Workspace, settings: RemovalSettings, source: Checkpoint, removal: BlockRemoval, out: Path
-) -> tuple[PruningRecord, float]:
-    """Write the checkpoint, all of it or nothing: its record, and the wall time of streaming the tensors in seconds.
+) -> PruningRecord:
+    """Write the checkpoint, all of it or nothing, and give its record.
 
     Args:
         workspace: the source model.
@@ -48,7 +48,7 @@ def write_checkpoint(
             seen = verify_checkpoint(workspace, partial, removed=removal.removed)
             record = record.model_copy(update={"verification": seen})
         write_record(workspace, record, partial)
-    return record, copied.seconds
+    return record
 
 
 def _command(workspace: Workspace, settings: RemovalSettings, removal: BlockRemoval, out: Path) -> str:

@@ -14,7 +14,7 @@ from llmprune.stages.common.workspace import Workspace
 _WRITTEN_ANEW = {"config.json", INDEX_NAME, RECORD_NAME, CARD_NAME}
 
 
-def carry_files(workspace: Workspace, target: Path) -> None:
+def carry_files(workspace: Workspace, output: Path) -> None:
     """Copy tokenizer, generation config, chat templates, processors, remote code and licence of the source model.
 
     Anything else (other weights, training state, caches) stays behind, and that is said.
@@ -22,7 +22,7 @@ def carry_files(workspace: Workspace, target: Path) -> None:
     source = workspace.directory
     carried = beside_weights(source)
     for path in carried:
-        place = target / path
+        place = output / path
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / path, place)
     known = {path.parts[0] for path in carried} | {shard.name for shard in workspace.open_checkpoint().shards}

@@ -1,26 +1,34 @@
 import errno
+import json
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llmprune.artifacts.checkpoints import copying
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from llmprune.artifacts.checkpoints.copying import copy_tensors
-from llmprune.artifacts.checkpoints.shard_writer import ShardWriter
 from llmprune.artifacts.files import ranges
 from llmprune.errors import CheckpointError, LlmpruneError, NumericalError, OutputExistsError
+from tests.checkpoints import save_shards
+
+DTYPES = [
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.float8_e4m3fn),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint64, torch.uint32, torch.uint16, torch.uint8),
+    torch.bool,
+]
 
 
 def make(folder: Path, *, count: int = 6, numel: int = 1000, max_shard_bytes: int = 10_000) -> Checkpoint:
-    folder.mkdir()
     generator = torch.Generator().manual_seed(0)
-    with ShardWriter(folder, max_shard_bytes=max_shard_bytes) as writer:
-        for number in range(count):
-            writer.add(f"w{number}", torch.randn(numel, generator=generator))
-    return open_checkpoint(folder)
+    tensors = {f"w{number}": torch.randn(numel, generator=generator) for number in range(count)}
+    return save_shards(folder, tensors, max_shard_bytes=max_shard_bytes)
 
 
 def identity(source: Checkpoint) -> dict[str, str]:
@@ -59,6 +67,75 @@ def test_transformers_loads_the_copy(tmp_path: Path, target: Path):
     model.model.layers[1].self_attn.layer_idx = 1
     tokens = torch.arange(8).reshape(1, 8)
     assert torch.equal(copied(tokens, use_cache=False).logits, model(tokens, use_cache=False).logits)
+
+
+def random_tensor(shape: list[int], dtype: torch.dtype, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    nbytes = torch.Size(shape).numel() * dtype.itemsize
+    raw = torch.randint(0, 2 if dtype is torch.bool else 256, (nbytes,), dtype=torch.uint8, generator=generator)
+    return raw.view(dtype).reshape(shape)
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(lambda name: name != "__metadata__")
+SHAPES = st.lists(st.integers(0, 5), max_size=4)
+TENSORS = st.dictionaries(
+    NAMES,
+    st.builds(random_tensor, SHAPES, st.sampled_from(DTYPES), st.integers(0, 2**32)),
+    min_size=1,
+    max_size=8,
+)
+
+
+def raw(tensor: Tensor) -> tuple[torch.dtype, torch.Size, bytes]:
+    return tensor.dtype, tensor.shape, tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def read_with_safetensors(folder: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            assert file.metadata() == {"format": "pt"}
+            tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return tensors
+
+
+@given(tensors=TENSORS, first=st.integers(1, 2000), second=st.integers(1, 2000))
+@settings(max_examples=60, deadline=None)
+def test_every_dtype_and_shape_is_copied_bit_for_bit(tmp_path_factory, tensors, first: int, second: int):
+    """Every second tensor, under another name, into shards of another size; safetensors and our reader agree."""
+    source = save_shards(tmp_path_factory.mktemp("source"), tensors, max_shard_bytes=first)
+    folder = tmp_path_factory.mktemp("copied")
+    renames = {name: name + "'" for name in list(tensors)[::2]}
+    report = copy_tensors(source, renames, folder, max_shard_bytes=second)
+    copied = open_checkpoint(folder)
+    assert report.shards == copied.shards
+    expected = {new: tensors[old] for old, new in renames.items()}
+    for found in (read_with_safetensors(folder), copied.load(expected)):
+        assert {name: raw(tensor) for name, tensor in found.items()} == {
+            name: raw(tensor) for name, tensor in expected.items()
+        }
+    assert all(entry.start % expected[name].dtype.itemsize == 0 for name, entry in copied.tensors.items())
+    index = folder / "model.safetensors.index.json"
+    assert index.exists() == (len(copied.shards) > 1)
+    if index.exists():
+        parsed = json.loads(index.read_text())
+        assert parsed["metadata"] == {"total_parameters": copied.num_parameters, "total_size": copied.nbytes}
+        assert parsed["weight_map"] == {name: entry.shard.name for name, entry in copied.tensors.items()}
+
+
+def test_shards_are_cut_by_size_and_named_as_transformers_does(tmp_path: Path, target: Path):
+    tensors = {name: torch.full((10,), float(number)) for number, name in enumerate("abcde")}
+    source = save_shards(tmp_path / "source", {**tensors, "large": torch.zeros(100), "last": torch.zeros(2)})
+    order = {name: name for name in (*"abcde", "large", "last")}
+    report = copy_tensors(source, order, target, max_shard_bytes=80)
+    names = [f"model-0000{number}-of-00005.safetensors" for number in range(1, 6)]
+    assert [shard.name for shard in report.shards] == names
+    assert sorted(path.name for path in target.iterdir()) == [*names, "model.safetensors.index.json"]
+
+
+def test_one_shard_needs_no_index(tmp_path: Path, target: Path):
+    copy_tensors(save_shards(tmp_path / "source", {"a": torch.zeros(2)}), {"a": "a"}, target)
+    assert [path.name for path in target.iterdir()] == ["model.safetensors"]
 
 
 def test_progress_and_report(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch):
@@ -128,12 +205,7 @@ def test_a_source_that_shrinks(tmp_path: Path, target: Path):
 
 
 def test_non_finite_weights_are_named_and_nothing_is_left(tmp_path: Path, target: Path):
-    folder = tmp_path / "source"
-    folder.mkdir()
-    with ShardWriter(folder, max_shard_bytes=100) as writer:
-        writer.add("good", torch.ones(50))
-        writer.add("bad", torch.tensor([1.0, torch.inf]))
-    source = open_checkpoint(folder)
+    source = save_shards(tmp_path / "source", {"good": torch.ones(50), "bad": torch.tensor([1.0, torch.inf])})
     with pytest.raises(NumericalError, match="NaN or infinity in the weights bad;") as caught:
         copy_tensors(source, identity(source), target, check_finite=source.tensors)
     assert caught.value.exit_code == 2

@@ -12,8 +12,6 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from llmprune.artifacts.checkpoints import zeros
-from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
-from llmprune.artifacts.checkpoints.shard_writer import ShardWriter
 from llmprune.artifacts.files.ranges import open_shards
 from llmprune.artifacts.masks.mask import (
     BIT_ORDER,
@@ -25,15 +23,9 @@ from llmprune.artifacts.masks.mask import (
     write_mask,
 )
 from llmprune.errors import ArtifactError, CheckpointError
+from tests.checkpoints import save_shards
 
-FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn]
-
-
-def checkpoint_of(folder, tensors, *, max_shard_bytes=1 << 20):
-    with ShardWriter(folder, max_shard_bytes=max_shard_bytes) as writer:
-        for name, tensor in tensors.items():
-            writer.add(name, tensor)
-    return open_checkpoint(folder)
+FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 
 def sparse(shape, *, seed=0, density=0.5, dtype=torch.float32):
@@ -63,7 +55,7 @@ def test_what_is_read_is_what_was_zero(tmp_path_factory, shapes, seed, density, 
         f"layers.{number}.w": sparse(shape, seed=seed + number, density=density, dtype=dtype)
         for number, shape in enumerate(shapes)
     }
-    checkpoint = checkpoint_of(folder, weights, max_shard_bytes=200)
+    checkpoint = save_shards(folder, weights, max_shard_bytes=200)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(zeros, "_CHUNK", chunk)
         write_mask(checkpoint, list(weights), folder / MASK_NAME, pattern="50%")
@@ -85,7 +77,7 @@ def test_what_is_read_is_what_was_zero(tmp_path_factory, shapes, seed, density, 
 @given(numel=st.integers(1, 200), begin=st.integers(0, 24), length=st.integers(0, 200), seed=st.integers(0, 99))
 def test_a_range_is_a_piece_of_the_whole(tmp_path_factory, numel, begin, length, seed):
     folder = tmp_path_factory.mktemp("w")
-    write_mask(checkpoint_of(folder, {"w": sparse((numel,), seed=seed)}), ["w"], folder / "m")
+    write_mask(save_shards(folder, {"w": sparse((numel,), seed=seed)}), ["w"], folder / "m")
     mask = read_mask(folder / "m")
     start = min(begin * 8, numel // 8 * 8)
     end = min(start + length, numel)
@@ -96,13 +88,13 @@ def test_a_range_is_a_piece_of_the_whole(tmp_path_factory, numel, begin, length,
 
 def test_minus_zero_is_pruned_and_the_smallest_number_is_kept(tmp_path):
     weight = torch.tensor([0.0, -0.0, torch.finfo(torch.bfloat16).smallest_normal, 5e-39], dtype=torch.bfloat16)
-    write_mask(checkpoint_of(tmp_path, {"w": weight}), ["w"], tmp_path / "m")
+    write_mask(save_shards(tmp_path, {"w": weight}), ["w"], tmp_path / "m")
     assert read_mask(tmp_path / "m").kept("w").tolist() == [False, False, True, True]
 
 
 def test_only_the_named_tensors_are_in_it_and_the_file_says_how_to_read_it(tmp_path):
     names = [f"model.layers.{block}.{kind}" for block in range(3) for kind in ("up", "norm")]
-    checkpoint = checkpoint_of(tmp_path, {name: sparse((4, 4)) for name in [*names, "embed"]})
+    checkpoint = save_shards(tmp_path, {name: sparse((4, 4)) for name in [*names, "embed"]})
     write_mask(checkpoint, ["model.layers.1.up"], tmp_path / "m")
     mask = read_mask(tmp_path / "m")
     assert list(mask.tensors) == ["model.layers.1.up"]
@@ -128,7 +120,7 @@ def test_modules_are_counted_by_the_first_number_of_a_name(names, expected):
 
 
 def test_memory_does_not_grow_with_the_tensor(tmp_path):
-    checkpoint = checkpoint_of(tmp_path, {"w": torch.ones(8 << 20, dtype=torch.float16)}, max_shard_bytes=1 << 30)
+    checkpoint = save_shards(tmp_path, {"w": torch.ones(8 << 20, dtype=torch.float16)}, max_shard_bytes=1 << 30)
     write_mask(checkpoint, ["w"], tmp_path / "warm")
     tracemalloc.start()
     try:
@@ -140,7 +132,7 @@ def test_memory_does_not_grow_with_the_tensor(tmp_path):
 
 
 def test_what_cannot_be_masked_leaves_no_file(tmp_path):
-    checkpoint = checkpoint_of(tmp_path, {"w": sparse((4,))})
+    checkpoint = save_shards(tmp_path, {"w": sparse((4,))})
     before = sorted(tmp_path.iterdir())
     with pytest.raises(CheckpointError, match="no tensor named 'v'"):
         write_mask(checkpoint, ["w", "v"], tmp_path / "m")
@@ -188,7 +180,7 @@ def test_the_file_of_these_cases_is_read_when_nothing_is_wrong_with_it(tmp_path)
 
 
 def test_a_file_that_is_cut_off_anywhere_is_refused(tmp_path):
-    write_mask(checkpoint_of(tmp_path, {"w": sparse((5, 5))}), ["w"], tmp_path / "m")
+    write_mask(save_shards(tmp_path, {"w": sparse((5, 5))}), ["w"], tmp_path / "m")
     whole = (tmp_path / "m").read_bytes()
     for length in range(len(whole)):
         (tmp_path / "m").write_bytes(whole[:length])

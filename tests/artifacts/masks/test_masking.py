@@ -5,22 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
-from llmprune.artifacts.checkpoints.shard_writer import ShardWriter
 from llmprune.artifacts.masks import masking
 from llmprune.artifacts.masks.mask import read_mask, write_mask
 from llmprune.artifacts.masks.masking import check_fits, require_masked, zero_masked
 from llmprune.errors import ArtifactError, VerificationError
+from tests.checkpoints import save_shards
 
-DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float8_e5m2, torch.int64, torch.complex64]
-
-
-def checkpoint_of(folder, tensors, *, max_shard_bytes=1 << 20):
-    folder.mkdir(exist_ok=True)
-    with ShardWriter(folder, max_shard_bytes=max_shard_bytes) as writer:
-        for name, tensor in tensors.items():
-            writer.add(name, tensor)
-    return open_checkpoint(folder)
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64]
 
 
 def random_bits(shape, dtype, generator):
@@ -44,12 +35,12 @@ def test_masked_weights_are_zero_and_all_other_bits_are_kept(tmp_path_factory, s
     folder = tmp_path_factory.mktemp("w")
     generator = torch.Generator().manual_seed(seed)
     keeps = {f"{i}.w": torch.rand(shape, generator=generator) < 0.5 for i, shape in enumerate(shapes)}
-    pruned = checkpoint_of(folder / "pruned", {name: keep.half() for name, keep in keeps.items()})
+    pruned = save_shards(folder / "pruned", {name: keep.half() for name, keep in keeps.items()})
     write_mask(pruned, list(keeps)[:masked], folder / "m")
     mask = read_mask(folder / "m")
     weights = {name: random_bits(keep.shape, dtype, generator) for name, keep in keeps.items()}
-    source = checkpoint_of(folder / "source", weights, max_shard_bytes=100)
-    written = checkpoint_of(folder / "written", weights, max_shard_bytes=150)
+    source = save_shards(folder / "source", weights, max_shard_bytes=100)
+    written = save_shards(folder / "written", weights, max_shard_bytes=150)
     check_fits(mask, source)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(masking, "_CHUNK", chunk)
@@ -67,7 +58,7 @@ def pair(tmp_path):
     generator = torch.Generator().manual_seed(0)
     weights = {f"h.{i}.w": torch.randn(4, 6, generator=generator) for i in range(3)} | {"head": torch.randn(4, 2)}
     pruned = {name: weight * (weight > 0) for name, weight in weights.items()}
-    write_mask(checkpoint_of(tmp_path / "pruned", pruned), ["h.0.w", "h.2.w"], tmp_path / "m")
+    write_mask(save_shards(tmp_path / "pruned", pruned), ["h.0.w", "h.2.w"], tmp_path / "m")
     return read_mask(tmp_path / "m"), weights
 
 
@@ -83,17 +74,17 @@ DAMAGES = {
 @pytest.mark.parametrize("case", DAMAGES)
 def test_whatever_was_written_wrong_is_seen_and_named(case, pair, tmp_path):
     mask, weights = pair
-    source = checkpoint_of(tmp_path / "source", weights)
+    source = save_shards(tmp_path / "source", weights)
     keeps = {name: torch.from_numpy(mask.kept(name)) for name in mask.tensors}
     masked = {name: torch.where(keep, weights[name], 0.0) for name, keep in keeps.items()}
     right = {**weights, **masked}
-    require_masked(source, checkpoint_of(tmp_path / "right", right), mask)
+    require_masked(source, save_shards(tmp_path / "right", right), mask)
     name, damage = DAMAGES[case]
     with pytest.raises(VerificationError, match=name):
-        require_masked(source, checkpoint_of(tmp_path / "wrong", {**right, name: damage(right[name])}), mask)
+        require_masked(source, save_shards(tmp_path / "wrong", {**right, name: damage(right[name])}), mask)
     del right["h.1.w"]
     with pytest.raises(VerificationError, match=r"h\.1\.w"):
-        require_masked(source, checkpoint_of(tmp_path / "lacking", right), mask)
+        require_masked(source, save_shards(tmp_path / "lacking", right), mask)
 
 
 def without(name):
@@ -119,10 +110,10 @@ def test_a_mask_of_another_model_is_refused(case, pair, tmp_path):
     mask, weights = pair
     change, words = MISFITS[case]
     with pytest.raises(ArtifactError, match=words):
-        check_fits(mask, checkpoint_of(tmp_path / "other", change(weights)))
+        check_fits(mask, save_shards(tmp_path / "other", change(weights)))
 
 
 def test_a_sibling_may_differ_in_dtype_and_outside_the_mask(pair, tmp_path):
     mask, weights = pair
     other = {name: weight.bfloat16() for name, weight in weights.items()} | {"head": torch.ones(9, 2)}
-    check_fits(mask, checkpoint_of(tmp_path / "other", other))
+    check_fits(mask, save_shards(tmp_path / "other", other))

@@ -8,8 +8,8 @@ import torch
 from safetensors.numpy import save_file
 
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
-from llmprune.artifacts.checkpoints.shard_writer import ShardWriter
 from llmprune.artifacts.masks.mask import write_mask
+from tests.checkpoints import save_shards
 from tests.cli.world import refused
 from tests.tiny import save_tiny_llama
 
@@ -22,11 +22,7 @@ def mask(world):
     source = open_checkpoint(world.intact)
     tensors = source.load(source.tensors)
     tensors[WEIGHT] = tensors[WEIGHT] * (torch.arange(tensors[WEIGHT].numel()).view_as(tensors[WEIGHT]) % 2)
-    (world.folder / "pruned").mkdir()
-    with ShardWriter(world.folder / "pruned", max_shard_bytes=1 << 30) as writer:
-        for name, tensor in tensors.items():
-            writer.add(name, tensor)
-    write_mask(open_checkpoint(world.folder / "pruned"), [WEIGHT], world.folder / "mask", pattern="50%")
+    write_mask(save_shards(world.folder / "pruned", tensors), [WEIGHT], world.folder / "mask", pattern="50%")
     return world.folder / "mask"
 
 
