@@ -107,7 +107,7 @@ def collect(directory: Path, shards: Sequence[Path]) -> tuple[LocalFile, ...]:
 
 
 def require_publishable(file: LocalFile) -> None:
-    """See that a file holds neither an access token nor, in JSON, a path of this machine. Weights are not read.
+    """Check that a file holds no access token and, in JSON, no path of this machine. Weights are not read.
 
     Raises:
         ArtifactError: it does.

@@ -61,8 +61,9 @@ def test_a_ratio_that_the_repeats_leave_open_is_not_told(shown):
 def test_one_run_is_said_to_be_one_and_has_no_ratio(shown):
     once = {"prompt": Repeats(values=(123.4,)), "generation": ()}
     models = {"model": PRUNED.model_copy(update=once), "baseline": DENSE.model_copy(update=once)}
-    rows = shown(bench(PRUNED).model_copy(update={**models, "metrics": {}})).rows
-    assert rows["prompt tokens/s"] == ["123 (one run)", "123 (one run)"]
+    pages = shown(bench(PRUNED).model_copy(update={**models, "metrics": {}}))
+    assert pages.rows["prompt tokens/s"] == ["123 (one run)", "123 (one run)"]
+    assert any("one run each, so no ratios" in line for line in pages.lines)
 
 
 def test_a_model_alone_has_one_column(shown):

@@ -146,11 +146,6 @@ class Repeats(Record):
         """Their median."""
         return median(self.values)
 
-    @property
-    def spread(self) -> tuple[float, float]:
-        """Their smallest and largest."""
-        return min(self.values), max(self.values)
-
 
 class PerplexityResult(Record):
     """The perplexity of one model on one text.

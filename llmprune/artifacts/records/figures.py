@@ -260,7 +260,7 @@ def _accuracy(task: TaskResult) -> Reading:
 
 
 def _repeated(key: str, which: str | None, repeats: Repeats) -> Reading:
-    spread = repeats.spread if len(repeats.values) > 1 else None
+    spread = (min(repeats.values), max(repeats.values)) if len(repeats.values) > 1 else None
     return Reading(QUANTITIES[key], which, repeats.median, spread, values=repeats.values)
 
 

@@ -107,11 +107,13 @@ def _speed_protocol(result: BenchResult, found: list[Figure]) -> Iterator[str]:
         return
     repeats = {len(figure.model.values) for figure in timed}
     counts = f"{min(repeats)} to {max(repeats)}" if len(repeats) > 1 else str(min(repeats))
+    numbers = f"medians of {counts} repeats in turn (smallest to largest), ratios ± 95% intervals"
+    if max(repeats) == 1:
+        numbers = "one run each, so no ratios"
     yield (
         f"Speed: generation {', '.join(map(str, speed.batch))} x {speed.new_tokens} tokens after "
-        f"{speed.prompt_tokens}, KV cache; prompt 1 x {speed.prefill_tokens}; medians of {counts} repeats in turn "
-        f"(smallest to largest), ratios ± 95% intervals; {result.dtype}, attention {', '.join(machine.attention)}; "
-        f"{machine}. Energy: {speed.energy}."
+        f"{speed.prompt_tokens}, KV cache; prompt 1 x {speed.prefill_tokens}; {numbers}; {result.dtype}, "
+        f"attention {', '.join(machine.attention)}; {machine}. Energy: {speed.energy}."
     )
     vague = [figure.metric for figure in timed if figure.against is not None and not _is_known(figure.against)]
     if vague:

@@ -60,7 +60,7 @@ def bench(
     trust_remote_code: bool = False,
     dense: BenchResult | None = None,
 ) -> tuple[BenchResult, Path]:
-    """Measure a model, and its source beside it, and write the result under ``bench/``.
+    """Measure a model and its source, and write the result under ``bench/``.
 
     Args:
         run: where results go, and where the defaults come from.
@@ -70,12 +70,11 @@ def bench(
         compute: device and dtype; without a dtype, the one the baseline is stored in, for both.
         progress: who listens.
         trust_remote_code: let the checkpoints' own Python files run.
-        dense: an earlier benchmark of the baseline by itself, whose perplexities and accuracies are taken, where the
-            protocols are the same, instead of measured again.
+        dense: an earlier benchmark of the baseline alone. Its perplexities and accuracies are taken where the
+            protocols are the same.
 
     Returns:
-        The result, and the file it was written to. To raise for the conditions that hold is the caller's
-        (``bench_gate.refuse_failed``).
+        The result, and its file. Conditions that hold are raised by ``gate.refuse_failed``.
 
     Raises:
         ModelError: nothing to measure, or a model cannot be loaded.
@@ -157,7 +156,7 @@ def _check(
 
 
 def _known_quality(wanted: _Measurements, dense: BenchResult | None, compute: Compute) -> ModelResult | None:
-    """What an earlier benchmark of the baseline measured under just these protocols; None: nothing."""
+    """What an earlier benchmark of the baseline measured under the same protocols; None: nothing."""
     protocols = _protocols(wanted, compute)
     of_quality = ("perplexity", "tasks", "dtype", "device")
     same = dense is not None and all(getattr(dense, name) == getattr(protocols, name) for name in of_quality)

@@ -72,7 +72,7 @@ class PushReport:
 
 
 def require_pushable(settings: PushSettings) -> None:
-    """See, before a stage that takes long, that somebody is logged in and the repository may be looked at.
+    """Check, before a long stage, that somebody is logged in and may read the repository.
 
     Raises:
         AccessError: nobody is logged in, or may not look there.
@@ -95,18 +95,17 @@ def push(
 ) -> PushReport:
     """Verify a checkpoint that llmprune wrote, send it to the Hub in one commit, and compare what arrived.
 
-    An interrupted push goes on with the files that are not there yet. What the repository holds already is not
-    sent again.
+    An interrupted push goes on. Files that the repository holds already are not sent again.
 
     Args:
         directory: the checkpoint.
         settings: what and where.
-        run: the run directory that made it, for benchmarks and other artifacts; the directory that the
-            checkpoint lies in is looked at, too.
-        compute: where to load it, and in what.
+        run: the run directory that made it, for benchmarks and other artifacts. The directory that holds the
+            checkpoint is searched, too.
+        compute: device and dtype to load it with.
         progress: who listens.
         trust_remote_code: let the checkpoint's own Python files run.
-        on_listing: called with what will be sent, before it is.
+        on_listing: called with the files before they are sent.
 
     Raises:
         ArtifactError: no checkpoint of llmprune's, a file that does not belong, or a card that is broken.
