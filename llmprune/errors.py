@@ -5,6 +5,7 @@ LlmpruneError                 message for people; the command line exits with 1
 │   ├── ModelError            no such model, not a causal LM, config and weights disagree
 │   ├── CheckpointError       shards missing, truncated, or not what their index says
 │   ├── CorpusError           a text source that cannot be had, or is too short
+│   │   └── HubUnreachableError  neither the Hub nor its cache on this machine can give it
 │   ├── TargetError           a removal target, sparsity, pattern or option out of range
 │   ├── TaskError             a zero-shot task that cannot be had
 │   ├── ArtifactError         an artifact of another model, data or version, or unreadable
@@ -41,6 +42,21 @@ class CheckpointError(UserError):
 
 class CorpusError(UserError):
     """A text source cannot be had, or is too short for what was asked."""
+
+
+class HubUnreachableError(CorpusError):
+    """Neither the Hub nor its cache on this machine can give a data set.
+
+    Attributes:
+        reason: why the Hub does not.
+    """
+
+    def __init__(self, repo: str, reason: str) -> None:
+        super().__init__(
+            f"{repo} is not in the Hub's cache here, and {reason}. Without the Hub, go on with --source python-docs or "
+            "a local file (--source FILE.txt)."
+        )
+        self.reason = reason
 
 
 class TargetError(UserError):

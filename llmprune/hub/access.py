@@ -1,4 +1,4 @@
-"""Talking to the Hub: its errors as sentences that never show a token, and calls that are repeated when it is busy."""
+"""Sending to the Hub: its errors as sentences that never show a token, and calls that are repeated when it is busy."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from huggingface_hub import get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from llmprune.errors import AccessError, HubError, LlmpruneError, TargetError
+from llmprune.hub.failures import Failure, Problem, read_failure, redact
 
 T = TypeVar("T")
 
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 _SENDABLE = re.compile(r"[!-~]+")
 _BUSY = {408, 429, 500, 502, 503, 504}
 _TRIES = 5
@@ -51,14 +51,6 @@ def require_login() -> None:
         raise AccessError(f"The Hub token of this machine holds characters that no token has; {_LOG_IN} to another.")
 
 
-def redact(text: str) -> str:
-    """``text`` without anything that is, or looks like, an access token of the Hub."""
-    own = get_token()
-    if own:
-        text = text.replace(own, "***")
-    return _TOKEN.sub("***", text)
-
-
 @contextmanager
 def explained(repo_id: str) -> Iterator[None]:
     """Turn whatever the Hub's client raises inside into an error that says what to do.
@@ -73,7 +65,7 @@ def explained(repo_id: str) -> Iterator[None]:
         raise
     except Exception as error:  # its own errors, the HTTP library's, and RuntimeError around either
         # A traceback would show the whole chain: where the token is in it, it ends here.
-        told = _explain(repo_id, _root(error))
+        told = _explain(repo_id, read_failure(error))
         raise told from (None if _shows_token(error) else error)
 
 
@@ -92,7 +84,7 @@ def patiently(call: Callable[[], T], *, say: Callable[[str], None] = lambda _: N
             wait = int(asked) if asked.isdigit() else 2 ** (attempt - 1)
             say(f"The Hub answered with HTTP status {error.response.status_code}; trying again in {wait} s.")
         except Exception as error:
-            if not is_broken_connection(error):
+            if read_failure(error).problem is not Problem.CONNECTION:
                 raise
             wait = 2 ** (attempt - 1)
             say(f"The connection to the Hub broke; trying again in {wait} s.")
@@ -100,34 +92,20 @@ def patiently(call: Callable[[], T], *, say: Callable[[str], None] = lambda _: N
     return call()
 
 
-def status_of(error: Exception) -> int | None:
-    """The HTTP status that an error of the Hub's client stands for; None where the Hub did not answer."""
-    root = _root(error)
-    return root.response.status_code if isinstance(root, HfHubHTTPError) else None
-
-
-def is_broken_connection(error: BaseException) -> bool:
-    """Whether the Hub was not reached. Which HTTP library says so changes with the client; its word for it does not."""
-    return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
-
-
-def _explain(repo_id: str, error: BaseException) -> LlmpruneError:
-    if isinstance(error, OfflineModeIsEnabled):
+def _explain(repo_id: str, failure: Failure) -> LlmpruneError:
+    if failure.problem is Problem.OFFLINE:
         return AccessError("HF_HUB_OFFLINE is set, so nothing can be sent; unset it and type the same command again.")
-    if isinstance(error, HfHubHTTPError):
-        return _explain_answer(repo_id, error)
-    reason = redact(" ".join(str(error).split()) or type(error).__name__)
-    if is_broken_connection(error):
-        return HubError(f"The Hub cannot be reached ({reason:.200}). {_AGAIN}")
-    if isinstance(error, ValueError):
-        return HubError(f"The Hub does not take this for {repo_id}: {reason:.400}")
-    return HubError(f"Talking to the Hub failed ({type(error).__name__}: {reason:.300}). {_AGAIN}")
+    if failure.status is not None:
+        return _explain_answer(repo_id, failure.status, f" (it says: {failure.said:.200})" if failure.said else "")
+    if failure.problem is Problem.CONNECTION:
+        return HubError(f"The Hub cannot be reached ({failure.said:.200}). {_AGAIN}")
+    if isinstance(failure.error, ValueError):
+        return HubError(f"The Hub does not take this for {repo_id}: {failure.said:.400}")
+    return HubError(f"Talking to the Hub failed ({type(failure.error).__name__}: {failure.said:.300}). {_AGAIN}")
 
 
-def _explain_answer(repo_id: str, error: HfHubHTTPError) -> LlmpruneError:
-    said = redact(" ".join((error.server_message or "").split()))
-    said = f" (it says: {said:.200})" if said else ""
-    match error.response.status_code:
+def _explain_answer(repo_id: str, status: int, said: str) -> LlmpruneError:
+    match status:
         case 401:
             return AccessError(f"The Hub does not accept the token of this machine{said}; {_LOG_IN} to another one.")
         case 403:
@@ -141,15 +119,8 @@ def _explain_answer(repo_id: str, error: HfHubHTTPError) -> LlmpruneError:
             return HubError(f"{repo_id} was changed by somebody else meanwhile{said}; look at it and try again.")
         case 429:
             return HubError(f"The Hub asks for fewer requests{said}; wait some minutes. {_AGAIN}")
-        case status:
+        case _:
             return HubError(f"The Hub answered with HTTP status {status}{said}. {_AGAIN}")
-
-
-def _root(error: BaseException) -> BaseException:
-    """The error that tells what happened: the client wraps those of uploads in RuntimeErrors."""
-    while type(error) is RuntimeError and error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 def _shows_token(error: BaseException | None) -> bool:

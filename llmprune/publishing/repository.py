@@ -10,7 +10,8 @@ from huggingface_hub.hf_api import RepoFile
 
 from llmprune.artifacts.records.pruning import RECORD_NAME
 from llmprune.errors import HubError, OutputExistsError, VerificationError
-from llmprune.hub.access import explained, patiently, require_login, status_of
+from llmprune.hub.access import explained, patiently, require_login
+from llmprune.hub.failures import read_failure
 from llmprune.publishing.contents import CARD_NAME, LocalFile
 from llmprune.publishing.destination import DEFAULT_BRANCH, Destination, RemoteState, Sent
 from llmprune.quiet import quiet
@@ -46,7 +47,7 @@ class HubRepository:
             try:
                 info = patiently(lambda: self._api.model_info(repo, expand=["private"]), say=self._say)
             except RepositoryNotFoundError as error:
-                if status_of(error) != 404:  # the Hub does not know this token
+                if read_failure(error).status != 404:  # the Hub does not know this token
                     raise
                 return RemoteState(exists=False)
             refs = patiently(lambda: self._api.list_repo_refs(repo), say=self._say)
@@ -185,7 +186,7 @@ class HubRepository:
                     parent_commit=head,
                 )
             except Exception as error:
-                if status_of(error) == 412 and (found := self._arrived(files)) is not None:
+                if read_failure(error).status == 412 and (found := self._arrived(files)) is not None:
                     return found
                 raise
             return (made.pr_url or made.commit_url), made.oid
@@ -221,7 +222,7 @@ class HubRepository:
         try:
             patiently(lambda: self._api.create_tag(repo, tag=tag, revision=commit, exist_ok=False), say=self._say)
         except Exception as error:
-            if status_of(error) != 409:
+            if read_failure(error).status != 409:
                 raise
             raise HubError(f"{repo} got a tag {tag} meanwhile; the files are there, give them another tag.") from error
 

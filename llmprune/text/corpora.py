@@ -23,22 +23,16 @@ import hashlib
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
-from llmprune.errors import CorpusError, TargetError
-from llmprune.hub.files import HubUnreachableError
-from llmprune.text.hub_text import PARQUET_BRANCH, HubText, read_hub_dataset, read_hub_file
-from llmprune.text.local_text import (
-    FileSpec,
-    find_file,
-    iter_rows,
-    read_text,
-    row_column,
-    take,
-    text_lines,
-)
-from llmprune.text.protocols import PROTOCOLS, Purpose, Split
+from llmprune.errors import CorpusError, HubUnreachableError, TargetError
+from llmprune.text.columns import take
+from llmprune.text.local_text import FileSpec, find_file, iter_rows, read_text, row_column, text_lines
+from llmprune.text.protocols import PARQUET_BRANCH, PROTOCOLS, Purpose, Split
 from llmprune.text.python_docs import python_docs_origin, python_docs_rows
+
+if TYPE_CHECKING:
+    from llmprune.text.hub_text import HubText
 
 _PARAGRAPHS = "\n\n"
 _HUB_SPEC = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]+)(?::(?P<parts>.*))?", re.ASCII)
@@ -148,6 +142,8 @@ def _python_docs(purpose: Purpose) -> Corpus:
 
 
 def _published(name: str, purpose: Purpose) -> Corpus:
+    from llmprune.text.hub_text import read_hub_dataset, read_hub_file  # noqa: PLC0415 - 0.6 s of `datasets`, which no local text needs
+
     protocol = PROTOCOLS[name]
     split = protocol.splits[purpose]
     if split.file == PARQUET_BRANCH:
@@ -159,8 +155,7 @@ def _published(name: str, purpose: Purpose) -> Corpus:
             max_chars=None,
         )
     else:
-        kind: Literal["jsonl", "parquet"] = "parquet" if split.file.endswith(".parquet") else "jsonl"
-        found = read_hub_file(protocol.repo, split.file, kind=kind, column=protocol.column, max_rows=split.num_rows)
+        found = read_hub_file(protocol.repo, split.file, column=protocol.column, max_rows=split.num_rows)
     note = _shortfall(name, split, found.rows)
     return Corpus(name, found.rows, protocol.separator, found.origin, note, split.max_windows)
 
@@ -208,6 +203,8 @@ def _load_hub(spec: str, purpose: Purpose) -> Corpus | None:
     found = _HUB_SPEC.fullmatch(spec)
     if found is None:
         return None
+    from llmprune.text.hub_text import read_hub_dataset  # noqa: PLC0415 - as above
+
     parts = (found["parts"] or "").split(":", maxsplit=2)
     config, split, column = (part or None for part in (*parts, "", "")[:3])
     usual = {"calibration": ("train",), "evaluation": ("test", "validation", "train")}[purpose]

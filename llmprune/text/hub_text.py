@@ -1,37 +1,35 @@
-"""Rows of text out of Hub data sets.
+"""Rows of text out of Hub data sets: huggingface_hub fetches files into its cache, `datasets` reads them there.
 
-Files are fetched with huggingface_hub and read with pyarrow rather than through `datasets.load_dataset`: one
-request with a short time limit says at once whether the Hub can be reached, the cache answers when it cannot,
-1,100 documents of C4 are read without unpacking its 356,000, and the revision is known. The Hub converts
-every public data set to Parquet on a branch of its own, laid out as CONFIG/SPLIT/0000.parquet, whatever the
-format or script of the original: that branch serves all data sets that have no protocol here. Only where it
-is missing (private or fresh data sets), `datasets` does the work.
+They are streamed from the cached files: nothing is copied to a cache of `datasets`' own, 1,100 documents of C4 are
+read without unpacking its 356,000, and what was read once is there without a network.
+
+The Hub converts every public data set to Parquet on a branch of its own, laid out as CONFIG/SPLIT/0000.parquet,
+whatever the format or script of the original. That branch serves all data sets that have no protocol here: its files
+are small, so that reading stops early. Where it is missing (private or fresh data sets), `datasets` finds configs,
+splits and files in the repository itself.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from pathlib import Path
 
-from llmprune.errors import CorpusError
-from llmprune.hub.files import (
-    OFFLINE,
-    OFFLINE_HELP,
-    HubUnreachableError,
-    Remote,
-    commit_of,
-    fetch,
-    probe,
-)
-from llmprune.quiet import quiet
-from llmprune.text.local_text import Kind, choose_column, iter_rows, row_column, take
+from llmprune.errors import CorpusError, HubUnreachableError, LlmpruneError
+from llmprune.hub.failures import Failure, Problem
+from llmprune.hub.files import Remote, cached, commit_of, fetch, probe
+from llmprune.quiet import first_sentence, quiet
+from llmprune.text.columns import choose_column, take
+from llmprune.text.hub_tables import Repository, Table, config_names, find_copy, find_repository, open_table
+from llmprune.text.protocols import PARQUET_BRANCH
 
-PARQUET_BRANCH = "refs/convert/parquet"
 MAX_CHARS = 16 * 2**20
 """Reading a data set of unknown size stops here: four million tokens, sixteen default calibrations."""
 
+# Read by hand: `datasets` would take every folder here whose name begins with "train" for the one split `train`.
 _SHARD = re.compile(r"(?P<config>[^/]+)/(?:partial-)?(?P<split>[^/]+)/\d+\.parquet")
 # The branch's layout before 2023, kept where nothing was converted since: CONFIG/NAME-SPLIT.parquet.
 _OLD_SHARD = re.compile(r"(?P<config>[^/]+)/[^/]*?-(?P<split>[^/-]+)(?:-\d+-of-\d+)?\.parquet")
@@ -61,19 +59,17 @@ class _Wanted:
     max_chars: int | None
 
 
-def read_hub_file(repo: str, file: str, *, kind: Kind, column: str, max_rows: int | None = None) -> HubText:
+def read_hub_file(repo: str, file: str, *, column: str, max_rows: int | None = None) -> HubText:
     """Read the first `max_rows` rows (None: all) of one known file on the data set's main branch.
 
     Raises:
-        CorpusError: no such repository or file, or gated.
+        CorpusError: no such repository or file, or gated, or damaged.
         HubUnreachableError: not in the cache, and the Hub does not answer.
     """
-    with quiet():
-        remote = probe(repo, "main")
-        if remote is None:
-            raise CorpusError(f"The Hub data set {repo} has no branch 'main'. {OFFLINE_HELP}")
-        path = fetch(remote, file)
-    rows, truncated = take(iter_rows(path, kind, column), max_rows=max_rows)
+    with _explained(repo):
+        path = fetch(_main_branch(repo), file)
+        table = open_table(path, "parquet" if file.endswith(".parquet") else "json")
+        rows, truncated = take(table.rows(column), max_rows=max_rows)
     first = f" first {len(rows):,} rows" if truncated else ""
     return HubText(rows, repo, f"Hub {repo} {file}{first} @{commit_of(path)}", truncated)
 
@@ -96,39 +92,86 @@ def read_hub_dataset(
         max_chars: stop after the row that reaches this many characters; None for all.
 
     Raises:
-        CorpusError: no such repository, config, split or column, or gated. The message names what there is.
+        CorpusError: no such repository, config, split or column, or gated, or damaged. The message names what there is.
         HubUnreachableError: not in the cache, and the Hub does not answer.
     """
     wanted = _Wanted(repo, config, splits, column, max_chars)
-    with quiet():
-        remote = probe(repo, PARQUET_BRANCH, with_files=True)
-        # With HF_HUB_OFFLINE set, `datasets` may still have the data set in a cache of its own.
-        if remote is None or (not remote.files and remote.reason == OFFLINE):
-            return _read_with_datasets(wanted, reason=remote.reason if remote else None)
-        return _read_parquet_branch(wanted, remote)
+    with _explained(repo):
+        branch = probe(repo, PARQUET_BRANCH, with_files=True)
+        if branch is not None and (shards := _shards(branch.files)):
+            return _read_parquet_branch(wanted, branch, shards)
+        return _read_repository(wanted, _main_branch(repo, branch.failure if branch else None))
 
 
-def _read_parquet_branch(wanted: _Wanted, remote: Remote) -> HubText:
-    tables = _tables(remote.files)
-    if not tables:
-        raise HubUnreachableError(wanted.repo, remote.reason or "the Hub has no Parquet files of it")
-    config = _pick_config(wanted, list(dict.fromkeys(name for name, _ in tables)))
-    split = _pick_split(wanted, config, [split for name, split in tables if name == config])
-    shards = tables[config, split]
-    first = fetch(remote, shards[0])
-    column = row_column(first, "parquet", wanted.column)
-    rows, truncated = take(_shard_rows(remote, shards, column), max_chars=wanted.max_chars)
-    origin = f"Hub {wanted.repo} {config} {split} {remote.revision}@{commit_of(first)}"
-    return HubText(rows, f"{wanted.repo}:{config}:{split}:{column}", origin, truncated)
+@contextmanager
+def _explained(repo: str) -> Iterator[None]:
+    """Silence the libraries, and turn what they say about a damaged or unusable data set into one sentence."""
+    try:
+        with quiet():
+            yield
+    except LlmpruneError:
+        raise
+    except Exception as error:  # a dozen kinds, from YAML's to Arrow's
+        said = f"{first_sentence(error):.300}"
+        raise CorpusError(f"The Hub data set {repo} cannot be read: {said}") from error
 
 
-def _tables(files: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+def _main_branch(repo: str, known: Failure | None = None) -> Remote:
+    """The main branch; where the Hub is `known` not to answer, it is not asked again."""
+    remote = cached(repo, "main", known) if known else probe(repo, "main")
+    if remote is None:
+        raise CorpusError(f"The Hub data set {repo} has no branch 'main'; give another --source.")
+    return remote
+
+
+def _read_parquet_branch(wanted: _Wanted, remote: Remote, shards: Mapping[tuple[str, str], Sequence[str]]) -> HubText:
+    config = _pick_config(wanted, list(dict.fromkeys(name for name, _ in shards)))
+    split = _pick_split(wanted, config, [split for name, split in shards if name == config])
+    tables = (open_table(fetch(remote, shard), "parquet") for shard in shards[config, split])
+    return _read_tables(wanted, config, split, tables, f"{remote.revision}@{remote.commit}")
+
+
+def _shards(files: Sequence[str]) -> dict[tuple[str, str], list[str]]:
     """Group the Parquet branch's files: (config, split) -> shards in order."""
-    tables: dict[tuple[str, str], list[str]] = {}
+    shards: dict[tuple[str, str], list[str]] = {}
     for file in sorted(files):
         if found := _SHARD.fullmatch(file) or _OLD_SHARD.fullmatch(file):
-            tables.setdefault((found["config"], found["split"]), []).append(file)
-    return tables
+            shards.setdefault((found["config"], found["split"]), []).append(file)
+    return shards
+
+
+def _read_repository(wanted: _Wanted, remote: Remote) -> HubText:
+    """From the data set's own files: on the Hub, in the Hub's cache, or copied in the cache of `datasets`."""
+    found = _find_repository(wanted, remote)
+    split = _pick_split(wanted, found.config, found.splits)
+    address = f"hf://datasets/{wanted.repo}@{remote.commit}/"
+
+    def local(file: str) -> Path:
+        return Path(file) if remote.folder else fetch(remote, file.removeprefix(address))
+
+    version = f"@{remote.commit or found.version}"
+    return _read_tables(wanted, found.config, split, found.tables(split, local), version)
+
+
+def _find_repository(wanted: _Wanted, remote: Remote) -> Repository:
+    if remote.failure and not remote.folder:
+        return _find_copy(wanted, remote.failure)
+    source = str(remote.folder or wanted.repo)
+    try:
+        return find_repository(source, wanted.config, revision=remote.commit)
+    except ValueError:
+        _pick_config(wanted, config_names(source, revision=remote.commit))  # that it is not there, perhaps
+        raise
+
+
+def _find_copy(wanted: _Wanted, failure: Failure) -> Repository:
+    """Of `datasets`' own, asked only where it will not ask the Hub once more."""
+    try:
+        if failure.problem is Problem.OFFLINE:
+            return find_copy(wanted.repo, wanted.config)
+    except Exception as error:
+        raise HubUnreachableError(wanted.repo, failure.why) from error
+    raise HubUnreachableError(wanted.repo, failure.why)
 
 
 def _pick_config(wanted: _Wanted, there: Sequence[str]) -> str:
@@ -154,44 +197,11 @@ def _shortened(names: Sequence[str]) -> str:
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
-def _shard_rows(remote: Remote, shards: Sequence[str], column: str) -> Iterator[str]:
-    for shard in shards:
-        yield from iter_rows(fetch(remote, shard), "parquet", column)
-
-
-def _read_with_datasets(wanted: _Wanted, *, reason: str | None) -> HubText:
-    """`reason`: why the Hub did not answer, None if it did."""
-    builder = _prepared_builder(wanted, reason)
-    config = builder.config.name
-    split = _pick_split(wanted, config, list(builder.info.splits))
-    table = builder.as_dataset(split=split)
-    strings = {name: _holds_strings(feature) for name, feature in table.features.items()}
-    column = choose_column(strings, wanted.column, where=wanted.repo)
-    present = (row for row in table[column] if row is not None)
-    rows, truncated = take(present, max_chars=wanted.max_chars)
-    origin = f"Hub {wanted.repo} {config} {split} @{builder.hash}"
-    return HubText(rows, f"{wanted.repo}:{config}:{split}:{column}", origin, truncated)
-
-
-def _prepared_builder(wanted: _Wanted, reason: str | None) -> Any:
-    import datasets  # noqa: PLC0415 - a second of imports, for the few data sets that need it
-
-    had_bars = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        with quiet():  # again: its import has just set the log levels anew
-            builder = datasets.load_dataset_builder(wanted.repo, wanted.config)
-            builder.download_and_prepare()
-    except Exception as error:  # a dozen kinds, from YAML's to Arrow's: the first line says what is the matter
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        if reason is not None or isinstance(error, ConnectionError):
-            raise HubUnreachableError(wanted.repo, reason or said) from error
-        raise CorpusError(f"The Hub data set {wanted.repo} cannot be read: {said}") from error
-    finally:
-        if had_bars:
-            datasets.enable_progress_bars()
-    return builder
-
-
-def _holds_strings(feature: object) -> bool:
-    return getattr(feature, "dtype", None) in ("string", "large_string")
+def _read_tables(wanted: _Wanted, config: str, split: str, tables: Iterator[Table], version: str) -> HubText:
+    """One after the other, so that no more files are fetched than are read."""
+    first = next(tables)
+    column = choose_column(first.columns(), wanted.column, where=wanted.repo)
+    rows = (row for table in chain([first], tables) for row in table.rows(column))
+    kept, truncated = take(rows, max_chars=wanted.max_chars)
+    spec = f"{wanted.repo}:{config}:{split}:{column}"
+    return HubText(kept, spec, f"Hub {wanted.repo} {config} {split} {version}", truncated)

@@ -9,13 +9,14 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from llmprune.errors import CorpusError
+from llmprune.text.columns import choose_column
 
 Kind = Literal["text", "jsonl", "parquet"]
 
@@ -98,24 +99,6 @@ def row_column(path: Path, kind: Kind, wanted: str | None) -> str:
     return choose_column(columns, wanted, where=path.name)
 
 
-def choose_column(columns: Mapping[str, bool], wanted: str | None, *, where: str) -> str:
-    """Choose among `columns` (name -> whether it holds strings) of a source; see row_column."""
-    strings = [name for name, is_string in columns.items() if is_string]
-    if wanted is not None and wanted not in strings:
-        problem = "does not hold strings" if wanted in columns else "does not exist"
-        raise CorpusError(f"Column '{wanted}' of {where} {problem}; {_list_columns(columns)}.")
-    if wanted is not None:
-        return wanted
-    if "text" in strings:
-        return "text"
-    if len(strings) == 1:
-        return strings[0]
-    raise CorpusError(
-        f"{where} has no column 'text' and {len(strings)} columns of strings; {_list_columns(columns)}. "
-        "Name the one to read after a colon: FILE:COLUMN, or owner/name:config:split:COLUMN."
-    )
-
-
 def iter_rows(path: Path, kind: Kind, column: str) -> Iterator[str]:
     """Yield the strings of one column in the file's order; rows without a value are left out.
 
@@ -132,24 +115,6 @@ def iter_rows(path: Path, kind: Kind, column: str) -> Iterator[str]:
             raise CorpusError(f"'{path.name}', line {number}: expected a string in '{column}', found {found}.")
         if value is not None:
             yield _encodable(value)
-
-
-def take(
-    rows: Iterable[str], *, max_rows: int | None = None, max_chars: int | None = None
-) -> tuple[tuple[str, ...], bool]:
-    """Take rows from the front until there are `max_rows` of them or `max_chars` characters.
-
-    Returns:
-        The rows, and whether there were more.
-    """
-    kept: list[str] = []
-    chars = 0
-    for row in rows:
-        if len(kept) == max_rows or (max_chars is not None and chars >= max_chars):
-            return tuple(kept), True
-        kept.append(row)
-        chars += len(row)
-    return tuple(kept), False
 
 
 def _kind(path: Path) -> Kind | None:
@@ -185,11 +150,6 @@ def _column_of(head: str, kind: Kind, column: str) -> str:
     if kind == "text":
         raise CorpusError(f"'{head}' is a plain text, which has no column '{column}'; type the path alone.")
     return column
-
-
-def _list_columns(columns: Mapping[str, bool]) -> str:
-    shown = [name if is_string else f"{name} (no strings)" for name, is_string in columns.items()]
-    return f"its columns are {', '.join(shown)}" if shown else "it has no columns"
 
 
 @contextmanager

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from llmprune.text.hub_text import PARQUET_BRANCH
-
 Purpose = Literal["calibration", "evaluation"]
+
+PARQUET_BRANCH = "refs/convert/parquet"
+"""Where the Hub keeps its conversion of every public data set."""
 
 
 @dataclass(frozen=True)

@@ -51,18 +51,22 @@ class TextHub(Hub):
     def load(self, *specs: str | tuple[str, str], **environment: str) -> list[dict]:
         """load_corpus of each spec, or (spec, purpose); fails if anything appears on stderr."""
         pairs = [(spec, "calibration") if isinstance(spec, str) else spec for spec in specs]
+        done = self.run(DRIVER, "-W", "error", asked=json.dumps(pairs), **environment)
+        assert (done.returncode, done.stderr) == (0, "")
+        return json.loads(done.stdout)
+
+    def run(self, code: str, *options: str, asked: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run Python code in a process that knows this Hub alone."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
         environment = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(self.home), **environment}
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", DRIVER],
-            input=json.dumps(pairs),
+        return subprocess.run(
+            [sys.executable, *options, "-c", code],
+            input=asked,
             env={**kept, "PYTHONPATH": str(ROOT), "HF_HUB_DISABLE_TELEMETRY": "1", **environment},
             capture_output=True,
             text=True,
             timeout=60,
         )
-        assert (done.returncode, done.stderr) == (0, "")
-        return json.loads(done.stdout)
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmprune.errors import CorpusError, TargetError, UserError
+from llmprune.text.columns import choose_column, take
 from llmprune.text.corpora import Corpus, load_corpus
-from llmprune.text.local_text import choose_column, take, text_lines
+from llmprune.text.local_text import text_lines
 
 WIKITEXT = Path(__file__).parents[3] / "shared" / "data" / "wikitext2_raw"
 needs_wikitext = pytest.mark.skipif(not WIKITEXT.is_dir(), reason="no WikiText-2 files in ../shared/data")

@@ -125,14 +125,89 @@ def test_large_data_sets_are_read_in_part(hub):
     assert not any("0002.parquet" in path for _, path in hub.asked)
 
 
-def test_without_a_parquet_branch_datasets_reads_it(hub):
-    lines = "".join(json.dumps({"text": text, "n": 1}) + "\n" for text in ("uno", "dos"))
-    commit = hub.add("o/fresh", {"README.md": b"# Fresh", "train.jsonl": lines.encode()})
-    (online,) = hub.load("o/fresh")
-    assert (online["name"], online["rows"]) == ("o/fresh:default:train:text", ["uno", "dos"])
-    assert commit in online["origin"]
-    (offline,) = hub.load("o/fresh", HF_HUB_OFFLINE="1")
-    assert offline["rows"] == online["rows"]
+CARD = b"""---
+configs:
+- config_name: prose
+  sample_by: paragraph
+  data_files: [{split: train, path: "a/*.txt"}, {split: test, path: held.txt}]
+- config_name: verse
+  data_files: verse.txt
+---
+# Fresh
+"""
+FRESH = {
+    "README.md": CARD,
+    "a/1.txt": b"uno\ndue\n\ntre",
+    "a/2 [x].txt": b"quattro",
+    "held.txt": b"cinque",
+    "verse.txt": b"one\n\ntwo",
+}
+
+
+def test_without_a_parquet_branch_the_data_sets_own_files_are_read(hub):
+    commit = hub.add("o/fresh", FRESH)
+    listed = [{"text": "one", "n": 1}, {"text": None, "n": 2}, {"text": "two", "n": 3}]
+    hub.add("o/list", {"data.json": json.dumps(listed).encode()})
+    specs = ["o/fresh:prose", ("o/fresh:prose", "evaluation"), "o/list"]
+    online = hub.load(*specs)
+    assert [(answer["name"], answer["rows"]) for answer in online] == [
+        ("o/fresh:prose:train:text", ["uno\ndue", "tre", "quattro"]),
+        ("o/fresh:prose:test:text", ["cinque"]),
+        ("o/list:default:train:text", ["one", "two"]),
+    ]
+    assert online[0]["origin"] == f"Hub o/fresh prose train @{commit}"
+    assert hub.load(*specs, HF_HUB_OFFLINE="1") == hub.load(*specs, HF_ENDPOINT=NOWHERE) == online
+    assert not list((hub.home / "datasets").rglob("*.*"))  # neither copies nor locks
+
+
+def test_mistakes_without_a_parquet_branch(hub):
+    hub.add("o/fresh", FRESH)
+    hub.add("o/list", {"data.json": b'[{"text": "one", "n": 1}]'})
+    hub.add("o/plain", {"train.jsonl": b'{"text": "a"}\n'})
+    hub.add("o/mixed", {"train.jsonl": b'{"text": "a", "n": 1}\n{"text": 3}\n'})
+    hub.add("o/later", {"data.json": b'[{"text": "one"}, {"text": 2}]'})
+    hub.add("o/numbers", {"data.json": b"[1, 2]"})
+    hub.add("o/broken", {"train.jsonl": b'{"text": \n'})
+    hub.add("o/images", {"train/a.png": b"\x89PNG", "train/b.png": b"\x89PNG"})
+    hub.add("o/none", {"README.md": b"# Nothing"})
+    hub.add("o/script", {"script.py": b"raise SystemExit", "README.md": b"# Old"})
+    expected = {
+        "o/fresh": ["has several configs and no default; it has prose, verse. Type --source o/fresh:prose."],
+        "o/fresh:song": ["has no config 'song'; it has prose, verse. Type --source o/fresh:prose."],
+        "o/fresh:prose:dev": ["has no split 'dev' in config 'prose'; it has train, test."],
+        "o/list:::n": ["Column 'n' of o/list does not hold strings; its columns are text, n (no strings)."],
+        "o/plain:other": ["has no config 'other'; it has default."],
+        "o/mixed": ["has no column of strings; its columns are text (no strings), n (no strings)"],
+        "o/later": ["The Hub data set o/later cannot be read: ", "got a 'int' object"],
+        "o/numbers": ["has no column of strings; its columns are text (no strings). Give another --source."],
+        "o/broken": ["The Hub data set o/broken cannot be read: JSON parse error"],
+        "o/images": ["is made of imagefolder files; expected one of parquet, json, csv, text, arrow."],
+        "o/none": ["The Hub data set o/none cannot be read:"],
+        "o/script": ["The Hub data set o/script cannot be read: Dataset scripts are no longer supported"],
+    }
+    for answer, words in zip(hub.load(*expected), expected.values(), strict=True):
+        assert answer["error"] == "CorpusError"
+        assert [word for word in words if word not in answer["message"]] == []
+        assert "\n" not in answer["message"]
+
+
+def test_a_copy_that_datasets_made_is_read_offline(hub, tmp_path):
+    """Of a data set that somebody loaded before with `datasets` itself, into its cache under HF_HOME."""
+    made = "import datasets, sys; datasets.load_dataset('o/fresh', 'prose')"
+    hub.add("o/fresh", FRESH)
+    hub.run(made)
+    (copy,) = hub.load("o/fresh:prose", HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(tmp_path / "empty"))
+    assert (copy["name"], copy["rows"]) == ("o/fresh:prose:train:text", ["uno\ndue", "tre", "quattro"])
+    (none,) = hub.load("o/other", HF_HUB_OFFLINE="1")
+    assert none["error"] == "HubUnreachableError"
+
+
+def test_a_damaged_file_is_said(hub):
+    hub.add("o/n", {"default/train/0000.parquet": b"PAR1 and no more"}, CONVERTED)
+    hub.add("allenai/c4", {"en/c4-train.00000-of-01024.json.gz": json_gz(["text"] * 99)[:-20]})
+    for answer in hub.load("o/n", "c4"):
+        assert answer["error"] == "CorpusError"
+        assert "cannot be read: " in answer["message"]
 
 
 def test_mistakes_are_explained(hub):

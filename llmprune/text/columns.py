@@ -1,0 +1,60 @@
+"""Which column of a table is its text, and how much of it is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from llmprune.errors import CorpusError
+
+
+def choose_column(columns: Mapping[str, bool], wanted: str | None, *, where: str) -> str:
+    """Choose the column to read: ``wanted``, else ``text``, else the only one of strings.
+
+    Args:
+        columns: name -> whether it holds strings.
+        wanted: what was asked for, if anything.
+        where: names the table in errors.
+
+    Raises:
+        CorpusError: no such column, or no way to tell which is meant. The message names the columns.
+    """
+    strings = [name for name, is_string in columns.items() if is_string]
+    if wanted is not None and wanted not in strings:
+        problem = "does not hold strings" if wanted in columns else "does not exist"
+        raise CorpusError(f"Column '{wanted:.60}' of {where} {problem}; {_list_columns(columns)}.")
+    if wanted is not None:
+        return wanted
+    if "text" in strings:
+        return "text"
+    if len(strings) == 1:
+        return strings[0]
+    if not strings:
+        raise CorpusError(f"{where} has no column of strings; {_list_columns(columns)}. Give another --source.")
+    raise CorpusError(
+        f"{where} has no column 'text' and {len(strings)} columns of strings; {_list_columns(columns)}. "
+        "Name the one to read after a colon: FILE:COLUMN, or owner/name:config:split:COLUMN."
+    )
+
+
+def take(
+    rows: Iterable[str], *, max_rows: int | None = None, max_chars: int | None = None
+) -> tuple[tuple[str, ...], bool]:
+    """Take rows from the front until there are ``max_rows`` of them or ``max_chars`` characters.
+
+    Returns:
+        The rows, and whether there were more.
+    """
+    kept: list[str] = []
+    chars = 0
+    for row in rows:
+        if len(kept) == max_rows or (max_chars is not None and chars >= max_chars):
+            return tuple(kept), True
+        kept.append(row)
+        chars += len(row)
+    return tuple(kept), False
+
+
+def _list_columns(columns: Mapping[str, bool]) -> str:
+    shown = [f"{name:.60}" if is_string else f"{name:.60} (no strings)" for name, is_string in columns.items()]
+    more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
+    return f"its columns are {', '.join(shown[:12])}{more}" if shown else "it has no columns"
