@@ -75,5 +75,5 @@ def _masked(masked: MaskApplication) -> Iterator[str]:
 def _verification(check: Verification) -> str:
     return (
         f"The result was loaded again and compared with the model before, in {check.dtype}: logits differ by at most "
-        f"{check.largest_difference:.2g} on {check.tokens} tokens."
+        f"{check.largest_difference:.2g} on {check.tokens} tokens.{f' {check.remark}' if check.remark else ''}"
     )

@@ -65,12 +65,14 @@ class Verification(Record):
         largest_difference: between its logits and those that the source's blocks give, run one by one: without the
             removed ones, or with the pruned weights.
         generated_tokens: that were the same with and without the KV cache.
+        remark: what is not as it should be, and is so in the source too; None: nothing.
     """
 
     dtype: str
     tokens: int
     largest_difference: float
     generated_tokens: int
+    remark: str | None = None
 
 
 class PruningRecord(Artifact):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,12 @@ from torch import Tensor
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
 from llmprune.artifacts.records.pruning import Verification
 from llmprune.errors import ModelError, NumericalError, VerificationError
+from llmprune.evaluation.generation import generate, plain_greedy_config
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.decoder import Decoder
 from llmprune.models.loading import load_tokenizer, load_whole, open_decoder
 from llmprune.models.source import positions
+from llmprune.quiet import first_sentence
 from llmprune.stages.common.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -39,31 +42,34 @@ def verify_checkpoint(
         weights: files of the tensors in which it differs from the source.
 
     Raises:
-        VerificationError: it cannot be loaded, logits differ, or generation with and without the KV cache does.
+        VerificationError: it cannot be loaded, its logits differ, or generation with and without the KV cache does
+            where the source's does not.
+        ModelError: the source would have to be loaded whole for that, and cannot be.
     """
-    decoder = workspace.open_decoder()
-    decoder.checkpoint = decoder.checkpoint.overlaid(weights)
-    tokens = _random_tokens(decoder, min(_SEQ_LEN, workspace.positions))
-    expected = _bypassed_logits(decoder, tokens, removed)
-    del decoder
+    tokens, expected = _expected_logits(workspace, removed, weights)
     workspace.progress.say("Loading the written checkpoint again to compare it with the source model.")
     dtype = workspace.compute.dtype or expected.dtype
     try:
-        model = load_whole(
-            pruned, device=workspace.compute.device, dtype=dtype, trust_remote_code=workspace.trust_remote_code
-        )
+        model = _load(workspace, pruned, dtype)
     except ModelError as error:
         raise VerificationError(
-            f"The written checkpoint cannot be loaded again, so it was not kept; this model type "
-            f"({workspace.model.model_type}) needs something that is gone."
+            f"The written checkpoint cannot be loaded again, so it was not kept: {error}"
         ) from error
     difference = _require_same_logits(model, tokens, expected, called="written checkpoint")
-    generated = _compare_generation(model, tokens[:1, :8], workspace.model.model_type)
+    prompt = tokens[:1, :8]
+    check = _compare_generation(model, prompt)
+    remark = None
+    if check.fault is not None:
+        del model
+        workspace.progress.say("Loading the source model whole to see whether it generates like that too.")
+        remark = _same_in_source(_load(workspace, workspace.directory, dtype), prompt, check)
+        workspace.progress.say(remark)
     return Verification(
         dtype=dtype_name(dtype),
         tokens=tokens.numel(),
         largest_difference=difference,
-        generated_tokens=generated,
+        generated_tokens=check.same,
+        remark=remark,
     )
 
 
@@ -89,7 +95,7 @@ def _require_same_logits(model: PreTrainedModel, tokens: Tensor, expected: Tenso
     with torch.inference_mode():
         found = model(input_ids=tokens, use_cache=False).logits.float()
     difference = float((found - expected.float()).abs().max())
-    allowed = _TOLERANCE[model.dtype] * max(1.0, float(expected.float().abs().max()))
+    allowed = _allowed(model.dtype, expected.float())
     if not difference <= allowed:
         raise VerificationError(
             f"The {called}'s logits differ from the source's by {difference:.3g} (allowed: {allowed:.3g}); it was not "
@@ -127,40 +133,93 @@ def _bypassed_logits(decoder: Decoder, tokens: Tensor, removed: Sequence[int]) -
     calls = decoder.runner.calls(tokens)
     for block in kept_blocks(len(decoder.blocks), removed):
         with decoder.block(block):
-            hidden = decoder.runner.run(block, hidden, calls[block])
+            hidden = decoder.runner.forward_block(block, hidden, calls[block])
     return decoder.runner.logits(hidden)
 
 
-def _compare_generation(model: PreTrainedModel, prompt: Tensor, model_type: str) -> int:
-    """Greedy generation must be the same with and without the KV cache.
+def _expected_logits(workspace: Workspace, removed: Sequence[int], weights: Sequence[Path]) -> tuple[Tensor, Tensor]:
+    """Tokens, and the logits that the source's blocks give on them, run one by one."""
+    decoder = workspace.open_decoder()
+    decoder.checkpoint = decoder.checkpoint.overlaid(weights)
+    tokens = _random_tokens(decoder, min(_SEQ_LEN, workspace.positions))
+    return tokens, _bypassed_logits(decoder, tokens, removed)
+
+
+def _load(workspace: Workspace, directory: Path, dtype: torch.dtype) -> PreTrainedModel:
+    return load_whole(
+        directory, device=workspace.compute.device, dtype=dtype, trust_remote_code=workspace.trust_remote_code
+    )
+
+
+@dataclass(frozen=True)
+class _Generation:
+    """What a model generates with and without its KV cache.
+
+    Attributes:
+        same: how many tokens were alike.
+        difference: the largest one of the logits before each of them, and before the first that was not alike.
+        fault: why both do not count as the same, in words that go on after the model's name; None: they do.
+    """
+
+    same: int
+    difference: float
+    fault: str | None = None
+
+
+def _compare_generation(model: PreTrainedModel, prompt: Tensor) -> _Generation:
+    """Generate greedily with and without the KV cache.
 
     Where the two differ, the first different token decides: if the model all but ties
     between both, rounding may choose either, and nothing is wrong.
     """
-    with_cache, without = (_generate(model, prompt, use_cache=use_cache) for use_cache in (True, False))
-    same = int((with_cache == without).int().cumprod(0).sum())
-    if same < len(with_cache):
-        with torch.inference_mode():
-            context = torch.cat([prompt[0], without[:same]])[None]
-            logits = model(input_ids=context, use_cache=False).logits[0, -1].float()
-        gap = float((logits[with_cache[same]] - logits[without[same]]).abs())
-        if gap > _TOLERANCE[model.dtype] * max(1.0, float(logits.abs().max())):
-            raise VerificationError(
-                f"The written checkpoint generates other text with the KV cache than without (token {same}, gap "
-                f"{gap:.3g}); it was not kept. Please report this model type: {model_type}."
-            )
-    return same
+    runs = []
+    for use_cache in (True, False):
+        try:
+            runs.append(_generate(model, prompt, use_cache=use_cache))
+        except Exception as error:  # whatever a model's own code makes of a cache, or of none
+            how = "with" if use_cache else "without"
+            fault = f"cannot generate {how} the KV cache (transformers: {first_sentence(error)})"
+            return _Generation(0, float("inf"), fault)
+    (cached, cached_logits), (plain, plain_logits) = runs
+    same = int((cached == plain).int().cumprod(0).sum())
+    compared = slice(same + 1)
+    difference = float((cached_logits[compared] - plain_logits[compared]).abs().max())
+    if same == len(plain):
+        return _Generation(same, difference)
+    logits = plain_logits[same]
+    gap = float((logits[cached[same]] - logits[plain[same]]).abs())
+    if gap <= _allowed(model.dtype, logits):
+        return _Generation(same, difference)
+    fault = f"generates other text with the KV cache than without (from token {same}, gap {gap:.3g})"
+    return _Generation(same, difference, fault)
 
 
-def _generate(model: PreTrainedModel, prompt: Tensor, *, use_cache: bool) -> Tensor:
-    output = model.generate(  # type: ignore[operator]
-        prompt,
-        attention_mask=torch.ones_like(prompt),
-        do_sample=False,
-        max_new_tokens=_NEW_TOKENS,
-        min_new_tokens=_NEW_TOKENS,
-        use_cache=use_cache,
-        pad_token_id=0,
-    )
-    assert isinstance(output, Tensor)
-    return output[0, prompt.shape[1] :]
+def _generate(model: PreTrainedModel, prompt: Tensor, *, use_cache: bool) -> tuple[Tensor, Tensor]:
+    """Greedily generated tokens (new), and the logits (new, vocab_size) in float32 that chose them."""
+    logits: list[Tensor] = []
+    hook = model.register_forward_hook(lambda _model, _inputs, output: logits.append(output.logits[0, -1].float()))
+    try:
+        tokens = generate(model, prompt, plain_greedy_config(_NEW_TOKENS, use_cache=use_cache))
+    finally:
+        hook.remove()
+    return tokens[0], torch.stack(logits)
+
+
+def _same_in_source(source: PreTrainedModel, prompt: Tensor, check: _Generation) -> str:
+    """A remark where the source's logits, too, depend on the cache by more than rounding.
+
+    Raises:
+        VerificationError: the written checkpoint's alone do.
+    """
+    theirs = _compare_generation(source, prompt)
+    with torch.inference_mode():
+        rounding = _allowed(source.dtype, source(input_ids=prompt, use_cache=False).logits.float())
+    if theirs.difference <= rounding:
+        raise VerificationError(f"The written checkpoint {check.fault}, and the source does not; it was not kept.")
+    own = theirs.fault or f"gives other logits with the KV cache than without (by {theirs.difference:.3g})"
+    return f"The source itself {own}; the written checkpoint {check.fault}."
+
+
+def _allowed(dtype: torch.dtype, logits: Tensor) -> float:
+    """How far logits may be apart for another order of summation."""
+    return _TOLERANCE[dtype] * max(1.0, float(logits.abs().max()))
