@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import init_empty_weights
 
-from llmprune.errors import ModelError
 from llmprune.models.anatomy import BlockNames, block_count, depth_name, find_blocks, name_blocks
+from llmprune.models.index_rules import said_anew
 from llmprune.models.resident import with_weights_of
 from llmprune.quiet import quiet
 
@@ -37,25 +37,6 @@ def renamed_tensors(names: BlockNames, kept: Sequence[int]) -> dict[str, str]:
     return renames
 
 
-def require_removable(config: PreTrainedConfig) -> None:
-    """See that a model of this config still computes the same when its blocks are renumbered.
-
-    Raises:
-        ModelError: a block computes something that depends on its index and that no config can express.
-    """
-    text = config.get_text_config(decoder=True)
-    if getattr(text, "scale_attn_by_inverse_layer_idx", False):
-        raise ModelError(
-            "This model scales attention by the inverse of the block's index (scale_attn_by_inverse_layer_idx), "
-            "so a renumbered block would compute something else; its blocks cannot be removed."
-        )
-    if getattr(text, "hidden_size_per_layer_input", None):
-        raise ModelError(
-            "This model keeps an embedding for each block in one table as wide as all blocks together "
-            "(hidden_size_per_layer_input); its blocks cannot be removed with every kept tensor unchanged."
-        )
-
-
 def cut_config(raw: Mapping[str, Any], config: PreTrainedConfig, kept: Sequence[int]) -> dict[str, Any]:
     """The config of the model that only has the blocks ``kept``.
 
@@ -70,11 +51,7 @@ def cut_config(raw: Mapping[str, Any], config: PreTrainedConfig, kept: Sequence[
         raw: config.json as it is on disk.
         config: the same, loaded.
         kept: indices of the blocks that stay, in order.
-
-    Raises:
-        ModelError: a block computes something that depends on its index and that no config can express.
     """
-    require_removable(config)
     text = config.get_text_config(decoder=True)
     if text is config:
         return {**raw, **_cut_fields(raw, text, kept)}
@@ -89,6 +66,7 @@ def _cut_fields(raw: Mapping[str, Any], text: PreTrainedConfig, kept: Sequence[i
     depth = block_count(text)
     changed: dict[str, Any] = {name: len(kept) for name in _count_names(raw, text)}
     changed |= _sparse_step_written_out(effective, kept)
+    changed |= said_anew(effective, depth=depth, kept=kept)
     for name, value in {**effective, **changed}.items():
         if name in changed and name != "mlp_only_layers":
             continue
@@ -108,10 +86,10 @@ def _cut_fields(raw: Mapping[str, Any], text: PreTrainedConfig, kept: Sequence[i
 
 
 def _count_names(raw: Mapping[str, Any], text: PreTrainedConfig) -> list[str]:
-    """The names under which this config keeps its number of blocks."""
+    """The names under which this config keeps its number of blocks (xLSTM has a second one)."""
     own = depth_name(text)
     aliases = [alias for alias, name in text.attribute_map.items() if name == own]
-    return [name for name in (*aliases, own) if name in raw] or [own]
+    return [name for name in (*aliases, own, "num_blocks") if name in raw] or [own]
 
 
 def _cut_list(name: str, value: list[Any], depth: int, kept: Sequence[int]) -> list[Any] | None:

@@ -1,6 +1,5 @@
 """What a removal does to names and configs, for any subset of blocks."""
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +10,6 @@ from transformers.models.gpt2 import GPT2Config
 from transformers.models.qwen2 import Qwen2Config
 
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
-from llmprune.errors import ModelError
 from llmprune.models.anatomy import name_blocks
 from llmprune.models.loading import open_shell
 from llmprune.models.surgery import cut_config, renamed_tensors, tied_copies
@@ -139,17 +137,6 @@ def test_everything_that_is_not_about_blocks_stays_as_it_was_written():
     raw = {**config.to_dict(), "something": {"of": "ours"}}
     changed = {key for key, value in cut_config(raw, config, [0, 1]).items() if raw.get(key) != value}
     assert changed == {"num_hidden_layers"}
-
-
-def test_a_model_that_scales_by_its_blocks_indices_is_refused():
-    config = GPT2Config(n_layer=4, scale_attn_by_inverse_layer_idx=True)
-    with pytest.raises(ModelError, match="scale_attn_by_inverse_layer_idx"):
-        cut(config, [0, 1, 2])
-
-
-def test_a_model_that_keeps_all_blocks_embeddings_in_one_table_is_refused():
-    with pytest.raises(ModelError, match="hidden_size_per_layer_input"):
-        cut(CONFIGS["gemma4-embedding-per-block"](), [0, 1, 2])
 
 
 def test_a_text_section_left_to_its_defaults_gets_its_fields():

@@ -10,9 +10,7 @@ from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
 from llmprune.artifacts.records.importance import RoundRecord
 from llmprune.artifacts.records.pruning import BlockRemoval, PruningRecord
-from llmprune.models.config import load_config
 from llmprune.models.loading import stored_dtype
-from llmprune.models.surgery import require_removable
 from llmprune.stages.block_removal.choose import choose_removal
 from llmprune.stages.block_removal.settings import RemovalSettings
 from llmprune.stages.block_removal.write import write_checkpoint
@@ -64,13 +62,13 @@ def remove_blocks(
         TargetError: target or block list out of range.
         OutputExistsError: the output directory holds something else.
         ArtifactError: an importance file or calibration of another model or other settings.
+        ModelError: the model cannot be run block by block, or it does not compute the same without these blocks.
         CheckpointError: the source's files are not whole, or a kept weight is NaN or infinite.
         LlmpruneError: the disk is full; what was there before is intact.
         VerificationError: the written checkpoint does not compute what the bypassed source does.
     """
     if settings.out is not None:  # before anything that takes long
         check_output(workspace, settings.out, force=settings.force)
-    require_removable(load_config(workspace.directory, trust_remote_code=workspace.trust_remote_code))
     removal = removal or choose_removal(workspace, settings, redundancy, on_round)
     kept = kept_blocks(workspace.model.num_blocks, removal.removed)
     out = settings.out or _default_out(workspace, removal, len(kept))

@@ -12,13 +12,14 @@ from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.records.importance import Importance
 from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.artifacts.run import RunDirectory
-from llmprune.errors import ArtifactError, OutputExistsError, TargetError, VerificationError
+from llmprune.errors import ArtifactError, ModelError, OutputExistsError, TargetError, VerificationError
 from llmprune.models.compute import choose_compute
 from llmprune.publishing.card import CardFacts, model_card
 from llmprune.stages.block_removal import RemovalSettings, parse_blocks, remove_blocks
 from llmprune.stages.block_search import RedundancySettings, verify_redundancy
 from llmprune.stages.common.workspace import open_workspace
 from tests.tiny import CHAT_TEMPLATE, NUM_BLOCKS, Listener, save_tiny_llama, snapshot
+from tests.zoo import save_zoo_model
 
 
 def by_hand(*blocks, **options):
@@ -266,6 +267,23 @@ def test_blocks_that_cannot_be_removed_are_refused(blocks, open_run, run):
     with pytest.raises(ArtifactError, match="--blocks"):
         remove_blocks(open_run(), by_hand(*blocks))
     assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (RemovalSettings(target="1"), "None of the blocks can be removed"),
+        (by_hand(2, verify=False), "Block 2 cannot be removed"),
+    ],
+)
+def test_blocks_that_compute_with_their_index_are_refused_before_anything_is_done(
+    settings, words, open_run, run, tmp_path, listener
+):
+    model = save_zoo_model(tmp_path / "model", "diffllama")
+    with pytest.raises(ModelError, match=words):
+        remove_blocks(open_run(of=model), settings)
+    assert not run.exists()
+    assert not listener.heard("calibrate")
 
 
 @pytest.mark.parametrize("text", ["", "a,b", "1,,2", "1.5", "1-3"])
