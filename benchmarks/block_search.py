@@ -65,7 +65,7 @@ def plain_rounds(
         losses = {}
         for candidate in remaining[1:-1]:
             total = 0.0
-            with bypassed(decoder.blocks, [*removed, candidate], returns_tuple=False), torch.inference_mode():
+            with bypassed(decoder.blocks, [*removed, candidate], decoder.runner.returned), torch.inference_mode():
                 for windows in tokens.split(batch):
                     logits = decoder.model(input_ids=windows, use_cache=False).logits[:, :-1].float()
                     total += float(cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten(), reduction="sum"))

@@ -16,7 +16,7 @@ def skipping(blocks: nn.ModuleList, skipped: Iterable[int]) -> Iterator[None]:
 
     def give_back(module, args, kwargs, output):
         given = args[0] if args else kwargs["hidden_states"]
-        return (given, *output[1:]) if isinstance(output, tuple) else given
+        return type(output)([given, *output[1:]]) if isinstance(output, tuple | list) else given
 
     with ExitStack() as hooks:
         for index in skipped:

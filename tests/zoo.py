@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
+import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from tests.tiny import save_tiny_tokenizer
@@ -126,6 +127,17 @@ def save_tiny_zoo(model: PreTrainedModel, directory: Path) -> Path:
     model.save_pretrained(directory)
     save_tiny_tokenizer(directory)
     return directory
+
+
+def save_zoo_model(directory: Path, model_type: str, **changes: Any) -> Path:
+    """Write a seeded model of a type, every parameter away from its default, so that no block passes for another."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(tiny_config(model_type, **changes), dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.15)
+    model.generation_config.eos_token_id = None
+    return save_tiny_zoo(model, directory)
 
 
 def _shrunk(default: PreTrainedConfig) -> dict[str, Any]:

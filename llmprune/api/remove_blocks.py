@@ -18,6 +18,7 @@ from llmprune.artifacts.records.importance import check_blocks
 from llmprune.artifacts.records.pruning import BlockRemoval
 from llmprune.choices import DEVICE, SHARD_SIZE, Dtype
 from llmprune.errors import TargetError
+from llmprune.models.removability import check_of
 from llmprune.models.resident import model_decoder
 from llmprune.models.surgery import cut_model
 from llmprune.stages.block_removal import RemovalSettings
@@ -140,7 +141,9 @@ def _cut(model: PreTrainedModel, removal: BlockRemoval, *, verify: bool) -> PreT
     decoder = model_decoder(model)
     depth = len(decoder.blocks)
     check_blocks(removal.removed, num_blocks=depth, source="`blocks`")
-    cut = cut_model(model, kept_blocks(depth, removal.removed))
+    kept = kept_blocks(depth, removal.removed)
+    check_of(decoder.model).require(kept)
+    cut = cut_model(model, kept)
     if verify:
         verify_model(decoder, cut, removed=removal.removed)
     return cut

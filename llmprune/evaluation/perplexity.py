@@ -36,13 +36,13 @@ def window_losses(
     """
     _, blocks = find_blocks(model, model.config)
     runner = BlockRunner(model, blocks)
-    runner.learn_return_type(tokens[:1, :2].to(model.device))
+    runner.learn_returned(tokens[:1, :2].to(model.device))
     losses: list[float] = []
     for batch in tokens.split(max(1, batch_tokens // tokens.shape[1])):
         on_device = batch.to(model.device)
         hidden = runner.embed(on_device)
         for block, call in enumerate(runner.calls(on_device)):
-            hidden = runner.run(block, hidden, call)
+            hidden = runner.forward_block(block, hidden, call)
         with torch.inference_mode():
             losses += token_losses(runner, hidden, on_device).double().mean(dim=1).tolist()
         on_windows(len(batch))

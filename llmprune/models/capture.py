@@ -17,6 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llmprune.errors import ModelError
+from llmprune.models.block_output import HandedOn, HandedOnUsedError, Returned
+
 
 @dataclass(frozen=True)
 class BlockCall:
@@ -24,6 +27,11 @@ class BlockCall:
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+
+    @property
+    def handed_on(self) -> bool:
+        """Whether the block is given what an earlier block may hand on to it beside the hidden states."""
+        return any(isinstance(value, HandedOn) for value in (*self.args, *self.kwargs.values()))
 
 
 class _Stop(BaseException):
@@ -46,18 +54,11 @@ def relayed(blocks: Iterable[nn.Module], forwards: Sequence[Callable[..., Any]])
             del block.forward
 
 
-def hidden_of(output: Any) -> Tensor:
-    """The hidden states in what a block returns: the tensor itself, or the first of a tuple."""
-    hidden = output[0] if isinstance(output, tuple) else output
-    assert isinstance(hidden, Tensor)
-    return hidden
-
-
 class BlockRunner:
     """A causal LM seen as: embedding, a list of blocks, head.
 
     The runner never loads weights. The caller sees to it that block ``k`` has its
-    weights when ``run(k, ...)`` is called, and that the rest of the model has its own.
+    weights when ``forward_block(k, ...)`` is called, and that the rest of the model has its own.
 
     Args:
         model: a causal LM in eval mode.
@@ -67,7 +68,13 @@ class BlockRunner:
     def __init__(self, model: nn.Module, blocks: Iterable[nn.Module]) -> None:
         self._model = model
         self._blocks = list(blocks)
-        self._returns_tuple: bool | None = None
+        self._returned: Returned | None = None
+
+    @property
+    def returned(self) -> Returned:
+        """What a block of this model returns; ``learn_returned`` comes first."""
+        assert self._returned is not None, "learn_returned() first"
+        return self._returned
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Hidden states entering the first block.
@@ -80,28 +87,59 @@ class BlockRunner:
         """
         return self._first_call(tokens)[0]
 
-    @torch.inference_mode()
     def calls(self, tokens: Tensor) -> list[BlockCall]:
         """How the model calls each of its blocks on ``tokens`` (batch, seq_len)."""
-        calls: list[BlockCall] = []
-
-        def note(*args: Any, **kwargs: Any) -> Any:
-            hidden, call = _split_hidden(args, kwargs)
-            calls.append(call)
-            if len(calls) == len(self._blocks):
-                raise _Stop
-            return self._as_returned(hidden)
-
-        with relayed(self._blocks, [note] * len(self._blocks)), suppress(_Stop):
-            self._forward(tokens)
-        return calls
+        return [call for _, call in self.entries(tokens)]
 
     @torch.inference_mode()
-    def run(self, index: int, hidden: Tensor, call: BlockCall) -> Tensor:
-        """Output of block ``index`` on ``hidden`` (batch, seq_len, hidden_size): same shape and dtype."""
-        output = self._blocks[index](hidden, *call.args, **call.kwargs)
-        self._returns_tuple = isinstance(output, tuple)
-        return hidden_of(output)
+    def entries(self, tokens: Tensor, *, to_the_end: bool = False) -> list[tuple[Tensor, BlockCall]]:
+        """What the model gives each of its blocks, when every block before it returns what it was given.
+
+        Args:
+            tokens: (batch, seq_len) int64.
+            to_the_end: go on behind the last block, to see that none runs again; what else is there is computed too.
+
+        Raises:
+            ModelError: the model does not run each of its blocks once, in order.
+        """
+        entries: list[tuple[Tensor, BlockCall]] = []
+
+        def noting(index: int) -> Callable[..., Any]:
+            def note(*args: Any, **kwargs: Any) -> Any:
+                if index != len(entries):
+                    raise self._runs_otherwise(f"block {index} as number {len(entries)}, counted from 0")
+                entries.append(_split_hidden(args, kwargs))
+                if len(entries) == len(self._blocks) and not to_the_end:
+                    raise _Stop
+                return self.returned.around(entries[-1][0])
+
+            return note
+
+        with relayed(self._blocks, [noting(index) for index in range(len(self._blocks))]), suppress(_Stop):
+            self._forward(tokens)
+        if len(entries) < len(self._blocks):
+            raise self._runs_otherwise(f"only {len(entries)} of its {len(self._blocks)} blocks")
+        return entries
+
+    @torch.inference_mode()
+    def pass_by(self, tokens: Tensor, *, use_cache: bool) -> None:
+        """Run whatever the model computes around its blocks on ``tokens`` (batch, seq_len)."""
+        returned = self.returned
+
+        def give_back(*args: Any, **kwargs: Any) -> Any:
+            return returned.around(_split_hidden(args, kwargs)[0])
+
+        with relayed(self._blocks, [give_back] * len(self._blocks)):
+            self._model(input_ids=tokens, use_cache=use_cache)
+
+    @torch.inference_mode()
+    def forward_block(self, index: int, hidden: Tensor, call: BlockCall) -> Tensor:
+        """Output of block ``index`` on ``hidden`` (batch, seq_len, hidden_size): same shape and dtype.
+
+        Raises:
+            ModelError: the block computes with what an earlier block handed on beside the hidden states.
+        """
+        return self._run_block(index, hidden, call).hidden
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
@@ -118,18 +156,39 @@ class BlockRunner:
         """
 
         def inject(*_: Any, **__: Any) -> Any:
-            return self._as_returned(hidden)
+            return self.returned.around(hidden)
 
         placeholder = torch.zeros(hidden.shape[:2], dtype=torch.int64, device=hidden.device)
-        with relayed(self._blocks, [inject] * len(self._blocks)):
+        with relayed(self._blocks, [inject] * len(self._blocks)), self._handing_on_refused("The head"):
             output = self._forward(placeholder)
         logits = output.logits
         assert isinstance(logits, Tensor)
         return logits
 
-    def learn_return_type(self, tokens: Tensor) -> None:
-        """Run block 0 (whose weights must be there) once on ``tokens`` to see what blocks return."""
-        self.run(0, *self._first_call(tokens))
+    @torch.inference_mode()
+    def learn_returned(self, tokens: Tensor) -> None:
+        """Run block 0 (whose weights must be there) once on ``tokens`` to see what blocks return.
+
+        Raises:
+            ModelError: the model does not run its first block, or that returns no hidden states.
+        """
+        self._returned = self._run_block(0, *self._first_call(tokens))
+
+    def _run_block(self, index: int, hidden: Tensor, call: BlockCall) -> Returned:
+        with self._handing_on_refused(f"Block {index}"):
+            return Returned(self._blocks[index](hidden, *call.args, **call.kwargs))
+
+    @contextmanager
+    def _handing_on_refused(self, who: str) -> Iterator[None]:
+        """Say what is wrong where blocks hand more on to one another than hidden states."""
+        try:
+            yield
+        except HandedOnUsedError:
+            raise ModelError(
+                f"{who} of {type(self._model).__name__} computes with more than the hidden states of the blocks before "
+                "it: these hand on state of their own (keys and values, say, or a choice of tokens). Such blocks "
+                "cannot be run, removed or pruned one by one."
+            ) from None
 
     @torch.inference_mode()
     def _first_call(self, tokens: Tensor) -> tuple[Tensor, BlockCall]:
@@ -141,30 +200,42 @@ class BlockRunner:
 
         with relayed(self._blocks, [stop] * len(self._blocks)), suppress(_Stop):
             self._forward(tokens)
+        if not caught:
+            raise self._runs_otherwise("none of its blocks")
         return caught[0]
-
-    def _as_returned(self, hidden: Tensor) -> Any:
-        assert self._returns_tuple is not None, "learn_return_type() first"
-        return (hidden,) if self._returns_tuple else hidden
 
     def _forward(self, tokens: Tensor) -> Any:
         return self._model(input_ids=tokens, use_cache=False)
 
+    def _runs_otherwise(self, found: str) -> ModelError:
+        return ModelError(
+            f"{type(self._model).__name__} runs {found}; llmprune needs a decoder that runs each of its blocks "
+            "once, one after the other."
+        )
+
 
 def _split_hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, BlockCall]:
     """Take the hidden states out of a block's arguments, wherever the model put them."""
+    others = tuple(HandedOn.instead_of_store(value) for value in args[1:])
+    named = {name: HandedOn.instead_of_store(value) for name, value in kwargs.items()}
     if args:
-        return args[0], BlockCall(args[1:], kwargs)
-    return kwargs["hidden_states"], BlockCall((), {k: v for k, v in kwargs.items() if k != "hidden_states"})
+        return args[0], BlockCall(others, named)
+    return kwargs["hidden_states"], BlockCall((), {name: named[name] for name in named if name != "hidden_states"})
 
 
 @contextmanager
-def bypassed(blocks: nn.ModuleList, indices: Sequence[int], *, returns_tuple: bool) -> Iterator[None]:
-    """Let the blocks at ``indices`` return their input unchanged, as if they were removed."""
+def bypassed(blocks: nn.ModuleList, indices: Sequence[int], returned: Returned) -> Iterator[None]:
+    """Let the blocks at ``indices`` return their input unchanged, as if they were removed.
+
+    Args:
+        blocks: of a model.
+        indices: which of them.
+        returned: what one of them returned, for the kind of it.
+    """
 
     def identity(*args: Any, **kwargs: Any) -> Any:
         hidden, _ = _split_hidden(args, kwargs)
-        return (hidden,) if returns_tuple else hidden
+        return returned.around(hidden)
 
     with relayed([blocks[index] for index in indices], [identity] * len(indices)):
         yield

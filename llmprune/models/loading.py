@@ -18,7 +18,7 @@ from llmprune.models.anatomy import BlockNames, find_blocks, name_blocks
 from llmprune.models.architecture import auto_class, empty_model
 from llmprune.models.capture import BlockRunner
 from llmprune.models.config import load_config
-from llmprune.models.decoder import Decoder
+from llmprune.models.requirements import require_own_weights, require_separable
 from llmprune.models.weights import LoadPlan, drop_parameters, finish_loading, load_tensors, place_tensors, plan_loading
 from llmprune.quiet import first_sentence, quiet
 
@@ -138,8 +138,7 @@ def open_decoder(
     decoder = open_shell(directory, device=device, dtype=dtype, trust_remote_code=trust_remote_code, left_out=left_out)
     decoder.load_outside()
     with decoder.block(0):
-        decoder.runner.learn_return_type(torch.zeros(1, 2, dtype=torch.int64, device=device))
-        require_causal(decoder)
+        require_separable(decoder)
     return decoder
 
 
@@ -179,7 +178,7 @@ def shell_of(
     """
     model = empty_model(config, dtype=dtype, trust_remote_code=trust_remote_code)
     path, blocks = find_blocks(model, config)
-    _require_own_weights(model, path)
+    require_own_weights(model, path)
     places = place_tensors(model, checkpoint.names)
     names = name_blocks(checkpoint.names, places.by_tensor, path=path, num_blocks=len(blocks))
     plan = plan_loading(model, checkpoint, places, path=path)
@@ -236,33 +235,3 @@ def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     if not sizes:
         raise ModelError(f"{checkpoint.directory} holds no floating-point weights; an unquantized model was expected.")
     return max(sizes, key=lambda dtype: sizes[dtype])
-
-
-def _require_own_weights(model: PreTrainedModel, path: str) -> None:
-    """See that no block has weights of another one, which could not come and go with it."""
-    shared = [name for pair in model.all_tied_weights_keys.items() for name in pair if name.startswith(f"{path}.")]
-    if shared:
-        raise ModelError(
-            f"Blocks of {type(model).__name__} share weights ({min(shared)}); llmprune removes and prunes blocks one "
-            "by one, and needs blocks with weights of their own."
-        )
-
-
-def require_causal(decoder: Decoder) -> None:
-    """See that a token's hidden state does not depend on the next token (block 0 must have its weights).
-
-    Many encoders can be loaded as causal LMs, and nothing in a config tells for all of them.
-
-    Raises:
-        ModelError: it does.
-    """
-    one, other = (
-        decoder.runner.run(0, decoder.runner.embed(tokens), decoder.runner.calls(tokens)[0])[0, 0]
-        for tokens in torch.tensor([[[0, 0]], [[0, 1]]], device=decoder.device)
-    )
-    rounding = 16 * torch.finfo(one.dtype).eps * one.abs().max()
-    if (one - other).abs().max() > rounding:
-        raise ModelError(
-            f"{type(decoder.model).__name__} lets tokens see the ones after them (an encoder, perhaps); "
-            "a causal language model was expected."
-        )

@@ -49,20 +49,20 @@ class OpenBlock:
         linear = {f"{path}.weight" for path in self.linears()}
         return [name for name, parameter in self.module.named_parameters() if parameter.ndim > 1 and name not in linear]
 
-    def run(self, hidden: Tensor, call: BlockCall) -> Tensor:
+    def forward(self, hidden: Tensor, call: BlockCall) -> Tensor:
         """Output (batch, seq_len, hidden_size) on ``hidden``, of the same shape."""
-        return self.decoder.runner.run(self.index, hidden, call)
+        return self.decoder.runner.forward_block(self.index, hidden, call)
 
     def input_of(self, path: str, hidden: Tensor, call: BlockCall) -> Tensor:
         """What the layer at ``path`` is given when the block runs on ``hidden``; the block stops there."""
-        return _flat(input_of(self.module.get_submodule(path), lambda: self.run(hidden, call)))
+        return _flat(input_of(self.module.get_submodule(path), lambda: self.forward(hidden, call)))
 
     def inputs_of(self, paths: Iterable[str], hidden: Tensor, call: BlockCall) -> tuple[dict[str, Tensor], Tensor]:
         """What the layers at ``paths`` are given, and the block's output."""
         seen: dict[str, Tensor] = {}
         modules = {path: self.module.get_submodule(path) for path in paths}
         with inputs_noted(modules, lambda path, value: seen.__setitem__(path, _flat(value))):
-            output = self.run(hidden, call)
+            output = self.forward(hidden, call)
         return seen, output
 
     def first_not_finite(self, hidden: Tensor, call: BlockCall) -> str | None:
@@ -75,7 +75,7 @@ class OpenBlock:
 
         slots = self.linears()
         with outputs_noted({path: self.module.get_submodule(path) for path in slots}, note):
-            self.run(hidden, call)
+            self.forward(hidden, call)
         return slots[bad[0]].tensor if bad else None
 
     def not_finite(self, hidden: Tensor, call: BlockCall) -> NumericalError:
@@ -99,7 +99,7 @@ class OpenBlock:
 
     def adds_ffn(self, ffn: FfnWiring, hidden: Tensor, call: BlockCall) -> bool:
         """Whether the FFN's output goes into the block's output unscaled and unnormed, as a plain sum."""
-        output = self.run(hidden, call)
+        output = self.forward(hidden, call)
         _, rest = self.around_ffn(ffn, hidden, call)
         return self._is_sum(output, rest, ffn.down, hidden, call)
 
@@ -121,7 +121,7 @@ class OpenBlock:
     def groups(self, hidden: Tensor, call: BlockCall) -> tuple[list[tuple[str, ...]], FfnWiring | None]:
         """Layers that share an input, in order of use, and the FFN where one of a known kind was seen to hold."""
         modules = {path: self.module.get_submodule(path) for path in self.linears()}
-        traced = trace(modules, lambda: self.run(hidden, call))
+        traced = trace(modules, lambda: self.forward(hidden, call))
         groups = by_input(traced)
         inputs = {path: _flat(value)[:_FEW_TOKENS] for path, value in traced}
         layers = {path: self.layer(path) for path in inputs}

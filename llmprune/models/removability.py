@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from llmprune.errors import ModelError
-from llmprune.models.anatomy import BlockNames, find_blocks
+from llmprune.models.anatomy import find_blocks
+from llmprune.models.architecture import empty_model
 from llmprune.models.block_output import HandedOnUsedError
 from llmprune.models.capture import BlockCall, BlockRunner
-from llmprune.models.loading import empty_model
 from llmprune.models.random_weights import RandomWeights
 from llmprune.models.surgery import cut_config
-from llmprune.models.weights import drop_parameters
+from llmprune.models.weights import compute_buffers, drop_parameters
 from llmprune.quiet import first_sentence, quiet
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class RemovalCheck:
     Args:
         raw: config.json as it is on disk.
         config: the same, loaded.
-        names: the checkpoint's tensor names, sorted by block.
+        filled: names, in the model, of the parameters and buffers whose values are stored.
         device: where to compute.
         dtype: what to compute in.
         trust_remote_code: let the checkpoint's own Python files run.
@@ -73,13 +73,13 @@ class RemovalCheck:
         self,
         raw: Mapping[str, Any],
         config: PreTrainedConfig,
-        names: BlockNames,
+        filled: Container[str],
         *,
         device: torch.device,
         dtype: torch.dtype,
         trust_remote_code: bool = False,
     ) -> None:
-        self._raw, self._config, self._names = raw, config, names
+        self._raw, self._config, self._filled = raw, config, filled
         self._device, self._dtype, self._trust = device, dtype, trust_remote_code
         self._weights = RandomWeights(device)
         self._whole = self._shell(self._loaded(raw))
@@ -145,9 +145,7 @@ class RemovalCheck:
     def _shell(self, config: PreTrainedConfig) -> _Shell:
         model = empty_model(config, dtype=self._dtype, trust_remote_code=self._trust)
         path, blocks = find_blocks(model, config)
-        for module in model.modules():
-            for name, buffer in module.named_buffers(recurse=False):
-                setattr(module, name, buffer.to(self._device))
+        compute_buffers(model, device=self._device)
         return _Shell(model, path, blocks, BlockRunner(model, blocks))
 
     def _require_same_parameters(self, cut: _Shell, kept: Sequence[int]) -> None:
@@ -189,7 +187,7 @@ class RemovalCheck:
         for name, parameter in source.named_parameters(remove_duplicate=False):
             _put(place, name, parameter)
         for name, buffer in source.named_buffers():
-            if f"{self._names.prefix}{old}.{name}" in self._names.by_block[old]:
+            if f"{self._whole.path}.{old}.{name}" in self._filled:
                 place.get_buffer(name).copy_(buffer)
         try:
             one = self._whole.runner.forward_block(old, hidden, calls[0])
@@ -220,6 +218,18 @@ class RemovalCheck:
         difference = float((one - other).abs().max())
         rounding = _ROUNDING * torch.finfo(one.dtype).eps * float(one.abs().max())
         return 0.0 if difference <= rounding else difference
+
+
+def check_of(model: PreTrainedModel) -> RemovalCheck:
+    """The check of a model in memory."""
+    return RemovalCheck(
+        json.loads(model.config.to_json_string()),
+        model.config,
+        model.state_dict().keys(),
+        device=model.device,
+        dtype=model.dtype,
+        trust_remote_code=True,
+    )
 
 
 def _shapes(parameters: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

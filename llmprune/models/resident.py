@@ -15,7 +15,7 @@ from llmprune.errors import ModelError
 from llmprune.models.anatomy import find_blocks
 from llmprune.models.capture import BlockRunner
 from llmprune.models.config import check_config
-from llmprune.models.loading import require_causal
+from llmprune.models.requirements import require_own_weights, require_separable
 
 _TYPE_ONE = "a model of transformers' with a language-model head (AutoModelForCausalLM) was expected."
 
@@ -84,10 +84,10 @@ def model_decoder(model: PreTrainedModel) -> ModelDecoder:
     own = sharing_copy(model).eval()
     path, blocks = find_blocks(own, own.config)
     runner = BlockRunner(own, blocks)
-    tokens = torch.zeros(1, 2, dtype=torch.int64, device=device)
-    runner.learn_return_type(tokens)
-    decoder = ModelDecoder(own, blocks, path, runner, device, runner.embed(tokens).dtype)
-    require_causal(decoder)
+    require_own_weights(own, path)
+    dtype = runner.embed(torch.zeros(1, 2, dtype=torch.int64, device=device)).dtype
+    decoder = ModelDecoder(own, blocks, path, runner, device, dtype)
+    require_separable(decoder)
     return decoder
 
 

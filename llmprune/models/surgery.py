@@ -136,10 +136,11 @@ def tied_copies(decoder: CheckpointDecoder) -> list[str]:
 def cut_model(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
     """The model that only has the blocks ``kept``, made anew from the cut config, as from a written checkpoint.
 
-    Its parameters use the memory of those of ``model``, which is left as it is.
+    Its parameters use the memory of those of ``model``, which is left as it is. ``removability`` tells whether it
+    computes what the kept blocks do.
 
     Raises:
-        ModelError: a block computes something that depends on its index and that no config can express.
+        ModelError: it has parameters that ``model`` does not have.
     """
     config = model.config
     cut = type(config).from_dict(cut_config(json.loads(config.to_json_string()), config, kept))

@@ -28,10 +28,10 @@ def plain_losses(model, tokens):
 def leaving_states(family, tokens):
     model = tiny_model(family)
     runner = BlockRunner(model, find_blocks(model, model.config)[1])
-    runner.learn_return_type(tokens[:1, :2])
+    runner.learn_returned(tokens[:1, :2])
     hidden = runner.embed(tokens)
     for block, call in enumerate(runner.calls(tokens)):
-        hidden = runner.run(block, hidden, call)
+        hidden = runner.forward_block(block, hidden, call)
     return model, runner, hidden
 
 

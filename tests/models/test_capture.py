@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from llmprune.models.anatomy import find_blocks
-from llmprune.models.capture import BlockRunner, bypassed, hidden_of, relayed
+from llmprune.models.capture import BlockRunner, bypassed, relayed
 from tests.reference_search import skipped_logits
 from tests.tiny_models import DEPTH, HIDDEN, random_tokens, tiny_model
 
@@ -16,14 +16,14 @@ def opened(family: str):
     model = tiny_model(family)
     _, blocks = find_blocks(model, model.config)
     runner = BlockRunner(model, blocks)
-    runner.learn_return_type(TOKENS[:1, :2])
+    runner.learn_returned(TOKENS[:1, :2])
     return model, blocks, runner
 
 
 def run_blocks(runner, tokens, kept):
     hidden, calls = runner.embed(tokens), runner.calls(tokens)
     for block in kept:
-        hidden = runner.run(block, hidden, calls[block])
+        hidden = runner.forward_block(block, hidden, calls[block])
     return runner.logits(hidden)
 
 
@@ -41,7 +41,7 @@ def test_running_leaves_no_trace_in_the_model(family):
     with torch.no_grad():
         before = model(TOKENS).logits
         run_blocks(runner, TOKENS, range(DEPTH))
-        with bypassed(blocks, [2], returns_tuple=False):
+        with bypassed(blocks, [2], runner.returned):
             assert "forward" in vars(blocks[2])
         assert not any("forward" in vars(block) for block in blocks)
         assert torch.equal(model(TOKENS).logits, before)
@@ -66,7 +66,7 @@ def test_embedding_and_calls_run_no_block():
     assert len(calls) == DEPTH
     runner.logits(torch.zeros(1, 2, HIDDEN))
     assert ran == []
-    runner.run(0, runner.embed(TOKENS), calls[0])
+    runner.forward_block(0, runner.embed(TOKENS), calls[0])
     assert ran == [1]
 
 
@@ -83,9 +83,3 @@ def test_logits_of_a_slice_are_a_slice_of_the_logits():
     hidden = torch.randn(2, 9, HIDDEN, generator=torch.Generator().manual_seed(0))
     whole = runner.logits(hidden)
     torch.testing.assert_close(runner.logits(hidden[1:, 4:7]), whole[1:, 4:7], atol=1e-6, rtol=0)
-
-
-def test_hidden_states_come_out_of_tensors_and_tuples():
-    hidden = torch.ones(1)
-    assert hidden_of(hidden) is hidden
-    assert hidden_of((hidden, None)) is hidden

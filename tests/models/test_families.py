@@ -14,6 +14,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.models.anatomy import find_blocks
+from llmprune.models.block_output import Returned
 from llmprune.models.capture import bypassed
 from llmprune.models.loading import load_whole, open_decoder
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
@@ -58,12 +59,12 @@ def text_fields(directory: Path) -> dict:
     return raw.get("text_config", raw)
 
 
-def returns_tuple(model: PreTrainedModel) -> bool:
+def returned_by(model: PreTrainedModel) -> Returned:
     outputs = []
     block = find_blocks(model, model.config)[1][0]
     with block.register_forward_hook(lambda module, args, output: outputs.append(output)), torch.no_grad():
         model(TOKENS)
-    return isinstance(outputs[0], tuple)
+    return Returned(outputs[0])
 
 
 def decode(model: PreTrainedModel, *, use_cache: bool) -> tuple[Tensor, Tensor]:
@@ -98,7 +99,7 @@ class TestEveryFamily:
         model = dense(family)
         blocks = find_blocks(model, model.config)[1]
         unskipped, expected = (skipped_logits(model, TOKENS, skipped) for skipped in ((), removed))
-        with bypassed(blocks, removed, returns_tuple=returns_tuple(model)), torch.no_grad():
+        with bypassed(blocks, removed, returned_by(model)), torch.no_grad():
             by_us = model(TOKENS, use_cache=False).logits
             found = whole(cut(family, removed))(TOKENS, use_cache=False).logits
         torch.testing.assert_close(by_us, expected, atol=1e-5, rtol=0)
@@ -139,7 +140,7 @@ class TestEveryFamily:
         hidden = decoder.runner.embed(TOKENS)
         for index, call in enumerate(decoder.runner.calls(TOKENS)):
             with decoder.block(index):
-                hidden = decoder.runner.run(index, hidden, call)
+                hidden = decoder.runner.forward_block(index, hidden, call)
             assert all(parameter.is_meta for parameter in decoder.blocks.parameters())
         with torch.no_grad():
             expected = dense(family)(TOKENS, use_cache=False).logits

@@ -12,7 +12,8 @@ from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
 from llmprune.errors import ModelError
 from llmprune.models import removability
 from llmprune.models.anatomy import find_blocks
-from llmprune.models.loading import load_config, load_whole, open_shell
+from llmprune.models.config import load_config, read_config
+from llmprune.models.loading import load_whole, open_shell
 from llmprune.models.removability import RemovalCheck
 from llmprune.models.surgery import cut_config
 from tests.reference_search import skipped_logits
@@ -45,8 +46,8 @@ FAMILIES = [
 
 def check_of(directory: Path) -> RemovalCheck:
     shell = open_shell(directory, device=CPU)
-    raw = json.loads((directory / "config.json").read_text())
-    return RemovalCheck(raw, load_config(directory), shell.names, device=CPU, dtype=torch.float32)
+    raw = read_config(directory)
+    return RemovalCheck(raw, load_config(directory), shell.plan.filled, device=CPU, dtype=torch.float32)
 
 
 def is_allowed(check: RemovalCheck, removed: tuple[int, ...]) -> bool:
@@ -80,7 +81,7 @@ def test_what_is_allowed_computes_the_same_and_what_is_refused_does_not(model_ty
     directory = save_zoo_model(tmp_path / "model", model_type, **changes)
     check, whole = check_of(directory), load_whole(directory, device=CPU, dtype=torch.float32)
     assert [is_allowed(check, removed) for removed in CUTS] == possible
-    raw, config = json.loads((directory / "config.json").read_text()), load_config(directory)
+    raw, config = read_config(directory), load_config(directory)
     for removed, allowed in zip(CUTS, possible, strict=True):
         (tmp_path / "config.json").write_text(json.dumps(cut_config(raw, config, kept_blocks(DEPTH, removed))))
         cut = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))

@@ -71,8 +71,8 @@ class TestEveryFamily:
         assert torch.equal(hidden, theirs.runner.embed(TOKENS))
         for block, (mine, other) in enumerate(zip(ours.runner.calls(TOKENS), theirs.runner.calls(TOKENS), strict=True)):
             with ours.block(block), theirs.block(block):
-                after = ours.runner.run(block, hidden, mine)
-                assert torch.equal(after, theirs.runner.run(block, hidden, other))
+                after = ours.runner.forward_block(block, hidden, mine)
+                assert torch.equal(after, theirs.runner.forward_block(block, hidden, other))
                 hidden = after
         assert torch.equal(ours.runner.logits(hidden), theirs.runner.logits(hidden))
 

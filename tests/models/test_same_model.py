@@ -28,7 +28,7 @@ def by_block(decoder: CheckpointDecoder) -> Tensor:
         hidden = decoder.runner.embed(TOKENS)
         for block, call in enumerate(decoder.runner.calls(TOKENS)):
             with decoder.block(block):
-                hidden = decoder.runner.run(block, hidden, call)
+                hidden = decoder.runner.forward_block(block, hidden, call)
         return decoder.runner.logits(hidden)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from llmprune.algorithms.blocks.target import removal_count
 from llmprune.artifacts.activations import sha256_of
-from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
 from llmprune.artifacts.records.importance import Importance, RoundRecord, check_blocks
 from llmprune.artifacts.records.pruning import BlockRemoval
 from llmprune.choices import ERROR_RATE, Search
@@ -36,12 +35,12 @@ def choose_removal(
     Raises:
         TargetError: target or block list out of range.
         ArtifactError: an importance file or calibration of another model or other settings.
-        ModelError: the model cannot be run block by block, or it does not compute the same without these blocks.
+        ModelError: the model cannot be run block by block, or none of its blocks can be removed.
     """
     depth, path = workspace.model.num_blocks, workspace.run.importance
     if settings.blocks is not None:
         check_blocks(settings.blocks, num_blocks=depth, source="--blocks")
-        return _checked(workspace, _ranked(workspace, settings.blocks) or BlockRemoval(removed=settings.blocks))
+        return _ranked(workspace, settings.blocks) or BlockRemoval(removed=settings.blocks)
     known = Importance.read(path) if path.exists() else None
     if known is not None:
         known.check_belongs(workspace.model, path)
@@ -53,7 +52,7 @@ def choose_removal(
             protect_last=ends.protect_last,
         )
         if known.has_best(count):
-            return _checked(workspace, _prefix(known, count, path))
+            return _prefix(known, count, path)
         redundancy = _as_recorded(known)
     redundancy = redundancy or RedundancySettings()
     open_check(workspace).require_some(range(redundancy.protect_first, depth - redundancy.protect_last))
@@ -61,13 +60,7 @@ def choose_removal(
         f"{path} does not tell which blocks to remove for {settings.target} yet: running verify-redundancy first."
     )
     searched = verify_redundancy(workspace, replace(redundancy, target=settings.target), on_round=on_round)
-    return _checked(workspace, _prefix(searched, len(searched.order), path))
-
-
-def _checked(workspace: Workspace, removal: BlockRemoval) -> BlockRemoval:
-    """The same removal, once it is seen that the model computes the same without these blocks."""
-    open_check(workspace).require(kept_blocks(workspace.model.num_blocks, removal.removed))
-    return removal
+    return _prefix(searched, len(searched.order), path)
 
 
 def _ranked(workspace: Workspace, blocks: tuple[int, ...]) -> BlockRemoval | None:

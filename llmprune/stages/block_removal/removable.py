@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
-from llmprune.models.loading import load_config
+from llmprune.models.config import load_config, read_config
 from llmprune.models.removability import RemovalCheck
 from llmprune.stages.common.workspace import Workspace
 
@@ -15,11 +13,10 @@ def open_check(workspace: Workspace) -> RemovalCheck:
     Raises:
         ModelError: the model cannot be run block by block at all.
     """
-    names = workspace.open_decoder().names
     return RemovalCheck(
-        json.loads((workspace.directory / "config.json").read_text(encoding="utf-8")),
+        read_config(workspace.directory),
         load_config(workspace.directory, trust_remote_code=workspace.trust_remote_code),
-        names,
+        workspace.open_decoder().plan.filled,
         device=workspace.compute.device,
         dtype=workspace.dtype,
         trust_remote_code=workspace.trust_remote_code,

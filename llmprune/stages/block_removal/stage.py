@@ -12,6 +12,7 @@ from llmprune.artifacts.records.importance import RoundRecord
 from llmprune.artifacts.records.pruning import BlockRemoval, PruningRecord
 from llmprune.models.loading import stored_dtype
 from llmprune.stages.block_removal.choose import choose_removal
+from llmprune.stages.block_removal.removable import open_check
 from llmprune.stages.block_removal.settings import RemovalSettings
 from llmprune.stages.block_removal.write import write_checkpoint
 from llmprune.stages.block_search import RedundancySettings
@@ -73,6 +74,7 @@ def remove_blocks(
     kept = kept_blocks(workspace.model.num_blocks, removal.removed)
     out = settings.out or _default_out(workspace, removal, len(kept))
     check_output(workspace, out, force=settings.force)
+    open_check(workspace).require(kept)
     source = workspace.open_checkpoint()
     with workspace.writing():
         seconds = 0.0

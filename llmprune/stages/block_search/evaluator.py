@@ -80,7 +80,7 @@ class WindowEvaluator:
             for start in range(0, len(rows), self._batch_size):
                 batch = rows[start : start + self._batch_size]
                 call = self._calls_of(chunk, start, len(batch))[block]
-                batch.copy_(self._decoder.runner.run(block, batch, call))
+                batch.copy_(self._decoder.runner.forward_block(block, batch, call))
                 self._on_forwards(len(batch))
 
     def losses(self, states: Tensor, chunk: int) -> SegmentLosses:

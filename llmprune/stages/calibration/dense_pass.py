@@ -146,7 +146,7 @@ class DensePass:
                 for rows, batch in self._batches():
                     before = entering.windows(rows.start, rows.stop).to(self.decoder.device)
                     call = runner.calls(batch)[block]
-                    after = runner.run(block, before, call)
+                    after = runner.forward_block(block, before, call)
                     if not bool(torch.isfinite(after).all()):
                         raise OpenBlock(self.decoder, block).not_finite(before, call)
                     sums.add_(_measure(before, after))

@@ -122,7 +122,9 @@ def _time_tokens(decoder: Decoder, seq_len: int) -> TokenCost:
     runner, block = decoder.runner, len(decoder.blocks) // 2
     with torch.inference_mode(), decoder.block(block):
         hidden, call = runner.embed(tokens), runner.calls(tokens)[block]
-        times = time_in_turn([lambda: runner.run(block, hidden, call), lambda: runner.logits(hidden)], decoder.device)
+        times = time_in_turn(
+            [lambda: runner.forward_block(block, hidden, call), lambda: runner.logits(hidden)], decoder.device
+        )
     return TokenCost(*(median(seconds) / seq_len for seconds in times))
 
 

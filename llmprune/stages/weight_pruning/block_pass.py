@@ -213,7 +213,7 @@ class PruningPass:
         for batch in self._streams.entering(opened.index):
             entering = batch.pruned if side == "pruned" else batch.dense
             assert entering is not None
-            yield opened.run(entering, batch.call)
+            yield opened.forward(entering, batch.call)
 
     def _output_error(self, block: int) -> float | None:
         """||pruned - dense||^2 / ||dense||^2 of what leaves the block."""
