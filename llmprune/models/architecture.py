@@ -52,13 +52,21 @@ def auto_class(config: PreTrainedConfig) -> Any:
     return chosen[0]
 
 
-def empty_model(config: PreTrainedConfig, *, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
+def empty_model(
+    config: PreTrainedConfig, *, dtype: torch.dtype, trust_remote_code: bool = False, kind: Any = None
+) -> PreTrainedModel:
     """The model of a config as ``from_pretrained`` makes it, before it has weights: all on the meta device.
+
+    Args:
+        config: as it is loaded; the model has a copy.
+        dtype: of its parameters.
+        trust_remote_code: let the checkpoint's own Python files run.
+        kind: the class to make; None: the one that the config names.
 
     Raises:
         ModelError: the config is not one of a language model.
     """
-    kind = auto_class(config)
+    kind = kind or auto_class(config)
     loading = PreTrainedModel.get_init_context(dtype, False, False, None)
     try:
         with ContextManagers(loading), quiet():

@@ -34,7 +34,7 @@ class RandomWeights:
         return values * (_SQRT_3 * shape[-1] ** -0.5) if len(shape) > 1 else 0.5 * values + 1
 
     def fill(self, module: nn.Module, *, besides: Iterable[nn.Parameter] = ()) -> None:
-        """Give every parameter of a module a value, whether or not it had one.
+        """Give every parameter of a module a value, whether or not it had one, and every buffer that has none.
 
         Args:
             module: any part of a model.
@@ -50,3 +50,6 @@ class RandomWeights:
                     value = self.of(old.shape, old.dtype, start=len(made))
                     made[id(old)] = nn.Parameter(value, requires_grad=False)
                 setattr(part, name, made[id(old)])
+            for name, buffer in part.named_buffers(recurse=False):
+                if buffer.is_meta:
+                    setattr(part, name, self.of(buffer.shape, buffer.dtype))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -64,9 +65,8 @@ class RemovalCheck:
         raw: config.json as it is on disk.
         config: the same, loaded.
         filled: names, in the model, of the parameters and buffers whose values are stored.
+        make: makes the empty model of a config.
         device: where to compute.
-        dtype: what to compute in.
-        trust_remote_code: let the checkpoint's own Python files run.
     """
 
     def __init__(
@@ -75,12 +75,11 @@ class RemovalCheck:
         config: PreTrainedConfig,
         filled: Container[str],
         *,
+        make: Callable[[PreTrainedConfig], PreTrainedModel],
         device: torch.device,
-        dtype: torch.dtype,
-        trust_remote_code: bool = False,
     ) -> None:
         self._raw, self._config, self._filled = raw, config, filled
-        self._device, self._dtype, self._trust = device, dtype, trust_remote_code
+        self._make, self._device = make, device
         self._weights = RandomWeights(device)
         self._whole = self._shell(self._loaded(raw))
         self._weights.fill(self._whole.model, besides=self._whole.blocks.parameters())
@@ -143,7 +142,7 @@ class RemovalCheck:
         return config
 
     def _shell(self, config: PreTrainedConfig) -> _Shell:
-        model = empty_model(config, dtype=self._dtype, trust_remote_code=self._trust)
+        model = self._make(config)
         path, blocks = find_blocks(model, config)
         compute_buffers(model, device=self._device)
         return _Shell(model, path, blocks, BlockRunner(model, blocks))
@@ -226,9 +225,8 @@ def check_of(model: PreTrainedModel) -> RemovalCheck:
         json.loads(model.config.to_json_string()),
         model.config,
         model.state_dict().keys(),
+        make=partial(empty_model, dtype=model.dtype, kind=type(model)),
         device=model.device,
-        dtype=model.dtype,
-        trust_remote_code=True,
     )
 
 

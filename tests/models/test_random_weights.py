@@ -27,8 +27,12 @@ def test_they_are_the_same_every_time_and_others_for_another_start():
 def test_every_parameter_is_filled_but_the_ones_to_leave_and_shared_ones_stay_shared():
     with torch.device("meta"):
         model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+        model[0].register_buffer("correction", torch.zeros(4))
+    model[2].register_buffer("table", torch.zeros(4))
     model[2].weight = model[0].weight
     RandomWeights(CPU).fill(model, besides=model[1].parameters())
     assert [parameter.is_meta for parameter in model.parameters()] == [False, False, True, True, False]
     assert model[2].weight is model[0].weight
     assert not torch.equal(model[0].weight, model[2].bias.expand(4, 4))
+    assert not model[0].correction.is_meta
+    assert torch.equal(model[2].table, torch.zeros(4))

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
 from llmprune.errors import ModelError
 from llmprune.models import removability
 from llmprune.models.anatomy import find_blocks
+from llmprune.models.architecture import empty_model
 from llmprune.models.config import load_config, read_config
 from llmprune.models.loading import load_whole, open_shell
 from llmprune.models.removability import RemovalCheck
@@ -47,7 +49,8 @@ FAMILIES = [
 def check_of(directory: Path) -> RemovalCheck:
     shell = open_shell(directory, device=CPU)
     raw = read_config(directory)
-    return RemovalCheck(raw, load_config(directory), shell.plan.filled, device=CPU, dtype=torch.float32)
+    make = partial(empty_model, dtype=torch.float32)
+    return RemovalCheck(raw, load_config(directory), shell.plan.filled, make=make, device=CPU)
 
 
 def is_allowed(check: RemovalCheck, removed: tuple[int, ...]) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from llmprune.models.architecture import empty_model
 from llmprune.models.config import load_config, read_config
 from llmprune.models.removability import RemovalCheck
 from llmprune.stages.common.workspace import Workspace
@@ -17,7 +20,6 @@ def open_check(workspace: Workspace) -> RemovalCheck:
         read_config(workspace.directory),
         load_config(workspace.directory, trust_remote_code=workspace.trust_remote_code),
         workspace.open_decoder().plan.filled,
+        make=partial(empty_model, dtype=workspace.dtype, trust_remote_code=workspace.trust_remote_code),
         device=workspace.compute.device,
-        dtype=workspace.dtype,
-        trust_remote_code=workspace.trust_remote_code,
     )
