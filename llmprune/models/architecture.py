@@ -52,6 +52,16 @@ def auto_class(config: PreTrainedConfig) -> Any:
     return chosen[0]
 
 
+def attention_of(config: PreTrainedConfig) -> dict[str, str]:
+    """How attention must be computed for a text to be read from left to right, as an option of ``from_pretrained``.
+
+    PaliGemma lets an image and its prompt see themselves whole, and so says that attention is not causal. Of a text
+    alone it makes a causal mask, which SDPA leaves out where it relies on that word.
+    """
+    both_ways = getattr(config.get_text_config(decoder=True), "use_bidirectional_attention", None) is True
+    return {"attn_implementation": "eager"} if both_ways else {}
+
+
 def empty_model(
     config: PreTrainedConfig, *, dtype: torch.dtype, trust_remote_code: bool = False, kind: Any = None
 ) -> PreTrainedModel:
@@ -71,9 +81,10 @@ def empty_model(
     try:
         with ContextManagers(loading), quiet():
             if issubclass(kind, PreTrainedModel):
-                model = kind._from_config(deepcopy(config), dtype=dtype)
+                model = kind._from_config(deepcopy(config), dtype=dtype, **attention_of(config))
             else:
-                model = kind.from_config(deepcopy(config), dtype=dtype, trust_remote_code=trust_remote_code)
+                options = {"trust_remote_code": trust_remote_code, **attention_of(config)}
+                model = kind.from_config(deepcopy(config), dtype=dtype, **options)
     except Exception as error:  # not a language model's config, or one with values that no model can have
         raise ModelError(
             f"No language model can be made from this config of type '{config.model_type}': {first_sentence(error)}"

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from llmprune.errors import ModelError
 from llmprune.models.anatomy import BlockNames, find_blocks, name_blocks
-from llmprune.models.architecture import auto_class, empty_model
+from llmprune.models.architecture import attention_of, auto_class, empty_model
 from llmprune.models.capture import BlockRunner
 from llmprune.models.config import load_config
 from llmprune.models.requirements import require_own_weights, require_separable
@@ -207,9 +207,11 @@ def load_whole(
         ModelError: transformers cannot load it, or would fill in weights that are not there.
     """
     try:
+        config = load_config(directory, trust_remote_code=trust_remote_code)
         with quiet():
-            loaded: Any = auto_class(load_config(directory, trust_remote_code=trust_remote_code)).from_pretrained(
+            loaded: Any = auto_class(config).from_pretrained(
                 directory,
+                **attention_of(config),
                 dtype=dtype,
                 trust_remote_code=trust_remote_code,
                 use_safetensors=True,
