@@ -154,7 +154,7 @@ def _ranked_on_disk(
 
 def _up_to(target: Target | None, asked: RedundancySettings, num_blocks: int) -> RedundancySettings:
     """The settings with the target as a number of blocks, of a model of so many."""
-    if target is None and asked.metric is Metric.ANGULAR:
+    if target is None and asked.metric == Metric.ANGULAR:
         raise TargetError("The angular distance ranks a run of blocks, whose length must be given: `target=6`.")
     most = max(1, num_blocks - asked.protect_first - asked.protect_last - 1)
     return replace(asked, target=str(count_blocks(most if target is None else target, asked, num_blocks)))
@@ -170,7 +170,7 @@ def _steps(
 ) -> Iterator[tuple[float, Round]]:
     """The dense loss, and a round, for every step; nothing is kept."""
     count = int(settings.target)
-    if settings.metric is not Metric.SLEB:
+    if settings.metric != Metric.SLEB:
         with TemporaryDirectory(prefix="llmprune-") as scratch:
             measured = measure_dense(decoder, windows.tokens, Path(scratch) / "pass", compute, progress)
         scores = score_blocks(measured, settings)
@@ -191,7 +191,7 @@ def _kept_steps(
     count = int(settings.target)
     if windows is not None:
         calibrate_on(workspace, windows)
-    if settings.metric is not Metric.SLEB:
+    if settings.metric != Metric.SLEB:
         importance = verify_redundancy(workspace, settings)
         yield from ((importance.dense_loss, decided) for decided in _recorded_rounds(importance)[:count])
         return

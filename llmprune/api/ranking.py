@@ -99,7 +99,7 @@ class Ranking(Iterator[Round]):
         """
         count = count_blocks(target, self._settings, self._num_blocks)
         most = count_blocks(self._settings.target, self._settings, self._num_blocks)
-        if count > most or (self.metric is Metric.ANGULAR and count != most):
+        if count > most or (self.metric == Metric.ANGULAR and count != most):
             raise TargetError(f"This ranking is one of {most} blocks, not of {count}; rank with `target={count}`.")
         while len(self._rounds) < count:
             next(self)
@@ -123,7 +123,7 @@ class Ranking(Iterator[Round]):
         for number, decided in enumerate(self._rounds, start=1):
             value = [f"{decided.score:.4g}"] if decided.loss is None else _cells(decided.loss)
             rows.append([str(number), str(decided.block), *value])
-        searched = self.metric is Metric.SLEB
+        searched = self.metric == Metric.SLEB
         header = ["round", "block", "loss", "perplexity"] if searched else ["round", "block", "score"]
         return f"{title}\n{table(header, rows if searched else rows[1:])}"
 

@@ -25,7 +25,7 @@ class DenseStatistics(Protocol):
 
 def score_blocks(measured: DenseStatistics, settings: RedundancySettings) -> tuple[float, ...]:
     """A score for each block: the smaller, the more redundant it looks."""
-    if settings.metric is Metric.BLOCK_INFLUENCE:
+    if settings.metric == Metric.BLOCK_INFLUENCE:
         return tuple(block.influence for block in measured.blocks)
     return tuple(measured.angular_distances[block][block + 1] for block in range(len(measured.blocks)))
 
@@ -33,6 +33,6 @@ def score_blocks(measured: DenseStatistics, settings: RedundancySettings) -> tup
 def order_blocks(measured: DenseStatistics, settings: RedundancySettings, *, count: int) -> Sequence[int]:
     """The blocks that go, in order."""
     protected = protected_blocks(settings, len(measured.blocks))
-    if settings.metric is Metric.BLOCK_INFLUENCE:
+    if settings.metric == Metric.BLOCK_INFLUENCE:
         return least_influential(score_blocks(measured, settings), count=count, protected=protected)
     return closest_run(measured.angular_distances, count=count, protected=protected)

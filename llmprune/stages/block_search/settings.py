@@ -48,7 +48,7 @@ class RedundancySettings:
     @property
     def eliminates(self) -> bool:
         """Whether hopeless candidates are dropped early."""
-        return self.metric is Metric.SLEB and self.search is Search.ELIMINATE
+        return self.metric == Metric.SLEB and self.search == Search.ELIMINATE
 
 
 def protected_blocks(settings: RedundancySettings, num_blocks: int) -> frozenset[int]:

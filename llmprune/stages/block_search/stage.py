@@ -59,7 +59,7 @@ def verify_redundancy(
         workspace.progress.say(f"{workspace.run.importance} already ranks {len(known.order)} blocks: nothing to do.")
         return known
     with workspace.writing():
-        if settings.metric is not Metric.SLEB:
+        if settings.metric != Metric.SLEB:
             return _score(workspace, calibration.manifest, settings, count)
         for importance in _search(workspace, calibration, settings, count, known):
             on_round(importance.rounds[-1])
@@ -108,7 +108,7 @@ def _known(
 
 
 def _recorded(settings: RedundancySettings, dtype: str) -> SearchSettings:
-    searched = settings.metric is Metric.SLEB
+    searched = settings.metric == Metric.SLEB
     eliminates = settings.eliminates
     return SearchSettings(
         metric=settings.metric,

@@ -96,7 +96,7 @@ def _write_manifest(
 ) -> None:
     total = len(state.blocks)
     passing = {last_name(block) for block in range(total + 1)}
-    if state.cache is Cache.FIRST:
+    if state.cache == Cache.FIRST:
         passing.add(hidden_name(total))
     CalibrationManifest(
         model=workspace.model,

@@ -156,7 +156,7 @@ class DensePass:
         files = state.files | self._write_states(block + 1, outputs())
         cosine, input_norm, update_norm = (sums / self.tokens.numel()).tolist()
         statistics = BlockStatistics(influence=1 - cosine, input_norm=input_norm, update_norm=update_norm)
-        if state.cache is Cache.FIRST and block > 0:
+        if state.cache == Cache.FIRST and block > 0:
             del files[hidden_name(block)]
         return state.model_copy(update={"blocks": (*state.blocks, statistics), "files": files})
 
@@ -203,8 +203,8 @@ class DensePass:
         """Say what the pass will keep, and see that there is room for it."""
         width = self.decoder.runner.embed(self.tokens[:1, :1].to(self.decoder.device)).shape[-1]
         each = self.tokens.numel() * width * self.decoder.dtype.itemsize
-        kept = each * (len(self.decoder.blocks) + 1 if cache is Cache.ALL else 1)
-        most = kept if cache is Cache.ALL else 3 * each
+        kept = each * (len(self.decoder.blocks) + 1 if cache == Cache.ALL else 1)
+        most = kept if cache == Cache.ALL else 3 * each
         windows, seq_len = self.tokens.shape
         self.progress.say(
             f"Calibrating on {windows} x {seq_len} tokens: {kept / 2**30:.2f} GiB of hidden states will "
