@@ -19,7 +19,8 @@ def removal_count(target: str, *, num_blocks: int, protect_first: int, protect_l
         TargetError: not a number, nothing to remove, or nothing left between the protected ends.
     """
     expected = "type a share such as 20% or 0.2, or a number of blocks such as 6"
-    match = _TARGET.fullmatch(target.strip())
+    target = target.strip()
+    match = _TARGET.fullmatch(target)
     if match is None:
         raise TargetError(f"{target!r:.50} is not a removal target; {expected}.")
     number = Fraction(match["number"])  # exact: 0.07 of 100 is 7, where floats would round up to 8

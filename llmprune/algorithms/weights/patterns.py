@@ -54,25 +54,34 @@ class SemiStructured:
 
 Pattern = Unstructured | SemiStructured
 
+# ASCII digits, and few of them: int and float read other digits, underscores, "nan" and "inf" too, an integer of
+# thousands of digits is refused by Python itself, and no ratio or group needs more.
+_RATIO = re.compile(r"(?P<number>\+?(?=\.?[0-9])[0-9]{0,9}(\.[0-9]{0,20})?([eE][+-]?[0-9]{1,2})?)\s*(?P<percent>%)?")
+_GROUPS = re.compile(r"([0-9]{1,9}):([0-9]{1,9})")
+
 
 def parse_sparsity(text: str) -> Unstructured:
-    """Read `0.7` or `70%`. Anything else, and a value outside [0, 1), raises `TargetError`."""
-    number = text.strip()
-    percent = number.endswith("%")
-    try:
-        value = float(number.removesuffix("%"))
-    except ValueError:
-        raise TargetError(
-            f"The sparsity {text!r} is neither a ratio such as 0.7 nor a percentage such as 70%."
-        ) from None
-    return Unstructured(value / 100 if percent else value)
+    """Read `0.7` or `70%`.
+
+    Raises:
+        TargetError: anything else, or a value outside [0, 1).
+    """
+    match = _RATIO.fullmatch(text.strip())
+    if match is None:
+        raise TargetError(f"The sparsity {text!r:.50} is neither a ratio such as 0.7 nor a percentage such as 70%.")
+    value = float(match["number"])
+    return Unstructured(value / 100 if match["percent"] else value)
 
 
 def parse_pattern(text: str) -> SemiStructured:
-    """Read `2:4` (2 zeros in every 4 weights). Anything else raises `TargetError`."""
-    match = re.fullmatch(r"\s*([0-9]+):([0-9]+)\s*", text)
+    """Read `2:4` (2 zeros in every 4 weights).
+
+    Raises:
+        TargetError: anything else, or no zero at all, or nothing but zeros.
+    """
+    match = _GROUPS.fullmatch(text.strip())
     if match is None:
-        raise TargetError(f"The pattern {text!r} is not of the form ZEROS:GROUP, such as 2:4.")
+        raise TargetError(f"The pattern {text!r:.50} is not of the form ZEROS:GROUP, such as 2:4.")
     return SemiStructured(int(match[1]), int(match[2]))
 
 
