@@ -50,7 +50,8 @@ def check_of(directory: Path) -> RemovalCheck:
     shell = open_shell(directory, device=CPU)
     raw = read_config(directory)
     make = partial(empty_model, dtype=torch.float32)
-    return RemovalCheck(raw, load_config(directory), shell.plan.filled, make=make, device=CPU)
+    filled = frozenset(shell.plan.places.by_tensor.values())
+    return RemovalCheck(raw, load_config(directory), filled, make=make, device=CPU)
 
 
 def is_allowed(check: RemovalCheck, removed: tuple[int, ...]) -> bool:
