@@ -11,10 +11,15 @@ import psutil
 import torch
 from torch import Tensor
 
+from llmprune.choices import DEVICE, Dtype
 from llmprune.errors import TargetError
 from llmprune.models.timing import Speedup, speedup, time_in_turn
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES: dict[str, torch.dtype] = {
+    Dtype.FLOAT32: torch.float32,
+    Dtype.BFLOAT16: torch.bfloat16,
+    Dtype.FLOAT16: torch.float16,
+}
 # Products of each dtype to time: at least, at most, and seconds after which none beyond the least begins.
 _LEAST, _MOST, _ENOUGH = 5, 9, 1.0
 
@@ -66,7 +71,7 @@ class Compute:
         return int(psutil.virtual_memory().available)
 
 
-def choose_compute(device: str = "auto", dtype: str = "auto") -> Compute:
+def choose_compute(device: str = DEVICE, dtype: str = Dtype.AUTO) -> Compute:
     """Read the ``--device`` and ``--dtype`` options.
 
     Args:
@@ -76,9 +81,9 @@ def choose_compute(device: str = "auto", dtype: str = "auto") -> Compute:
     Raises:
         TargetError: no such device or dtype.
     """
-    if dtype != "auto" and dtype not in _DTYPES:
+    if dtype != Dtype.AUTO and dtype not in _DTYPES:
         raise TargetError(f"'{dtype}' is not a dtype to compute in; type auto, {', '.join(_DTYPES)}.")
-    if device == "auto":
+    if device == DEVICE:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from llmprune.choices import DAMPING
 from llmprune.errors import NumericalError
 
 _RAISES = 3  # how often the damping is raised tenfold before giving up
@@ -37,7 +38,7 @@ class InverseFactor:
         return (right @ self.upper.T) @ self.upper
 
 
-def factorise(gram: Tensor, *, damping: float = 0.01) -> InverseFactor:
+def factorise(gram: Tensor, *, damping: float = DAMPING) -> InverseFactor:
     """Factorise G + damping * mean(diag G) I; where that is not positive definite, with up to 1,000 times the damping.
 
     Args:

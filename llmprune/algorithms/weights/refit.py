@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from llmprune.algorithms.weights.pruned import PrunedWeight, measured, working_dtype
+from llmprune.choices import REFIT_STEPS
 
 
-def refit(pruned: PrunedWeight, gram: Tensor, *, target: Tensor, steps: int = 10) -> PrunedWeight:
+def refit(pruned: PrunedWeight, gram: Tensor, *, target: Tensor, steps: int = REFIT_STEPS) -> PrunedWeight:
     """Move the kept weights of `pruned` towards `target` on the inputs behind `gram`.
 
     Args:

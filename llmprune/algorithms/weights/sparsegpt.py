@@ -20,6 +20,7 @@ from llmprune.algorithms.weights.patterns import (
     zero_count,
 )
 from llmprune.algorithms.weights.pruned import PrunedWeight, measured, working_dtype
+from llmprune.choices import BLOCK_SIZE, DAMPING
 
 
 def prune_linear(
@@ -28,8 +29,8 @@ def prune_linear(
     pattern: Pattern,
     *,
     target: Tensor | None = None,
-    damping: float = 0.01,
-    block_size: int = 128,
+    damping: float = DAMPING,
+    block_size: int = BLOCK_SIZE,
     factor: InverseFactor | None = None,
 ) -> PrunedWeight:
     """Prune one linear layer so that it still reproduces its outputs on the inputs behind `gram`.
