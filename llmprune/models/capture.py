@@ -76,6 +76,11 @@ class BlockRunner:
         assert self._returned is not None, "learn_returned() first"
         return self._returned
 
+    @property
+    def stream_dtype(self) -> torch.dtype:
+        """What blocks hand on: the model's dtype, or float32 where that is summed up in it (Mamba)."""
+        return self.returned.hidden.dtype
+
     def embed(self, tokens: Tensor) -> Tensor:
         """Hidden states entering the first block.
 
@@ -83,9 +88,10 @@ class BlockRunner:
             tokens: (batch, seq_len) int64.
 
         Returns:
-            (batch, seq_len, hidden_size) in the model's dtype.
+            (batch, seq_len, hidden_size) in ``stream_dtype``, or before that is known in the model's dtype.
         """
-        return self._first_call(tokens)[0]
+        hidden = self._first_call(tokens)[0]
+        return hidden if self._returned is None else hidden.to(self.stream_dtype)
 
     def calls(self, tokens: Tensor) -> list[BlockCall]:
         """How the model calls each of its blocks on ``tokens`` (batch, seq_len)."""

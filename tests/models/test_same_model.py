@@ -14,7 +14,9 @@ from transformers import AutoModelForCausalLM
 from llmprune.errors import CheckpointError
 from llmprune.models.loading import CheckpointDecoder, load_whole, open_decoder
 from llmprune.models.source import check_model
+from llmprune.stages.block_search.evaluator import WindowEvaluator
 from tests.tiny_models import FAMILIES, random_tokens
+from tests.zoo import tiny_config
 
 CPU = torch.device("cpu")
 TOKENS = random_tokens(2, 24)
@@ -165,9 +167,20 @@ def test_old_masks_and_tables_beside_the_weights_change_nothing(relaid, checkpoi
     assert torch.equal(assert_same_model(directory), assert_same_model(checkpoint("gpt-neox")))
 
 
-def test_in_the_dtype_that_is_asked_for_and_with_what_stays_in_float32(tmp_path):
-    from tests.zoo import tiny_config
+def test_what_blocks_hand_on_in_float32_is_kept_in_float32(tmp_path):
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(tiny_config("mamba"), dtype=torch.bfloat16).save_pretrained(tmp_path)
+    decoder = open_decoder(tmp_path, device=CPU)
+    evaluator = WindowEvaluator(decoder, TOKENS, chunk_windows=2, batch_size=1)
+    states = evaluator.entering(0)[None].clone()
+    for block in range(evaluator.num_blocks):
+        evaluator.apply_block(block, states, 0)
+    logits = load_whole(tmp_path, device=CPU, dtype=torch.bfloat16)(TOKENS, use_cache=False).logits
+    assert states.dtype == torch.float32
+    assert torch.equal(decoder.runner.logits(states[0]), logits)
 
+
+def test_in_the_dtype_that_is_asked_for_and_with_what_stays_in_float32(tmp_path):
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(tiny_config("deepseek_v3"), dtype=torch.bfloat16)
     model.save_pretrained(tmp_path)

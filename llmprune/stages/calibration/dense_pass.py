@@ -169,7 +169,7 @@ class DensePass:
             for states in batches:
                 if writer is None:
                     shape = (*self.tokens.shape, states.shape[-1])
-                    writer = HiddenStatesWriter(path, shape=shape, dtype=self.decoder.dtype)
+                    writer = HiddenStatesWriter(path, shape=shape, dtype=self.decoder.runner.stream_dtype)
                 writer.append(states)
                 last.append(states[:, -1].float().cpu().clone())
             assert writer is not None, "there is at least one window"
@@ -202,7 +202,7 @@ class DensePass:
     def _announce(self, cache: Cache, kept_in: Path) -> None:
         """Say what the pass will keep, and see that there is room for it."""
         width = self.decoder.runner.embed(self.tokens[:1, :1].to(self.decoder.device)).shape[-1]
-        each = self.tokens.numel() * width * self.decoder.dtype.itemsize
+        each = self.tokens.numel() * width * self.decoder.runner.stream_dtype.itemsize
         kept = each * (len(self.decoder.blocks) + 1 if cache == Cache.ALL else 1)
         most = kept if cache == Cache.ALL else 3 * each
         windows, seq_len = self.tokens.shape

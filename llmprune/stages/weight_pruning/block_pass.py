@@ -247,7 +247,7 @@ class PruningPass:
 
     def _embedded(self) -> PruningPassState:
         width = self._decoder.runner.embed(next(self._streams.tokens_of())[:1, :1]).shape[-1]
-        each = self._streams.tokens.numel() * width * self._decoder.dtype.itemsize
+        each = self._streams.tokens.numel() * width * self._decoder.runner.stream_dtype.itemsize
         require_free_space(self._folder, 2 * each * len(self._streams.sides))
         states = {}
         for side in self._streams.sides:

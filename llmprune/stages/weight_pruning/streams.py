@@ -103,7 +103,7 @@ class Streams:
                 _require_finite(states, block)
                 if writer is None:
                     shape = (*self.tokens.shape, states.shape[-1])
-                    writer = HiddenStatesWriter(path, shape=shape, dtype=self.decoder.dtype)
+                    writer = HiddenStatesWriter(path, shape=shape, dtype=self.decoder.runner.stream_dtype)
                 writer.append(states)
             assert writer is not None, "there is at least one window"
             return writer.finish()
