@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 from filelock import FileLock, Timeout
 
 from llmprune.artifacts.files.disk_space import explain_full_disk
+from llmprune.artifacts.files.paths import require_room_for_names
 from llmprune.artifacts.records.provenance import Artifact
 from llmprune.errors import ArtifactError
 
@@ -101,12 +102,13 @@ class RunDirectory:
             ArtifactError: the path is no directory, or the record cannot be read.
         """
         try:
+            require_room_for_names(self.path)
             if self.path.exists() and not self.path.is_dir():
                 raise ArtifactError(f"The run directory {self.path} is a file; type --run OTHER.")
             return RunRecord.read(self.record_path) if self.record_path.exists() else None
         except OSError as error:
             raise ArtifactError(
-                f"The run directory {self.path} cannot be read: {error.strerror}; type --run OTHER."
+                f"The run directory {self.path!s:.200} cannot be read: {error.strerror}; type --run OTHER."
             ) from error
 
     def new_record(self, *, model: str, directory: Path, name: str) -> RunRecord:

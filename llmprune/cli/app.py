@@ -28,6 +28,7 @@ from llmprune.cli.commands import (
     verify_redundancy,
 )
 from llmprune.cli.console import complain, give_up_stdout, prepare_streams
+from llmprune.cli.paths import require_unicode, too_long
 from llmprune.errors import LlmpruneError
 from llmprune.version import __version__
 
@@ -88,6 +89,7 @@ def _friendly(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: object, **kwargs: object) -> None:
         with _interruptions_noted() as interrupted:
             try:
+                require_unicode(kwargs.values())
                 command(*args, **kwargs)
             except typer.Exit:
                 raise
@@ -104,9 +106,10 @@ def _explained(error: Exception | KeyboardInterrupt, *, interrupted: bool) -> in
         return 130
     if os.environ.get("LLMPRUNE_DEBUG") == "1":
         raise error
-    if isinstance(error, LlmpruneError):
-        complain(str(error))
-        return error.exit_code
+    known = error if isinstance(error, LlmpruneError) else too_long(error)
+    if known is not None:
+        complain(str(known))
+        return known.exit_code
     complain(f"Unexpected {type(error).__name__}: {error} (LLMPRUNE_DEBUG=1 shows where)")
     return 1
 

@@ -177,5 +177,9 @@ def identify(
 
 
 def positions(config: PreTrainedConfig) -> int:
-    """Longest sequence that a model was made for; models without a limit (ALiBi) have none."""
-    return int(getattr(config.get_text_config(decoder=True), "max_position_embeddings", None) or 2**31)
+    """Longest sequence that a model was made for; models without a limit (ALiBi) have none.
+
+    A config's number below 2 (0, -1) leaves no token to predict: it tells nothing, as if it were not there.
+    """
+    told = int(getattr(config.get_text_config(decoder=True), "max_position_embeddings", None) or 0)
+    return told if told > 1 else 2**31

@@ -225,6 +225,6 @@ def _unknown(spec: str) -> CorpusError:
     near = difflib.get_close_matches(spec, _NAMES, n=1)
     hint = f"Did you mean {near[0]}?" if near else "A missing file? A local text ends in .txt, .jsonl or .parquet."
     return CorpusError(
-        f"There is no text source '{spec}'. {hint} Named sources are {', '.join(_NAMES)}; "
+        f"There is no text source '{spec:.200}'. {hint} Named sources are {', '.join(_NAMES)}; "
         "others are a file or a Hub data set owner/name[:config[:split[:column]]]."
     )

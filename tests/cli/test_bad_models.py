@@ -5,6 +5,7 @@ import json
 import pytest
 from transformers import BertConfig, T5Config
 
+from llmprune.artifacts.activations import open_calibration
 from tests.cli.world import refused
 
 
@@ -143,3 +144,19 @@ def test_a_model_without_a_usable_tokenizer_is_refused(tokenizer, world, llmprun
         (world.model / "tokenizer.json").write_text(tokenizer)
     words = ["calibrate", world.model, "--source", world.text, "--seq-len", 16, "--run", world.folder / "new"]
     assert "no usable tokenizer" in refused(llmprune, world.folder, words)
+
+
+@pytest.mark.parametrize("positions", [-1, 0, 1, 10**12])
+@pytest.mark.parametrize("command", ["calibrate", "remove-blocks", "bench"])
+def test_a_number_of_positions_that_tells_nothing_is_no_limit(positions, command, world, llmprune):
+    """Rotary positions do not need it; a model with a table of positions is refused where the two disagree."""
+    world.edit_json(world.model / "config.json", max_position_embeddings=positions)
+    options = {
+        "calibrate": ["--source", world.text, "--samples", 1],
+        "remove-blocks": ["--blocks", "1"],
+        "bench": ["--ppl", world.text, "--max-windows", 1, "--no-speed"],
+    }[command]
+    result = llmprune(command, world.model, *options, "--run", world.folder / "new")
+    assert result.exit_code == 0, result.stderr
+    if command == "calibrate":
+        assert open_calibration(world.folder / "new" / "calibration").manifest.seq_len == 2048

@@ -64,7 +64,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises:
         LlmpruneError: the disk is full; the old file is intact.
     """
-    partial = path.with_name(f".{_stem(path)}.{os.getpid()}-{threading.get_ident()}.partial")
+    partial = path.with_name(f".{short_name(path)}.{os.getpid()}-{threading.get_ident()}.partial")
     with explain_full_disk(path):
         try:
             yield partial
@@ -96,8 +96,8 @@ def write_json_atomic(path: Path, obj: object) -> None:
     write_text_atomic(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _stem(path: Path) -> str:
-    """The name of ``path``, if need be shortened (with a hash) to leave room for suffixes."""
+def short_name(path: Path) -> str:
+    """The name of ``path``, if need be shortened (with a hash) to leave room for a prefix and a suffix."""
     name = path.name
     if len(os.fsencode(name)) <= 200:
         return name
@@ -170,7 +170,7 @@ def _make_locked(final: Path) -> tuple[Path, int | None]:
 
 
 def _unused_name(final: Path, suffix: str) -> Path:
-    names = (f".{_stem(final)}.{os.getpid()}-{number}.{suffix}" for number in count())
+    names = (f".{short_name(final)}.{os.getpid()}-{number}.{suffix}" for number in count())
     return next(path for path in map(final.with_name, names) if not path.exists())
 
 
@@ -196,7 +196,7 @@ def _unlock(descriptor: int | None) -> None:
 
 
 def _remove_leftovers(final: Path) -> None:
-    pattern = re.compile(rf"\.{re.escape(_stem(final))}\.\d+-\d+\.(partial|replaced)")
+    pattern = re.compile(rf"\.{re.escape(short_name(final))}\.\d+-\d+\.(partial|replaced)")
     siblings = list(final.parent.iterdir()) if final.parent.is_dir() else []
     for sibling in siblings:
         if not pattern.fullmatch(sibling.name):

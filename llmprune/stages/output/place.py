@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from llmprune.artifacts.files.atomic import require_replaceable
+from llmprune.artifacts.files.paths import require_room_for_names
 from llmprune.artifacts.records.pruning import RECORD_NAME
 from llmprune.errors import OutputExistsError
 from llmprune.stages.common.workspace import Workspace
@@ -20,7 +21,9 @@ def check_output(workspace: Workspace, out: Path, *, force: bool) -> None:
     Raises:
         OutputExistsError: it is, or it holds something else.
         UserError: no directory could be put there.
+        OSError: its path, or that of a file in it, would be too long.
     """
+    require_room_for_names(out)
     _keep_apart(workspace, out)
     require_replaceable(out)
     names = sorted(path.name for path in out.iterdir()) if out.exists() else []

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmprune.artifacts.activations import Calibration, open_calibration
+from llmprune.artifacts.files.atomic import short_name
 from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.artifacts.records.weight_sparsity import BlockRecord, SparsitySettings
 from llmprune.errors import ArtifactError, OutputExistsError, TargetError
@@ -103,7 +104,7 @@ def _is_same(record: PruningRecord, recorded: SparsitySettings) -> bool:
 
 def _working_folder(out: Path) -> Path:
     """Where the work on ``out`` goes on; what lies there may only be an earlier pass's."""
-    folder = out.absolute().with_name(f"{out.absolute().name}.partial")
+    folder = out.absolute().with_name(f"{short_name(out.absolute())}.partial")
     if folder.exists() and not is_left_by_a_pass(folder):
         raise OutputExistsError(
             f"{folder}, where the work would go on, holds something else; move it, or give another --out."

@@ -1,0 +1,40 @@
+"""Paths as they are typed: what no file can be called, or no file of weights."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from pathlib import Path
+
+from llmprune.errors import UserError
+
+
+def require_unicode(typed: Iterable[object]) -> None:
+    """See that every path and name that was typed is Unicode, a path with the folder that it is looked for in.
+
+    Linux allows file names of any bytes; Python reads those that are no UTF-8 as lone surrogates.
+
+    Raises:
+        UserError: one is not.
+    """
+    for value in typed:
+        for one in value if isinstance(value, list | tuple) else [value]:
+            text = str(one.absolute()) if isinstance(one, Path) else one
+            if isinstance(text, str) and (shown := _printable(text)) != text:
+                raise UserError(
+                    f"The path '{shown:.200}' is not valid UTF-8, and files of weights need such names; rename it, or "
+                    "type another one."
+                )
+
+
+def too_long(error: Exception) -> UserError | None:
+    """What to say of an operating system's error about a path that is too long; None: it is about something else."""
+    if not isinstance(error, OSError) or error.errno != errno.ENAMETOOLONG:
+        return None
+    return UserError(
+        f"The path '{error.filename!s:.100}...' is longer than the file system allows; type a shorter one."
+    )
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
