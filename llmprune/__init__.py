@@ -17,35 +17,51 @@ from llmprune.version import __version__
 
 if TYPE_CHECKING:
     from llmprune import algorithms
+    from llmprune.api.apply_mask import apply_mask
+    from llmprune.api.bench import Benchmark, bench
     from llmprune.api.checkpoints import PrunedCheckpoint
     from llmprune.api.prune_weights import prune_weights
+    from llmprune.api.push import Publication, push
     from llmprune.api.rank_blocks import rank_blocks
     from llmprune.api.ranking import Ranking, Round
     from llmprune.api.remove_blocks import remove_blocks
+    from llmprune.api.run import Run
     from llmprune.api.windows import calibration_windows
     from llmprune.text.windows import TokenWindows
 
 __all__ = [
+    "Benchmark",
     "PrunedCheckpoint",
+    "Publication",
     "Ranking",
     "Round",
+    "Run",
     "TokenWindows",
     "__version__",
     "algorithms",
+    "apply_mask",
+    "bench",
     "calibration_windows",
     "errors",
     "prune_weights",
+    "push",
     "rank_blocks",
     "remove_blocks",
 ]
 
 _HOMES = {
+    "Benchmark": "llmprune.api.bench",
     "PrunedCheckpoint": "llmprune.api.checkpoints",
+    "Publication": "llmprune.api.push",
     "Ranking": "llmprune.api.ranking",
     "Round": "llmprune.api.ranking",
+    "Run": "llmprune.api.run",
     "TokenWindows": "llmprune.text.windows",
+    "apply_mask": "llmprune.api.apply_mask",
+    "bench": "llmprune.api.bench",
     "calibration_windows": "llmprune.api.windows",
     "prune_weights": "llmprune.api.prune_weights",
+    "push": "llmprune.api.push",
     "rank_blocks": "llmprune.api.rank_blocks",
     "remove_blocks": "llmprune.api.remove_blocks",
 }

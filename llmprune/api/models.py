@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from llmprune.api.progress import Logged
 from llmprune.choices import DEVICE, Dtype
-from llmprune.errors import ModelError, TargetError
+from llmprune.errors import TargetError
 from llmprune.models.compute import choose_compute
-from llmprune.models.loading import load_tokenizer, load_whole
+from llmprune.models.loading import load_whole
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 Model: TypeAlias = "PreTrainedModel | str | Path"
 
@@ -77,14 +77,18 @@ class OnDisk:
             trust_remote_code=self.trust_remote_code,
         )
 
-    def refuse(self, *, out: Path | str | None = None) -> None:
+    def refuse(self, *names: str, out: Path | str | None = None) -> None:
         """See that nothing is asked of a model in memory that only makes sense for one on disk.
+
+        Args:
+            names: what does not; none: all that is here.
+            out: where the result should be written.
 
         Raises:
             TargetError: something is.
         """
         usual = OnDisk()
-        for name in ("run", "device", "dtype", "trust_remote_code"):
+        for name in names or ("run", "device", "dtype", "trust_remote_code"):
             if (value := getattr(self, name)) != getattr(usual, name):
                 raise TargetError(
                     f"`{name}={value}` is about a model on disk, and this one is in memory; leave it out, or give the "
@@ -95,17 +99,3 @@ class OnDisk:
                 f"`out={out}` is about a model on disk, whose files are streamed; this one is in memory: leave it out, "
                 "and save what is returned by its save_pretrained."
             )
-
-
-def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model in memory, from where the model was loaded.
-
-    Raises:
-        ModelError: the model does not say where that was, or no tokenizer is there.
-    """
-    if not model.name_or_path:
-        raise ModelError(
-            f"This {type(model).__name__} does not say where it was loaded from, so its tokenizer is not known; give "
-            "the tokenizer itself."
-        )
-    return load_tokenizer(Path(model.name_or_path))

@@ -12,7 +12,7 @@ from llmprune.algorithms import Candidate
 from llmprune.api.choice import choice
 from llmprune.api.models import Model, OnDisk
 from llmprune.api.progress import Logged
-from llmprune.api.ranking import Ranking, Round, Target, count_blocks
+from llmprune.api.ranking import Ground, Ranking, Round, Target, count_blocks
 from llmprune.api.windows import Windows, as_windows, required
 from llmprune.artifacts.records.importance import Importance, RoundRecord
 from llmprune.choices import DEVICE, ERROR_RATE, PROTECT_FIRST, PROTECT_LAST, Dtype, Metric, Search
@@ -103,11 +103,16 @@ def rank_blocks(
     decoder = model_decoder(model)
     settings = _up_to(target, asked, len(decoder.blocks))
     steps = _steps(decoder, text, settings, seed, Compute(decoder.device), place.progress)
-    return Ranking(settings, steps, num_blocks=len(decoder.blocks), text=_described(text))
+    return Ranking(settings, steps, num_blocks=len(decoder.blocks))
 
 
-def ranking_of(importance: Importance) -> Ranking:
-    """A ranking that was made before; nothing can be decided further."""
+def ranking_of(path: Path) -> Ranking:
+    """A ranking that was made before; nothing can be decided further.
+
+    Raises:
+        ArtifactError: the importance file cannot be read.
+    """
+    importance = Importance.read(path)
     known = importance.settings
     settings = RedundancySettings(
         target=str(len(importance.order)),
@@ -115,9 +120,8 @@ def ranking_of(importance: Importance) -> Ranking:
         protect_first=known.protect_first,
         protect_last=known.protect_last,
     )
-    text = f"{importance.num_windows} windows of {importance.seq_len} tokens of {importance.corpus.name}"
-    steps = [(importance.dense_loss, decided) for decided in _recorded_rounds(importance)]
-    ranking = Ranking(settings, iter(steps), num_blocks=importance.model.num_blocks, text=text)
+    steps = [(_ground(importance, path), decided) for decided in _recorded_rounds(importance)]
+    ranking = Ranking(settings, iter(steps), num_blocks=importance.model.num_blocks)
     ranking.first(settings.target)
     return ranking
 
@@ -147,7 +151,6 @@ def _ranked_on_disk(
             settings,
             steps,
             num_blocks=workspace.model.num_blocks,
-            text=_described(text) if text is not None else f"the calibration of {place.run}",
             resources=opened.pop_all(),
         )
 
@@ -167,33 +170,35 @@ def _steps(
     seed: int | None,
     compute: Compute,
     progress: Progress,
-) -> Iterator[tuple[float, Round]]:
-    """The dense loss, and a round, for every step; nothing is kept."""
+) -> Iterator[tuple[Ground, Round]]:
+    """A round for every step, and what the ranking stands on; nothing is kept."""
     count = int(settings.target)
+    described = f"{windows.num_windows} windows of {windows.seq_len} tokens of {windows.corpus_name}"
     if settings.metric != Metric.SLEB:
         with TemporaryDirectory(prefix="llmprune-") as scratch:
             measured = measure_dense(decoder, windows.tokens, Path(scratch) / "pass", compute, progress)
         scores = score_blocks(measured, settings)
         for block in order_blocks(measured, settings, count=count):
-            yield measured.dense_loss, Round(block, score=scores[block])
+            yield Ground(described, measured.dense_loss), Round(block, score=scores[block])
         return
     order = seed if seed is not None else windows.seed or 0
     evaluator = window_evaluator(decoder, windows.tokens, settings, seed=order, compute=compute, progress=progress)
-    dense = dense_loss(evaluator)
+    ground = Ground(described, dense_loss(evaluator))
     for decided in search_rounds(evaluator, settings, count=count, progress=progress):
-        yield dense, _round(decided)
+        yield ground, _round(decided)
 
 
 def _kept_steps(
     workspace: Workspace, windows: TokenWindows | None, settings: RedundancySettings
-) -> Iterator[tuple[float, Round]]:
+) -> Iterator[tuple[Ground, Round]]:
     """The same in a run directory, which is held for writing only while a round is decided."""
     count = int(settings.target)
     if windows is not None:
         calibrate_on(workspace, windows)
     if settings.metric != Metric.SLEB:
         importance = verify_redundancy(workspace, settings)
-        yield from ((importance.dense_loss, decided) for decided in _recorded_rounds(importance)[:count])
+        ground = _ground(importance, workspace.run.importance)
+        yield from ((ground, decided) for decided in _recorded_rounds(importance)[:count])
         return
     steps, given = search_steps(workspace, settings), 0
     while given < count:
@@ -201,7 +206,7 @@ def _kept_steps(
             importance = next(steps)
         for decided in importance.rounds[given:count]:
             given += 1
-            yield importance.dense_loss, _round(decided)
+            yield _ground(importance, workspace.run.importance), _round(decided)
 
 
 def _recorded_rounds(importance: Importance) -> list[Round]:
@@ -215,5 +220,6 @@ def _round(decided: RoundRecord) -> Round:
     return Round(decided.removed, decided.loss, candidates=candidates, seconds=decided.seconds)
 
 
-def _described(windows: TokenWindows) -> str:
-    return f"{windows.num_windows} windows of {windows.seq_len} tokens of {windows.corpus_name}"
+def _ground(importance: Importance, path: Path) -> Ground:
+    text = f"{importance.num_windows} windows of {importance.seq_len} tokens of {importance.corpus.name}"
+    return Ground(text, importance.dense_loss, path)

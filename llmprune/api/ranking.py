@@ -7,15 +7,32 @@ import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from llmprune.algorithms import Candidate, removal_count
 from llmprune.api.tables import table
+from llmprune.artifacts.activations import sha256_of
 from llmprune.artifacts.records.pruning import BlockRemoval
 from llmprune.choices import Metric
 from llmprune.errors import TargetError
 from llmprune.stages.block_search import RedundancySettings
 
 Target = str | int | float
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a ranking stands on, known once it has begun.
+
+    Attributes:
+        text: the windows, for people.
+        dense_loss: of the whole model on them, in nats/token.
+        importance: the file that keeps the ranking; None: it is not kept.
+    """
+
+    text: str
+    dense_loss: float
+    importance: Path | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,21 +75,20 @@ class Ranking(Iterator[Round]):
     def __init__(
         self,
         settings: RedundancySettings,
-        steps: Iterator[tuple[float, Round]],
+        steps: Iterator[tuple[Ground, Round]],
         *,
         num_blocks: int,
-        text: str,
         resources: ExitStack | None = None,
     ) -> None:
         self.metric = settings.metric
-        self._settings, self._steps, self._num_blocks, self._text = settings, steps, num_blocks, text
+        self._settings, self._steps, self._num_blocks = settings, steps, num_blocks
         self._rounds: list[Round] = []
-        self._dense_loss: float | None = None
+        self._ground: Ground | None = None
         if resources is not None:
             weakref.finalize(self, resources.close)
 
     def __next__(self) -> Round:
-        self._dense_loss, decided = next(self._steps)
+        self._ground, decided = next(self._steps)
         self._rounds.append(decided)
         return decided
 
@@ -89,7 +105,7 @@ class Ranking(Iterator[Round]):
     @property
     def dense_loss(self) -> float | None:
         """Loss of the whole model, in nats/token; None before the first round."""
-        return self._dense_loss
+        return None if self._ground is None else self._ground.dense_loss
 
     def first(self, target: Target) -> tuple[int, ...]:
         """The blocks that ``target`` removes (``"20%"``, ``0.2``, ``6``); rounds that are missing are decided now.
@@ -106,26 +122,29 @@ class Ranking(Iterator[Round]):
         return self.order[:count]
 
     def removal(self, blocks: tuple[int, ...]) -> BlockRemoval:
-        """What a checkpoint's record says of a removal of the first ``blocks``."""
+        """What a checkpoint's record says of a removal of the first ``blocks``, which are decided."""
+        assert self._ground is not None, "a block is decided"
+        kept = self._ground.importance
         return BlockRemoval(
             removed=blocks,
             metric=self.metric,
-            calibration=self._text,
-            dense_loss=self._dense_loss,
+            importance=None if kept is None else sha256_of(kept),
+            calibration=self._ground.text,
+            dense_loss=self._ground.dense_loss,
             pruned_loss=self._rounds[len(blocks) - 1].loss,
         )
 
     def __repr__(self) -> str:
-        title = f"{self.metric} on {self._text}: {len(self._rounds)} of {self._num_blocks} blocks ranked"
-        if self._dense_loss is None:
+        title = f"{len(self._rounds)} of {self._num_blocks} blocks ranked by {self.metric}"
+        if self._ground is None:
             return title
-        rows = [["dense", "", *_cells(self._dense_loss)]]
+        searched = self.metric == Metric.SLEB
+        rows = [["dense", "", *_cells(self._ground.dense_loss)]] if searched else []
         for number, decided in enumerate(self._rounds, start=1):
             value = [f"{decided.score:.4g}"] if decided.loss is None else _cells(decided.loss)
             rows.append([str(number), str(decided.block), *value])
-        searched = self.metric == Metric.SLEB
-        header = ["round", "block", "loss", "perplexity"] if searched else ["round", "block", "score"]
-        return f"{title}\n{table(header, rows if searched else rows[1:])}"
+        header = ["round", "block", *(("loss", "perplexity") if searched else ("score",))]
+        return f"{title}, on {self._ground.text}\n{table(header, rows)}"
 
 
 def count_blocks(target: Target, settings: RedundancySettings, num_blocks: int) -> int:

@@ -11,12 +11,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from llmprune.api.choice import choice
-from llmprune.api.models import Model, OnDisk, tokenizer_of
+from llmprune.api.models import Model, OnDisk
 from llmprune.api.progress import Logged
 from llmprune.artifacts.activations import Calibration
 from llmprune.choices import SAMPLES, SEED, SEQ_LEN, Bos, Sampling
 from llmprune.errors import TargetError
 from llmprune.models.loading import load_tokenizer
+from llmprune.models.resident import tokenizer_of
 from llmprune.models.source import positions
 from llmprune.stages.calibration import CalibrationSettings, calibrated
 from llmprune.stages.calibration.windows import SELF, draw_windows

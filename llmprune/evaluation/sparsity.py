@@ -8,6 +8,7 @@ from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from llmprune.algorithms.weights.patterns import Pattern, SemiStructured, check_fits
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, TensorEntry
@@ -55,6 +56,30 @@ def measure_sparsity(
                 _measure(files[shard], entry, groups, inputs_first=entry.name in inputs_first) for entry in inside
             ]
     return SparsityReport(pattern=str(groups) if groups else None, tensors=tuple(tensors))
+
+
+def measure_model(model: nn.Module) -> SparsityReport:
+    """Count what is zero in a model in memory, parameter by parameter, tied ones once.
+
+    Matrices are looked at as they are stored: (out, in), or (in, out) as GPT-2's are.
+    """
+    tensors = [_measure_parameter(name, parameter.detach()) for name, parameter in model.named_parameters()]
+    return SparsityReport(tensors=tuple(tensors))
+
+
+def _measure_parameter(name: str, parameter: Tensor) -> TensorSparsity:
+    zeros, shape = parameter == 0, tuple(parameter.shape)
+    if len(shape) < 2:
+        return TensorSparsity(name=name, shape=shape, parameters=zeros.numel(), zeros=int(zeros.sum()))
+    matrix = zeros.flatten(0, -2)
+    return TensorSparsity(
+        name=name,
+        shape=shape,
+        parameters=zeros.numel(),
+        zeros=int(zeros.sum()),
+        zero_rows=int(matrix.all(dim=1).sum()),
+        zero_columns=int(matrix.all(dim=0).sum()),
+    )
 
 
 def _measure(file: FileIO, entry: TensorEntry, pattern: SemiStructured | None, *, inputs_first: bool) -> TensorSparsity:

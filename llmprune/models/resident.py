@@ -6,6 +6,8 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,11 @@ from llmprune.errors import ModelError
 from llmprune.models.anatomy import find_blocks
 from llmprune.models.capture import BlockRunner
 from llmprune.models.config import check_config
+from llmprune.models.loading import load_tokenizer
 from llmprune.models.requirements import require_own_weights, require_separable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _TYPE_ONE = "a model of transformers' with a language-model head (AutoModelForCausalLM) was expected."
 
@@ -128,6 +134,20 @@ def with_weights_of(model: PreTrainedModel, empty: PreTrainedModel, renames: Map
     empty.generation_config = copy.deepcopy(model.generation_config)
     empty.train(model.training)
     return empty
+
+
+def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model in memory, from where the model was loaded.
+
+    Raises:
+        ModelError: the model does not say where that was, or no tokenizer is there.
+    """
+    if not model.name_or_path:
+        raise ModelError(
+            f"This {type(model).__name__} does not say where it was loaded from, so its tokenizer is not known; give "
+            "the tokenizer itself."
+        )
+    return load_tokenizer(Path(model.name_or_path))
 
 
 def _checked(model: PreTrainedModel) -> torch.device:

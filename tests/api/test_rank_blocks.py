@@ -96,9 +96,10 @@ def test_a_model_is_left_as_it_was(windows):
 
 def test_a_ranking_prints_as_a_table(loaded, windows):
     ranking = llmprune.rank_blocks(loaded("llama"), windows)
-    assert repr(ranking) == "sleb on 12 windows of 32 tokens of tokens: 0 of 6 blocks ranked"
+    assert repr(ranking) == "0 of 6 blocks ranked by sleb"
     decided = next(ranking)
-    _, header, dense, row = repr(ranking).splitlines()
+    title, header, dense, row = repr(ranking).splitlines()
+    assert title == "1 of 6 blocks ranked by sleb, on 12 windows of 32 tokens of tokens"
     assert header.split() == ["round", "block", "loss", "perplexity"]
     assert dense.split() == ["dense", f"{ranking.dense_loss:.4f}", f"{math.exp(ranking.dense_loss):.2f}"]
     assert row.split() == ["1", str(decided.block), f"{decided.loss:.4f}", f"{math.exp(decided.loss):.2f}"]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from llmprune.cli.console import Console
-from llmprune.cli.views.bench import spell_ratio
 
 if TYPE_CHECKING:
     from llmprune.artifacts.records.sweep import SweepPoint, SweepResult
@@ -41,6 +40,8 @@ def show_sweep(console: Console, result: SweepResult, best: Sequence[Best], limi
 
 def _spell_point(point: SweepPoint) -> str:
     """A point's figures in a line."""
+    from llmprune.report.bench_text import spell_ratio
+
     latency = point.latency_ratio
     timed = [] if latency is None else [f"time per token x {spell_ratio(latency)}"]
     said = [f"{_millions(point.params)} parameters", f"{_millions(point.effective_params)} not zero"]

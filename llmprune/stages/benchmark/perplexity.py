@@ -12,7 +12,6 @@ from llmprune.errors import CorpusError, ModelError, NumericalError, TargetError
 from llmprune.evaluation.intervals import estimate_exp_mean
 from llmprune.evaluation.perplexity import window_losses
 from llmprune.models.compute import Compute, dtype_name
-from llmprune.models.loading import load_tokenizer
 from llmprune.stages.benchmark.settings import BenchSettings
 from llmprune.stages.benchmark.subjects import Loaded, Subject
 from llmprune.stages.common.progress import Progress
@@ -26,7 +25,7 @@ _LARGEST_LOSS = 300.0  # nats/token: far beyond guessing, and its exp is still a
 
 
 def read_texts(
-    subjects: Sequence[Subject], settings: BenchSettings, *, seq_len: int, progress: Progress, trust_remote_code: bool
+    subjects: Sequence[Subject], settings: BenchSettings, *, seq_len: int, progress: Progress
 ) -> list[TokenWindows]:
     """The windows of all texts that were asked for.
 
@@ -35,13 +34,15 @@ def read_texts(
         ModelError: no usable tokenizer, or two models that cut a text into different tokens.
         TargetError: an option out of range, or two texts with one name.
     """
-    if not settings.ppl:
-        return []
-    corpora = [_corpus(spec) for spec in dict.fromkeys(settings.ppl)]
-    tokenizers = [load_tokenizer(one.directory, trust_remote_code=trust_remote_code) for one in subjects]
-    if settings.bos == Bos.NEVER and adds_bos(tokenizers[0]):
-        progress.say("This tokenizer puts BOS in front by itself; without it some models' perplexity is far too high.")
-    texts = [_windows(corpus, subjects, tokenizers, settings, seq_len) for corpus in corpora]
+    texts = [*settings.windows]
+    if settings.ppl:
+        corpora = [_corpus(spec) for spec in dict.fromkeys(settings.ppl)]
+        tokenizers = [one.tokenizer() for one in subjects]
+        if settings.bos == Bos.NEVER and adds_bos(tokenizers[0]):
+            progress.say(
+                "This tokenizer puts BOS in front by itself; without it some models' perplexity is far too high."
+            )
+        texts += [_windows(corpus, subjects, tokenizers, settings, seq_len) for corpus in corpora]
     for windows in texts:
         if windows.note:
             progress.say(windows.note)
@@ -79,8 +80,9 @@ def _windows(
 
 def _require_different_names(texts: Sequence[TokenWindows]) -> None:
     """Results are named after their texts, and local texts after their files."""
-    name, times = Counter(windows.identity().name for windows in texts).most_common(1)[0]
-    if times > 1:
+    for name, times in Counter(windows.identity().name for windows in texts).items():
+        if times == 1:
+            continue
         raise TargetError(f"{times} texts are called {name}, so their results could not be told apart; rename one.")
 
 

@@ -11,6 +11,7 @@ from llmprune.choices import USUAL, Bos
 from llmprune.errors import TargetError
 from llmprune.stages.benchmark.gate import Condition, parse_condition
 from llmprune.stages.common.checks import require_at_least, require_positions
+from llmprune.text.windows import TokenWindows
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class BenchSettings:
     Attributes:
         ppl: text sources for perplexity; empty: it is not measured.
         usual: tokens where ``ppl_seq_len`` or ``prefill`` is None, at most the models' positions.
+        windows: texts for perplexity that are cut into windows already.
         ppl_seq_len: tokens in a perplexity window; None: ``usual``.
         max_windows: largest number of windows of each text; None: that of its published protocol, or all.
         bos: whether windows and the items of tasks start with BOS; ``auto``: as the tokenizer does.
@@ -41,6 +43,7 @@ class BenchSettings:
 
     ppl: tuple[str, ...] = ("auto",)
     usual: int = USUAL.tokens
+    windows: tuple[TokenWindows, ...] = ()
     ppl_seq_len: int | None = None
     max_windows: int | None = USUAL.max_windows
     bos: Bos = Bos.AUTO
@@ -62,7 +65,7 @@ class BenchSettings:
         require_at_least(1, repeats=self.repeats, max_windows=self.max_windows, limit=self.limit)
         if not 0 <= self.max_seconds < math.inf:
             raise TargetError(f"--max-seconds {self.max_seconds:g} is out of range; type 0 or more.")
-        if not (self.ppl or self.tasks or self.speed):
+        if not (self.ppl or self.windows or self.tasks or self.speed):
             raise TargetError(
                 "Without perplexity, tasks and speed there is nothing to measure; leave out --no-ppl or --no-speed."
             )
@@ -85,6 +88,8 @@ class BenchSettings:
         seq_len, prefill = self.ppl_seq_len or usual, self.prefill or usual
         if self.ppl:
             require_positions(positions, ppl_seq_len=seq_len)
+        for windows in self.windows:
+            require_positions(positions, seq_len=windows.seq_len)
         if self.speed:
             require_positions(positions, prefill=prefill)
             if self.prompt + self.gen > positions:

@@ -16,13 +16,12 @@ from llmprune.evaluation.energy import EnergyMeter, find_energy_meter
 from llmprune.evaluation.machine import describe_machine
 from llmprune.evaluation.zero_shot import ZeroShotTasks
 from llmprune.models.compute import Compute, dtype_name
-from llmprune.models.loading import stored_dtype
 from llmprune.stages.benchmark.gate import require_metrics
 from llmprune.stages.benchmark.metrics import collect_metrics, metric_names
 from llmprune.stages.benchmark.perplexity import measure_perplexity, perplexity_protocol, read_texts
 from llmprune.stages.benchmark.settings import BenchSettings
 from llmprune.stages.benchmark.speed import measure_speed, speed_protocol
-from llmprune.stages.benchmark.subjects import Loaded, Subject, choose_subjects, load_subject
+from llmprune.stages.benchmark.subjects import Loaded, Subject, choose_subjects
 from llmprune.stages.benchmark.tasks import measure_tasks, open_asked_tasks, task_differences
 from llmprune.stages.common.progress import Progress
 from llmprune.text.windows import TokenWindows
@@ -90,14 +89,34 @@ def bench(
         run, model, baseline, compute=compute, progress=progress, trust_remote_code=trust_remote_code
     )
     run.require_writable()
-    wanted = _check(subjects, settings, compute, progress, trust_remote_code)
-    loaded = [
-        load_subject(one, dtype=wanted.dtype, compute=compute, progress=progress, trust_remote_code=trust_remote_code)
-        for one in subjects
-    ]
+    result = measure(subjects, settings, compute=compute, progress=progress, dense=dense)
+    return result, save_result(result, run.bench)
+
+
+def measure(
+    subjects: Sequence[Subject],
+    settings: BenchSettings,
+    *,
+    compute: Compute,
+    progress: Progress,
+    dense: BenchResult | None = None,
+) -> BenchResult:
+    """Measure a model, and its baseline beside it; nothing is written.
+
+    Args:
+        subjects: the model, then the baseline if there is one.
+        settings: what to measure.
+        compute: device and dtype; without a dtype, the one the last subject is stored in, for both.
+        progress: who listens.
+        dense: as in ``bench``.
+
+    Raises:
+        LlmpruneError: as ``bench`` does.
+    """
+    wanted = _check(subjects, settings, compute, progress)
+    loaded = [one.load(wanted.dtype, compute=compute, progress=progress) for one in subjects]
     known = _known_quality(wanted, dense, compute) if len(loaded) > 1 else None
-    result = _result(wanted, loaded, _measure(wanted, loaded, known, compute, progress, trust_remote_code), compute)
-    return result, _save(result, run.bench)
+    return _result(wanted, loaded, _measure(wanted, loaded, known, compute, progress), compute)
 
 
 def check_bench(
@@ -120,7 +139,7 @@ def check_bench(
     (subject, *_) = choose_subjects(
         run, model, None, compute=compute, progress=progress, trust_remote_code=trust_remote_code
     )
-    return _protocols(_check([subject], settings, compute, progress, trust_remote_code), compute)
+    return _protocols(_check([subject], settings, compute, progress), compute)
 
 
 def _protocols(wanted: _Measurements, compute: Compute) -> Protocols:
@@ -134,13 +153,11 @@ def _protocols(wanted: _Measurements, compute: Compute) -> Protocols:
     )
 
 
-def _check(
-    subjects: list[Subject], settings: BenchSettings, compute: Compute, progress: Progress, trust_remote_code: bool
-) -> _Measurements:
+def _check(subjects: Sequence[Subject], settings: BenchSettings, compute: Compute, progress: Progress) -> _Measurements:
     """Check everything that may be wrong before the first model is loaded."""
     seq_len, prefill = settings.lengths(min(subject.positions for subject in subjects))
-    texts = read_texts(subjects, settings, seq_len=seq_len, progress=progress, trust_remote_code=trust_remote_code)
-    tasks = open_asked_tasks(subjects, settings, trust_remote_code=trust_remote_code)
+    texts = read_texts(subjects, settings, seq_len=seq_len, progress=progress)
+    tasks = open_asked_tasks(subjects, settings)
     meter = find_energy_meter(compute.device)
     names = metric_names(
         texts=[windows.identity().name for windows in texts],
@@ -151,7 +168,7 @@ def _check(
         compared=len(subjects) > 1,
     )
     require_metrics(settings.conditions, names)
-    dtype = compute.dtype or stored_dtype(subjects[-1].checkpoint)
+    dtype = compute.dtype or subjects[-1].dtype()
     return _Measurements(settings, dtype, prefill, texts, tasks, meter)
 
 
@@ -169,7 +186,6 @@ def _measure(
     known: ModelResult | None,
     compute: Compute,
     progress: Progress,
-    trust_remote_code: bool,
 ) -> list[ModelResult]:
     """Everything that is to be measured of the loaded models, the baseline's quality if it is not known."""
     results = [_with(one.subject.described(), load_seconds=one.seconds) for one in loaded]
@@ -178,9 +194,7 @@ def _measure(
     perplexities += [] if known is None else [known.perplexity]
     results = [_with(one, perplexity=found) for one, found in zip(results, perplexities, strict=True)]
     if wanted.tasks is not None:
-        scores = measure_tasks(
-            unknown, *wanted.tasks, compute=compute, progress=progress, trust_remote_code=trust_remote_code
-        )
+        scores = measure_tasks(unknown, *wanted.tasks, compute=compute, progress=progress)
         scores += [] if known is None else [known.tasks]
         results = [_with(one, tasks=found) for one, found in zip(results, scores, strict=True)]
     if wanted.settings.speed:
@@ -215,7 +229,12 @@ def _result(
     )
 
 
-def _save(result: BenchResult, folder: Path) -> Path:
+def save_result(result: BenchResult, folder: Path) -> Path:
+    """Write a result under the time that it is; returns where.
+
+    Raises:
+        LlmpruneError: the disk is full.
+    """
     with explain_full_disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.json"

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
 from llmprune.artifacts.records.bench import ModelResult
 from llmprune.artifacts.run import RunDirectory
+from llmprune.evaluation.sparsity import measure_model
 from llmprune.models.anatomy import block_count
 from llmprune.models.compute import Compute, dtype_name
-from llmprune.models.loading import load_whole
+from llmprune.models.loading import load_tokenizer, load_whole, stored_dtype
+from llmprune.models.resident import sharing_copy, tokenizer_of
 from llmprune.models.source import check_model, find_model, positions, require_finite
 from llmprune.models.timing import now
 from llmprune.stages.benchmark.sparsity import count_zeros
@@ -21,12 +23,49 @@ from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import open_workspace, typed_origin
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Subject(Protocol):
+    """A model to measure: a checkpoint, or a model that is in memory already.
+
+    Attributes:
+        name: its name in results.
+        num_blocks: number of its transformer blocks.
+        positions: the longest sequence that it was made for.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 (of the class)
+    @property
+    def num_blocks(self) -> int: ...  # noqa: D102
+    @property
+    def positions(self) -> int: ...  # noqa: D102
+
+    def described(self) -> ModelResult:
+        """A result that holds what is known without running it."""
+
+    def dtype(self) -> torch.dtype:
+        """What it is stored in."""
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer.
+
+        Raises:
+            ModelError: none that can be used.
+        """
+
+    def load(self, dtype: torch.dtype, *, compute: Compute, progress: Progress) -> Loaded:
+        """The model in memory, in evaluation mode.
+
+        Raises:
+            ModelError: transformers cannot load it.
+        """
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model to measure.
+class CheckpointSubject:
+    """A checkpoint to measure, loaded as any user of it would load it.
 
     Attributes:
         name: its name in results.
@@ -34,6 +73,7 @@ class Subject:
         checkpoint: the opened checkpoint.
         num_blocks: number of its transformer blocks.
         positions: the longest sequence that it was made for.
+        trust_remote_code: let the checkpoint's own Python files run.
     """
 
     name: str
@@ -41,6 +81,7 @@ class Subject:
     checkpoint: Checkpoint
     num_blocks: int
     positions: int
+    trust_remote_code: bool = False
 
     def described(self) -> ModelResult:
         """A result that holds what the files tell."""
@@ -52,6 +93,69 @@ class Subject:
             sparsity=count_zeros(self.checkpoint),
         )
 
+    def dtype(self) -> torch.dtype:
+        """What most of its weights are stored in."""
+        return stored_dtype(self.checkpoint)
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer beside the weights."""
+        return load_tokenizer(self.directory, trust_remote_code=self.trust_remote_code)
+
+    def load(self, dtype: torch.dtype, *, compute: Compute, progress: Progress) -> Loaded:
+        """Load it, and measure the time."""
+        progress.say(f"Loading {self.name} in {dtype_name(dtype)}.")
+        started = now(compute.device)
+        model = load_whole(self.directory, device=compute.device, dtype=dtype, trust_remote_code=self.trust_remote_code)
+        return Loaded(self, model, now(compute.device) - started)
+
+
+@dataclass(frozen=True)
+class ModelSubject:
+    """A model in memory to measure.
+
+    Attributes:
+        name: its name in results.
+        model: the model; it is left as it is.
+        given: its tokenizer; None: the one that lies where the model was loaded from.
+    """
+
+    name: str
+    model: PreTrainedModel
+    given: PreTrainedTokenizerBase | None = None
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of its transformer blocks."""
+        return block_count(self.model.config)
+
+    @property
+    def positions(self) -> int:
+        """The longest sequence that it was made for."""
+        return positions(self.model.config)
+
+    def described(self) -> ModelResult:
+        """A result that holds what its parameters tell."""
+        parameters = list(self.model.parameters())
+        return ModelResult(
+            name=self.name,
+            num_blocks=self.num_blocks,
+            num_parameters=sum(parameter.numel() for parameter in parameters),
+            weight_bytes=sum(parameter.nbytes for parameter in parameters),
+            sparsity=measure_model(self.model),
+        )
+
+    def dtype(self) -> torch.dtype:
+        """What it is in."""
+        return self.model.dtype
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer that was given, or the one that lies where the model was loaded from."""
+        return self.given if self.given is not None else tokenizer_of(self.model)
+
+    def load(self, dtype: torch.dtype, *, compute: Compute, progress: Progress) -> Loaded:
+        """It is loaded; what is measured is a copy that shares its weights."""
+        return Loaded(self, sharing_copy(self.model).eval(), None)
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -60,12 +164,12 @@ class Loaded:
     Attributes:
         subject: which model it is.
         model: the model in evaluation mode.
-        seconds: the time that loading took.
+        seconds: the time that loading took; None: it was in memory already.
     """
 
     subject: Subject
     model: PreTrainedModel
-    seconds: float
+    seconds: float | None
 
 
 def choose_subjects(
@@ -76,7 +180,7 @@ def choose_subjects(
     compute: Compute,
     progress: Progress,
     trust_remote_code: bool,
-) -> list[Subject]:
+) -> list[CheckpointSubject]:
     """The model, then the baseline if there is one.
 
     Without ``model``, the run's newest pruned checkpoint, else its dense model, else the
@@ -90,28 +194,18 @@ def choose_subjects(
     known = run.record()
     newest = run.newest_checkpoint()
     wanted = [model or (str(newest) if newest else None), baseline or (known.model if known else None)]
-    subjects: list[Subject] = []
+    subjects: list[CheckpointSubject] = []
     for spec in wanted[:1] if wanted[1] is None else wanted:
         name, directory = _locate(run, spec, compute, progress, trust_remote_code)
         if directory.resolve() not in {subject.directory.resolve() for subject in subjects}:
             config, checkpoint = check_model(directory, trust_remote_code=trust_remote_code)
             require_finite(directory, trust_remote_code=trust_remote_code)
-            subjects.append(Subject(name, directory, checkpoint, block_count(config), positions(config)))
+            subjects.append(
+                CheckpointSubject(
+                    name, directory, checkpoint, block_count(config), positions(config), trust_remote_code
+                )
+            )
     return subjects
-
-
-def load_subject(
-    subject: Subject, *, dtype: torch.dtype, compute: Compute, progress: Progress, trust_remote_code: bool
-) -> Loaded:
-    """Load a model as any user of its checkpoint would, and measure the time.
-
-    Raises:
-        ModelError: transformers cannot load it.
-    """
-    progress.say(f"Loading {subject.name} in {dtype_name(dtype)}.")
-    started = now(compute.device)
-    model = load_whole(subject.directory, device=compute.device, dtype=dtype, trust_remote_code=trust_remote_code)
-    return Loaded(subject, model, now(compute.device) - started)
 
 
 def _locate(

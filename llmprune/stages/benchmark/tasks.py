@@ -10,7 +10,6 @@ from llmprune.errors import TargetError
 from llmprune.evaluation.intervals import standard_error
 from llmprune.evaluation.zero_shot import ZeroShotTasks, count_requests, open_tasks, score_tasks
 from llmprune.models.compute import Compute
-from llmprune.models.loading import load_tokenizer
 from llmprune.stages.benchmark.settings import BenchSettings
 from llmprune.stages.benchmark.subjects import Loaded, Subject
 from llmprune.stages.common.progress import Progress
@@ -19,9 +18,7 @@ from llmprune.text.windows import adds_bos
 _TOKENS = 256  # of an item, as a guess: a batch holds as many items as fill the device
 
 
-def open_asked_tasks(
-    subjects: Sequence[Subject], settings: BenchSettings, *, trust_remote_code: bool
-) -> tuple[ZeroShotTasks, TaskProtocol] | None:
+def open_asked_tasks(subjects: Sequence[Subject], settings: BenchSettings) -> tuple[ZeroShotTasks, TaskProtocol] | None:
     """The tasks that were asked for, and their protocol; None without tasks.
 
     Raises:
@@ -32,7 +29,7 @@ def open_asked_tasks(
     if not settings.tasks:
         return None
     tasks = open_tasks(settings.tasks, include=settings.lm_eval_include)
-    adds = adds_bos(load_tokenizer(subjects[0].directory, trust_remote_code=trust_remote_code))
+    adds = adds_bos(subjects[0].tokenizer())
     if settings.bos == Bos.ALWAYS and not adds:
         raise TargetError(
             "--bos always: lm-eval starts items with BOS only where the tokenizer does, and this one does not; type "
@@ -51,7 +48,6 @@ def measure_tasks(
     *,
     compute: Compute,
     progress: Progress,
-    trust_remote_code: bool,
 ) -> list[tuple[TaskResult, ...]]:
     """Accuracy of every model on every task, by each of its metrics.
 
@@ -63,7 +59,7 @@ def measure_tasks(
         with progress.task(f"Tasks, {one.subject.num_blocks} blocks", count_requests(tasks, protocol.limit)) as advance:
             scores = score_tasks(
                 one.model,
-                load_tokenizer(one.subject.directory, trust_remote_code=trust_remote_code),
+                one.subject.tokenizer(),
                 tasks,
                 limit=protocol.limit,
                 batch_size=max(1, compute.batch_tokens // _TOKENS),

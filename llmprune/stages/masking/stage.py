@@ -77,7 +77,7 @@ def apply_mask(workspace: Workspace, settings: MaskSettings) -> MaskingReport:
         VerificationError: the written checkpoint is not what it should be.
         LlmpruneError: the disk is full; what was there before is intact.
     """
-    with workspace.writing(), _opened(workspace, settings.mask) as mask:
+    with workspace.writing(), opened_mask(settings.mask, scratch=workspace.run.path) as mask:
         source = open_checkpoint(workspace.directory)
         check_fits(mask, source, called=settings.mask)
         out = settings.out or workspace.run.path / _default_name(workspace, mask)
@@ -92,8 +92,17 @@ def apply_mask(workspace: Workspace, settings: MaskSettings) -> MaskingReport:
 
 
 @contextmanager
-def _opened(workspace: Workspace, given: Path) -> Iterator[Mask]:
-    """The mask in a file, or that of a pruned checkpoint: published with it, or read from its weights for now."""
+def opened_mask(given: Path, *, scratch: Path) -> Iterator[Mask]:
+    """The mask in a file, or that of a pruned checkpoint: published with it, or read from its weights for now.
+
+    Args:
+        given: the mask file, or a checkpoint's directory.
+        scratch: an existing folder for a mask that is only there for as long as the context lasts.
+
+    Raises:
+        ArtifactError: no mask, and no checkpoint with pruned weights.
+        CheckpointError: the file or the checkpoint is not whole.
+    """
     if not given.is_dir():
         yield read_mask(given)
     elif (given / MASK_NAME).is_file():
@@ -105,7 +114,7 @@ def _opened(workspace: Workspace, given: Path) -> Iterator[Mask]:
                 f"{given} has no pruned weights, so no mask can be read from it; type the directory of a checkpoint "
                 "that global-prune wrote, or a mask file."
             )
-        with TemporaryDirectory(prefix=".mask-", dir=workspace.run.path) as folder:
+        with TemporaryDirectory(prefix=".mask-", dir=scratch) as folder:
             path = Path(folder) / MASK_NAME
             write_mask(open_checkpoint(given), record.zeroed_tensors, path, pattern=record.zeros_pattern)
             yield read_mask(path)

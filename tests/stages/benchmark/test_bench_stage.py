@@ -12,6 +12,7 @@ from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError, CheckpointError, ModelError, TargetError
 from llmprune.models.compute import choose_compute
 from llmprune.stages.benchmark import QUICK, BenchSettings, bench
+from llmprune.stages.benchmark.subjects import CheckpointSubject
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from tests.tiny import NUM_BLOCKS, POSITIONS, Listener, save_tiny_llama, snapshot
 
@@ -44,9 +45,7 @@ def plain_perplexity(directory, text, seq_len, windows):
 
 def test_a_run_that_cannot_be_written_is_found_out_before_anything_is_measured(run, model, only_text, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
-    monkeypatch.setattr(
-        "llmprune.stages.benchmark.stage.load_subject", lambda *_, **__: pytest.fail("a model was loaded")
-    )
+    monkeypatch.setattr(CheckpointSubject, "load", lambda *_, **__: pytest.fail("a model was loaded"))
     with pytest.raises(ArtifactError, match=r"Cannot write in .* type --run OTHER"):
         measure(run, only_text, model=model)
     assert not run.exists()
