@@ -24,7 +24,7 @@ from llmprune.stages.reporting import write_generations
 PROMPT = "The most important thing about the sea is"
 # Small enough for two cores and a few minutes; a real run takes 128 windows of 2048 tokens.
 CALIBRATION = CalibrationSettings(source="python-docs", samples=16, seq_len=512)
-_WORTH_IT = 1.2  # times as fast as float32: from where on the numbers are made in bfloat16
+_WORTH_IT = 1.2  # times as fast as float32: if bfloat16 is faster than that, it is used
 BENCH = BenchSettings(
     ppl=("python-docs",), ppl_seq_len=1024, batch=(8,), gen=64, prefill=1024, repeats=3, max_seconds=0
 )
@@ -32,7 +32,7 @@ BENCH = BenchSettings(
 
 @dataclass(frozen=True)
 class QuickstartReport:
-    """What the whole chain gave.
+    """The results of the whole chain.
 
     Attributes:
         removal: the pruned checkpoint.
@@ -80,7 +80,7 @@ def quickstart(
 
 
 def _in_fast_dtype(workspace: Workspace) -> Workspace:
-    """Computing in what an earlier quickstart began in; else in bfloat16, where that is clearly faster here."""
+    """The workspace with the dtype of an earlier quickstart, else with bfloat16 if that is clearly faster here."""
     place = workspace.run.calibration
     if place.exists():
         return workspace.going_on(place, open_calibration(place).manifest.dtype)

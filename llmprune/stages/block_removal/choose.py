@@ -1,4 +1,7 @@
-"""Which blocks go: typed by hand, or the head of the run's ranking, which is searched for where it is too short."""
+"""Which blocks are removed: those that were typed, or the first ones of the run's ranking.
+
+A ranking that is missing or too short is made or continued first.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,13 @@ def choose_removal(
     redundancy: RedundancySettings | None = None,
     on_round: Callable[[RoundRecord], None] = lambda _: None,
 ) -> BlockRemoval:
-    """The blocks to remove, from the command line or from the importance file; searched for now if need be.
+    """The blocks to remove, from the command line or from the importance file. Missing rounds are searched now.
 
     Args:
         workspace: run directory and model.
         settings: a target, or blocks by hand.
-        redundancy: how to search where the importance file is missing; one that is too short goes on as it began.
-        on_round: called for every round that has to be searched.
+        redundancy: how to search if the importance file is missing. A search that is too short continues as it began.
+        on_round: called for every round that is searched.
 
     Raises:
         TargetError: target or block list out of range.
@@ -64,10 +67,10 @@ def choose_removal(
 
 
 def _ranked(workspace: Workspace, blocks: tuple[int, ...]) -> BlockRemoval | None:
-    """The same blocks as the head of the run's ranking, if they are that, in its order; None if they are not.
+    """The removal of typed blocks that are the first ones of the run's ranking, in its order; None if they are not.
 
-    The recorded command of a removal by a target names its blocks, so that it makes the same checkpoint without the
-    run, and with the run the same record too.
+    The recorded command of a removal by a target names its blocks. So it makes the same checkpoint where the run is
+    missing, and the same record where the run is there.
     """
     path = workspace.run.importance
     try:
@@ -80,7 +83,7 @@ def _ranked(workspace: Workspace, blocks: tuple[int, ...]) -> BlockRemoval | Non
 
 
 def _as_recorded(known: Importance) -> RedundancySettings:
-    """The settings with which a search that is too short must go on."""
+    """The settings with which a search that is too short continues."""
     return RedundancySettings(
         metric=known.settings.metric,
         search=known.settings.search or Search.ELIMINATE,

@@ -1,4 +1,4 @@
-"""Seeing that blocks of a run's model can be removed, before anything takes long."""
+"""Whether blocks of a run's model can be removed, checked before anything that takes long."""
 
 from __future__ import annotations
 

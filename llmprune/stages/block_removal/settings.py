@@ -1,4 +1,4 @@
-"""Which blocks ``remove-blocks`` is to remove, and where the result goes."""
+"""The settings of ``remove-blocks``."""
 
 from __future__ import annotations
 

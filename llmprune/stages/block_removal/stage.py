@@ -1,4 +1,4 @@
-"""``llmprune remove-blocks``: write the checkpoint without its most redundant blocks, and see that it is right."""
+"""``llmprune remove-blocks``: write the checkpoint without its most redundant blocks, and verify it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def remove_blocks(
         LlmpruneError: the disk is full; what was there before is intact.
         VerificationError: the written checkpoint does not compute what the bypassed source does.
     """
-    if settings.out is not None:  # before anything that takes long
+    if settings.out is not None:  # checked before anything that takes long
         check_output(workspace, settings.out, force=settings.force)
     removal = removal or choose_removal(workspace, settings, redundancy, on_round)
     kept = kept_blocks(workspace.model.num_blocks, removal.removed)
@@ -85,7 +85,7 @@ def remove_blocks(
 
 
 def _stored_bytes(workspace: Workspace, source: Checkpoint) -> int:
-    """Weight bytes of the whole source; where shards were left out, as many as its parameters take."""
+    """Weight bytes of the whole source. Where shards were not downloaded, they are computed from its parameters."""
     if not source.elsewhere:
         return source.nbytes
     return workspace.model.num_parameters * stored_dtype(source).itemsize
@@ -97,7 +97,7 @@ def _is_same(record: PruningRecord, removal: BlockRemoval) -> bool:
 
 
 def _default_out(workspace: Workspace, removal: BlockRemoval, kept: int) -> Path:
-    """Where a result goes by itself: named after the model and the blocks that stay."""
+    """The place of a result without ``--out``: named after the model and the blocks that stay."""
     name = workspace.model.name.split("@")[0].rsplit("/", 1)[-1].removesuffix(".gguf")
     chosen = removal.metric or "-".join(map(str, sorted(removal.removed)))
     return workspace.run.path / f"{name}-{kept}of{workspace.model.num_blocks}-{chosen}"

@@ -52,7 +52,7 @@ def write_checkpoint(
 
 
 def _command(workspace: Workspace, settings: RemovalSettings, removal: BlockRemoval, out: Path) -> str:
-    """What makes the checkpoint again: its blocks are named, so that nobody has to search for them."""
+    """The command that makes the checkpoint again. It names the blocks, so that they need not be searched for."""
     return recorded_command(
         workspace,
         "remove-blocks",

@@ -1,4 +1,4 @@
-"""What a block search will take: memory for its states, block forwards, and time."""
+"""The cost of a block search: memory for its states, block forwards, and time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class WindowCost:
 
 @dataclass(frozen=True)
 class SearchCost:
-    """The rounds that are still to be searched, and what they take.
+    """The rounds that are still to be searched, and their cost.
 
     Attributes:
         remaining: blocks not removed yet, in order.
@@ -54,7 +54,7 @@ class SearchCost:
 
     @property
     def steps(self) -> float:
-        """Steps of the progress bar: the chunks, the first of a round counting for all its candidates."""
+        """Steps of the progress bar: one a chunk, more for the first chunk of a round, which all candidates see."""
         return self.rounds * (self.chunks - 1 + self._first_chunk_weight)
 
     def step(self, done: ChunkDone) -> float:
@@ -62,10 +62,10 @@ class SearchCost:
         return self._first_chunk_weight if done.chunk == 1 else 1
 
     def seconds(self, window: WindowCost, *, survivors: int | None) -> float:
-        """Expected time if, after the first chunk, only so many candidates go on (None: all)."""
+        """Expected time if so many candidates are left after the first chunk (None: all)."""
         total = 0.0
         for gone in range(self.rounds):
-            blocks = list(self.remaining[gone:])  # which ones are gone hardly matters
+            blocks = list(self.remaining[gone:])  # which blocks are gone makes little difference
             candidates = [block for block in blocks if block not in self.protected]
             first = self.windows / self.chunks
             total += first * _window_seconds(blocks, candidates, window)
@@ -75,7 +75,7 @@ class SearchCost:
         return total
 
     def announcement(self, window: WindowCost) -> str:
-        """What the search is expected to take, for people."""
+        """The expected cost in words."""
         most = spell_seconds(self.seconds(window, survivors=None))
         measured = f"one block on one window: {1000 * window.block:.1f} ms, head and loss: {1000 * window.head:.1f} ms"
         if not self.eliminates:

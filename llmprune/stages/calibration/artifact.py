@@ -65,7 +65,7 @@ def _is_over(partial: Path, begin: DensePassState) -> bool:
 
 @contextmanager
 def _nothing_half_begun(partial: Path) -> Iterator[None]:
-    """After an exception, remove what no later pass could go on from, or would only fail on again."""
+    """After an exception, remove what no later pass can use: a pass without a state, or one whose numbers fail."""
     try:
         yield
     except BaseException as error:

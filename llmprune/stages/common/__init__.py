@@ -1,1 +1,1 @@
-"""What every stage starts from."""
+"""What all stages share."""

@@ -1,4 +1,4 @@
-"""Checks of options that several stages share: what no model could satisfy is refused before one is opened."""
+"""Checks of settings that several stages share. What no model could satisfy is refused before one is opened."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _ANY_DEPTH = 2**63  # deeper than any model: what is refused for it is refused f
 
 
 def require_at_least(least: int, **options: int | None) -> None:
-    """See that no option is smaller than ``least``; None stands for a default.
+    """Check that no option is smaller than ``least``. None stands for a default.
 
     Args:
-        least: the smallest value that means something.
+        least: the smallest allowed value.
         options: the values, by the options' names with ``_`` for ``-``.
 
     Raises:
@@ -24,7 +24,7 @@ def require_at_least(least: int, **options: int | None) -> None:
 
 
 def require_target(target: str) -> None:
-    """See that a removal target is one that some model could satisfy.
+    """Check that some model could satisfy a removal target.
 
     Raises:
         TargetError: it is no number, or removes nothing or everything of any model.
@@ -33,7 +33,7 @@ def require_target(target: str) -> None:
 
 
 def require_positions(positions: int, **options: int) -> None:
-    """See that no sequence is longer than the model was made for.
+    """Check that no sequence is longer than the model was made for.
 
     Args:
         positions: of the model.

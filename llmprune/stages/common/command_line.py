@@ -19,8 +19,8 @@ def recorded_command(
 ) -> str:
     """The command of a stage, with what every command takes: ``--run``, and where and in what to compute.
 
-    It is to be typed in ``workspace.folder``. Records are published, so no path of this machine stands in it: what
-    lies in that folder is named from there, anything else by its own name alone.
+    It is to be typed in ``workspace.folder``. Records are published, so a command contains no path of this machine:
+    what lies in that folder is named from there, anything else by its own name alone.
 
     Args:
         workspace: run directory and model.
@@ -45,9 +45,9 @@ def recorded_command(
 
 
 def model_argument(workspace: Workspace) -> str:
-    """The workspace's model as MODEL: a Hub id as it was typed, a local model as a path is spelled.
+    """The workspace's model as MODEL: a Hub id as it was typed, or a path.
 
-    One that lies elsewhere goes by the name that artifacts give it, which its own run understands.
+    A local model that lies outside the folder is called by the name that artifacts give it. Its run knows that name.
     """
     path, folder = Path(workspace.record.model), workspace.folder
     inside = path.is_absolute() and path.is_relative_to(folder) and not _holds_home(folder)
@@ -55,7 +55,7 @@ def model_argument(workspace: Workspace) -> str:
 
 
 def command_folder(run: Path) -> Path:
-    """Where the commands of a run directory are to be typed: the current folder if it lies in there, else beside it."""
+    """The folder in which recorded commands are to be typed: the current one if the run lies in it, else the run's."""
     here, run = Path.cwd(), run.absolute()
     return here if run.is_relative_to(here) and not _holds_home(here) else run.parent
 
@@ -69,5 +69,5 @@ def spell_path(path: Path, folder: Path) -> str:
 
 
 def _holds_home(folder: Path) -> bool:
-    """Whether a path from ``folder`` on, such as from ``/``, could tell the name of the user's home folder."""
+    """Whether a path from ``folder`` on, for example from ``/``, could contain the name of the user's home folder."""
     return folder in Path(os.path.expanduser("~")).parents  # noqa: PTH111 - without a home, no exception

@@ -1,4 +1,4 @@
-"""How a stage tells what it is doing, without knowing who listens."""
+"""How a stage reports what it is doing, without knowing who listens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Progress(Protocol):
         """Show one line."""
 
     def task(self, description: str, total: float) -> AbstractContextManager[Callable[[float], None]]:
-        """Show a bar of ``total`` steps; what the context gives advances it by a number of steps."""
+        """Show a bar of ``total`` steps. The context gives a function that advances it by a number of steps."""
 
 
 class Silent:
@@ -32,7 +32,7 @@ class Silent:
 
 @dataclass
 class Once:
-    """Passes on every remark once: the stages of many points have much the same to say."""
+    """Passes each remark on once: the stages of a sweep's points repeat themselves."""
 
     listener: Progress
     said: set[str] = field(default_factory=set)

@@ -79,7 +79,7 @@ class Workspace:
         )
 
     def open_shell(self) -> CheckpointDecoder:
-        """The dense model with no weights at all: enough to look at shapes and names."""
+        """The dense model without weights: enough to look at shapes and names."""
         return open_shell(
             self.directory,
             device=self.compute.device,
@@ -102,10 +102,12 @@ class Workspace:
         return self.compute.dtype or stored_dtype(self.open_checkpoint())
 
     def going_on(self, artifact: Path, dtype: str) -> Workspace:
-        """The same, to go on from an artifact: where no dtype was asked for, computing in the one it was made in.
+        """The workspace with which a stage continues from an artifact.
+
+        Where no dtype was asked for, it computes in the one that the artifact was made in, and says so once.
 
         Args:
-            artifact: what is gone on from, for people.
+            artifact: its path, for people.
             dtype: what it was made in, as it records it.
 
         Raises:
@@ -154,8 +156,7 @@ def open_workspace(
         compute: device and dtype.
         progress: who listens.
         trust_remote_code: whether the checkpoint's own Python files may run.
-        without: blocks whose weights no one will ask for: shards of a Hub model that hold nothing else are not
-            downloaded.
+        without: blocks whose weights are not needed. Shards of a Hub model that hold nothing else are not downloaded.
         folder: where recorded commands are to be typed; None: where the run lies.
 
     Raises:
@@ -196,7 +197,7 @@ def open_workspace(
 
 
 def typed_origin(spec: str, record: RunRecord) -> str:
-    """Which model was typed for a run, see ``origin_of``: recorded commands may call the run's own by its mere name.
+    """Which model was typed for a run, see ``origin_of``. A recorded command may call the run's own by its name alone.
 
     Raises:
         ModelError: there is no such model.
@@ -223,7 +224,7 @@ def _first_model(run: RunDirectory, typed: str | None, progress: Progress, find:
 
 
 def _checkpoint(run: RunDirectory, record: RunRecord, progress: Progress, find: Finder) -> Path:
-    """Where the recorded model's checkpoint lies; a GGUF file's is made now if it is not there yet."""
+    """Where the recorded model's checkpoint lies. The one of a GGUF file is made now if it is not there yet."""
     directory = run.located(record.directory)
     if directory.is_dir():
         if directory == run.dense and not run.record_path.exists():

@@ -1,4 +1,4 @@
-"""``llmprune apply-mask``: the zeros of one pruned checkpoint, in a fine-tuned sibling of its base model."""
+"""``llmprune apply-mask``: put the zeros of a pruned checkpoint into a fine-tuned sibling of its base model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from llmprune.stages.output.verification import verify_checkpoint
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """Which mask to lay on the model, and where to write the result.
+    """Which mask to apply to the model, and where to write the result.
 
     Attributes:
         mask: the mask file, or a weight-pruned checkpoint's directory.
@@ -93,7 +93,7 @@ def apply_mask(workspace: Workspace, settings: MaskSettings) -> MaskingReport:
 
 @contextmanager
 def opened_mask(given: Path, *, scratch: Path) -> Iterator[Mask]:
-    """The mask in a file, or that of a pruned checkpoint: published with it, or read from its weights for now.
+    """The mask in a file, or that of a pruned checkpoint: its published mask file, or one made now from its weights.
 
     Args:
         given: the mask file, or a checkpoint's directory.
@@ -138,7 +138,7 @@ def _write(workspace: Workspace, source: Checkpoint, mask: Mask, out: Path, sett
 
 
 def _command(workspace: Workspace, settings: MaskSettings, out: Path) -> str:
-    """What makes the checkpoint again."""
+    """The command that makes the checkpoint again."""
     return recorded_command(
         workspace,
         "apply-mask",
@@ -169,7 +169,7 @@ def _copy_masked(
 
 
 def _application(source: Checkpoint, written: Checkpoint, mask: Mask, given: Path) -> MaskApplication:
-    """What came of it, the zeros counted in the files."""
+    """The result, with the zeros counted in the files."""
     before, after = (measure_sparsity(checkpoint, mask.tensors) for checkpoint in (source, written))
     return MaskApplication(
         mask=given.resolve().name,
@@ -184,12 +184,12 @@ def _application(source: Checkpoint, written: Checkpoint, mask: Mask, given: Pat
 
 
 def _is_same(record: PruningRecord, mask: Mask) -> bool:
-    """Whether a record is of the same mask's application."""
+    """Whether a record is of the application of the same mask."""
     return record.masked is not None and record.masked.sha256 == sha256_of(mask.path)
 
 
 def _default_name(workspace: Workspace, mask: Mask) -> str:
-    """How a result is called by itself: after the model and what the mask says of its pattern."""
+    """The name of a result without ``--out``: after the model and the mask's pattern."""
     name = workspace.model.name.split("@")[0].rsplit("/", 1)[-1].removesuffix(".gguf")
     pattern = (mask.pattern or "").replace("%", "pct").replace(":", "of")
     return f"{name}-masked" + (f"-{pattern}" if re.fullmatch(r"[0-9.]+pct|[0-9]+of[0-9]+", pattern) else "")

@@ -14,9 +14,9 @@ _ELSEWHERE = "give another directory with --out."
 
 
 def check_output(workspace: Workspace, out: Path, *, force: bool) -> None:
-    """See that ``out`` is neither the source model's place nor the run's own, and holds nothing but a checkpoint.
+    """Check that ``out`` is not the place of the source model or of the run, and holds nothing but a checkpoint.
 
-    A checkpoint that llmprune wrote there is for the caller to compare; any other needs ``force``.
+    A checkpoint that llmprune wrote there is the caller's to compare. Any other needs ``force``.
 
     Raises:
         OutputExistsError: it is, or it holds something else.

@@ -21,17 +21,18 @@ _ELSEWHERE = "give another directory with --out, or replace it with --force."
 def made_before(
     workspace: Workspace, out: Path, *, same: Callable[[PruningRecord], bool], verify: bool, force: bool
 ) -> PruningRecord | None:
-    """The record of the checkpoint in ``out`` if it is the one to be made; None where nothing lies there, or it may go.
+    """The record of the checkpoint in ``out``, if it is the one to be made; None if there is none, or ``force`` is set.
 
     Args:
         workspace: the source model.
         out: the new checkpoint's directory, see ``check_output``.
-        same: whether a record is of the same pruning of the same model.
-        verify: whether it must have been verified.
-        force: whether whatever lies there is to be replaced.
+        same: whether a record is of the same pruning.
+        verify: whether the checkpoint must have been verified.
+        force: replace whatever lies there.
 
     Raises:
-        OutputExistsError: a checkpoint that is damaged, of another model, made otherwise, or not verified.
+        OutputExistsError: ``out`` holds a checkpoint that is damaged, of another model, pruned with other settings, or
+            not verified.
     """
     if force or not (out / RECORD_NAME).is_file():
         return None

@@ -18,7 +18,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 @dataclass(frozen=True)
 class ParamLimit:
-    """At most so many weights.
+    """An upper limit on the number of weights.
 
     Attributes:
         text: as typed.
@@ -31,13 +31,13 @@ class ParamLimit:
     share: bool = False
 
     def of(self, dense: float) -> float:
-        """The number of weights that it allows, for a dense model of so many."""
+        """The number of weights that it allows, for a dense model of ``dense`` weights."""
         return self.number * dense if self.share else self.number
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the best point is to be within; None: whatever it is.
+    """The limits that the best point must keep; None: no limit.
 
     Attributes:
         params: weights stored.
@@ -83,11 +83,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Best:
-    """A point that nothing within the limits betters.
+    """The best point within the limits, in one figure.
 
     Attributes:
-        what: in which figure it is best.
-        point: it.
+        what: the figure in which it is best.
+        point: the point.
     """
 
     what: str
@@ -112,7 +112,7 @@ def parse_params(text: str | None, option: str) -> ParamLimit | None:
 
 
 def pareto_sets(points: Sequence[SweepPoint]) -> ParetoSets:
-    """The points that no other betters in perplexity and in one other figure at once, for each such figure."""
+    """The Pareto sets: for each figure, the points that no other point beats in it and in perplexity."""
     return ParetoSets(
         params=_front(points, "params"),
         effective_params=_front(points, "effective_params"),
@@ -127,7 +127,7 @@ def _front(points: Sequence[SweepPoint], axis: Axis) -> tuple[str, ...]:
 
 
 def choose_best(result: SweepResult, limits: Limits) -> tuple[list[Best], GateError | None]:
-    """The best pruned points within the limits; where no point is, the error to raise once all is shown.
+    """The best pruned points within the limits. If there is none, the error to raise once everything is shown.
 
     Without a limit on perplexity it is the one of the lowest; with one, it is the smallest, the one
     of the fewest weights that are not zero, and the fastest. Among equals the one of lower perplexity.

@@ -1,4 +1,4 @@
-"""What to type to measure a sweep's models again; what makes a point is what its checkpoints record."""
+"""The commands that measure a sweep's models again. Those that make the models stand in their records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep will take, told before it starts: time, from one block that is run, and room on the disk."""
+"""The cost of a sweep, estimated before it starts: time, from timing one block, and room on the disk."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from llmprune.stages.sweeping.plan import ModelSizes, PlannedPoint
 from llmprune.stages.sweeping.settings import SweepSettings
 
 _TRIED = 256  # tokens to time a block with
-_ITEMS, _ITEM_TOKENS = 2000, 150  # of a zero-shot task; an item has several choices: rough guesses, too
-_DISK = 100e6  # bytes/s that are written, read again and compared
-# Forward passes over the calibration text, and products of a matrix with its Gram matrix, that a method is worth:
-# rough guesses, corrected by every point that is finished.
+_ITEMS, _ITEM_TOKENS = 2000, 150  # of a zero-shot task, an item with its choices: rough guesses
+_DISK = 100e6  # bytes/s written, read again and compared: a rough guess
+# The cost of a method, in forward passes over the calibration text and in products of a matrix with its Gram matrix.
+# These are rough guesses. Every finished point corrects them.
 _PASSES = {Method.SPARSELLM: 20.0, Method.SPARSEGPT: 10.0, Method.WANDA: 8.0, Method.MAGNITUDE: 4.0}
 _SOLVES = {Method.SPARSELLM: 60.0, Method.SPARSEGPT: 20.0, Method.WANDA: 15.0, Method.MAGNITUDE: 0.0}
 
 
 @dataclass(frozen=True)
 class TokenCost:
-    """Seconds a token.
+    """Seconds per token.
 
     Attributes:
         block: one block.
@@ -62,13 +62,13 @@ class SweepCost:
     points: Mapping[str, float]
 
     def left(self, names: Sequence[str], *, spent: Mapping[str, float]) -> float:
-        """Seconds for the points ``names``, as others took longer or shorter than expected.
+        """Expected seconds for the points ``names``, corrected by how long the finished points took.
 
         Args:
             names: of the points that are still to be done.
             spent: real seconds of those that are done, by name.
         """
-        usual = sum(self.points.values()) / len(self.points)  # of a point that only the search brought up
+        usual = sum(self.points.values()) / len(self.points)  # of a point that was not expected before the search
         expected = sum(self.points.get(name, usual) for name in spent)
         pace = sum(spent.values()) / expected if expected else 1.0
         return pace * sum(self.points.get(name, usual) for name in names)
@@ -76,7 +76,7 @@ class SweepCost:
 
 @dataclass(frozen=True)
 class Text:
-    """The calibration text, made already or still to be.
+    """The calibration text, which may still have to be drawn.
 
     Attributes:
         windows: how many.
@@ -104,7 +104,7 @@ def foresee(
     measuring: Protocols,
     text: Text,
 ) -> SweepCost:
-    """Time a block, and put together what everything is likely to take; rough, but better than nothing."""
+    """Time a block, and estimate from it the cost of everything. It is a rough figure."""
     decoder = workspace.open_decoder()
     cost = _time_tokens(decoder, min(_TRIED, text.seq_len))
     depth = len(sizes.blocks)
@@ -174,13 +174,13 @@ def _bytes(point: PlannedPoint, sizes: ModelSizes) -> int:
 
 
 def room(planned: Sequence[PlannedPoint], sizes: ModelSizes, *, keep: bool) -> int:
-    """Bytes that the checkpoints take at most: all of them; or one, what it is made from, and what it is made of."""
+    """Bytes that the checkpoints take at most: all of them, or only one, its source and the work on it."""
     needed = [_bytes(point, sizes) for point in planned]
     return sum(needed) + max(needed) if keep else 3 * max(needed)
 
 
 def require_room(folder: Path, needed: int, *, keep: bool) -> None:
-    """Refuse, before anything is made, a sweep whose checkpoints the disk cannot take.
+    """Refuse a sweep whose checkpoints do not fit on the disk, before anything is made.
 
     Raises:
         LlmpruneError: fewer than ``needed`` bytes are free.
@@ -196,7 +196,7 @@ def require_room(folder: Path, needed: int, *, keep: bool) -> None:
 
 
 def announcement(planned: Sequence[PlannedPoint], cost: SweepCost, needed: int, *, keep: bool, dense: bool) -> str:
-    """How many points, and what they are likely to take, for people."""
+    """The number of points and their expected cost, in words."""
     kinds = [
         (sum(point.pattern is None for point in planned), "by blocks"),
         (sum(not point.removed for point in planned), "by zeros"),

@@ -1,4 +1,4 @@
-"""The sweep's own files: what an earlier command left, and what is given up."""
+"""The sweep's own files: what an earlier command left, and what is deleted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LOCK = ".lock"
 
 
 def as_measured(workspace: Workspace, *, force: bool) -> Workspace:
-    """The workspace computing as the run's sweep did, if there is one and it is gone on with.
+    """The workspace with the dtype of the run's sweep, if there is one that is continued.
 
     Raises:
         ArtifactError: the sweep's file cannot be read, and ``force`` is not set.
@@ -26,10 +26,10 @@ def as_measured(workspace: Workspace, *, force: bool) -> Workspace:
 
 
 def read_sweep(workspace: Workspace, measuring: Protocols, *, force: bool) -> SweepResult | None:
-    """The run's sweep, if there is one and it was measured like this; None where a new one begins.
+    """The run's sweep, if there is one that was measured the same way; None if a new one begins.
 
     Raises:
-        ArtifactError: it was measured otherwise, or is another model's, and ``force`` is not set.
+        ArtifactError: it was measured in another way, or is another model's, and ``force`` is not set.
     """
     path = workspace.run.sweep
     if force or not path.exists():
@@ -43,7 +43,7 @@ def read_sweep(workspace: Workspace, measuring: Protocols, *, force: bool) -> Sw
 
 
 def require_same_pruning(workspace: Workspace, known: SweepResult, pruning: SweepPruning) -> None:
-    """See that an earlier sweep's points were pruned like those that are to come.
+    """Check that an earlier sweep's points were pruned with the same settings.
 
     Raises:
         ArtifactError: they were not.
@@ -70,17 +70,17 @@ def _measured(measuring: Protocols) -> str:
 
 
 def clear_unless_same(run: RunDirectory, pruning: SweepPruning) -> None:
-    """Before a new sweep, give up the checkpoints of an earlier one, unless they were pruned just like this."""
+    """Before a new sweep, delete the checkpoints of an earlier one, unless they were pruned with the same settings."""
     try:
         same = SweepResult.read(run.sweep).pruning == pruning
     except ArtifactError:
-        same = False  # none, or one that cannot be read: whatever lies there is nobody's
+        same = False  # no sweep, or one that cannot be read: its checkpoints cannot be used
     if not same:
         tidy(run.sweep_folder, keep=())
 
 
 def tidy(folder: Path, *, keep: Collection[Path]) -> None:
-    """Delete everything in the sweep's folder but ``keep``; an interrupted deletion leaves no half checkpoint."""
+    """Delete everything in the sweep's folder but ``keep``. An interrupted deletion leaves no half checkpoint."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name != _LOCK and path not in keep:
             doomed = path if path.name.startswith(".") else path.rename(path.with_name(f".{path.name}.deleted"))

@@ -1,4 +1,4 @@
-"""Which models a sweep makes: blocks removed, weights zeroed, and both at once under one budget of weights."""
+"""The models that a sweep makes: blocks removed, zeros in weights, and both with one budget of weights."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from llmprune.models.loading import CheckpointDecoder
 from llmprune.models.open_block import block_linears
 from llmprune.stages.sweeping.settings import SweepSettings
 
-_LEAST_ZEROS = 5e-4  # a share of zeros below it is not worth a point of its own
+_LEAST_ZEROS = 5e-4  # a smaller share of zeros is not worth a point of its own
 
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """How many weights a dense model has.
+    """The numbers of weights of a dense model.
 
     Attributes:
         stored: in all, tied ones once.
@@ -35,11 +35,11 @@ class ModelSizes:
     solved: tuple[int, ...]
 
     def without(self, removed: Sequence[int]) -> int:
-        """Weights stored without these blocks."""
+        """Weights stored when these blocks are removed."""
         return self.stored - sum(self.blocks[block] for block in removed)
 
     def sparsity_beside(self, ratio: float, removed: Sequence[int]) -> float:
-        """The share of zeros that, without these blocks, leaves as many weights as ``ratio`` leaves with them."""
+        """The share of zeros in the other blocks that leaves as many weights as ``ratio`` leaves in the whole model."""
         zeros = ratio * sum(self.prunable)
         left = sum(weights for block, weights in enumerate(self.prunable) if block not in removed)
         return (zeros - sum(self.blocks[block] for block in removed)) / left
@@ -63,7 +63,7 @@ class PlannedPoint:
 
     @property
     def name(self) -> str:
-        """What it is called in results."""
+        """Its name in results."""
         parts = [f"blocks {self.target}"] if self.target is not None else []
         if self.pattern is not None:
             kind = "pattern" if isinstance(self.pattern, SemiStructured) else "sparsity"
@@ -72,12 +72,12 @@ class PlannedPoint:
 
     @property
     def folder(self) -> str:
-        """What its checkpoint's directory is called."""
+        """The name of its checkpoint's directory."""
         return re.sub(r"[^a-z0-9.]+", "-", self.name.replace("%", "pct").replace(":", "of"))
 
     @property
     def alone(self) -> PlannedPoint:
-        """The same with all weights that the removed blocks leave."""
+        """The same blocks removed, without zeros."""
         return PlannedPoint(self.target, self.removed)
 
 
@@ -97,10 +97,10 @@ def measure_sizes(shell: CheckpointDecoder) -> ModelSizes:
 def plan_points(
     settings: SweepSettings, sizes: ModelSizes, removed: Mapping[str, tuple[int, ...]]
 ) -> tuple[list[PlannedPoint], list[SkippedPoint]]:
-    """The points of a sweep in the order they are made, and those that make no sense.
+    """The points of a sweep in the order in which they are made, and those that are left out.
 
-    Zeros alone come first; then for each target, the largest first (the search for it serves all others), the
-    blocks alone, and behind it whatever is made from that checkpoint.
+    Zeros alone come first. Then come the targets, the largest first, because its search serves all others: for each
+    the blocks alone, and then the points that are made from that checkpoint.
 
     Args:
         settings: the grid.
@@ -124,7 +124,7 @@ def plan_points(
 def _combined(
     alone: PlannedPoint, pattern: Pattern, settings: SweepSettings, sizes: ModelSizes
 ) -> PlannedPoint | SkippedPoint:
-    """Zeros in what the removed blocks leave; an N:M pattern has no room for a budget, and is applied as typed."""
+    """Zeros in the blocks that are left. An N:M pattern cannot meet a budget, and is applied as typed."""
     if settings.combine == Combine.GRID or isinstance(pattern, SemiStructured):
         return PlannedPoint(alone.target, alone.removed, pattern)
     ratio = round(sizes.sparsity_beside(pattern.ratio, alone.removed), 4)

@@ -1,4 +1,4 @@
-"""The points of a sweep: made by the other stages, measured beside the dense model, and given up if so asked."""
+"""The points of a sweep: made by the other stages, measured beside the dense model, and deleted if asked for."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class SweepContext:
 
 
 def write_sweep(context: SweepContext, result: SweepResult) -> SweepResult:
-    """Bring the Pareto sets up to date, and write."""
+    """Update the Pareto sets, and write."""
     result = result.model_copy(update={"pareto": pareto_sets(result.measured)})
     with context.workspace.writing():
         result.write(context.workspace.run.sweep)
@@ -53,7 +53,7 @@ def write_sweep(context: SweepContext, result: SweepResult) -> SweepResult:
 
 
 def _bench(context: SweepContext, model: str, dense: BenchResult | None) -> tuple[BenchResult, str, float]:
-    """Measure a model; its result, the file's path in the run directory, and seconds."""
+    """Measure a model: its result, the path of the file in the run directory, and seconds."""
     workspace, started = context.workspace, time.monotonic()
     found, path = bench(
         workspace.run,
@@ -74,7 +74,7 @@ def _bench(context: SweepContext, model: str, dense: BenchResult | None) -> tupl
 
 
 def measure_dense(context: SweepContext, result: SweepResult) -> SweepResult:
-    """Measure the dense model by itself, and write."""
+    """Measure the dense model alone, and write."""
     workspace = context.workspace
     found, path, seconds = _bench(context, workspace.record.model, None)
     command = bench_command(context.settings, context.measuring, workspace)
@@ -85,7 +85,7 @@ def measure_dense(context: SweepContext, result: SweepResult) -> SweepResult:
 
 
 def dense_bench(context: SweepContext, result: SweepResult) -> BenchResult | None:
-    """The dense model's benchmark; None where its file is gone, so that it is measured again beside each point."""
+    """The dense model's benchmark; None if its file is missing. Then it is measured again beside each point."""
     assert result.dense is not None
     try:
         return BenchResult.read(context.workspace.run.path / result.dense.bench)
@@ -118,11 +118,11 @@ def make_point(context: SweepContext, point: PlannedPoint, dense: BenchResult | 
 
 
 def _prune(context: SweepContext, point: PlannedPoint) -> Path:
-    """Make a point's checkpoint: blocks first, then weights of what they leave."""
+    """Make a point's checkpoint: blocks are removed first, then weights of the other blocks are pruned."""
     workspace, settings, out = context.workspace, context.settings, context.folder / point.folder
     if point.target is not None:
         alone = context.folder / point.alone.folder
-        made_before = point.pattern is not None  # unless it was deleted meanwhile: nothing to be told, at any rate
+        made_before = point.pattern is not None  # or deleted since then: in either case there is nothing new to say
         listened = replace(workspace, progress=Silent()) if made_before else workspace
         remove_blocks(listened, RemovalSettings(target=point.target, out=alone, verify=settings.verify))
         if point.pattern is None:
@@ -135,15 +135,15 @@ def _prune(context: SweepContext, point: PlannedPoint) -> Path:
 
 
 def _making_commands(context: SweepContext, point: PlannedPoint) -> list[str]:
-    """What the point's checkpoint, and before it the one that it was made from, record of how they are made."""
+    """The recorded commands of the point's checkpoint, and before it of the one that it was made from."""
     made = dict.fromkeys([point.alone.folder, point.folder] if point.target is not None else [point.folder])
     return [PruningRecord.read(context.folder / folder / RECORD_NAME).command for folder in made]
 
 
 def _workspace_of(checkpoint: Path, dense: Workspace) -> Workspace:
-    """A run directory for a checkpoint of the sweep's; all that it ever holds is which model it belongs to."""
+    """A run directory for one of the sweep's checkpoints. It holds nothing but which model it belongs to."""
     place = checkpoint.with_name(f"{checkpoint.name}.run")
-    shutil.rmtree(place, ignore_errors=True)  # it may be of before the whole run was moved
+    shutil.rmtree(place, ignore_errors=True)  # it may be from before the whole run was moved
     return open_workspace(
         place,
         str(checkpoint),
@@ -154,8 +154,8 @@ def _workspace_of(checkpoint: Path, dense: Workspace) -> Workspace:
     )
 
 
-def give_up(context: SweepContext, result: SweepResult, coming: Sequence[PlannedPoint]) -> SweepResult:
-    """Delete all checkpoints but what coming points are, or are made from; it is written first that they are gone."""
+def delete_checkpoints(context: SweepContext, result: SweepResult, coming: Sequence[PlannedPoint]) -> SweepResult:
+    """Delete all checkpoints but those of coming points and their sources. That they are gone is written first."""
     kept = {folder for point in coming for folder in (point.folder, f"{point.folder}.partial")}
     kept |= {point.alone.folder for point in coming if point.target is not None}
     needed = [context.folder / folder for folder in kept]

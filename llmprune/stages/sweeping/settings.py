@@ -1,4 +1,4 @@
-"""What a sweep is to try, checked before any model is opened."""
+"""The settings of a sweep, checked before any model is opened."""
 
 from __future__ import annotations
 

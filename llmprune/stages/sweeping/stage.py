@@ -23,8 +23,8 @@ from llmprune.stages.sweeping.files import as_measured, clear_unless_same, read_
 from llmprune.stages.sweeping.plan import ModelSizes, PlannedPoint, measure_sizes, plan_points
 from llmprune.stages.sweeping.points import (
     SweepContext,
+    delete_checkpoints,
     dense_bench,
-    give_up,
     make_point,
     measure_dense,
     write_sweep,
@@ -57,11 +57,11 @@ def sweep(
     on_point: Callable[[PointDone], None] = lambda _: None,
     on_round: Callable[[RoundRecord], None] = lambda _: None,
 ) -> SweepResult:
-    """Prune and measure a grid of models, and find out which are worth having.
+    """Prune and measure a grid of models, and find the Pareto sets.
 
-    One search serves all block targets and one calibration everything; the weights of a combined point are pruned
-    in the checkpoint that its blocks were removed from. A sweep that was stopped goes on at the point where it was;
-    one that asks for more points keeps those that are there.
+    One search serves all block targets, and one calibration serves everything. The weights of a combined point are
+    pruned in the checkpoint that its blocks were removed from. A sweep that was stopped continues at the point where
+    it was. A sweep with more points keeps those that are there.
 
     Args:
         workspace: run directory and model.
@@ -70,11 +70,11 @@ def sweep(
         on_round: called for every round of a search.
 
     Returns:
-        The sweep as written to ``sweep.json``; the best point under limits is ``sweep_choice.choose_best``'s to say.
+        The sweep as written to ``sweep.json``. ``choose_best`` tells the best point under limits.
 
     Raises:
-        LlmpruneError: as the stages that it is made of; whatever can be refused is refused before anything is made.
-            A point whose numbers fail (``NumericalError``, ``VerificationError``) is left out instead.
+        LlmpruneError: as the stages that it is made of. What can be refused is refused before anything is made. A
+            point whose numbers fail (``NumericalError``, ``VerificationError``) is left out instead.
     """
     with workspace.run.sweeping():
         workspace = as_measured(replace(workspace, progress=Once(workspace.progress)), force=settings.force)
@@ -97,7 +97,7 @@ def sweep(
 
 
 def _check(workspace: Workspace, settings: SweepSettings) -> Protocols:
-    """See that everything can be made and measured, before anything is; how it will be measured."""
+    """Check that everything can be made and measured, before anything is made; return how it will be measured."""
     _counts(workspace, settings)
     shell = workspace.open_shell()
     for pattern in settings.patterns:
@@ -113,7 +113,7 @@ def _check(workspace: Workspace, settings: SweepSettings) -> Protocols:
 
 
 def _counts(workspace: Workspace, settings: SweepSettings) -> dict[str, int]:
-    """How many blocks each target removes; two that remove as many are one point typed twice."""
+    """How many blocks each target removes. Two that remove the same number are one point typed twice."""
     ranking = _ranking(workspace, settings)
     ends = ranking.settings if ranking is not None else RedundancySettings()
     depth = workspace.model.num_blocks
@@ -153,7 +153,7 @@ def _metric(workspace: Workspace, settings: SweepSettings) -> Metric:
 
 
 def _announce(context: SweepContext, known: SweepResult | None, sizes: ModelSizes) -> SweepCost | None:
-    """Tell what is to come, and refuse what the disk cannot take; None where nothing is."""
+    """Announce the points that are missing, and check that the disk has room; None if no point is missing."""
     workspace, settings = context.workspace, context.settings
     ranking = _ranking(workspace, settings)
     order = ranking.order if ranking is not None else ()
@@ -185,7 +185,7 @@ def _text(context: SweepContext, ranked: tuple[int, ...]) -> Text:
 
 
 def _prepare(context: SweepContext, known: SweepResult | None) -> SweepPruning:
-    """Calibrate, and see that an earlier sweep was calibrated alike."""
+    """Calibrate, and check that an earlier sweep used the same calibration."""
     workspace, settings = context.workspace, context.settings
     manifest = _calibrated(workspace, settings).manifest
     pruning = SweepPruning(
@@ -211,7 +211,7 @@ def _calibrated(workspace: Workspace, settings: SweepSettings) -> Calibration:
 
 
 def _removed(context: SweepContext, on_round: Callable[[RoundRecord], None]) -> dict[str, tuple[int, ...]]:
-    """The blocks that each target removes: the largest is searched for, the others are the head of its order."""
+    """The blocks that each target removes: the largest is searched for, the others are the first of its order."""
     workspace, settings = context.workspace, context.settings
     counts = _counts(workspace, settings)
     redundancy = RedundancySettings(metric=_metric(workspace, settings))
@@ -228,7 +228,7 @@ def _make_all(
     cost: SweepCost | None,
     on_point: Callable[[PointDone], None],
 ) -> SweepResult:
-    """Make and measure the points that are missing; give up checkpoints that are not wanted."""
+    """Make and measure the missing points, and delete the checkpoints that are not to be kept."""
     dense = dense_bench(context, result)
     spent: dict[str, float] = {}
     for number, point in enumerate(planned, start=1):
@@ -241,14 +241,14 @@ def _make_all(
                 seconds_left = cost.left(left, spent=spent) if cost is not None else 0.0
                 on_point(PointDone(made, number, len(planned), seconds_left))
         if not context.settings.keep:
-            result = give_up(context, result, planned[number:])
+            result = delete_checkpoints(context, result, planned[number:])
     return result
 
 
 def _try_point(
     context: SweepContext, result: SweepResult, point: PlannedPoint, dense: BenchResult | None
 ) -> tuple[SweepResult, SweepPoint | None]:
-    """Make a point; one whose numbers fail is left out and said to be, for the others are still worth having."""
+    """Make a point. One whose numbers fail is left out with a remark, and the others go on."""
     try:
         made = make_point(context, point, dense)
     except (NumericalError, VerificationError) as error:

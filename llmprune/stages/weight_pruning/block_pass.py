@@ -1,7 +1,9 @@
-"""The pass behind ``global-prune``: block after block is loaded, pruned, written, run, and given up.
+"""The pass behind ``global-prune``: each block is loaded, pruned, written, run, and dropped.
 
-After each block everything that the next one needs is on disk: the finished weights, the hidden states that
-leave it, and the state of the pass. A pass that was stopped goes on at the next block, on the same bytes.
+After each block everything that the next one needs is on disk: the finished weights, the hidden states that leave it,
+and the state of the pass. A pass that was stopped goes on at the next block and ends with the same bytes, because a
+block depends on nothing but its weights and these files. Within a block nothing is saved: a block of SmolLM2 takes
+about 17 seconds (70% zeros, default settings, 32 x 1024 tokens, two cores).
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ def stopped_pass(folder: Path) -> PruningPassState | None:
 
 
 def is_left_by_a_pass(folder: Path) -> bool:
-    """Whether a folder holds nothing but what a pass, finished or not, leaves there."""
+    """Whether a folder holds nothing but the files of a pass."""
     return folder.is_dir() and all(any(fnmatch(path.name, name) for name in _OWN) for path in folder.iterdir())
 
 
@@ -90,8 +92,8 @@ class PruningPass:
         decoder: the dense model.
         tokens: calibration windows (windows, seq_len) int64.
         settings: how blocks are pruned.
-        folder: where the pass keeps its files; it is made, and what is in it is this pass's own.
-        begin: what the pass runs on; a stopped pass with another one is not gone on with.
+        folder: where the pass keeps its files. It is created, and everything in it belongs to the pass.
+        begin: what the pass runs on. A stopped pass on something else is not continued.
         batch: windows at a time.
         progress: who listens.
     """
@@ -162,7 +164,11 @@ class PruningPass:
 
     @contextmanager
     def _matrix_named(self, opened: OpenBlock) -> Iterator[None]:
-        """Say which matrix gave NaN or infinity first, if that is what an error is about."""
+        """Add to a numerical error which matrix gave NaN or infinity first, if one did.
+
+        That is found by running the block's batches again, matrix by matrix: watching for it all the time would slow
+        every pass down.
+        """
         try:
             yield
         except NumericalError as error:
@@ -195,7 +201,10 @@ class PruningPass:
         return {name: cached_file(self._folder / name)}
 
     def _advanced(self, state: PruningPassState, opened: OpenBlock, *, pruned: PrunedBlock | None) -> PruningPassState:
-        """Let the hidden states pass the block, if another one to prune comes behind it."""
+        """Run the hidden states through the block, unless it is the last one to prune.
+
+        The dense side was already written by ``BlockPruning``, which runs the dense block to see what its layers get.
+        """
         block = opened.index
         if block == max(self._settings.blocks):
             return state.model_copy(update={"entering": block + 1, "states": {}})
@@ -203,7 +212,7 @@ class PruningPass:
         states = {}
         for side in self._streams.sides:
             name = self._streams.file(side, block + 1)
-            if side == "dense" and ran_dense:  # while the block was pruned
+            if side == "dense" and ran_dense:
                 states[name] = cached_file(self._folder / name)
             else:
                 states[name] = self._streams.write(side, block + 1, self._outputs(opened, side))
@@ -228,7 +237,7 @@ class PruningPass:
         return float(sums[0] / sums[1])
 
     def _begun(self) -> PruningPassState:
-        """A pass of which the embeddings are done."""
+        """A new pass, with the embeddings written."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self._make_folder()
         try:
@@ -267,7 +276,10 @@ class PruningPass:
         return state if same and all(is_intact(self._folder / name, file) for name, file in files.items()) else None
 
     def _save(self, state: PruningPassState) -> None:
-        """Write the state, and remove the files that it needs no longer."""
+        """Write the state, then remove the files that it does not name.
+
+        In this order an interruption leaves files too many, never too few.
+        """
         write_json_atomic(self._folder / _STATE, state.model_dump())
         needed = {_STATE, *state.weights, *state.states}
         for path in [path for path in self._folder.rglob("*") if path.is_file()]:

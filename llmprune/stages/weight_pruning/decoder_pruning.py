@@ -1,4 +1,4 @@
-"""Pruning a decoder's weights, whether they come from files or are in memory: what both ways have in common."""
+"""Pruning a decoder's weights, from files or in memory: what both have in common."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def prune_decoder(
     )
     try:
         return work.prune_blocks(on_block)
-    except NumericalError:  # the same settings would end here again: nothing is worth keeping
+    except NumericalError:  # the same settings would fail here again: nothing is worth keeping
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
@@ -193,8 +193,8 @@ def remark_few_tokens(recorded: SparsitySettings, widest: int, progress: Progres
     if tokens < widest:
         progress.say(
             f"{tokens} calibration tokens are fewer than the {widest} inputs of the widest matrix: its Gram matrix is "
-            f"singular, and the damping ({recorded.damping:g} of its mean diagonal) decides what the tokens leave "
-            "open. More --samples would be better."
+            f"singular, and the damping ({recorded.damping:g} of its mean diagonal) decides what the tokens do not. "
+            "More --samples would be better."
         )
 
 
@@ -216,7 +216,7 @@ def count_zeros_before(
 
 
 def _pass_settings(settings: PruningSettings, blocks: Sequence[int], decoder: Decoder) -> PassSettings:
-    some = settings.pattern.ratio > 0  # with no zeros asked for no weight moves either
+    some = settings.pattern.ratio > 0  # where no zeros are asked for, no weight changes
     reference = settings.reference if some else Reference.PRUNED
     ffn = FfnSettings(settings.layer, settings.coefficients, reference=reference, rounds=settings.rounds)
     if decoder.dtype == torch.bfloat16:  # the activations are rounded to it already

@@ -1,4 +1,4 @@
-"""From a block's pruned layers to what is recorded of them."""
+"""What is recorded of a block's pruned layers."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from llmprune.models.open_block import block_linears
 
 @dataclass(frozen=True)
 class Selection:
-    """What was asked for, not yet held against a model.
+    """What was asked for, not yet compared with a model.
 
     Attributes:
         layers: ``all``, ``first-half``, or blocks: ``0-15``, ``0,3,8-11``.
@@ -65,7 +65,7 @@ def parse_layers(text: str, *, depth: int) -> tuple[int, ...]:
 
 
 def check_shapes(decoder: Decoder, blocks: Iterable[int], selection: Selection, pattern: Pattern) -> int:
-    """See, before anything is computed, that a pattern fits every selected matrix; returns the widest's inputs.
+    """Check, before anything is computed, that a pattern fits every selected matrix; return the most inputs of one.
 
     Raises:
         TargetError: it does not fit one (named), or no matrix is selected at all.

@@ -1,4 +1,4 @@
-"""What ``global-prune`` can be asked for, and how that is named, typed and recorded."""
+"""The settings of ``global-prune``, and how they are typed."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ class PruningSettings:
 
 
 def typed_options(settings: PruningSettings) -> dict[str, Value | Sequence[str]]:
-    """The options that ask for just this pruning, by name; None for what is a default.
+    """The command line's options for these settings, by name; None where the option has its default.
 
-    Where the result goes, and which calibration it uses, is the caller's to say.
+    The caller adds the output and the calibration, which are paths.
     """
     usual = PruningSettings()
     grouped = isinstance(settings.pattern, SemiStructured)
@@ -99,7 +99,7 @@ def typed_options(settings: PruningSettings) -> dict[str, Value | Sequence[str]]
 
 
 def _spell_sparsity(pattern: Pattern) -> str:
-    """The percentage where it reads back as the same number, else the ratio with all its digits."""
+    """The percentage if it reads back as the same number, else the ratio with all its digits."""
     percentage = str(pattern)
     return percentage if parse_sparsity(percentage) == pattern else repr(pattern.ratio)
 
@@ -109,7 +109,7 @@ def _spell_parts(selection: Selection) -> str:
 
 
 def default_name(settings: PruningSettings, *, model: str) -> str:
-    """How a result is called by itself: after the model, the method and the pattern."""
+    """The name of a result without ``--out``: after the model, the method and the pattern."""
     name = model.split("@")[0].rsplit("/", 1)[-1].removesuffix(".gguf")
     pattern = str(settings.pattern).replace("%", "pct").replace(":", "of")
     where = "" if settings.selection == Selection() else f"-{settings.selection.layers}"

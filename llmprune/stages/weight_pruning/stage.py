@@ -103,7 +103,7 @@ def _is_same(record: PruningRecord, recorded: SparsitySettings) -> bool:
 
 
 def _working_folder(out: Path) -> Path:
-    """Where the work on ``out`` goes on; what lies there may only be an earlier pass's."""
+    """The folder of the work on ``out``. Nothing but the files of an earlier pass may lie there."""
     folder = out.absolute().with_name(f"{short_name(out.absolute())}.partial")
     if folder.exists() and not is_left_by_a_pass(folder):
         raise OutputExistsError(
@@ -113,7 +113,7 @@ def _working_folder(out: Path) -> Path:
 
 
 def _remove_finished(folder: Path, recorded: SparsitySettings) -> None:
-    """Remove the pass behind a checkpoint that is whole; one with other settings may still be gone on with."""
+    """Remove the pass that made a complete checkpoint. A pass with other settings stays: it may be continued."""
     stopped = stopped_pass(folder)
     if stopped is not None and stopped.settings == recorded:
         shutil.rmtree(folder)
@@ -148,7 +148,7 @@ def _make(
 
 
 def _calibrated(workspace: Workspace, settings: PruningSettings, calibration: CalibrationSettings) -> Calibration:
-    """The calibration artifact, made now where the run has none."""
+    """The calibration artifact, made now if the run has none."""
     place = settings.calibration or workspace.run.calibration
     if settings.calibration is not None or place.exists():
         known = open_calibration(place)

@@ -1,4 +1,4 @@
-"""The last step of ``global-prune``: finished weights and all others in one checkpoint, counted and verified."""
+"""The last step of ``global-prune``: pruned and other weights in one checkpoint, zeros counted, result verified."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def write_checkpoint(
     out: Path,
     zeros_before: int,
 ) -> PruningRecord:
-    """Put the finished weights and all others into one checkpoint, measure what is zero in it, and verify it.
+    """Put the pruned and all other weights into one checkpoint, count its zeros, and verify it.
 
     Args:
         workspace: the source model.
         settings: how it was pruned.
-        recorded: the same as it is kept.
-        state: a pass that is over.
+        recorded: the same settings as they are recorded.
+        state: of a finished pass.
         folder: where the pass left the finished weights.
         out: the new checkpoint, all of it or nothing.
         zeros_before: zeros that the source has in the pruned matrices.
@@ -63,7 +63,7 @@ def write_checkpoint(
 
 
 def _command(workspace: Workspace, settings: PruningSettings, out: Path) -> str:
-    """What makes the checkpoint again."""
+    """The command that makes the checkpoint again."""
     return recorded_command(
         workspace,
         "global-prune",
@@ -90,7 +90,7 @@ def _copy(workspace: Workspace, source: Checkpoint, partial: Path, max_shard_byt
 def _measured(
     written: Checkpoint, recorded: SparsitySettings, state: PruningPassState, zeros_before: int
 ) -> WeightSparsity:
-    """What came of it, the zeros counted in the written files."""
+    """The result, with the zeros counted in the written files."""
     matrices = [matrix for block in state.blocks for matrix in block.matrices]
     turned = {m.tensor for m in matrices if written.tensors[m.tensor].shape != (m.rows, m.columns)}
     counted = measure_sparsity(written, [matrix.tensor for matrix in matrices], inputs_first=turned)
