@@ -64,10 +64,11 @@ class Reference(StrEnum):
 
 
 class Part(StrEnum):
-    """What a weight matrix of a block belongs to."""
+    """What a weight matrix of a block belongs to. Routers choose experts, or weigh a branch by one number a token."""
 
     ATTENTION = "attention"
     FFN = "ffn"
+    ROUTERS = "routers"
 
 
 class Combine(StrEnum):
@@ -135,7 +136,7 @@ ERROR_RATE = 1e-3
 # Weight pruning. Coefficients that leave z and s freer than p measured best for gated and plain FFNs alike.
 SPARSITY = "50%"
 LAYERS = "all"
-PARTS = ",".join(Part)
+PARTS = f"{Part.ATTENTION},{Part.FFN}"
 ALPHA = 0.1
 BETA = 1.0
 GAMMA = 1.0

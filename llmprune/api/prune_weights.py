@@ -125,7 +125,7 @@ def prune_weights(
         pattern: ``"2:4"``: 2 zeros in every 4 inputs.
         method: ``sparsellm``, ``sparsegpt``, ``wanda`` or ``magnitude``.
         layers: ``all``, ``first-half``, or blocks: ``0-15``, ``0,3,8-11``.
-        parts: ``attention``, ``ffn``, or both between commas.
+        parts: any of ``attention``, ``ffn`` and ``routers``, between commas.
         exclude: shell patterns; a matrix whose name (without ``.weight``) fits one stays dense.
         targets_from: whose activations are reproduced: the ``dense`` model's, or (the papers' protocol) the
             ``pruned`` model's.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from llmprune.choices import Part
 
 _ATTENTION = ("attn", "attention")  # what families call the module that their attention's matrices are in
+_ROUTER = re.compile(r"(^|[._])router([._]|$)")  # and one that chooses experts
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class LinearSlot:
         tensor: its name in the checkpoint.
         out_features: rows of the matrix as mathematics writes it, y = W x.
         in_features: columns of it.
+        part: what it belongs to.
         transposed: stored as (in, out), as GPT-2's Conv1D is.
     """
 
@@ -31,6 +34,7 @@ class LinearSlot:
     tensor: str
     out_features: int
     in_features: int
+    part: Part = Part.FFN
     transposed: bool = False
 
     @property
@@ -42,29 +46,55 @@ class LinearSlot:
         """From (out, in) to how it is stored, or back."""
         return stored.T if self.transposed else stored
 
-    def part(self) -> Part:
-        """What it belongs to, by its name; what is no attention counts as FFN."""
-        return Part.ATTENTION if any(word in self.path.lower() for word in _ATTENTION) else Part.FFN
 
-
-def find_linears(block: nn.Module, *, tensor_prefix: str) -> dict[str, LinearSlot]:
-    """Every linear layer of a block, by path.
+def find_linears(block: nn.Module, tensor_of: Callable[[str], str | None]) -> dict[str, LinearSlot]:
+    """The linear layers of a block, by path, whose matrices are stored as they are.
 
     Args:
         block: a transformer block; its weights may be on the meta device.
-        tensor_prefix: what the checkpoint puts before the path, e.g. ``model.layers.3.``.
+        tensor_of: the tensor that holds a parameter of the block; None where none does as it is.
     """
+    experts = _expert_counts(block)
     return {
-        path: _slot(path, module, tensor_prefix)
-        for path, module in block.named_modules()
-        if isinstance(module, nn.Linear | Conv1D)
+        path: _slot(path, module, tensor, experts)
+        for path, module in linear_layers(block).items()
+        if (tensor := tensor_of(f"{path}.weight")) is not None
     }
 
 
-def _slot(path: str, module: nn.Linear | Conv1D, tensor_prefix: str) -> LinearSlot:
+def linear_layers(block: nn.Module) -> dict[str, nn.Linear | Conv1D]:
+    """Every linear layer of a block, by path."""
+    return {path: module for path, module in block.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+
+
+def _slot(path: str, module: nn.Linear | Conv1D, tensor: str, experts: Mapping[str, frozenset[int]]) -> LinearSlot:
     transposed = isinstance(module, Conv1D)
     rows, columns = module.weight.T.shape if transposed else module.weight.shape
-    return LinearSlot(path, f"{tensor_prefix}{path}.weight", rows, columns, transposed)
+    return LinearSlot(path, tensor, rows, columns, _part(path, rows, experts), transposed)
+
+
+def _part(path: str, rows: int, experts: Mapping[str, frozenset[int]]) -> Part:
+    """What a matrix belongs to.
+
+    A router stands beside experts and has a row for each, or is called one. A gate of one row weighs a branch.
+    Attention is known by its name.
+    """
+    beside = any(path.startswith(f"{owner}.") and rows in counts for owner, counts in experts.items())
+    if rows == 1 or beside or _ROUTER.search(path):
+        return Part.ROUTERS
+    return Part.ATTENTION if any(word in path.lower() for word in _ATTENTION) else Part.FFN
+
+
+def _expert_counts(block: nn.Module) -> dict[str, frozenset[int]]:
+    """The modules of a block that hold experts, by path, and how many: a list of modules, or stacks of matrices."""
+    counts: dict[str, set[int]] = {}
+    for path, module in block.named_modules():
+        stacks = {len(parameter) for parameter in module.parameters(recurse=False) if parameter.ndim == 3}
+        if isinstance(module, nn.ModuleList):
+            stacks.add(len(module))
+        if stacks and "." in path and not isinstance(module, nn.Conv1d):
+            counts.setdefault(path.rpartition(".")[0], set()).update(stacks)
+    return {path: frozenset(found) for path, found in counts.items()}
 
 
 class _Reached(BaseException):

@@ -23,6 +23,7 @@ class Decoder(Protocol):
 
     Attributes:
         model: the model; everything outside the blocks has its weights.
+        path: of the list of its blocks in the model, e.g. ``model.layers``.
         blocks: its transformer blocks, in order.
         runner: runs embedding, single blocks and head.
         device: where everything is computed.
@@ -30,14 +31,11 @@ class Decoder(Protocol):
     """
 
     model: PreTrainedModel
+    path: str
     blocks: nn.ModuleList
     runner: BlockRunner
     device: torch.device
     dtype: torch.dtype
-
-    @property
-    def prefix(self) -> str:
-        """What stands before a block's index in the names of its tensors, e.g. ``model.layers.``."""
 
     @property
     def keeps_changes(self) -> bool:
@@ -55,5 +53,5 @@ class Decoder(Protocol):
     def stored(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Tensors as the model is stored, unrounded by the dtype of computing."""
 
-    def stored_shape(self, name: str) -> tuple[int, ...] | None:
-        """Shape of a stored tensor; None where there is none of that name."""
+    def tensor_of(self, parameter: str) -> str | None:
+        """The tensor that holds a parameter of the model as it is; None where none does."""

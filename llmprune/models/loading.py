@@ -62,11 +62,6 @@ class CheckpointDecoder:
         return self.plan.places.by_tensor.keys()
 
     @property
-    def prefix(self) -> str:
-        """What stands before a block's index in the checkpoint's tensor names."""
-        return self.names.prefix
-
-    @property
     def keeps_changes(self) -> bool:
         """They go with the block's weights."""
         return False
@@ -108,10 +103,9 @@ class CheckpointDecoder:
         """Tensors as they are in the files."""
         return self.checkpoint.load(names)
 
-    def stored_shape(self, name: str) -> tuple[int, ...] | None:
-        """Shape of a tensor in the files; None where there is none of that name."""
-        entry = self.checkpoint.tensors.get(name)
-        return None if entry is None else tuple(entry.shape)
+    def tensor_of(self, parameter: str) -> str | None:
+        """The tensor that becomes this parameter and nothing else; None where it is merged, split or transposed."""
+        return self.plan.places.stored_as.get(parameter)
 
 
 def open_decoder(

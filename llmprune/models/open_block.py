@@ -17,6 +17,7 @@ from llmprune.models.block_linears import (
     find_linears,
     input_of,
     inputs_noted,
+    linear_layers,
     outputs_noted,
     trace,
 )
@@ -46,8 +47,12 @@ class OpenBlock:
 
     def other_matrices(self) -> list[str]:
         """Paths of parameters that are matrices, or stacks of them (experts), but no linear layer's."""
-        linear = {f"{path}.weight" for path in self.linears()}
+        linear = {f"{path}.weight" for path in linear_layers(self.module)}
         return [name for name, parameter in self.module.named_parameters() if parameter.ndim > 1 and name not in linear]
+
+    def merged(self) -> list[str]:
+        """Paths of linear layers whose matrices are made of several tensors, or of a part of one."""
+        return sorted(linear_layers(self.module).keys() - self.linears().keys())
 
     def forward(self, hidden: Tensor, call: BlockCall) -> Tensor:
         """Output (batch, seq_len, hidden_size) on ``hidden``, of the same shape."""
@@ -151,8 +156,8 @@ class OpenBlock:
 
 
 def block_linears(decoder: Decoder, index: int) -> dict[str, LinearSlot]:
-    """The linear layers of a block by path, whether or not its weights are there."""
-    return find_linears(decoder.blocks[index], tensor_prefix=f"{decoder.prefix}{index}.")
+    """The linear layers of a block by path whose matrices are stored as they are, whether or not they are loaded."""
+    return find_linears(decoder.blocks[index], lambda name: decoder.tensor_of(f"{decoder.path}.{index}.{name}"))
 
 
 def _flat(value: Tensor) -> Tensor:

@@ -47,11 +47,6 @@ class ModelDecoder:
     dtype: torch.dtype
 
     @property
-    def prefix(self) -> str:
-        """What stands before a block's index in the model's parameter names."""
-        return f"{self.path}."
-
-    @property
     def keeps_changes(self) -> bool:
         """They are the model's from then on."""
         return True
@@ -72,10 +67,9 @@ class ModelDecoder:
         """Parameters by name."""
         return {name: self.model.get_parameter(name).detach() for name in names}
 
-    def stored_shape(self, name: str) -> tuple[int, ...] | None:
-        """Shape of a parameter; None where there is none of that name."""
-        found = dict(self.model.named_parameters(remove_duplicate=False)).get(name)
-        return None if found is None else tuple(found.shape)
+    def tensor_of(self, parameter: str) -> str | None:
+        """Itself."""
+        return parameter
 
 
 def model_decoder(model: PreTrainedModel) -> ModelDecoder:

@@ -123,7 +123,7 @@ def tied_copies(decoder: CheckpointDecoder) -> list[str]:
     Some checkpoints store a tied head beside the embedding. A copy that is not equal to
     what it is tied to is no repetition, and is not named here.
     """
-    stored = decoder.plan.places.stored_as()
+    stored = decoder.plan.places.stored_as
     tied = decoder.model.all_tied_weights_keys.items()
     copies = []
     for copy, own in [(stored[copy], stored[own]) for copy, own in tied if copy in stored and own in stored]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,6 +51,7 @@ class Places:
     converted: frozenset[str]
     unused: frozenset[str]
 
+    @cached_property
     def stored_as(self) -> dict[str, str]:
         """For each parameter that one tensor holds as it is, under whatever name: that tensor."""
         return {place: name for name, place in self.by_tensor.items() if name not in self.converted}

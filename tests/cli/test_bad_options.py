@@ -42,7 +42,7 @@ OPTIONS = {
     "sparsity and pattern": ("global-prune --sparsity 0.5 --pattern 2:4", "exclude each other"),
     "layers that are not there": ("global-prune --layers 3-9", "the model has blocks 0 to 5"),
     "layers in letters": ("global-prune --layers most", "type all, first-half, 0-15"),
-    "parts": ("global-prune --parts mlp", "type --parts attention,ffn"),
+    "parts": ("global-prune --parts mlp", "type --parts with any of attention, ffn, routers"),
     "nothing left": ("global-prune --exclude *", "No matrix is left to prune"),
     "alpha 0": ("global-prune --alpha 0", "alpha must be positive"),
     "beta -1": ("global-prune --beta -1", "beta must be positive"),

@@ -32,7 +32,9 @@ LayersOpt = Annotated[
     str,
     typer.Option(metavar="BLOCKS", help="Blocks to prune: all, first-half (the paper's protocol), 0-15, 0,3,8-11."),
 ]
-PartsOpt = Annotated[str, typer.Option(metavar="LIST", help="Parts of a block to prune: attention,ffn or one of them.")]
+PartsOpt = Annotated[
+    str, typer.Option(metavar="LIST", help="Parts of a block to prune: any of attention, ffn, routers, between commas.")
+]
 ExcludeOpt = Annotated[
     list[str] | None,
     typer.Option(

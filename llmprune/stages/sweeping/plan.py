@@ -12,6 +12,7 @@ from llmprune.choices import Combine
 from llmprune.models.loading import CheckpointDecoder
 from llmprune.models.open_block import block_linears
 from llmprune.stages.sweeping.settings import SweepSettings
+from llmprune.stages.weight_pruning import Selection
 
 _LEAST_ZEROS = 5e-4  # a smaller share of zeros is not worth a point of its own
 
@@ -84,7 +85,8 @@ class PlannedPoint:
 def measure_sizes(shell: CheckpointDecoder) -> ModelSizes:
     """Count a model's weights, from its files' headers alone."""
     tensors = shell.checkpoint.tensors
-    slots = [list(block_linears(shell, block).values()) for block in range(len(shell.blocks))]
+    taken = Selection().takes
+    slots = [list(filter(taken, block_linears(shell, block).values())) for block in range(len(shell.blocks))]
     return ModelSizes(
         stored=shell.checkpoint.num_parameters,
         nbytes=shell.checkpoint.nbytes,

@@ -25,7 +25,7 @@ from llmprune.algorithms.weights.layer import prune_layer
 from llmprune.algorithms.weights.least_squares import ridge_towards
 from llmprune.algorithms.weights.pruned import PrunedWeight
 from llmprune.artifacts.files.spill import SpillingStore
-from llmprune.choices import Reference
+from llmprune.choices import Part, Reference
 from llmprune.errors import NumericalError
 from llmprune.models.block_linears import LinearSlot
 from llmprune.models.ffn_wiring import FfnWiring
@@ -75,6 +75,8 @@ def choose_steps(block: OpenBlock, window: Batch, selection: Selection, *, joint
     unused = [path for path in slots if not any(path in group for group in groups)]
     remarks = [f"{path} was used by no token, and stays dense" for path in unused]  # an expert, for example
     remarks += [f"{path} is no linear layer, and stays dense" for path in block.other_matrices()]
+    remarks += [f"{path} is not stored as it is used, and stays dense" for path in block.merged()]
+    remarks += [f"{path} is a router, and stays dense" for path in _dense_routers(block, selection)]
     slots = {path: slot for path, slot in slots.items() if path not in unused}
     why = _why_not_joint(ffn, slots) if joint else None
     remarks += [f"{why}: such an FFN is pruned by SparseGPT, matrix by matrix"] if why else []
@@ -82,9 +84,16 @@ def choose_steps(block: OpenBlock, window: Batch, selection: Selection, *, joint
     return BlockSteps(tuple(_steps(groups, slots, whole)), slots, tuple(remarks))
 
 
+def _dense_routers(block: OpenBlock, selection: Selection) -> list[str]:
+    """Routers, where they were not asked for."""
+    if Part.ROUTERS in selection.parts:
+        return []
+    return [path for path, slot in block.linears().items() if slot.part is Part.ROUTERS]
+
+
 def _why_not_joint(ffn: FfnWiring | None, slots: dict[str, LinearSlot]) -> str | None:
     """Why an FFN cannot be one problem; None if it can, or if nothing of one is to be pruned."""
-    if not any(slot.part() == "ffn" for slot in slots.values()):
+    if not any(slot.part is Part.FFN for slot in slots.values()):
         return None
     if ffn is None:
         return "No gated or plain feed-forward network of a known activation was seen in some block"

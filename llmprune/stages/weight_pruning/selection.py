@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 
 from llmprune.algorithms.weights.patterns import Pattern, check_fits
 from llmprune.choices import LAYERS, Part
-from llmprune.errors import ModelError, TargetError
+from llmprune.errors import TargetError
 from llmprune.models.block_linears import LinearSlot
 from llmprune.models.decoder import Decoder
 from llmprune.models.open_block import block_linears
@@ -26,13 +26,13 @@ class Selection:
     """
 
     layers: str = LAYERS
-    parts: frozenset[Part] = frozenset(Part)
+    parts: frozenset[Part] = frozenset({Part.ATTENTION, Part.FFN})
     exclude: tuple[str, ...] = ()
 
     def takes(self, slot: LinearSlot) -> bool:
         """Whether a matrix of a selected block is to be pruned."""
         name = slot.tensor.removesuffix(".weight")
-        return slot.part() in self.parts and not any(fnmatch(name, pattern) for pattern in self.exclude)
+        return slot.part in self.parts and not any(fnmatch(name, pattern) for pattern in self.exclude)
 
 
 def parse_parts(text: str) -> frozenset[Part]:
@@ -44,7 +44,7 @@ def parse_parts(text: str) -> frozenset[Part]:
     named = [part.strip() for part in text.split(",") if part.strip()]
     known = [part for part in Part if part in named]
     if not named or len(known) != len(set(named)):
-        raise TargetError(f"'{text}' names parts that no block has; type --parts {','.join(Part)} or one of them.")
+        raise TargetError(f"'{text}' names parts that no block has; type --parts with any of {', '.join(Part)}.")
     return frozenset(known)
 
 
@@ -69,27 +69,16 @@ def check_shapes(decoder: Decoder, blocks: Iterable[int], selection: Selection, 
 
     Raises:
         TargetError: it does not fit one (named), or no matrix is selected at all.
-        ModelError: one is not stored under its own name.
     """
     widest = 0
     for block in blocks:
         for slot in block_linears(decoder, block).values():
             if selection.takes(slot):
-                _check_stored(decoder, slot)
                 _check_fits(pattern, slot)
                 widest = max(widest, slot.in_features)
     if not widest:
         raise TargetError("No matrix is left to prune; look at --layers, --parts and --exclude.")
     return widest
-
-
-def _check_stored(decoder: Decoder, slot: LinearSlot) -> None:
-    rows, columns = slot.out_features, slot.in_features
-    if decoder.stored_shape(slot.tensor) != ((columns, rows) if slot.transposed else (rows, columns)):
-        raise ModelError(
-            f"{slot.path} is not stored as {slot.tensor} ({rows} x {columns}) in this checkpoint, so it cannot be "
-            f"pruned; leave it out: --exclude '*{slot.path}'"
-        )
 
 
 def _check_fits(pattern: Pattern, slot: LinearSlot) -> None:
