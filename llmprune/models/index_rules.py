@@ -17,6 +17,8 @@ _PERIODS = (("attn_layer_period", "attn_layer_offset"), ("expert_layer_period", 
 _INTERVAL = ("moe_layer_start_index", "moe_layer_end_index", "moe_layer_interval")
 # Kinds of blocks that are repeated until the model is deep enough.
 _REPEATED = "block_types"
+# Kinds of attention that are repeated, a number of times for each list of them (GPT-Neo).
+_EXPANDED = "attention_types"
 # Scales that are divided by the root of the depth.
 _PER_ROOT_OF_DEPTH = "scale_depth"
 
@@ -38,6 +40,9 @@ def said_anew(fields: Mapping[str, Any], *, depth: int, kept: Sequence[int]) -> 
     changed |= _rule(_INTERVAL, fields, (_from_to_every, _intervals), depth=depth, kept=kept)
     if isinstance(repeated := fields.get(_REPEATED), list | tuple) and repeated:
         changed[_REPEATED] = [repeated[block % len(repeated)] for block in kept]
+    if isinstance(types := fields.get(_EXPANDED), list | tuple):
+        kinds = [kind for pattern, times in types for _ in range(times) for kind in pattern]
+        changed[_EXPANDED] = [[[kinds[block] for block in kept], 1]]
     if isinstance(scale := fields.get(_PER_ROOT_OF_DEPTH), int | float):
         changed[_PER_ROOT_OF_DEPTH] = scale * math.sqrt(len(kept) / depth)
     return changed

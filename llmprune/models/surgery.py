@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import init_empty_weights
 
 from llmprune.models.anatomy import BlockNames, block_count, depth_name, find_blocks, name_blocks
+from llmprune.models.block_fields import BlockFields
 from llmprune.models.index_rules import said_anew
 from llmprune.models.resident import with_weights_of
 from llmprune.quiet import quiet
@@ -23,21 +26,24 @@ if TYPE_CHECKING:
 _LEADING_COUNTS = ("max_window_layers", "first_k_dense_replace", "num_dense_layers")
 # Counts of trailing blocks that differ from the rest.
 _TRAILING_COUNTS = ("num_kv_shared_layers",)
-# Lists with a 0 or 1 for each block, whose names read as if they named blocks.
-_FLAGS = ("no_rope_layers",)
-# Lists that are no per-block lists, whatever their length.
-_NOT_PER_BLOCK = ("architectures", "token_id", "token_ids")
+# Rules about indices, which say nothing where the lists that they stand for are written out.
+_RULES = re.compile(r".*(_pattern|_interval|_freq|_every_n_layers|_step)")
 
 
 def renamed_tensors(names: BlockNames, kept: Sequence[int]) -> dict[str, str]:
-    """Old to new names of all tensors that stay, blocks first to last, everything else unchanged."""
+    """Old to new names of all tensors that stay, blocks first to last, everything else unchanged.
+
+    Blocks behind the last one follow the last one that is left.
+    """
     renames = {name: name for name in names.outside}
-    for new, old in enumerate(kept):
-        renames |= {name: names.renumbered(name, new) for name in names.by_block[old]}
+    for new, tensors in enumerate([*(names.by_block[old] for old in kept), *names.behind]):
+        renames |= {name: names.renumbered(name, new) for name in tensors}
     return renames
 
 
-def cut_config(raw: Mapping[str, Any], config: PreTrainedConfig, kept: Sequence[int]) -> dict[str, Any]:
+def cut_config(
+    raw: Mapping[str, Any], config: PreTrainedConfig, kept: Sequence[int], *, behind: int = 0
+) -> dict[str, Any]:
     """The config of the model that only has the blocks ``kept``.
 
     Every per-block field follows the blocks: the count, lists with one entry a block
@@ -45,44 +51,100 @@ def cut_config(raw: Mapping[str, Any], config: PreTrainedConfig, kept: Sequence[
     leading or trailing blocks (``max_window_layers``, ``num_kv_shared_layers``, ...) and
     fields of single blocks (``per_layer_config``).
     Per-block lists that the model derives from a rule about indices (every sixth block is
-    global, say) are written out, since the rule no longer holds after a removal.
+    global, say) are written out, since the rule no longer holds after a removal. Where it
+    would say something else than the list, and the list is what counts, it goes.
 
     Args:
         raw: config.json as it is on disk.
         config: the same, loaded.
         kept: indices of the blocks that stay, in order.
+        behind: blocks behind the last one that the weights hold and the model does not use.
     """
     text = config.get_text_config(decoder=True)
+    path = _section(config, text)
+    if not path or _is_flat(raw, path, text):
+        return _cut_fields(raw, text, kept, behind)
+    return _cut_section(raw, path, text, kept, behind)
+
+
+def _section(config: PreTrainedConfig, text: PreTrainedConfig) -> tuple[str, ...]:
+    """Where, in a config, the text config stands; nowhere if it is the whole."""
     if text is config:
-        return {**raw, **_cut_fields(raw, text, kept)}
-    section = next(key for key in config.sub_configs if getattr(config, key, None) is text)
-    own = raw.get(section) or {}
-    return {**raw, section: {**own, **_cut_fields(own, text, kept)}}
+        return ()
+    parts = {key: getattr(config, key, None) for key in config.sub_configs}
+    inner = {key: part for key, part in parts.items() if part is text or (part is not None and _holds(part, text))}
+    key, part = next(iter(inner.items()))
+    return (key, *_section(part, text))
 
 
-def _cut_fields(raw: Mapping[str, Any], text: PreTrainedConfig, kept: Sequence[int]) -> dict[str, Any]:
-    """The fields of a text config that change, with their new values."""
+def _holds(config: PreTrainedConfig, text: PreTrainedConfig) -> bool:
+    parts = [getattr(config, key, None) for key in config.sub_configs]
+    return any(part is text or (part is not None and _holds(part, text)) for part in parts)
+
+
+def _is_flat(raw: Mapping[str, Any], path: Sequence[str], text: PreTrainedConfig) -> bool:
+    """Whether a config is spelled as before the text had a section of its own (the first Qwen2-VL)."""
+    return path[0] not in raw and any(name in raw for name in _count_names(raw, text))
+
+
+def _cut_section(
+    raw: Mapping[str, Any], path: Sequence[str], text: PreTrainedConfig, kept: Sequence[int], behind: int
+) -> dict[str, Any]:
+    """Cut the section at ``path``, and beside it whatever repeats a field of it."""
+    own = raw.get(path[0]) or {}
+    if len(path) > 1:
+        return {**raw, path[0]: _cut_section(own, path[1:], text, kept, behind)}
+    cut = _cut_fields(own, text, kept, behind)
+    before = {**text.to_dict(), **own}
+    repeated = {name: cut[name] for name in raw if name in cut and raw[name] == before[name]}
+    return {**raw, **repeated, path[0]: cut}
+
+
+def _cut_fields(raw: Mapping[str, Any], text: PreTrainedConfig, kept: Sequence[int], behind: int) -> dict[str, Any]:
+    """The fields of a text config without the blocks that go."""
     effective = {**text.to_dict(), **raw}
     depth = block_count(text)
+    fields = BlockFields(text, behind=behind)
     changed: dict[str, Any] = {name: len(kept) for name in _count_names(raw, text)}
     changed |= _sparse_step_written_out(effective, kept)
     changed |= said_anew(effective, depth=depth, kept=kept)
     for name, value in {**effective, **changed}.items():
         if name in changed and name != "mlp_only_layers":
             continue
-        if value is None:
-            value = getattr(text, name, None)
-        if isinstance(value, list | tuple):
-            if (cut := _cut_list(name, list(value), depth, kept)) is not None:
-                changed[name] = cut
-        elif name == "per_layer_config" and isinstance(value, Mapping):
-            single = {int(block): fields for block, fields in value.items()}  # JSON makes the indices strings
-            changed[name] = {str(new): single[old] for new, old in enumerate(kept) if old in single}
-        elif name in _LEADING_COUNTS and isinstance(value, int):
+        if name in _LEADING_COUNTS and isinstance(value, int):
             changed[name] = sum(block < value for block in kept)
         elif name in _TRAILING_COUNTS and isinstance(value, int):
             changed[name] = sum(block >= depth - value for block in kept)
-    return changed
+        elif (cut := fields.cut(name, getattr(text, name, None) if value is None else value, kept)) is not None:
+            changed[name] = cut
+    return _without_idle_rules(raw, changed, type(text))
+
+
+def _without_idle_rules(
+    raw: Mapping[str, Any], changed: Mapping[str, Any], kind: type[PreTrainedConfig]
+) -> dict[str, Any]:
+    """A changed config without the rules that no longer count, and say something else than its lists."""
+    cut = {**raw, **changed}
+    lists = {name for name in changed if isinstance(changed[name], list)}
+    for name in [name for name in raw if _RULES.fullmatch(name) and type(raw[name]) is int and name not in changed]:
+        rest = {key: value for key, value in cut.items() if key != name}
+        if _loaded(kind, rest, besides=name) != _loaded(kind, cut, besides=name):
+            continue
+        unlisted = {key: value for key, value in cut.items() if key not in lists}
+        one, other = (_loaded(kind, {**unlisted, name: raw[name] + more}, besides=name) for more in (0, 1))
+        if any(one[key] != changed[key] for key in lists & one.keys() if one[key] != other.get(key)):
+            cut = rest
+    return cut
+
+
+def _loaded(kind: type[PreTrainedConfig], raw: Mapping[str, Any], *, besides: str) -> dict[str, Any]:
+    """All fields of the config that ``raw`` makes, but those named after ``besides``; none where it makes none."""
+    try:
+        with quiet():
+            fields = kind.from_dict(deepcopy(dict(raw))).to_dict()
+    except Exception:  # a config class may refuse a combination of fields in any way
+        return {}
+    return {key: value for key, value in fields.items() if besides not in key}
 
 
 def _count_names(raw: Mapping[str, Any], text: PreTrainedConfig) -> list[str]:
@@ -90,21 +152,6 @@ def _count_names(raw: Mapping[str, Any], text: PreTrainedConfig) -> list[str]:
     own = depth_name(text)
     aliases = [alias for alias, name in text.attribute_map.items() if name == own]
     return [name for name in (*aliases, own, "num_blocks") if name in raw] or [own]
-
-
-def _cut_list(name: str, value: list[Any], depth: int, kept: Sequence[int]) -> list[Any] | None:
-    """A per-block list or a list of block indices after the cut; None for any other list."""
-    if name.endswith(_NOT_PER_BLOCK):
-        return None
-    if _names_blocks(name, value) and (len(value) != depth or value == list(range(depth))):
-        return [new for new, old in enumerate(kept) if old in value]
-    return [value[block] for block in kept] if len(value) == depth else None
-
-
-def _names_blocks(name: str, value: list[Any]) -> bool:
-    """Whether a list holds indices of blocks. One that names all blocks is as long as the model is deep."""
-    named = name.endswith(("_layers", "_layer_ids", "_layer_indices")) and name not in _FLAGS
-    return named and all(type(item) is int for item in value)
 
 
 def _sparse_step_written_out(effective: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:

@@ -84,12 +84,10 @@ class LoadPlan:
 
     Attributes:
         places: where each tensor goes.
-        filled: the parameters and buffers that get their value from tensors, tied ones not counted.
         info: transformers' findings, from which it goes on when the tensors are loaded.
     """
 
     places: Places
-    filled: frozenset[str]
     info: LoadStateDictInfo
 
 
@@ -117,14 +115,13 @@ def plan_loading(model: PreTrainedModel, checkpoint: Checkpoint, places: Places,
     info = _convert(model, empty, device="meta")
     away = tuple(_block_prefix(place, path) for name, place in places.by_tensor.items() if name in checkpoint.elsewhere)
     _require_shapes(info, away)
-    filled = frozenset({*places.by_tensor.values(), *(state.keys() - info.missing_keys)})
     info.missing_keys = {name for name in info.missing_keys if not name.startswith(away)}
     settled = deepcopy(info)
     model.tie_weights(missing_keys=settled.missing_keys, recompute_mapping=False)
     model._adjust_missing_and_unexpected_keys(settled)
     if settled.missing_keys:
         raise CheckpointError(f"The weights lack {min(settled.missing_keys)}, which {type(model).__name__} needs.")
-    return LoadPlan(places, filled, info)
+    return LoadPlan(places, info)
 
 
 def load_tensors(model: PreTrainedModel, checkpoint: Checkpoint, names: Iterable[str], *, device: torch.device) -> None:

@@ -1,13 +1,26 @@
 """What a removal does to names and configs, for any subset of blocks."""
 
+import json
+from copy import deepcopy
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from transformers.models.bamba import BambaConfig
 from transformers.models.deepseek_v3 import DeepseekV3Config
+from transformers.models.falcon_h1 import FalconH1Config
 from transformers.models.gemma3 import Gemma3TextConfig
 from transformers.models.gpt2 import GPT2Config
+from transformers.models.lfm2 import Lfm2Config
+from transformers.models.llama import LlamaConfig
+from transformers.models.nemotron_h import NemotronHConfig
+from transformers.models.phi3 import Phi3Config
 from transformers.models.qwen2 import Qwen2Config
+from transformers.models.qwen2_5_omni import Qwen2_5OmniConfig
+from transformers.models.qwen2_vl import Qwen2VLConfig
+from transformers.models.smollm3 import SmolLM3Config
 
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
 from llmprune.models.anatomy import name_blocks
@@ -26,6 +39,9 @@ def removals(draw, depth=None):
     """A depth, and blocks to remove: at least one, never all, in any order."""
     depth = depth or draw(depths)
     return depth, draw(st.lists(st.integers(0, depth - 1), min_size=1, max_size=depth - 1, unique=True))
+
+
+LONG_ROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
 
 
 def names_of(depth: int) -> list[str]:
@@ -132,6 +148,85 @@ def test_lists_that_only_happen_to_be_as_long_as_the_model_is_deep_stay():
     assert (new["eos_token_id"], new["architectures"]) == (config.eos_token_id, config.architectures)
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (LlamaConfig, {"suppress_tokens": [5, 6, 7, 8], "begin_suppress_tokens": [1, 2, 3, 4], "scores": [1, 2, 3, 4]}),
+        (Phi3Config, {"hidden_size": 32, "num_attention_heads": 4, "rope_scaling": LONG_ROPE}),
+        (FalconH1Config, {"ssm_multipliers": [0.1, 0.2, 0.3, 0.4, 0.5], "num_hidden_layers": 5}),
+        (BambaConfig, {"time_step_limit": [0.0, float("inf")], "num_hidden_layers": 2, "attn_layer_indices": [1]}),
+    ],
+)
+def test_lists_of_other_things_stay_whatever_their_length(kind, fields):
+    raw = {"model_type": kind.model_type, "num_hidden_layers": 4, **fields}
+    new = cut_config(raw, kind.from_dict(deepcopy(raw)), [0])
+    assert new["num_hidden_layers"] == 1
+    others = {"num_hidden_layers", "attn_layer_indices"}
+    assert {name: new[name] for name in fields if name not in others} == {
+        name: fields[name] for name in fields if name not in others
+    }
+
+
+def test_letters_and_spelled_indices_of_blocks_follow_them():
+    raw = {"num_hidden_layers": 6, "hybrid_override_pattern": "M-M*-M", "mtp_hybrid_override_pattern": "*-"}
+    new = cut_config(raw, NemotronHConfig.from_dict(deepcopy(raw)), [0, 3, 4])
+    assert (new["hybrid_override_pattern"], new["mtp_hybrid_override_pattern"]) == ("M*-", "*-")
+    assert NemotronHConfig.from_dict(new).hybrid_override_pattern == "M*-"
+    raw = {"num_hidden_layers": 6, "moe_layers_enum": "2,3,5"}
+    assert cut_config(raw, LlamaConfig.from_dict(raw), [1, 3, 4, 5])["moe_layers_enum"] == "1,3"
+
+
+def test_indices_of_one_kind_of_blocks_follow_them_whether_or_not_they_are_all():
+    for full in ([1, 4], [0, 1, 2, 3, 4, 5]):
+        raw = {"model_type": "lfm2", "num_hidden_layers": 6, "full_attn_idxs": full}
+        new = cut_config(raw, Lfm2Config.from_dict(deepcopy(raw)), [0, 1, 4])
+        assert new["full_attn_idxs"] == [place for place, block in enumerate([0, 1, 4]) if block in full]
+        assert Lfm2Config.from_dict({**new, "layer_types": None}).layer_types == new["layer_types"]
+
+
+def test_gpt_neos_repeated_kinds_and_its_list_say_the_same():
+    config = CONFIGS["gpt-neo"]()
+    new = cut(config, [0, 2, 3])
+    assert new["attention_layers"] == ["global", "global", "local"]
+    assert (
+        type(config)(num_layers=3, attention_types=new["attention_types"]).attention_layers == new["attention_layers"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "rule", "listed", "kept"),
+    [
+        (SmolLM3Config, {"no_rope_layer_interval": 3}, "no_rope_layers", [0, 1, 2]),
+        (Gemma3TextConfig, {"sliding_window_pattern": 3}, "layer_types", [0, 1, 2]),
+    ],
+)
+def test_a_rule_goes_where_it_would_contradict_the_list_that_counts_and_only_there(kind, rule, listed, kept):
+    raw = {"model_type": kind.model_type, "num_hidden_layers": 6, **rule}
+    agreeing, contradicted = (cut_config(raw, kind.from_dict(deepcopy(raw)), blocks) for blocks in (kept, [0, 2, 5]))
+    assert {**raw, **rule, "num_hidden_layers": 3} == {name: agreeing[name] for name in raw}
+    assert not set(rule) & set(contradicted)
+    whole = getattr(kind.from_dict(deepcopy(raw)), listed)
+    assert getattr(kind.from_dict(contradicted), listed) == [whole[block] for block in (0, 2, 5)]
+
+
+def test_blocks_behind_the_last_one_follow_the_last_that_is_left():
+    names = [*names_of(6), "model.layers.6.eh_proj.weight", "model.layers.7.eh_proj.weight"]
+    held = {name: name for name in names_of(6)}
+    blocks = name_blocks(names, held, path="model.layers", num_blocks=6)
+    renames = renamed_tensors(blocks, [0, 2, 5])
+    assert renames["model.layers.6.eh_proj.weight"] == "model.layers.3.eh_proj.weight"
+    assert renames["model.layers.7.eh_proj.weight"] == "model.layers.4.eh_proj.weight"
+    assert sorted(renames.values()) == sorted({*names_of(3), *list(renames.values())})
+
+
+def test_lists_with_entries_for_blocks_behind_the_last_keep_them():
+    raw = {"num_hidden_layers": 4, "layer_kinds": ["a", "b", "c", "d", "next"], "moe_layers": [1, 3, 4]}
+    config = LlamaConfig.from_dict(raw)
+    new = cut_config(raw, config, [0, 3], behind=1)
+    assert (new["layer_kinds"], new["moe_layers"]) == (["a", "d", "next"], [1, 2])
+    assert cut_config(raw, config, [0, 3])["layer_kinds"] == raw["layer_kinds"]
+
+
 def test_everything_that_is_not_about_blocks_stays_as_it_was_written():
     config = CONFIGS["llama"]()
     raw = {**config.to_dict(), "something": {"of": "ours"}}
@@ -143,6 +238,33 @@ def test_a_text_section_left_to_its_defaults_gets_its_fields():
     config = CONFIGS["gemma3-multimodal"]()
     raw = {"model_type": "gemma3"}
     assert cut_config(raw, config, [0, 2])["text_config"]["num_hidden_layers"] == 2
+
+
+def test_a_text_section_and_what_repeats_it_beside_it_change_together():
+    config = CONFIGS["gemma3-multimodal"]()
+    raw = {**config.to_dict(), "num_hidden_layers": DEPTH, "hidden_size": 64}
+    new = cut_config(raw, config, [0, 2])
+    assert new["num_hidden_layers"] == new["text_config"]["num_hidden_layers"] == 2
+    assert new["hidden_size"] == 64
+    assert new["vision_config"] == raw["vision_config"]
+
+
+def test_a_config_from_before_there_was_a_text_section_stays_flat():
+    raw = {"model_type": "qwen2_vl", "hidden_size": 32, "num_hidden_layers": 6, "vision_config": {"depth": 6}}
+    new = cut_config(raw, Qwen2VLConfig.from_dict(deepcopy(raw)), [0, 2])
+    assert (new["num_hidden_layers"], "text_config" in new, new["vision_config"]) == (2, False, {"depth": 6})
+    text = Qwen2VLConfig.from_dict(new).get_text_config()
+    assert (text.num_hidden_layers, text.hidden_size) == (2, 32)
+
+
+def test_a_text_section_inside_a_section_is_found():
+    config = Qwen2_5OmniConfig(thinker_config={"text_config": {"num_hidden_layers": 4}})
+    raw = json.loads(config.to_json_string())
+    new = cut_config(raw, config, [0, 2, 3])
+    assert new["thinker_config"]["text_config"]["num_hidden_layers"] == 3
+    assert {name: new[name] for name in raw if name != "thinker_config"} == {
+        name: raw[name] for name in raw if name != "thinker_config"
+    }
 
 
 def test_only_equal_copies_of_a_tied_tensor_are_named(tmp_path):

@@ -70,10 +70,15 @@ def _write_weights(
     """Stream the kept tensors into ``partial``, and write the config that goes with them."""
     config = load_config(workspace.directory, trust_remote_code=workspace.trust_remote_code)
     shell = workspace.open_shell()
+    if behind := len(shell.names.behind):
+        workspace.progress.say(
+            f"The weights hold {behind} more than the model's {len(shell.blocks)} blocks, which transformers does not "
+            "use (for predicting further tokens, perhaps); what is behind the last one is carried along, renumbered."
+        )
     renames = renamed_tensors(shell.names, kept)
     for copy in tied_copies(shell):
         renames.pop(copy, None)
-    write_config(partial, cut_config(read_config(workspace.directory), config, kept))
+    write_config(partial, cut_config(read_config(workspace.directory), config, kept, behind=behind))
     total = sum(source.tensors[name].nbytes for name in renames)
     with workspace.progress.task("Writing", total) as advance:
         return copy_tensors(
