@@ -29,8 +29,8 @@ class GenerationTime:
     """One timed generation.
 
     Attributes:
-        first_token: seconds until the first new token of every sequence was there.
-        total: seconds until the last was.
+        first_token: seconds until every sequence had its first new token.
+        total: seconds until every sequence had its last one.
     """
 
     first_token: float
@@ -38,7 +38,7 @@ class GenerationTime:
 
 
 class _Clock(StoppingCriteria):
-    """Notes the time after every new token, and never stops anything."""
+    """Notes the time after every new token, and never stops a sequence."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -50,7 +50,7 @@ class _Clock(StoppingCriteria):
 
 
 def random_prompt(model: PreTrainedModel, *, batch: int, tokens: int) -> Tensor:
-    """(batch, tokens) int64 of seeded random tokens: what they say does not change how long they take."""
+    """(batch, tokens) int64 of seeded random tokens. Their meaning does not change the time that they take."""
     generator = torch.Generator().manual_seed(0)
     vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
     return torch.randint(vocabulary, (batch, tokens), generator=generator).to(model.device)
@@ -59,7 +59,7 @@ def random_prompt(model: PreTrainedModel, *, batch: int, tokens: int) -> Tensor:
 def time_generation(model: PreTrainedModel, prompt: Tensor, *, new_tokens: int) -> GenerationTime:
     """Generate exactly ``new_tokens`` greedily for every sequence of ``prompt`` (batch, tokens), with the KV cache.
 
-    A single new token is what processing the prompt takes.
+    With a single new token it is the time of processing the prompt.
     """
     clock = _Clock(model.device)
     started = now(model.device)
@@ -68,7 +68,7 @@ def time_generation(model: PreTrainedModel, prompt: Tensor, *, new_tokens: int) 
 
 
 def _give_back_freed_memory() -> None:
-    """Let the C library return what was freed: kept for reuse, it would hide what comes next."""
+    """Let the C library return freed memory to the system. Otherwise its reuse would hide the next peak."""
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)
 
@@ -77,8 +77,7 @@ def _give_back_freed_memory() -> None:
 def peak_memory(device: torch.device) -> Iterator[Callable[[], int]]:
     """Measure the most memory in use while the context lasts, in bytes above what was in use before.
 
-    On CUDA the allocator's own count; elsewhere the process's resident memory, sampled
-    every 20 ms.
+    On CUDA it is the allocator's count. Elsewhere it is the process's resident memory, sampled every 20 ms.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

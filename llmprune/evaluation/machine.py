@@ -1,4 +1,4 @@
-"""On what a measurement was made."""
+"""The machine that a measurement was made on."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def describe_machine(device: torch.device, models: Iterable[PreTrainedModel] = (
 
 
 def _attention(model: PreTrainedModel) -> str:
-    """The kernel as transformers names it; it has no public name for what it chose."""
+    """The kernel by its name in transformers, which has no public attribute for its choice."""
     return str(getattr(model.config, "_attn_implementation", None) or "the model's own")
 
 
 def _processor() -> str:
-    """The processor's name: Linux keeps it in a file, elsewhere Python knows it."""
+    """The processor's name, on Linux from /proc/cpuinfo, elsewhere from Python."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(encoding="utf-8", errors="replace").splitlines():

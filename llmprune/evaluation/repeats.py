@@ -1,4 +1,4 @@
-"""What repeats that were taken in turn say of two models, on a machine that may stall."""
+"""The ratio of two models' repeats that were taken in turn, on a machine that may stall."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from llmprune.evaluation.intervals import estimate_ratio
 
 
 def estimate_paired_ratio(values: Sequence[float], baseline: Sequence[float]) -> Estimate:
-    """Ratio of positive numbers that were taken in turn, of three pairs or more not decided by one of them.
+    """Ratio of positive numbers that were taken in turn. Of three pairs or more, no single pair decides it.
 
     The value is the median of the pairs' ratios. The interval is Student's 95% interval of their logarithms' mean, and
     holds the median in any case. A stall in one pair leaves the value where it is and widens the interval.
 
     Args:
-        values: one a repeat.
-        baseline: as many, each taken beside its value.
+        values: one for each repeat.
+        baseline: one for each repeat, taken right before or after the value.
     """
     value = median(one / other for one, other in zip(values, baseline, strict=True))
     interval = estimate_ratio(values, baseline).interval

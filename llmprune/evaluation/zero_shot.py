@@ -39,7 +39,7 @@ def open_tasks(names: Sequence[str], *, include: Path | None = None) -> ZeroShot
 
     Args:
         names: of tasks, or of groups of tasks, as lm-eval knows them.
-        include: a folder with task files of one's own, which go before lm-eval's.
+        include: a folder with more task files, which go before lm-eval's.
 
     Raises:
         TaskError: lm-eval is not installed, a name is unknown, or a task's data cannot be had.

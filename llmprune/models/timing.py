@@ -1,4 +1,4 @@
-"""Times that are taken in turn, so that neither a busy machine nor a cold device is taken for a slow computation."""
+"""Times taken in turn, so that a busy machine or a cold device does not look like a slow computation."""
 
 from __future__ import annotations
 

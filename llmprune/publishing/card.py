@@ -23,21 +23,21 @@ from llmprune.publishing.measured import qualities, speeds
 from llmprune.publishing.metadata import card_metadata
 from llmprune.quiet import quiet
 
-# The last line of a card says what stood above it, so that one that somebody edited is told from one that nobody did.
+# The last line of a card has a hash of the rest, which tells whether somebody edited the card.
 _SEAL = re.compile(r"<!-- written by llmprune; SHA-256 of all above: ([0-9a-f]{64}) -->\n\Z")
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card is made of.
+    """What a card is made from.
 
     Attributes:
         record: the checkpoint's ``llmprune.json``.
-        licence: the base model's, as it states it; None: not known.
-        results: benchmarks of just this checkpoint.
-        zeros: what is zero in its files; None: not counted.
-        repo_id: where it is published; None: nowhere yet.
-        base_model: the base model's Hub id where the record does not tell it.
+        licence: the licence that the base model states; None: not known.
+        results: benchmarks of this checkpoint.
+        zeros: the zeros in its files; None: not counted.
+        repo_id: the repository that it is published in; None: not published yet.
+        base_model: the base model's Hub id, where the record does not have it.
         attachments: files published beside the weights.
     """
 
@@ -89,16 +89,16 @@ def model_card(facts: CardFacts) -> str:
 
 
 def is_as_written(card: str) -> bool:
-    """Whether nobody has edited a card since llmprune wrote it."""
+    """Whether a card is as llmprune wrote it."""
     found = _SEAL.search(card)
     return found is not None and _digest(card[: found.start()]) == found[1]
 
 
 def check_card(card: str) -> None:
-    """See, offline, that a card has metadata that the Hub's own library can read, results included.
+    """Check, offline, that the Hub's library can read the card's metadata, results included.
 
     Raises:
-        ArtifactError: it has none, or they are broken; the message says what is wrong.
+        ArtifactError: there are no metadata, or they are broken; the message says what is wrong.
     """
     try:
         with quiet():  # that a card has no metadata is said below
@@ -161,13 +161,13 @@ def _change(figure: Figure) -> str:
 
 
 def _short(value: float) -> str:
-    """Four significant digits and thousands, as far as they go."""
+    """At most four significant digits, with commas between thousands."""
     digits = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
     return f"{value:,.{digits}f}"
 
 
 def _cell(text: str) -> str:
-    """A name that somebody typed, as one cell of a table."""
+    """A text as one cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 

@@ -49,8 +49,8 @@ class LocalFile:
     """A file to publish.
 
     Attributes:
-        path: in the repository, with ``/``.
-        content: where it lies, or what it holds.
+        path: its path in the repository, with ``/``.
+        content: its path on this machine, or its content.
     """
 
     path: str
@@ -63,7 +63,7 @@ class LocalFile:
 
     @cached_property
     def hashes(self) -> tuple[str, str]:
-        """SHA-256 of the content, and the SHA-1 that git gives it: how the Hub names large and small files."""
+        """SHA-256 of the content, and its SHA-1 in git: the Hub's names of large and of small files."""
         large, small = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
         for piece in self._pieces():
             large.update(piece)
@@ -151,7 +151,7 @@ def _require_no_paths(name: str, data: bytes) -> None:
 
 
 def _strings(value: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every string of a JSON value and where it stands; chat templates are programs, and may hold anything."""
+    """Every string of a JSON value, and its place. Chat templates are left out: they are programs."""
     match value:
         case str():
             yield key, value

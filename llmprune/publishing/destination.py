@@ -1,4 +1,4 @@
-"""Where a checkpoint goes on the Hub, what is there before, and what became of it."""
+"""Where a checkpoint goes on the Hub, what the repository holds before, and the result of sending."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Destination:
 
     Attributes:
         repo_id: owner and name.
-        private: make it private, if it is to be made.
-        revision: the branch; made if need be.
+        private: make a new repository private.
+        revision: the branch; it is made if there is none.
         create_pr: propose the files in a pull request instead of putting them on the branch.
-        tag: what to call the commit; None: nothing.
+        tag: a tag for the commit; None: no tag.
         force: replace what the repository holds.
 
     Raises:
-        TargetError: no name of a repository, or options that exclude each other.
+        TargetError: an invalid name of a repository, or options that exclude each other.
     """
 
     repo_id: str
@@ -53,11 +53,11 @@ class RemoteState:
     """What a repository holds before anything is sent.
 
     Attributes:
-        exists: whether there is a repository at all.
-        commit: the branch's newest commit; None: there is no such branch yet.
-        files: path -> how the Hub names its content, on the branch.
+        exists: whether there is a repository.
+        commit: the newest commit of the branch; None: there is no such branch yet.
+        files: the files of the branch: path -> the Hub's hash of the content.
         tags: tag -> commit.
-        fresh: whether the branch is new, so that it begins with the files of the main one, which it may lose.
+        fresh: whether the branch is new. It then begins with the files of the main branch, which may be removed.
     """
 
     exists: bool
@@ -69,13 +69,13 @@ class RemoteState:
 
 @dataclass(frozen=True)
 class Sent:
-    """What became of it.
+    """The result of sending.
 
     Attributes:
-        commit: that holds the files.
-        url: where to look at them.
-        changed: paths that were sent or removed; none: they were all there already.
-        compared: files whose hashes on the Hub were compared with the local ones.
+        commit: the commit that holds the files.
+        url: the page of that commit or pull request.
+        changed: paths that were sent or removed; empty: all files were there already.
+        compared: number of files whose hashes on the Hub were compared with the local ones.
     """
 
     commit: str

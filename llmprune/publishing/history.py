@@ -1,4 +1,4 @@
-"""How a pruned model came about: its record and those of the models before it."""
+"""The history of a pruned model: its record, and those of the models that it was made from."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def removed_blocks(record: PruningRecord) -> tuple[int, ...]:
 
 
 def patterns(record: PruningRecord) -> tuple[str, ...]:
-    """The patterns that weights were pruned to, step by step; of a mask's, what it says, or ``unknown``."""
+    """The patterns that weights were pruned to, step by step. For a mask: the pattern that it names, or ``unknown``."""
     sparse = (step for step in steps(record) if step.pruned_tensors)
     return tuple(step.pattern or "unknown" for step in sparse)
 
 
 def base_on_hub(record: PruningRecord) -> str | None:
-    """The Hub id of the nearest model in the chain that came from the Hub; None: all were local."""
+    """The Hub id of the nearest model in the history that came from the Hub; None: all were local."""
     sources = (step.source.name for step in reversed(steps(record)))
     return next((name.split("@")[0] for name in sources if "/" in name), None)  # a local model's name is no path
 
 
 def base_name(record: PruningRecord) -> str:
-    """What the model that the first step began with is called, without owner and revision."""
+    """The name of the first model in the history, without owner and revision."""
     return steps(record)[0].source.name.split("@")[0].rsplit("/", 1)[-1].removesuffix(".gguf")

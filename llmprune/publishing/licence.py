@@ -1,4 +1,4 @@
-"""The licence of a model as its own card or config states it. What neither states is not known, and never guessed."""
+"""The licence of a model, as its card or config states it. It is never guessed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from llmprune.quiet import quiet
 
 @dataclass(frozen=True)
 class Licence:
-    """As in the metadata of a card.
+    """A licence as in the metadata of a card.
 
     Attributes:
         name: the Hub's name for it, such as ``apache-2.0``, or ``other``.
-        own_name: what ``other`` is called.
-        link: where ``other`` can be read.
+        own_name: the name of an ``other`` licence.
+        link: the address of an ``other`` licence.
     """
 
     name: str
@@ -65,7 +65,7 @@ def _of_config(path: Path) -> Licence | None:
 
 
 def _text(value: object) -> str | None:
-    """A metadata value as one line; a list's first, as old cards have it."""
+    """A metadata value as one line. Of a list, which old cards have, the first entry."""
     if isinstance(value, list) and value:
         value = value[0]
     return " ".join(value.split()) or None if isinstance(value, str) else None

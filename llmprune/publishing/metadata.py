@@ -1,4 +1,4 @@
-"""The metadata of a model card: what the Hub reads of it."""
+"""The metadata of a model card, which the Hub reads."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def card_metadata(
 
     Args:
         record: what was done.
-        model_name: what the results are filed under.
-        base_model: its Hub id; None: it has none that is known, so no relation is claimed.
-        licence: the base model's.
+        model_name: the name that the results are filed under.
+        base_model: the base model's Hub id; None: it is not known, and no relation is claimed.
+        licence: the base model's licence.
         measures: perplexities and accuracies.
     """
     results = [_eval_result(measure) for measure in measures]
@@ -72,5 +72,5 @@ def _eval_result(measure: Measure) -> EvalResult:
 
 
 def _line(text: str | None) -> str | None:
-    """A text of others as one line: YAML folds some of what counts as a line's end."""
+    """A text as one line, because YAML folds some line ends."""
     return " ".join(text.split()) or None if text is not None else None

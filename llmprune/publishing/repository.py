@@ -1,4 +1,4 @@
-"""A repository on the Hub: what it holds, sending files to it in one commit, and seeing that they arrived whole."""
+"""A repository on the Hub: what it holds, sending files in one commit, and checking what arrived."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _OWN_FILES = {".gitattributes"}  # which the Hub itself writes
 
 
 class HubRepository:
-    """One model repository, through huggingface_hub alone: its token, its endpoint, its resumable uploads.
+    """One model repository, through huggingface_hub: its token, its endpoint, its resumable uploads.
 
     Args:
-        destination: which, and how to send to it.
-        say: called with what people should know meanwhile.
+        destination: the repository, and how to send to it.
+        say: called with messages for people.
     """
 
     def __init__(self, destination: Destination, *, say: Callable[[str], None] = lambda _: None) -> None:
@@ -37,8 +37,8 @@ class HubRepository:
         """What the repository holds now.
 
         Raises:
-            AccessError: nobody is logged in, or may not look there.
-            OutputExistsError: it is public where a private one is wanted.
+            AccessError: nobody is logged in, or the user may not read it.
+            OutputExistsError: it is public, and a private one is wanted.
             HubError: the Hub cannot be reached, or failed.
         """
         require_login()
@@ -58,19 +58,19 @@ class HubRepository:
             fresh = self._to.branch != DEFAULT_BRANCH and commit in (None, main)
         if self._to.private and not info.private:
             raise OutputExistsError(
-                f"{repo} is there already, and public; make it private in its settings on the Hub, or leave out "
+                f"{repo} exists already and is public; make it private in its settings on the Hub, or leave out "
                 "--private."
             )
         return RemoteState(True, commit, files, tags, fresh)
 
     def require_room(self, state: RemoteState, files: Sequence[LocalFile]) -> None:
-        """See that nothing of another content would be replaced, or mixed with what is sent.
+        """Check that no other content would be replaced, or mixed with what is sent.
 
         A repository that holds just this checkpoint (the same ``llmprune.json``) may get another card, newer
         benchmarks, and what an interrupted push left out.
 
         Raises:
-            OutputExistsError: it would, and ``force`` is not set.
+            OutputExistsError: other content is there, and ``force`` is not set.
         """
         tag = self._to.tag
         if tag is not None and tag in state.tags and self._changes(state, files):
@@ -92,14 +92,14 @@ class HubRepository:
     ) -> Sent:
         """Send what the Hub does not have yet, all in one commit, and compare what arrived.
 
-        Large files are sent before it, one after the other: those that arrived are not sent again when the command
-        is interrupted and typed again.
+        Large files are sent before the commit, one after the other. When the command is interrupted and typed again,
+        files that arrived are not sent again.
 
         Args:
-            state: of the repository, as ``look`` found it.
-            files: the checkpoint.
-            message: of the commit.
-            advance: called with the bytes that arrived since its last call.
+            state: the state that ``look`` returned.
+            files: the files of the checkpoint.
+            message: the commit's message.
+            advance: called with the number of bytes that arrived since its last call.
 
         Raises:
             AccessError: no right to write there.
@@ -124,7 +124,7 @@ class HubRepository:
         return Sent(commit, link, (*(file.path for file in added), *removed), compared)
 
     def _branch_head(self, state: RemoteState) -> str:
-        """The newest commit of the branch, which is made if there is none."""
+        """The newest commit of the branch. A missing branch is made."""
         if state.commit is not None:
             return state.commit
         repo, branch = self._to.repo_id, self._to.branch
@@ -138,12 +138,12 @@ class HubRepository:
         return [file for file in files if not _same(file, state.files.get(file.path))]
 
     def _superfluous(self, state: RemoteState, files: Sequence[LocalFile]) -> list[str]:
-        """What goes with ``force``, or from a new branch: shards of another model would be loaded instead of these."""
+        """Files to remove with ``force`` or from a new branch: another model's shards would be loaded instead."""
         known = {file.path for file in files}
         return [path for path in state.files if path not in known] if self._to.force or state.fresh else []
 
     def _validate_card(self, files: Sequence[LocalFile]) -> None:
-        """Let the Hub look at the card's metadata before gigabytes are sent."""
+        """Let the Hub check the card's metadata before gigabytes are sent."""
         for file in files:
             if file.path == CARD_NAME and isinstance(file.content, bytes):
                 card = ModelCard(file.content.decode("utf-8"), ignore_metadata_errors=True)
@@ -151,7 +151,7 @@ class HubRepository:
 
     def _upload(self, files: Sequence[LocalFile], advance: Callable[[float], None]) -> list[CommitOperationAdd]:
         operations = [CommitOperationAdd(file.path, file.content) for file in files]
-        # Together the client sends them in threads, which Ctrl-C waits for: fine for what is small.
+        # The client sends a group in threads, and Ctrl-C waits for them: fine for small files.
         small = [one for one in operations if not _goes_alone(one)]
         for group in ([small] if small else []) + [[one] for one in operations if _goes_alone(one)]:
             self._api.preupload_lfs_files(
@@ -172,7 +172,7 @@ class HubRepository:
         head: str,
         message: str,
     ) -> tuple[str, str]:
-        """Make the commit: where to look at it, and its hash. An answer that was lost is no reason for a second one."""
+        """Make the commit and return its page and hash. Where the answer was lost, the commit is looked for first."""
 
         def call() -> tuple[str, str]:
             deletions = [CommitOperationDelete(path, is_folder=False) for path in removed]
@@ -191,11 +191,11 @@ class HubRepository:
                 raise
             return (made.pr_url or made.commit_url), made.oid
 
-        # A pull request cannot be found again, so that a second try might make a second one.
+        # A pull request cannot be found again, so a second try might make a second one.
         return call() if self._to.create_pr else patiently(call, say=self._say)
 
     def _arrived(self, files: Sequence[LocalFile]) -> tuple[str, str] | None:
-        """The branch's commit, if it holds all files already."""
+        """The page and hash of the branch's commit, if it holds all files already."""
         info = self._api.model_info(self._to.repo_id, revision=self._to.branch, expand=["sha"])
         assert info.sha is not None, "the newest commit was asked for"
         there = self._files(info.sha)
@@ -224,7 +224,9 @@ class HubRepository:
         except Exception as error:
             if read_failure(error).status != 409:
                 raise
-            raise HubError(f"{repo} got a tag {tag} meanwhile; the files are there, give them another tag.") from error
+            raise HubError(
+                f"{repo} got a tag {tag} meanwhile; the files were sent, give them another --tag."
+            ) from error
 
     def _files(self, commit: str) -> dict[str, str]:
         tree = self._api.list_repo_tree(self._to.repo_id, recursive=True, revision=commit)

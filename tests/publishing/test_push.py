@@ -105,7 +105,7 @@ def test_a_public_repository_is_not_taken_for_a_private_one(hub, push, cut):
     hub.repositories["ada/model"] = Repository("ada")
     result = push(cut, "--private")
     assert result.exit_code == 2
-    assert "is there already, and public" in said(result)
+    assert "exists already and is public" in said(result)
 
 
 def test_artifacts_beside_the_weights(hub, push, sparse, cut, run):

@@ -45,7 +45,7 @@ class Generations(Artifact):
     models: tuple[ModelGenerations, ...]
 
     @model_validator(mode="after")
-    def _a_text_a_prompt(self) -> Self:
+    def _one_text_for_each_prompt(self) -> Self:
         """Every model continues every prompt."""
         if any(len(one.texts) != len(self.prompts) for one in self.models):
             raise ValueError("there is not one text for each prompt")

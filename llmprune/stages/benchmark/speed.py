@@ -109,19 +109,20 @@ class _Timer:
         self._rounds = 1
 
     def warm_up(self) -> None:
-        """One run that is not timed, and whose memory is measured instead.
+        """One run that is not a repeat: its memory is measured, and its time tells how many runs make a repeat.
 
-        Where the energy meter needs longer repeats, a second run tells how many runs make a repeat. The first run
-        cannot tell: on a GPU it also starts the libraries.
+        On a GPU there is one more run before it. It starts the libraries, whose time and memory would count otherwise.
         """
-        with peak_memory(torch.device(self._model.device)) as peak:
+        device = torch.device(self._model.device)
+        if device.type == "cuda":
             self._generate()
+        with peak_memory(device) as peak:
+            run = self._generate()
             self._peak = peak()
-        if self._meter.least_seconds:
-            self._rounds = math.ceil(self._meter.least_seconds / self._generate().total)
+        self._rounds = max(1, math.ceil(self._meter.least_seconds / run.total))
 
     def repeat(self) -> None:
-        """One timed repeat: the mean of the runs that the energy meter needs, usually a single one."""
+        """One timed repeat: the mean of as many runs as the energy meter needs, which is usually one."""
         before = self._meter.read()
         runs = [self._generate() for _ in range(self._rounds)]
         joules = self._meter.joules_since(before)

@@ -1,4 +1,4 @@
-"""What a run holds of one of its checkpoints: benchmarks, the importance file, the report, the mask."""
+"""What a run holds about one of its checkpoints: benchmarks, the importance file, the report, the mask."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REPORT = "report/index.html"
 
 
 def run_of(directory: Path, run: RunDirectory) -> RunDirectory | None:
-    """The run that made a checkpoint: the one that was named, or the directory that the checkpoint lies in.
+    """The run that made a checkpoint: the named one, or the directory that holds the checkpoint.
 
     Raises:
         ArtifactError: a run directory that cannot be read.
@@ -33,12 +33,12 @@ def run_of(directory: Path, run: RunDirectory) -> RunDirectory | None:
 
 
 def bench_results(run: RunDirectory | None, directory: Path, record: PruningRecord) -> dict[Path, BenchResult]:
-    """The benchmarks of just this checkpoint, oldest first: its name and sizes, and not older than it is."""
+    """The benchmarks of this checkpoint, oldest first. Its name and sizes match, and they are newer than it."""
     found: dict[Path, BenchResult] = {}
     for path in sorted(run.bench.glob("*.json")) if run else []:
         try:
             result = BenchResult.read(path)
-        except ArtifactError:  # of another version of llmprune, say: no result of this one's
+        except ArtifactError:  # for example of another version of llmprune
             continue
         model = result.model
         sizes = (model.num_blocks, model.num_parameters, model.weight_bytes)
@@ -57,14 +57,14 @@ def collect_artifacts(
     scratch: Path,
     progress: Progress,
 ) -> tuple[LocalFile, ...]:
-    """What ``--include-artifacts`` publishes beside the checkpoint; says what is missing.
+    """What ``--include-artifacts`` publishes beside the checkpoint. Missing artifacts are listed in messages.
 
     Args:
-        run: that made the checkpoint; None: it is not known.
-        checkpoint: the weights.
+        run: the run that made the checkpoint; None: not known.
+        checkpoint: the opened checkpoint.
         record: its ``llmprune.json``.
         bench: its benchmarks.
-        scratch: where the mask file may be written.
+        scratch: a directory for the mask file.
         progress: who listens.
 
     Raises:
@@ -76,18 +76,18 @@ def collect_artifacts(
     for file in files:
         require_publishable(file)
     if zeroed := record.zeroed_tensors:
-        progress.say("Reading the mask off the weights.")
+        progress.say("Reading the mask from the weights.")
         write_mask(checkpoint, zeroed, scratch / MASK_NAME, pattern=record.zeros_pattern)
         files.append(LocalFile(MASK_NAME, scratch / MASK_NAME))
     if run is None:
-        progress.say("Which run made this checkpoint is not known; type it with --run to publish what it measured.")
+        progress.say("The run that made this checkpoint is not known; name it with --run to publish what it measured.")
     for name, command in _missing({file.path for file in files}, record):
         progress.say(f"No {name} of this checkpoint was found; llmprune {command} makes one.")
     return tuple(files)
 
 
 def _importance(run: RunDirectory | None, record: PruningRecord) -> Iterator[LocalFile]:
-    """The very file that decided which blocks went, and no later one."""
+    """The importance file that decided which blocks were removed; a later one is left out."""
     wanted = {step.removal.importance for step in steps(record) if step.removal} - {None}
     if run is not None and run.importance.is_file() and sha256_of(run.importance) in wanted:
         yield LocalFile(run.importance.name, run.importance)

@@ -1,6 +1,8 @@
 """How often speed is measured: in turn, until the ratio is known, or until time is up."""
 
 import itertools
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +10,6 @@ import torch
 from llmprune.evaluation.energy import EnergyCounter, EnergyMeter
 from llmprune.evaluation.latency import GenerationTime
 from llmprune.evaluation.repeats import estimate_paired_ratio
-from llmprune.models.loading import load_whole
 from llmprune.stages.benchmark import speed as bench_speed
 from llmprune.stages.benchmark.speed import _Load, _time_in_turn, _Timer
 
@@ -90,20 +91,23 @@ def test_rates_are_of_all_sequences(clock):
 
 
 @pytest.fixture
-def timed(clock, checkpoint, monkeypatch):
-    """A real timer of a tiny model, whose generations take the seconds that a test says, the cold first one 5 more."""
-    model = load_whole(checkpoint("llama"), device=torch.device("cpu"), dtype=torch.float32)
+def timed(clock, monkeypatch):
+    """A timer whose runs take the seconds that a test says; the cold first one takes 5 more, and 1000 bytes more."""
 
-    def make(seconds, meter):
-        made = []
+    def make(seconds, meter, *, device="cuda"):
+        made, used = [], []
 
         def time_generation(*args, **kwargs):
-            taken = seconds + (0 if made else 5)
-            made.append(taken)
-            clock.now += taken
-            return GenerationTime(taken / 2, taken)
+            cold = not made
+            made.append(seconds + 5 * cold)
+            used.append(100 + 1000 * cold)
+            clock.now += made[-1]
+            return GenerationTime(made[-1] / 2, made[-1])
 
         monkeypatch.setattr(bench_speed, "time_generation", time_generation)
+        monkeypatch.setattr(bench_speed, "random_prompt", lambda model, batch, tokens: None)
+        monkeypatch.setattr(bench_speed, "peak_memory", lambda device: nullcontext(lambda: used[-1]))
+        model = SimpleNamespace(device=torch.device(device), get_memory_footprint=lambda: 7)
         return _Timer(model, _Load(2, 3, 4), meter), made
 
     return make
@@ -124,18 +128,23 @@ def test_a_repeat_lasts_as_long_as_a_slow_energy_counter_needs(clock, timed, sec
     result = timer.generation()
     assert result.tokens_per_second.values == pytest.approx((2 * 4 / seconds,))
     assert result.joules_per_token.values == pytest.approx((80.0 * seconds / (2 * 4),), rel=1e-3)
+    assert result.peak_bytes == 107  # weights and a warm run
 
 
-def test_a_fast_counter_takes_one_run_and_none_leaves_energy_out(clock, timed):
-    timer, made = timed(0.25, watts(clock, 80.0, least_seconds=0.0))
+def test_on_the_cpu_one_run_warms_up_and_one_makes_a_repeat(clock, timed):
+    timer, made = timed(0.25, watts(clock, 80.0, least_seconds=0.0), device="cpu")
     timer.warm_up()
     timer.repeat()
     assert len(made) == 2
     assert timer.generation().joules_per_token.values == pytest.approx((80.0 * 0.25 / 8,))
-    without, _ = timed(0.25, EnergyMeter((), "none"))
-    without.warm_up()
-    without.repeat()
-    assert without.generation().joules_per_token is None
+    assert timer.generation().peak_bytes == 1107
+
+
+def test_without_a_counter_there_is_no_energy(timed):
+    timer, _ = timed(0.25, EnergyMeter((), "none"))
+    timer.warm_up()
+    timer.repeat()
+    assert timer.generation().joules_per_token is None
 
 
 def test_a_stall_in_one_repeat_is_no_claim(clock):
