@@ -63,7 +63,7 @@ def test_the_evaluator_is_as_before(decoder):
 
 @pytest.mark.parametrize("stalled", [None, *range(8)])
 def test_a_stall_and_a_cold_start_change_no_estimate_of_a_sweep(decoder, machine, stalled):
-    machine.slow(decoder.runner, "run", BLOCK)
+    machine.slow(decoder.runner, "forward_block", BLOCK)
     machine.slow(decoder.runner, "logits", HEAD)
     machine.stalls = {stalled: 60.0}
     cost = _time_tokens(decoder, 5)
