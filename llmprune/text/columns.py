@@ -21,7 +21,7 @@ def choose_column(columns: Mapping[str, bool], wanted: str | None, *, where: str
     strings = [name for name, is_string in columns.items() if is_string]
     if wanted is not None and wanted not in strings:
         problem = "does not hold strings" if wanted in columns else "does not exist"
-        raise CorpusError(f"Column '{wanted:.60}' of {where} {problem}; {_list_columns(columns)}.")
+        raise CorpusError(f"Column '{wanted:.60}' of {where} {problem}; {list_columns(columns)}.")
     if wanted is not None:
         return wanted
     if "text" in strings:
@@ -29,9 +29,9 @@ def choose_column(columns: Mapping[str, bool], wanted: str | None, *, where: str
     if len(strings) == 1:
         return strings[0]
     if not strings:
-        raise CorpusError(f"{where} has no column of strings; {_list_columns(columns)}. Give another --source.")
+        raise CorpusError(f"{where} has no column of strings; {list_columns(columns)}. Give another --source.")
     raise CorpusError(
-        f"{where} has no column 'text' and {len(strings)} columns of strings; {_list_columns(columns)}. "
+        f"{where} has no column 'text' and {len(strings)} columns of strings; {list_columns(columns)}. "
         "Name the one to read after a colon: FILE:COLUMN, or owner/name:config:split:COLUMN."
     )
 
@@ -54,7 +54,13 @@ def take(
     return tuple(kept), False
 
 
-def _list_columns(columns: Mapping[str, bool]) -> str:
-    shown = [f"{name:.60}" if is_string else f"{name:.60} (no strings)" for name, is_string in columns.items()]
+def list_columns(columns: Mapping[str, bool]) -> str:
+    """Name columns in an error, the first dozen of them; see `choose_column`."""
+    shown = [_shown(name) if is_string else f"{_shown(name)} (no strings)" for name, is_string in columns.items()]
     more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
     return f"its columns are {', '.join(shown[:12])}{more}" if shown else "it has no columns"
+
+
+def _shown(name: str) -> str:
+    """On one line, not too long, and without half a surrogate pair, which no terminal takes."""
+    return f"{' '.join(name.split()):.60}".encode(errors="replace").decode()

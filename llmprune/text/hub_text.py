@@ -23,8 +23,8 @@ from llmprune.hub.failures import Failure, Problem
 from llmprune.hub.files import Remote, cached, commit_of, fetch, probe
 from llmprune.quiet import first_sentence, quiet
 from llmprune.text.columns import choose_column, take
-from llmprune.text.hub_tables import Repository, Table, config_names, find_copy, find_repository, open_table
 from llmprune.text.protocols import PARQUET_BRANCH
+from llmprune.text.tables import Repository, Table, config_names, find_copy, find_repository, open_table
 
 MAX_CHARS = 16 * 2**20
 """Reading a data set of unknown size stops here: four million tokens, sixteen default calibrations."""

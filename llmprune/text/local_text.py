@@ -1,10 +1,14 @@
 """Rows of text out of local files: .txt, .raw, .md (one text), .jsonl, .json (lines, also gzipped), .parquet.
 
-Nothing here touches the network. Files that the Hub client has put on the disk are read here too.
+Not by `datasets`, which does worse here: of plain text it changes the newlines and keeps a byte order mark; in JSON
+lines it takes strings that look like dates for dates, fails on half a surrogate pair, and names no line where something
+is wrong; it refuses a whole Parquet file for one column of a type it does not know, beside the text. Parquet is read by
+pyarrow, one column alone. Nothing here touches the network.
 """
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import os
@@ -16,7 +20,8 @@ from pathlib import Path
 from typing import Literal
 
 from llmprune.errors import CorpusError
-from llmprune.text.columns import choose_column
+from llmprune.quiet import first_sentence
+from llmprune.text.columns import choose_column, list_columns
 
 Kind = Literal["text", "jsonl", "parquet"]
 
@@ -30,6 +35,8 @@ _KINDS: Mapping[str, Kind] = {
     ".json.gz": "jsonl",
     ".parquet": "parquet",
 }
+_BATCH = 1_000  # rows of Parquet in memory at a time
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True)
@@ -58,9 +65,10 @@ def find_file(spec: str) -> FileSpec | None:
     path = _home_expanded(spec)
     if _is(path, "file"):
         return FileSpec(path, _kind(path) or _refuse_kind(path), None)
-    head, colon, column = spec.rpartition(":")
-    if colon and column and (kind := _kind(Path(head))):
-        return FileSpec(_existing(_home_expanded(head)), kind, _column_of(head, kind, column))
+    # The first colon behind a file's name: what follows is the column, which may have colons too.
+    for head, column in ((spec[:at], spec[at + 1 :]) for at, char in enumerate(spec) if char == ":"):
+        if column and (kind := _kind(Path(head))):
+            return FileSpec(_existing(_home_expanded(head)), kind, _column_of(head, kind, column))
     means_a_path = spec.startswith((".", "/", "~")) or _kind(path) is not None
     if means_a_path or (_is(path, "folder") and "/" not in spec):
         _existing(path)
@@ -110,9 +118,13 @@ def iter_rows(path: Path, kind: Kind, column: str) -> Iterator[str]:
         return
     for number, record in _json_records(path):
         value = record.get(column)
-        if column not in record or not (value is None or isinstance(value, str)):
-            found = f"fields {', '.join(record)}" if column not in record else f"a {type(value).__name__}"
-            raise CorpusError(f"'{path.name}', line {number}: expected a string in '{column}', found {found}.")
+        if column not in record:
+            there = list_columns(dict.fromkeys(record, True)).replace("column", "field")
+            raise CorpusError(f"'{path.name}', line {number} has no '{column:.60}': {there}.")
+        if not (value is None or isinstance(value, str)):
+            raise CorpusError(
+                f"'{path.name}', line {number}: expected a string in '{column:.60}', found a {_json_kind(value)}."
+            )
         if value is not None:
             yield _encodable(value)
 
@@ -142,7 +154,7 @@ def _existing(path: Path) -> Path:
     if _is(path, "folder"):
         raise CorpusError(f"'{path}' is a folder; a file was expected ({', '.join(_KINDS)}).")
     if not _is(path, "file"):
-        raise CorpusError(f"There is no file '{path}'. Check the path, or type --source python-docs.")
+        raise CorpusError(f"There is no file '{path!s:.200}'. Check the path, or type --source python-docs.")
     return path
 
 
@@ -159,7 +171,8 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:
         where = f"byte 0x{error.object[error.start]:02x} at position {error.start:,}"
-        raise CorpusError(f"'{path.name}' is not UTF-8 text ({where}); convert it, or give another file.") from error
+        found = "it begins as UTF-16 does" if error.object.startswith(_UTF_16) else where
+        raise CorpusError(f"'{path.name}' is not UTF-8 text ({found}); convert it, or give another file.") from error
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise CorpusError(f"'{path}' cannot be read: {reason}.") from error
@@ -168,7 +181,7 @@ def _explained(path: Path) -> Iterator[None]:
 def _json_records(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     with _explained(path), gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            text = line.decode("utf-8-sig").strip()  # files put behind one another bring a byte order mark each
             if text:
                 yield number, _json_record(path, number, text)
 
@@ -176,20 +189,32 @@ def _json_records(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
 def _json_record(path: Path, number: int, text: str) -> dict[str, object]:
     expected = 'expected one object a line, as in {"text": "..."}'
     try:
-        record = json.loads(text)
+        record = json.loads(text, parse_int=float)  # for an int of thousands of digits, Python refuses the line
     except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else "too deep, or a number too long"
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else "too many brackets in one another"
         raise CorpusError(f"'{path.name}', line {number} is not JSON ({reason}); {expected}.") from error
     if not isinstance(record, dict):
-        raise CorpusError(f"'{path.name}', line {number} is a JSON {type(record).__name__}; {expected}.")
+        raise CorpusError(f"'{path.name}', line {number} is a JSON {_json_kind(record)}; {expected}.")
     return record
 
 
+def _json_kind(value: object) -> str:
+    names = {dict: "object", list: "list", str: "string", float: "number", bool: "boolean", type(None): "null"}
+    return names[type(value)]
+
+
 def _jsonl_columns(path: Path) -> dict[str, bool]:
-    first = next(_json_records(path), None)
-    if first is None:
+    """Name -> whether it holds strings, from as many lines as it takes to see a value in every field."""
+    columns: dict[str, bool | None] = {}
+    for _, record in _json_records(path):
+        for name, value in record.items():
+            if columns.get(name) is None:
+                columns[name] = None if value is None else isinstance(value, str)
+        if columns and None not in columns.values():
+            break
+    if not columns:
         raise CorpusError(f"'{path.name}' is empty; expected one JSON object a line.")
-    return {name: isinstance(value, str) for name, value in first[1].items()}
+    return {name: bool(is_string) for name, is_string in columns.items()}
 
 
 def _encodable(text: str) -> str:
@@ -209,22 +234,25 @@ def _parquet_explained(path: Path) -> Iterator[None]:
         with _explained(path):
             yield
     except pa.ArrowException as error:
-        raise CorpusError(f"'{path.name}' is not a readable Parquet file: {str(error).splitlines()[0]}") from error
+        reason = f"{first_sentence(error):.300}"
+        raise CorpusError(f"'{path.name}' is not a readable Parquet file: {reason}") from error
 
 
 def _parquet_columns(path: Path) -> dict[str, bool]:
     import pyarrow as pa  # noqa: PLC0415 - as above
     import pyarrow.parquet as pq  # noqa: PLC0415 - as above
 
+    def holds_strings(kind: pa.DataType) -> bool:
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind  # as categories are written
+        return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
     with _parquet_explained(path):
-        schema = pq.read_schema(path)
-    strings = (pa.types.is_string, pa.types.is_large_string)
-    return {field.name: any(is_kind(field.type) for is_kind in strings) for field in schema}
+        return {field.name: holds_strings(field.type) for field in pq.read_schema(path)}
 
 
 def _parquet_rows(path: Path, column: str) -> Iterator[str]:
     import pyarrow.parquet as pq  # noqa: PLC0415 - as above
 
     with _parquet_explained(path), pq.ParquetFile(path) as table:
-        for batch in table.iter_batches(columns=[column]):
+        for batch in table.iter_batches(_BATCH, columns=[column]):
             yield from (row for row in batch.column(0).to_pylist() if row is not None)

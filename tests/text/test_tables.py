@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from llmprune.errors import CorpusError
-from llmprune.text.hub_tables import open_table
 from llmprune.text.local_text import iter_rows, text_lines
+from llmprune.text.tables import open_table
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no ../shared/data")

@@ -1,4 +1,4 @@
-"""Columns of strings in the files of a data set, as `datasets` finds and streams them."""
+"""Columns of strings in the files of data sets, as `datasets` finds and streams them."""
 
 from __future__ import annotations
 
