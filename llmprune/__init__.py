@@ -3,7 +3,7 @@
     >>> import llmprune
     >>> windows = llmprune.calibration_windows(tokenizer, "wikitext2")
     >>> ranking = llmprune.rank_blocks(model, windows)
-    >>> smaller = llmprune.remove_blocks(model, ranking.first("20%"))
+    >>> smaller = llmprune.remove_blocks(model, ranking, target="20%")
     >>> sparser = llmprune.prune_weights(smaller, windows, pattern="2:4")
 
 Importing this loads no torch: each name is imported when it is first used. See docs/python.md.

@@ -70,6 +70,7 @@ class Ranking(Iterator[Round]):
 
     Attributes:
         metric: what decides.
+        num_blocks: of the model.
     """
 
     def __init__(
@@ -81,7 +82,8 @@ class Ranking(Iterator[Round]):
         resources: ExitStack | None = None,
     ) -> None:
         self.metric = settings.metric
-        self._settings, self._steps, self._num_blocks = settings, steps, num_blocks
+        self.num_blocks = num_blocks
+        self._settings, self._steps = settings, steps
         self._rounds: list[Round] = []
         self._ground: Ground | None = None
         if resources is not None:
@@ -113,8 +115,8 @@ class Ranking(Iterator[Round]):
         Raises:
             TargetError: the target is out of range, or beyond where this ranking ends.
         """
-        count = count_blocks(target, self._settings, self._num_blocks)
-        most = count_blocks(self._settings.target, self._settings, self._num_blocks)
+        count = count_blocks(target, self._settings, self.num_blocks)
+        most = count_blocks(self._settings.target, self._settings, self.num_blocks)
         if count > most or (self.metric == Metric.ANGULAR and count != most):
             raise TargetError(f"This ranking is one of {most} blocks, not of {count}; rank with `target={count}`.")
         while len(self._rounds) < count:
@@ -135,7 +137,7 @@ class Ranking(Iterator[Round]):
         )
 
     def __repr__(self) -> str:
-        title = f"{len(self._rounds)} of {self._num_blocks} blocks ranked by {self.metric}"
+        title = f"{len(self._rounds)} of {self.num_blocks} blocks ranked by {self.metric}"
         if self._ground is None:
             return title
         searched = self.metric == Metric.SLEB

@@ -29,12 +29,14 @@ from llmprune.stages.output.verification import verify_model
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Blocks = Ranking | Sequence[int] | Target
+Blocks = Ranking | Sequence[int]
 
 
 class RemovalOptions(TypedDict, total=False):
     """The keyword arguments of ``remove_blocks`` but ``out``, for type checkers."""
 
+    target: Target | None
+    windows: Windows | None
     verify: bool
     force: bool
     max_shard_size: str | int
@@ -47,17 +49,18 @@ class RemovalOptions(TypedDict, total=False):
 
 @overload
 def remove_blocks(
-    model: Model, blocks: Blocks, windows: Windows | None = None, *, out: None = None, **options: Unpack[RemovalOptions]
+    model: Model, blocks: Blocks | None = None, *, out: None = None, **options: Unpack[RemovalOptions]
 ) -> PreTrainedModel: ...
 @overload
 def remove_blocks(
-    model: Model, blocks: Blocks, windows: Windows | None = None, *, out: Path | str, **options: Unpack[RemovalOptions]
+    model: Model, blocks: Blocks | None = None, *, out: Path | str, **options: Unpack[RemovalOptions]
 ) -> PrunedCheckpoint: ...
 def remove_blocks(
     model: Model,
-    blocks: Blocks,
-    windows: Windows | None = None,
+    blocks: Blocks | None = None,
     *,
+    target: Target | None = None,
+    windows: Windows | None = None,
     out: Path | str | None = None,
     verify: bool = True,
     force: bool = False,
@@ -79,9 +82,10 @@ def remove_blocks(
 
     Args:
         model: in memory, or its path or Hub id.
-        blocks: what goes: all that a ``Ranking`` has decided so far; block indices; or a target, such as ``"20%"`` or
-            ``6``, for which the blocks are ranked first.
-        windows: to rank on, where ``blocks`` is a target; None: those of ``run``.
+        blocks: a ``Ranking``, or the indices of the blocks that go; None: they are ranked first.
+        target: how many blocks of the ranking go, such as ``"20%"`` or ``6``, decided now if need be; None: all that
+            it has decided so far.
+        windows: to rank on, where no ranking is given; None: those of ``run``.
         out: the new checkpoint's directory.
         verify: see that the result computes what the model with those blocks skipped does.
         force: replace a checkpoint that ``out`` holds.
@@ -100,17 +104,18 @@ def remove_blocks(
         VerificationError: the result does not compute what it should; it is not kept.
 
     Example:
-        >>> smaller = remove_blocks(model, ranking)
+        >>> smaller = remove_blocks(model, ranking, target="20%")
         >>> smaller.save_pretrained("smaller")
     """
     place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged())
     if not isinstance(model, str | Path):
         place.refuse(out=out)
-        return _cut(model, _chosen(model, blocks, windows, place), verify=verify)
-    removal = _chosen(model, blocks, windows, place)
+        return _cut(model, blocks, _chosen(model, blocks, target, windows, place), verify=verify)
+    removal = _chosen(model, blocks, target, windows, place)
     with place.workspace(model, without=removal.removed) as workspace:
         if out is None:
-            return _cut(place.load(workspace), removal, verify=verify)
+            return _cut(place.load(workspace), blocks, removal, verify=verify)
+        _require_depth(blocks, workspace.model.num_blocks)
         settings = RemovalSettings(
             blocks=removal.removed,
             out=Path(out),
@@ -122,24 +127,32 @@ def remove_blocks(
     return PrunedCheckpoint(report.directory, report.record)
 
 
-def _chosen(model: Model, blocks: Blocks, windows: Windows | None, place: OnDisk) -> BlockRemoval:
+def _chosen(
+    model: Model, blocks: Blocks | None, target: Target | None, windows: Windows | None, place: OnDisk
+) -> BlockRemoval:
     """The blocks that go, and why."""
-    if isinstance(blocks, Ranking):
-        if not blocks.order:
-            raise TargetError("This ranking has decided no round yet; iterate it, or take `blocks=ranking.first(6)`.")
-        return blocks.removal(blocks.order)
-    if isinstance(blocks, str | int | float):
+    if blocks is None and target is None:
+        raise TargetError("Which blocks are to go? Give `blocks`, or a `target` such as 20%.")
+    if blocks is not None and not isinstance(blocks, Ranking):
+        if target is not None:
+            raise TargetError("`target` takes the first blocks of a ranking, and `blocks` names them; give one.")
+        return BlockRemoval(removed=tuple(blocks))
+    if blocks is None:
         options = vars(place) if isinstance(model, str | Path) else {"progress": place.progress}
-        ranking = rank_blocks(model, windows, target=blocks, **options)
-        return ranking.removal(ranking.first(blocks))
-    return BlockRemoval(removed=tuple(blocks))
+        blocks = rank_blocks(model, windows, target=target, **options)
+    if target is not None:
+        return blocks.removal(blocks.first(target))
+    if not blocks.order:
+        raise TargetError("This ranking has decided no round yet; iterate over it, or give a `target` such as 20%.")
+    return blocks.removal(blocks.order)
 
 
-def _cut(model: PreTrainedModel, removal: BlockRemoval, *, verify: bool) -> PreTrainedModel:
+def _cut(model: PreTrainedModel, blocks: Blocks | None, removal: BlockRemoval, *, verify: bool) -> PreTrainedModel:
     """The model without blocks, in memory."""
     RemovalSettings(blocks=removal.removed)  # its own checks
     decoder = model_decoder(model)
     depth = len(decoder.blocks)
+    _require_depth(blocks, depth)
     check_blocks(removal.removed, num_blocks=depth, source="`blocks`")
     kept = kept_blocks(depth, removal.removed)
     check_of(decoder.model).require(kept)
@@ -147,3 +160,11 @@ def _cut(model: PreTrainedModel, removal: BlockRemoval, *, verify: bool) -> PreT
     if verify:
         verify_model(decoder, cut, removed=removal.removed)
     return cut
+
+
+def _require_depth(blocks: Blocks | None, depth: int) -> None:
+    """See that a ranking is of a model as deep as the one that is to be cut."""
+    if isinstance(blocks, Ranking) and blocks.num_blocks != depth:
+        raise TargetError(
+            f"This ranking is of a model with {blocks.num_blocks} blocks, and this model has {depth}; rank its blocks."
+        )

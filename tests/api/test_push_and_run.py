@@ -10,7 +10,7 @@ from llmprune.errors import ArtifactError
 def cut(checkpoint, tokens, tmp_path):
     run = tmp_path / "run"
     llmprune.rank_blocks(checkpoint("llama"), tokens, run=run).first(2)
-    return llmprune.remove_blocks(checkpoint("llama"), 1, run=run, out=run / "cut")
+    return llmprune.remove_blocks(checkpoint("llama"), target=1, run=run, out=run / "cut")
 
 
 def test_a_dry_run_lists_what_would_be_sent(cut):

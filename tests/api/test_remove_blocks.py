@@ -65,11 +65,22 @@ def test_a_ranking_removes_what_it_has_decided(loaded, tokens, checkpoint, tmp_p
 def test_a_target_ranks_first(loaded, tokens, checkpoint, tmp_path):
     order = llmprune.rank_blocks(loaded("llama"), tokens).first("20%")
     assert same_tensors(
-        llmprune.remove_blocks(loaded("llama"), "20%", tokens), llmprune.remove_blocks(loaded("llama"), order)
+        llmprune.remove_blocks(loaded("llama"), target="20%", windows=tokens),
+        llmprune.remove_blocks(loaded("llama"), order),
     )
-    written = llmprune.remove_blocks(checkpoint("llama"), 2, tokens, out=tmp_path / "cut", run=tmp_path / "run")
+    written = llmprune.remove_blocks(
+        checkpoint("llama"), target=2, windows=tokens, out=tmp_path / "cut", run=tmp_path / "run"
+    )
     assert written.record.removal.removed == order
     assert (tmp_path / "run" / "importance.json").exists()
+
+
+def test_a_target_takes_the_first_blocks_of_a_ranking(loaded, tokens):
+    ranking = llmprune.rank_blocks(loaded("llama"), tokens)
+    two = llmprune.remove_blocks(loaded("llama"), ranking, target=2)  # which decides two rounds
+    one = llmprune.remove_blocks(loaded("llama"), ranking, target=1)
+    assert (two.config.num_hidden_layers, one.config.num_hidden_layers) == (DEPTH - 2, DEPTH - 1)
+    assert len(ranking.order) == 2
 
 
 def test_the_model_can_still_be_used_and_the_new_one_trained():
@@ -99,6 +110,10 @@ def test_what_cannot_be_removed_is_refused(loaded, checkpoint, tmp_path):
         llmprune.remove_blocks(loaded("llama"), [])
     with pytest.raises(ArtifactError, match="`blocks` names block 6"):
         llmprune.remove_blocks(loaded("llama"), [6])
+    with pytest.raises(TargetError, match="Which blocks"):
+        llmprune.remove_blocks(loaded("llama"))
+    with pytest.raises(TargetError, match="give one"):
+        llmprune.remove_blocks(loaded("llama"), [1], target=1)
     with pytest.raises(TargetError, match="`out="):
         llmprune.remove_blocks(loaded("llama"), [1], out=tmp_path / "cut")
     (tmp_path / "mine").mkdir()
@@ -113,3 +128,13 @@ def test_nothing_is_left_of_a_run_that_was_not_asked_for(checkpoint, tmp_path, m
     (tmp_path / "scratch").mkdir()
     llmprune.remove_blocks(checkpoint("llama"), [1], out=tmp_path / "cut")
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_ranking_of_a_deeper_model_is_refused(loaded, checkpoint, tokens, tmp_path):
+    ranking = llmprune.rank_blocks(loaded("llama"), tokens)
+    cut = llmprune.remove_blocks(loaded("llama"), ranking, target=1)
+    with pytest.raises(TargetError, match="with 6 blocks, and this model has 5"):
+        llmprune.remove_blocks(cut, ranking)
+    cut.save_pretrained(tmp_path / "cut")
+    with pytest.raises(TargetError, match="with 6 blocks, and this model has 5"):
+        llmprune.remove_blocks(tmp_path / "cut", ranking, out=tmp_path / "again")
