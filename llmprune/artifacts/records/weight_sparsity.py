@@ -18,7 +18,7 @@ class SparsitySettings(Record):
         alpha: coefficient of the pre-activations (SparseLLM).
         beta: of the output.
         gamma: of the activation.
-        rounds: most rounds, round 0 among them.
+        rounds: most rounds of SparseLLM, beside round 0.
         damping: relative to the mean diagonal of a Gram matrix, before it was raised anywhere.
         block_size: columns that SparseGPT prunes at a time.
         refit_steps: of conjugate gradients; 0: no refit.
@@ -75,7 +75,8 @@ class FfnRecord(Record):
     """An FFN that was pruned as one problem.
 
     Attributes:
-        errors: ||FFN_pruned(X) - Y||^2 / ||Y||^2 of every round that ran; round 0 is SparseGPT's.
+        errors: ||FFN_pruned(X) - Y||^2 / ||Y||^2 of every round that ran. Round 0 is what SparseGPT gives, matrix by
+            matrix, with the same settings; the alternation of SparseLLM begins at round 1.
         kept: the round whose weights were kept, the one with the smallest error.
     """
 

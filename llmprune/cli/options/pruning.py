@@ -56,7 +56,7 @@ RefitOpt = Annotated[
 RoundsOpt = Annotated[
     int,
     typer.Option(
-        help="At most so many rounds of sparsellm, sparsegpt's result among them; the best is kept.",
+        help="At most so many rounds of sparsellm; the best of them and of sparsegpt's result is kept.",
         rich_help_panel=METHOD,
     ),
 ]

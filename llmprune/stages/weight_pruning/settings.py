@@ -26,7 +26,7 @@ class PruningSettings:
         selection: which blocks and matrices.
         reference: whose activations are to be reproduced.
         coefficients: of SparseLLM.
-        rounds: most rounds of SparseLLM, round 0 (SparseGPT's weights) among them.
+        rounds: most rounds of SparseLLM, beside round 0, which is SparseGPT's result.
         damping: of Gram matrices, relative to their mean diagonal.
         block_size: columns that SparseGPT prunes at a time.
         refit_steps: of conjugate gradients on the fixed mask; 0: no refit.

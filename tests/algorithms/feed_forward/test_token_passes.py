@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmprune.algorithms.feed_forward.activation import GELU, RELU, SILU
+from llmprune.algorithms.feed_forward.auxiliary import solve_auxiliary
 from llmprune.algorithms.feed_forward.network import Linear, hidden, pre_activations
 from llmprune.algorithms.feed_forward.subproblems import Coefficients, hidden_solver
 from llmprune.algorithms.feed_forward.token_passes import (
@@ -14,7 +15,6 @@ from llmprune.algorithms.feed_forward.token_passes import (
     hidden_moments,
     input_gram,
     output_error,
-    solve_auxiliary,
     update_auxiliary,
     update_auxiliary_and_measure,
 )
