@@ -244,7 +244,8 @@ def _parquet_columns(path: Path) -> dict[str, bool]:
 
     def holds_strings(kind: pa.DataType) -> bool:
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind  # as categories are written
-        return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+        return any(is_kind(kind) for is_kind in kinds)
 
     with _parquet_explained(path):
         return {field.name: holds_strings(field.type) for field in pq.read_schema(path)}
