@@ -162,11 +162,11 @@ def test_models_that_tokenise_differently_are_not_compared(workspace, only_text,
     assert snapshot(run) == before
 
 
-def test_weights_that_the_config_does_not_ask_for_are_not_measured(run, only_text, tmp_path):
+def test_a_model_whose_config_asks_for_more_blocks_than_there_are_is_not_measured(run, only_text, tmp_path):
     wrong = save_tiny_llama(tmp_path / "wrong")
-    config = json.loads((wrong / "config.json").read_text()) | {"num_hidden_layers": 4}
+    config = json.loads((wrong / "config.json").read_text()) | {"num_hidden_layers": 99}
     (wrong / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="promises 4 blocks"):
+    with pytest.raises(CheckpointError, match="promises 99 blocks"):
         measure(run, only_text, model=wrong)
     assert not run.exists()
 
