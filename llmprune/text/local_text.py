@@ -123,7 +123,7 @@ def iter_rows(path: Path, kind: Kind, column: str) -> Iterator[str]:
             raise CorpusError(f"'{path.name}', line {number} has no '{column:.60}': {there}.")
         if not (value is None or isinstance(value, str)):
             raise CorpusError(
-                f"'{path.name}', line {number}: expected a string in '{column:.60}', found a {_json_kind(value)}."
+                f"'{path.name}', line {number}: expected a string in '{column:.60}', found a JSON {_json_kind(value)}."
             )
         if value is not None:
             yield _encodable(value)
