@@ -53,8 +53,8 @@ class HubUnreachableError(CorpusError):
 
     def __init__(self, repo: str, reason: str) -> None:
         super().__init__(
-            f"{repo} is not in the Hub's cache here, and {reason}. Without the Hub, go on with --source python-docs or "
-            "a local file (--source FILE.txt)."
+            f"{repo} is not in the Hub's cache here, and {reason}. Without the Hub, go on with `source=python-docs` or "
+            "a local file (`source=FILE.txt`)."
         )
         self.reason = reason
 

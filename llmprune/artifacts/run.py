@@ -104,11 +104,11 @@ class RunDirectory:
         try:
             require_room_for_names(self.path)
             if self.path.exists() and not self.path.is_dir():
-                raise ArtifactError(f"The run directory {self.path} is a file; type --run OTHER.")
+                raise ArtifactError(f"The run directory {self.path} is a file; type `run=OTHER`.")
             return RunRecord.read(self.record_path) if self.record_path.exists() else None
         except OSError as error:
             raise ArtifactError(
-                f"The run directory {self.path!s:.200} cannot be read: {error.strerror}; type --run OTHER."
+                f"The run directory {self.path!s:.200} cannot be read: {error.strerror}; type `run=OTHER`."
             ) from error
 
     def new_record(self, *, model: str, directory: Path, name: str) -> RunRecord:
@@ -151,7 +151,7 @@ class RunDirectory:
         """
         place = next(place for place in (self.path, *self.path.absolute().parents) if place.exists())
         if not os.access(place, os.W_OK):
-            raise ArtifactError(f"Cannot write in {self.path}: {place} is closed to writing; type --run OTHER.")
+            raise ArtifactError(f"Cannot write in {self.path}: {place} is closed to writing; type `run=OTHER`.")
 
     @contextmanager
     def writing(self, record: RunRecord) -> Iterator[None]:
@@ -199,10 +199,10 @@ class RunDirectory:
                 lock.acquire()
         except Timeout:
             raise ArtifactError(
-                f"Another llmprune is at work in {self.path}; wait for it, or type --run OTHER."
+                f"Another llmprune is at work in {self.path}; wait for it, or type `run=OTHER`."
             ) from None
         except OSError as error:
-            raise ArtifactError(f"Cannot write in {self.path}: {error.strerror}; type --run OTHER.") from error
+            raise ArtifactError(f"Cannot write in {self.path}: {error.strerror}; type `run=OTHER`.") from error
         try:
             yield
         except BaseException:
@@ -220,7 +220,7 @@ def belongs_to_another(run: Path, known: RunRecord, model: str) -> ArtifactError
     """The error of a run directory that belongs to another model."""
     return ArtifactError(
         f"The run directory {run} belongs to the model {known.model}, not to {model}; "
-        "type --run OTHER for another model."
+        "type `run=OTHER` for another model."
     )
 
 

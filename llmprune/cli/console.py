@@ -25,6 +25,7 @@ from rich.progress import (
 from rich.table import Table
 
 from llmprune.errors import LlmpruneError
+from llmprune.spelling import as_options
 
 
 class Console:
@@ -44,7 +45,7 @@ class Console:
     def say(self, text: str) -> None:
         """Show a remark."""
         if not self._quiet:
-            self._err.print(escape(text))
+            self._err.print(escape(as_options(text)))
 
     @contextmanager
     def task(self, description: str, total: float) -> Iterator[Callable[[float], None]]:
@@ -102,7 +103,7 @@ class Console:
 
 def complain(text: str) -> None:
     """Show an error."""
-    _terminal(_Stream(sys.stderr)).print(f"[bold red]Error:[/] {escape(text)}")
+    _terminal(_Stream(sys.stderr)).print(f"[bold red]Error:[/] {escape(as_options(text))}")
 
 
 def prepare_streams() -> None:

@@ -45,7 +45,7 @@ def open_tasks(names: Sequence[str], *, include: Path | None = None) -> ZeroShot
         TaskError: lm-eval is not installed, a name is unknown, or a task's data cannot be had.
     """
     if include is not None and not include.is_dir():
-        raise TaskError(f"--lm-eval-include {include} is not a folder; type the one that holds your task files.")
+        raise TaskError(f"`lm_eval_include={include}` is not a folder; type the one that holds your task files.")
     import datasets  # noqa: F401, PLC0415 - a second to import, and silenced only once it is
 
     with quiet():
@@ -58,7 +58,7 @@ def open_tasks(names: Sequence[str], *, include: Path | None = None) -> ZeroShot
         except Exception as error:  # a task's own code, a data set's, the Hub's: it may be anything
             raise TaskError(
                 f"The tasks {', '.join(names)} cannot be loaded: {_gist(error)}. Without the Hub, write task files "
-                "that read local data and type --lm-eval-include FOLDER."
+                "that read local data and type `lm_eval_include=FOLDER`."
             ) from error
     return ZeroShotTasks(tasks, metrics, version("lm-eval"))
 
@@ -118,7 +118,7 @@ def _task_manager(names: Sequence[str], include: Path | None) -> Any:
     try:
         from lm_eval.tasks import TaskManager  # noqa: PLC0415 - an extra
     except ImportError as error:
-        raise TaskError("--tasks needs lm-eval, which is not installed; type: pip install 'llmprune[eval]'") from error
+        raise TaskError("`tasks` needs lm-eval, which is not installed; type: pip install 'llmprune[eval]'") from error
     folder = str(include) if include else None
     try:
         manager = TaskManager(include_path=folder, include_defaults=False)
@@ -135,7 +135,7 @@ def _task_manager(names: Sequence[str], include: Path | None) -> Any:
 def _unknown(name: str, known: Sequence[str], include: Path | None) -> TaskError:
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"Did you mean {' or '.join(near)}?" if near else "`lm-eval ls tasks` lists them."
-    own = f" nor in {include}" if include else "; task files of your own go with --lm-eval-include FOLDER"
+    own = f" nor in {include}" if include else "; task files of your own go with `lm_eval_include=FOLDER`"
     return TaskError(f"There is no task '{name:.60}' in lm-eval {version('lm-eval')}{own}. {hint}")
 
 
@@ -147,7 +147,7 @@ def _metrics(name: str, task: Any) -> Iterator[tuple[str, str]]:
         if getattr(aggregate, "__name__", "") == "mean" and better.get(metric)
     ]
     if not found:
-        raise TaskError(f"The task {name} has no accuracy that is a mean over its items; leave it out of --tasks.")
+        raise TaskError(f"The task {name} has no accuracy that is a mean over its items; leave it out of `tasks`.")
     yield from found
 
 

@@ -78,7 +78,7 @@ def fetch(remote: Remote, file: str) -> Path:
     except Exception as error:  # as in probe
         failure = remote.failure or read_failure(error)
         if failure.problem is Problem.FILE:
-            raise CorpusError(f"The Hub data set {remote.repo} has no file {file}; give another --source.") from error
+            raise CorpusError(f"The Hub data set {remote.repo} has no file {file}; give another `source`.") from error
         _refuse(remote.repo, failure, error)
         raise HubUnreachableError(remote.repo, failure.why) from error
     return Path(path)

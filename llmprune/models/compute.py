@@ -92,7 +92,7 @@ def choose_compute(device: str = DEVICE, dtype: str = Dtype.AUTO) -> Compute:
     if chosen.type not in ("cpu", "cuda") or (chosen.type == "cpu" and chosen.index):
         raise TargetError(f"'{device}' is not a device that llmprune computes on; type auto, cpu or cuda.")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise TargetError(f"This machine has no device '{device}' that torch can use; type --device cpu.")
+        raise TargetError(f"This machine has no device '{device}' that torch can use; type `device=cpu`.")
     return Compute(chosen, _DTYPES.get(dtype))
 
 

@@ -87,7 +87,7 @@ class OpenBlock:
         """The error to raise where the block gives NaN or infinity on ``hidden``."""
         matrix = self.first_not_finite(hidden, call)
         found = f" (first in {matrix})" if matrix else ""
-        narrow = "try --dtype float32, or --dtype bfloat16 if the weights are float16."
+        narrow = "try `dtype=float32`, or `dtype=bfloat16` if the weights are float16."
         return NumericalError(
             f"Block {self.index} gives NaN or infinite hidden states{found} in {dtype_name(hidden.dtype)}; "
             + ("look at its weights." if hidden.dtype == torch.float32 else narrow)

@@ -37,9 +37,9 @@ class Destination:
     def __post_init__(self) -> None:
         check_repo_id(self.repo_id)
         if self.create_pr and (self.revision is not None or self.tag is not None):
-            other = "--revision" if self.revision is not None else "--tag"
+            other = "revision" if self.revision is not None else "tag"
             raise TargetError(
-                f"A pull request is made against {DEFAULT_BRANCH}: --create-pr and {other} exclude each other."
+                f"A pull request is made against {DEFAULT_BRANCH}: `create_pr` and `{other}` exclude each other."
             )
 
     @property

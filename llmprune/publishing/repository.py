@@ -59,7 +59,7 @@ class HubRepository:
         if self._to.private and not info.private:
             raise OutputExistsError(
                 f"{repo} exists already and is public; make it private in its settings on the Hub, or leave out "
-                "--private."
+                "`private`."
             )
         return RemoteState(True, commit, files, tags, fresh)
 
@@ -74,7 +74,7 @@ class HubRepository:
         """
         tag = self._to.tag
         if tag is not None and tag in state.tags and self._changes(state, files):
-            raise OutputExistsError(f"{self._to.repo_id} has a tag {tag} already; give another one with --tag.")
+            raise OutputExistsError(f"{self._to.repo_id} has a tag {tag} already; give another one with `tag`.")
         record = next(file for file in files if file.path == RECORD_NAME)
         if self._to.force or state.fresh or state.files.get(record.path) in record.hashes:
             return
@@ -84,7 +84,7 @@ class HubRepository:
             shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
             raise OutputExistsError(
                 f"{self._to.repo_id} ({self._to.branch}) already holds {shown}; push to another repository or another "
-                "--revision, or replace all that it holds with --force (its history keeps it)."
+                "`revision`, or replace all that it holds with `force=True` (its history keeps it)."
             )
 
     def send(
@@ -209,7 +209,7 @@ class HubRepository:
         if wrong:
             raise VerificationError(
                 f"{self._to.repo_id} does not hold what was sent: the hashes of {', '.join(wrong[:3])} differ there. "
-                f"Do not use commit {commit[:12]}; type the same command again with --force."
+                f"Do not use commit {commit[:12]}; type the same command again with `force=True`."
             )
         return len(files)
 
@@ -218,14 +218,14 @@ class HubRepository:
         if tag is None or state.tags.get(tag) == commit:
             return
         if tag in state.tags:
-            raise OutputExistsError(f"{repo} has a tag {tag} already, of another commit; give another with --tag.")
+            raise OutputExistsError(f"{repo} has a tag {tag} already, of another commit; give another with `tag`.")
         try:
             patiently(lambda: self._api.create_tag(repo, tag=tag, revision=commit, exist_ok=False), say=self._say)
         except Exception as error:
             if read_failure(error).status != 409:
                 raise
             raise HubError(
-                f"{repo} got a tag {tag} meanwhile; the files were sent, give them another --tag."
+                f"{repo} got a tag {tag} meanwhile; the files were sent, give them another `tag`."
             ) from error
 
     def _files(self, commit: str) -> dict[str, str]:

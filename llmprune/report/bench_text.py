@@ -118,7 +118,7 @@ def _speed_protocol(result: BenchResult, found: list[Figure]) -> Iterator[str]:
     )
     vague = [figure.metric for figure in timed if figure.against is not None and not _is_known(figure.against)]
     if vague:
-        yield f"Not known within {_KNOWN:.0%} yet: {', '.join(vague)}; more repeats with --max-seconds."
+        yield f"Not known within {_KNOWN:.0%} yet: {', '.join(vague)}; more repeats with `max_seconds`."
 
 
 def _about_zeros(result: BenchResult) -> Iterator[str]:
@@ -145,7 +145,7 @@ def _zeros(report: SparsityReport) -> str:
 
 def _about_gate(result: BenchResult) -> Iterator[str]:
     for check in result.gate:
-        yield f"--fail-if {check.condition}: {'HOLDS' if check.failed else 'does not hold'} ({check.value:.6g})."
+        yield f"`fail_if={check.condition}`: {'HOLDS' if check.failed else 'does not hold'} ({check.value:.6g})."
 
 
 def spell_ratio(ratio: Estimate) -> str:

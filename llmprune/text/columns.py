@@ -29,7 +29,7 @@ def choose_column(columns: Mapping[str, bool], wanted: str | None, *, where: str
     if len(strings) == 1:
         return strings[0]
     if not strings:
-        raise CorpusError(f"{where} has no column of strings; {list_columns(columns)}. Give another --source.")
+        raise CorpusError(f"{where} has no column of strings; {list_columns(columns)}. Give another `source`.")
     raise CorpusError(
         f"{where} has no column 'text' and {len(strings)} columns of strings; {list_columns(columns)}. "
         "Name the one to read after a colon: FILE:COLUMN, or owner/name:config:split:COLUMN."

@@ -104,7 +104,7 @@ def load_corpus(spec: str, *, purpose: Purpose = "calibration") -> Corpus:
     if corpus is None:
         raise _unknown(spec)
     if not any(row.strip() for row in corpus.rows):
-        raise CorpusError(f"{corpus.name} holds no text ({corpus.origin}); give another source with --source.")
+        raise CorpusError(f"{corpus.name} holds no text ({corpus.origin}); give another source with `source`.")
     return corpus
 
 
@@ -117,7 +117,7 @@ def _load_named(spec: str, purpose: Purpose) -> Corpus | None:
         case ("self", "", ""):
             raise CorpusError(
                 "The source 'self' is text that the model itself writes: it needs a model, and serves "
-                "calibration alone. Type --source auto, or a file."
+                "calibration alone. Type `source=auto`, or a file."
             )
         case (name, "", "") if name in PROTOCOLS:
             return _published(name, purpose)

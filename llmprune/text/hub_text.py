@@ -120,7 +120,7 @@ def _main_branch(repo: str, known: Failure | None = None) -> Remote:
     """The main branch; where the Hub is `known` not to answer, it is not asked again."""
     remote = cached(repo, "main", known) if known else probe(repo, "main")
     if remote is None:
-        raise CorpusError(f"The Hub data set {repo} has no branch 'main'; give another --source.")
+        raise CorpusError(f"The Hub data set {repo} has no branch 'main'; give another `source`.")
     return remote
 
 
@@ -180,7 +180,7 @@ def _pick_config(wanted: _Wanted, there: Sequence[str]) -> str:
     if (wanted.config or "default") in there:
         return wanted.config or "default"
     problem = f"has no config '{wanted.config}'" if wanted.config else "has several configs and no default"
-    raise CorpusError(f"{wanted.repo} {problem}; it has {_shortened(there)}. Type --source {wanted.repo}:{there[0]}.")
+    raise CorpusError(f"{wanted.repo} {problem}; it has {_shortened(there)}. Type `source={wanted.repo}:{there[0]}`.")
 
 
 def _pick_split(wanted: _Wanted, config: str, there: Sequence[str]) -> str:
@@ -189,7 +189,7 @@ def _pick_split(wanted: _Wanted, config: str, there: Sequence[str]) -> str:
             return split
     raise CorpusError(
         f"{wanted.repo} has no split '{wanted.splits[0]}' in config '{config}'; it has {_shortened(there)}. "
-        f"Type --source {wanted.repo}:{config}:{there[0]}."
+        f"Type `source={wanted.repo}:{config}:{there[0]}`."
     )
 
 

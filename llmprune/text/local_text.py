@@ -154,7 +154,7 @@ def _existing(path: Path) -> Path:
     if _is(path, "folder"):
         raise CorpusError(f"'{path}' is a folder; a file was expected ({', '.join(_KINDS)}).")
     if not _is(path, "file"):
-        raise CorpusError(f"There is no file '{path!s:.200}'. Check the path, or type --source python-docs.")
+        raise CorpusError(f"There is no file '{path!s:.200}'. Check the path, or type `source=python-docs`.")
     return path
 
 

@@ -45,7 +45,7 @@ def _topics() -> Mapping[str, str]:
     except ImportError as error:
         raise CorpusError(
             "This Python was installed without its help texts (pydoc_data), so python-docs is not to be had; "
-            "give a text file of your own with --source FILE.txt."
+            "give a text file of your own with `source=FILE.txt`."
         ) from error
     return topics
 

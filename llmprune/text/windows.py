@@ -116,10 +116,10 @@ def sample_windows(
     generator = torch.Generator().manual_seed(seed)
     if sampling == Sampling.ROWS:
         ids = _tokenise(tokenizer, _random_rows(corpus, num_windows, generator))
-        pieces, note = _consecutive(corpus, ids, body, len(prefix), "--seq-len"), corpus.note
+        pieces, note = _consecutive(corpus, ids, body, len(prefix), "seq_len"), corpus.note
     else:
         ids = _tokenise(tokenizer, corpus.text)
-        _require(corpus, ids, body, len(prefix), "--seq-len")
+        _require(corpus, ids, body, len(prefix), "seq_len")
         starts = torch.randint(0, len(ids) - body + 1, (num_windows, 1), generator=generator)
         pieces, note = ids[starts + torch.arange(body)], _overlap_note(corpus, num_windows * body, len(ids))
     return _windows(corpus, ids, _with_prefix(pieces, prefix), bool(prefix), sampling, seed, note)
@@ -154,7 +154,7 @@ def consecutive_windows(
     prefix = _bos_prefix(tokenizer, bos)
     body = _body_len(seq_len, prefix)
     ids = _tokenise(tokenizer, corpus.text)
-    pieces = _consecutive(corpus, ids, body, len(prefix), "--ppl-seq-len")[: max_windows or corpus.max_windows]
+    pieces = _consecutive(corpus, ids, body, len(prefix), "ppl_seq_len")[: max_windows or corpus.max_windows]
     return _windows(corpus, ids, _with_prefix(pieces, prefix), bool(prefix), "consecutive", None, corpus.note)
 
 
@@ -171,9 +171,9 @@ def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 def _bos_prefix(tokenizer: PreTrainedTokenizerBase, bos: Bos) -> list[int]:
     if bos not in list(Bos):
-        raise TargetError(f"Unknown --bos '{bos}'; expected one of {', '.join(Bos)}.")
+        raise TargetError(f"Unknown `bos` '{bos}'; expected one of {', '.join(Bos)}.")
     if bos == Bos.ALWAYS and tokenizer.bos_token_id is None:
-        raise TargetError("--bos always needs a BOS token, and this tokenizer has none; type --bos auto.")
+        raise TargetError("`bos=always` needs a BOS token, and this tokenizer has none; type `bos=auto`.")
     wanted = bos == Bos.ALWAYS or (bos == Bos.AUTO and adds_bos(tokenizer))
     return [tokenizer.bos_token_id] if wanted else []
 
@@ -198,23 +198,23 @@ def _random_rows(corpus: Corpus, count: int, generator: torch.Generator) -> str:
     if len(corpus.rows) < count:
         raise CorpusError(
             f"{corpus.name} has {len(corpus.rows):,} row(s), and {count:,} were asked for; "
-            "take fewer --samples, or --sampling windows."
+            "take fewer `samples`, or `sampling=windows`."
         )
     chosen = torch.randperm(len(corpus.rows), generator=generator)[:count]
     return corpus.separator.join(corpus.rows[index] for index in chosen.tolist())
 
 
-def _consecutive(corpus: Corpus, ids: Tensor, body: int, extra: int, option: str) -> Tensor:
-    _require(corpus, ids, body, extra, option)
+def _consecutive(corpus: Corpus, ids: Tensor, body: int, extra: int, argument: str) -> Tensor:
+    _require(corpus, ids, body, extra, argument)
     count = len(ids) // body
     return ids[: count * body].reshape(count, body)
 
 
-def _require(corpus: Corpus, ids: Tensor, body: int, extra: int, option: str) -> None:
+def _require(corpus: Corpus, ids: Tensor, body: int, extra: int, argument: str) -> None:
     if len(ids) < body:
         raise CorpusError(
             f"The text of {corpus.name} has {len(ids):,} tokens, a window needs {body:,}; give a longer text"
-            + (f", or type {option} {len(ids) + extra} or less." if len(ids) + extra >= 2 else ".")
+            + (f", or type `{argument}={len(ids) + extra}` or less." if len(ids) + extra >= 2 else ".")
         )
 
 

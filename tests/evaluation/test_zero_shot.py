@@ -63,7 +63,7 @@ def test_a_folder_that_is_none_and_task_files_that_are_broken(tmp_path):
         open_tasks(["sea"], include=tmp_path / "nowhere")
     folder = write_task(tmp_path / "tasks")
     (folder / "sea.jsonl").unlink()
-    with pytest.raises(TaskError, match=r"The tasks sea cannot be loaded: .*--lm-eval-include FOLDER"):
+    with pytest.raises(TaskError, match=r"The tasks sea cannot be loaded: .*`lm_eval_include=FOLDER`"):
         open_tasks(["sea"], include=folder)
 
 

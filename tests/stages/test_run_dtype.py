@@ -56,7 +56,7 @@ def test_a_search_goes_on_in_what_it_began_in(workspace, open_run, listener, run
     assert remarks(listener) == [f"Computing in bfloat16, in which {run / 'importance.json'} was made."]
     at_once = verify_redundancy(open_run(dtype="bfloat16"), RedundancySettings("2"), force=True)
     assert at_once.order == longer.order
-    with pytest.raises(ArtifactError, match="type --dtype bfloat16, or --force"):
+    with pytest.raises(ArtifactError, match="type `dtype=bfloat16`, or `force=True`"):
         verify_redundancy(open_run(dtype="float32"), RedundancySettings("3"))
 
 

@@ -172,14 +172,14 @@ def test_mistakes_without_a_parquet_branch(hub):
     hub.add("o/none", {"README.md": b"# Nothing"})
     hub.add("o/script", {"script.py": b"raise SystemExit", "README.md": b"# Old"})
     expected = {
-        "o/fresh": ["has several configs and no default; it has prose, verse. Type --source o/fresh:prose."],
-        "o/fresh:song": ["has no config 'song'; it has prose, verse. Type --source o/fresh:prose."],
+        "o/fresh": ["has several configs and no default; it has prose, verse. Type `source=o/fresh:prose`."],
+        "o/fresh:song": ["has no config 'song'; it has prose, verse. Type `source=o/fresh:prose`."],
         "o/fresh:prose:dev": ["has no split 'dev' in config 'prose'; it has train, test."],
         "o/list:::n": ["Column 'n' of o/list does not hold strings; its columns are text, n (no strings)."],
         "o/plain:other": ["has no config 'other'; it has default."],
         "o/mixed": ["has no column of strings; its columns are text (no strings), n (no strings)"],
         "o/later": ["The Hub data set o/later cannot be read: ", "got a 'int' object"],
-        "o/numbers": ["has no column of strings; its columns are text (no strings). Give another --source."],
+        "o/numbers": ["has no column of strings; its columns are text (no strings). Give another `source`."],
         "o/broken": ["The Hub data set o/broken cannot be read: JSON parse error"],
         "o/images": ["is made of imagefolder files; expected one of parquet, json, csv, text, arrow."],
         "o/none": ["The Hub data set o/none cannot be read:"],
@@ -223,7 +223,7 @@ def test_mistakes_are_explained(hub):
     hub.repositories["o/gated"].gated = True
     hub.fail("GET", "/api/datasets/o/closed", status=403, headers={"X-Error-Code": "GatedRepo"})
     expected = {
-        "o/n:nope": ["no config 'nope'", "it has default, other", "--source o/n:default"],
+        "o/n:nope": ["no config 'nope'", "it has default, other", "`source=o/n:default`"],
         "o/n:default:nope": ["no split 'nope'", "it has train"],
         "o/n:default:train:nope": ["Column 'nope'", "does not exist", "title"],
         "o/n:default:train:id": ["Column 'id'", "does not hold strings"],
@@ -264,7 +264,7 @@ def test_no_network_is_said_quickly_with_a_way_on(hub, environment, reason):
     for answer in answers:
         assert answer["error"] == "HubUnreachableError"
         assert reason in answer["message"]
-        assert "--source python-docs" in answer["message"]
+        assert "`source=python-docs`" in answer["message"]
     assert auto["name"] == "python-docs"
     assert reason in auto["note"]
 

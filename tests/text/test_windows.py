@@ -173,7 +173,7 @@ def test_max_windows_out_of_range():
 
 
 def test_a_short_text_says_what_to_type():
-    with pytest.raises(CorpusError, match=r"counting has 5 tokens, a window needs 7; .* --seq-len 6 or less"):
+    with pytest.raises(CorpusError, match=r"counting has 5 tokens, a window needs 7; .* `seq_len=6` or less"):
         sample_windows(counting(5), ADDING, seq_len=8)
 
 

@@ -51,7 +51,7 @@ def refuse_existing_weights(directory: Path) -> None:
     """
     names = sorted(path.name for path in directory.glob("model*.safetensors*"))
     if names:
-        raise OutputExistsError(f"{directory} already holds {names[0]}; give another directory with --out.")
+        raise OutputExistsError(f"{directory} already holds {names[0]}; give another directory with `out`.")
 
 
 def write_index(directory: Path, weight_map: Mapping[str, str], *, total_size: int, total_parameters: int) -> None:

@@ -119,11 +119,11 @@ def require_replaceable(path: Path) -> None:
     if not final.exists():
         return
     if not final.is_dir():
-        raise OutputExistsError(f"{path} is a file; give another directory with --out.")
+        raise OutputExistsError(f"{path} is a file; give another directory with `out`.")
     if final.is_mount():
-        raise UserError(f"{path} is a mount point and cannot be replaced; give a directory inside it with --out.")
+        raise UserError(f"{path} is a mount point and cannot be replaced; give a directory inside it with `out`.")
     if Path.cwd().is_relative_to(final):
-        raise UserError(f"{path} holds the working directory; give another directory with --out.")
+        raise UserError(f"{path} holds the working directory; give another directory with `out`.")
 
 
 def _refuse_occupied(path: Path, final: Path, *, overwrite: bool) -> None:
@@ -132,7 +132,7 @@ def _refuse_occupied(path: Path, final: Path, *, overwrite: bool) -> None:
         names = sorted(child.name for child in final.iterdir())
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise OutputExistsError(
-            f"{path} already holds {shown}; give another directory with --out, or replace it with --force."
+            f"{path} already holds {shown}; give another directory with `out`, or replace it with `force=True`."
         )
 
 

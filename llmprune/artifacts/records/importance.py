@@ -122,7 +122,7 @@ class Importance(Artifact):
             raise ArtifactError(
                 f"{path} ranks the blocks of {self.model.name} ({self.model.num_blocks} blocks, fingerprint "
                 f"{self.model.fingerprint[:12]}), not of {model.name} ({model.num_blocks} blocks, "
-                f"{model.fingerprint[:12]}); use another run directory (--run) for another model."
+                f"{model.fingerprint[:12]}); use another run directory (`run`) for another model."
             )
         check_blocks(self.order, num_blocks=model.num_blocks, source=str(path))
 

@@ -121,7 +121,7 @@ def _read_json(path: Path) -> object:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing; run the command that writes it again, with --force.") from None
+        raise ArtifactError(f"{path} is missing; run the command that writes it again, with `force=True`.") from None
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:

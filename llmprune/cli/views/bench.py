@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmprune.cli.console import Console
+from llmprune.spelling import as_options
 
 if TYPE_CHECKING:
     from llmprune.artifacts.records.bench import BenchResult
@@ -16,4 +17,4 @@ def show_bench(console: Console, result: BenchResult) -> None:
 
     console.table(result.model.name, *bench_table(result))
     for line in bench_remarks(result):
-        console.line(line)
+        console.line(as_options(line))

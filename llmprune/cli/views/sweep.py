@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from llmprune.cli.console import Console
+from llmprune.spelling import as_options
 
 if TYPE_CHECKING:
     from llmprune.artifacts.records.sweep import SweepPoint, SweepResult
@@ -89,7 +90,7 @@ def _fronts(result: SweepResult) -> Iterator[str]:
 
 def _skipped(result: SweepResult) -> Iterator[str]:
     for one in result.skipped:
-        yield f"Left out: {one.name}. {one.reason}"
+        yield f"Left out: {one.name}. {as_options(one.reason)}"
 
 
 def _protocols(result: SweepResult) -> Iterator[str]:

@@ -9,6 +9,7 @@ from llmprune.artifacts.records.sweep import DENSE
 from llmprune.report.charts.pareto import Plane, Point, draw_pareto
 from llmprune.report.parts import Cell, Chart, Missing, Section, Table
 from llmprune.report.wording import TIMES, interval, perplexity_protocol, spelled
+from llmprune.spelling import as_options
 
 if TYPE_CHECKING:
     from llmprune.artifacts.records.sweep import Axis, SweepPoint, SweepResult
@@ -36,7 +37,7 @@ def sweep_section(contents: RunContents) -> Section:
     return Section(
         "sweep",
         _TITLE,
-        lead=(_told(sweep), *(f"Left out: {one.name}. {one.reason}" for one in sweep.skipped)),
+        lead=(_told(sweep), *(f"Left out: {one.name}. {as_options(one.reason)}" for one in sweep.skipped)),
         missing=tuple(missing),
         charts=(_chart(planes),),
         tables=(_table(sweep), _commands_table(sweep)),

@@ -53,8 +53,8 @@ def parse_condition(text: str) -> Condition:
     found = _CONDITION.fullmatch(text)
     if found is None:
         raise TargetError(
-            f"--fail-if '{text:.60}' is not of the form METRIC>NUMBER (or <, >=, <=); "
-            'type for example --fail-if "ppl_ratio>1.5".'
+            f"`fail_if='{text:.60}'` is not of the form METRIC>NUMBER (or <, >=, <=); "
+            'type for example `fail_if="ppl_ratio>1.5"`.'
         )
     return Condition(text.strip(), found["metric"], found["operator"], float(found["limit"]))
 
@@ -70,7 +70,7 @@ def require_metrics(conditions: Iterable[Condition], names: Collection[str]) -> 
             near = difflib.get_close_matches(condition.metric, names, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             raise TargetError(
-                f"--fail-if: this benchmark measures no '{condition.metric:.60}'.{hint} It measures {', '.join(names)}."
+                f"`fail_if`: this benchmark measures no '{condition.metric:.60}'.{hint} It measures {', '.join(names)}."
             )
 
 

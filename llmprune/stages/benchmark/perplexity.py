@@ -55,7 +55,7 @@ def _corpus(spec: str) -> Corpus:
     try:
         return load_corpus(spec, purpose="evaluation")
     except CorpusError as error:
-        raise CorpusError(str(error).replace("--source", "--ppl")) from error
+        raise CorpusError(str(error).replace("`source", "`ppl")) from error
 
 
 def _windows(
@@ -73,7 +73,7 @@ def _windows(
     if len({one.fingerprint for one in windows}) > 1:
         raise ModelError(
             f"{subjects[0].name} and {subjects[1].name} cut the text into different tokens, so their perplexities "
-            "do not compare; type another --baseline, or --no-ppl."
+            "do not compare; type another `baseline`, or `ppl=None`."
         )
     return windows[0]
 
@@ -105,7 +105,7 @@ def _measure(one: Loaded, windows: TokenWindows, compute: Compute, progress: Pro
     if not mean < _LARGEST_LOSS:
         raise NumericalError(
             f"{one.subject.name} has a loss of {mean:.4g} nats/token in {dtype_name(one.model.dtype)}, too large for a "
-            "perplexity; try --dtype float32."
+            "perplexity; try `dtype=float32`."
         )
     return PerplexityResult(corpus=name, perplexity=estimate_exp_mean(losses), window_losses=losses)
 

@@ -64,13 +64,14 @@ class BenchSettings:
         require_at_least(1, batch=min(self.batch), gen=self.gen, prompt=self.prompt, prefill=self.prefill)
         require_at_least(1, repeats=self.repeats, max_windows=self.max_windows, limit=self.limit)
         if not 0 <= self.max_seconds < math.inf:
-            raise TargetError(f"--max-seconds {self.max_seconds:g} is out of range; type 0 or more.")
+            raise TargetError(f"`max_seconds={self.max_seconds:g}` is out of range; type 0 or more.")
         if not (self.ppl or self.windows or self.tasks or self.speed):
             raise TargetError(
-                "Without perplexity, tasks and speed there is nothing to measure; leave out --no-ppl or --no-speed."
+                "Without perplexity, tasks and speed there is nothing to measure; leave out `ppl=None` or "
+                "`speed=False`."
             )
         if not self.tasks and (self.lm_eval_include is not None or self.limit is not None):
-            raise TargetError("--lm-eval-include and --limit are about zero-shot tasks; type --tasks with them.")
+            raise TargetError("`lm_eval_include` and `limit` are about zero-shot tasks; type `tasks` with them.")
         _ = self.conditions
 
     @property
@@ -94,7 +95,7 @@ class BenchSettings:
             require_positions(positions, prefill=prefill)
             if self.prompt + self.gen > positions:
                 raise TargetError(
-                    f"--prompt {self.prompt} and --gen {self.gen} together are beyond the model's {positions} "
+                    f"`prompt={self.prompt}` and `gen={self.gen}` together are beyond the model's {positions} "
                     "positions; type smaller numbers."
                 )
         return seq_len, prefill
@@ -120,9 +121,9 @@ def parse_batches(text: str) -> tuple[int, ...]:
     try:
         sizes = tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise TargetError(f"--batch '{text:.60}' is not a size or a list of sizes; type 64 or 1,8,64.") from None
+        raise TargetError(f"`batch='{text:.60}'` is not a size or a list of sizes; type 64 or 1,8,64.") from None
     if len(set(sizes)) < len(sizes):
-        raise TargetError(f"--batch '{text:.60}' names a size twice; type every size once.")
+        raise TargetError(f"`batch='{text:.60}'` names a size twice; type every size once.")
     return sizes
 
 
@@ -136,5 +137,5 @@ def parse_tasks(text: str | None) -> tuple[str, ...]:
         return ()
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
     if not all(names):
-        raise TargetError(f"--tasks '{text:.60}' has an empty name; type for example --tasks piqa,winogrande.")
+        raise TargetError(f"`tasks='{text:.60}'` has an empty name; type for example `tasks=piqa,winogrande`.")
     return names

@@ -32,8 +32,8 @@ def open_asked_tasks(subjects: Sequence[Subject], settings: BenchSettings) -> tu
     adds = adds_bos(subjects[0].tokenizer())
     if settings.bos == Bos.ALWAYS and not adds:
         raise TargetError(
-            "--bos always: lm-eval starts items with BOS only where the tokenizer does, and this one does not; type "
-            "--bos auto, or measure the tasks alone."
+            "`bos=always`: lm-eval starts items with BOS only where the tokenizer does, and this one does not; type "
+            "`bos=auto`, or measure the tasks alone."
         )
     protocol = TaskProtocol(
         tasks=tuple(tasks.tasks), limit=settings.limit, lm_eval=tasks.lm_eval, bos=adds and settings.bos != Bos.NEVER

@@ -42,7 +42,7 @@ def choose_removal(
     """
     depth, path = workspace.model.num_blocks, workspace.run.importance
     if settings.blocks is not None:
-        check_blocks(settings.blocks, num_blocks=depth, source="--blocks")
+        check_blocks(settings.blocks, num_blocks=depth, source="`blocks`")
         return _ranked(workspace, settings.blocks) or BlockRemoval(removed=settings.blocks)
     known = Importance.read(path) if path.exists() else None
     if known is not None:

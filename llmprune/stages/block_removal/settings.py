@@ -38,7 +38,7 @@ class RemovalSettings:
         if self.blocks is None:
             require_target(self.target)
         elif not self.blocks:
-            raise TargetError("No block was named; type for example --blocks 3,7,12.")
+            raise TargetError("No block was named; type for example `blocks=3,7,12`.")
 
 
 def parse_blocks(text: str | None) -> tuple[int, ...] | None:
@@ -52,4 +52,4 @@ def parse_blocks(text: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise TargetError(f"'{text}' is not a list of block indices; type for example --blocks 3,7,12.") from None
+        raise TargetError(f"'{text}' is not a list of block indices; type for example `blocks=3,7,12`.") from None

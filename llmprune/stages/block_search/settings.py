@@ -42,7 +42,7 @@ class RedundancySettings:
         require_at_least(1, chunk_windows=self.chunk_windows, batch_size=self.batch_size)
         if not 0 < self.error_rate < 0.5:
             raise TargetError(
-                f"--error-rate {self.error_rate} is not between 0 and 0.5; type for example --error-rate 1e-3."
+                f"`error_rate={self.error_rate}` is not between 0 and 0.5; type for example `error_rate=1e-3`."
             )
 
     @property

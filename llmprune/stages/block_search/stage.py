@@ -102,7 +102,7 @@ def _known(
         raise ArtifactError(
             f"{path} holds a search made with other settings or another calibration "
             f"({known.settings.metric}, {known.settings.search or 'one-shot'}, {known.num_windows} x {known.seq_len} "
-            f"tokens of {known.corpus.name}); type --force to start anew, or --run OTHER to keep both."
+            f"tokens of {known.corpus.name}); type `force=True` to start anew, or `run=OTHER` to keep both."
         )
     return known
 
@@ -197,5 +197,5 @@ def _require_same_dtype(importance: Importance, decoder: Decoder, workspace: Wor
     if importance.settings.dtype != dtype_name(decoder.dtype):
         raise ArtifactError(
             f"{workspace.run.importance} was searched in {importance.settings.dtype}, and this search would go on in "
-            f"{dtype_name(decoder.dtype)}; type --dtype {importance.settings.dtype}, or --force to start anew."
+            f"{dtype_name(decoder.dtype)}; type `dtype={importance.settings.dtype}`, or `force=True` to start anew."
         )

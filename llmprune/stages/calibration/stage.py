@@ -49,7 +49,7 @@ class CalibrationSettings:
         require_at_least(1, samples=self.samples)
         require_at_least(2, seq_len=self.seq_len)
         if not 0 <= self.seed < 2**63:
-            raise TargetError(f"--seed {self.seed} is out of range; type a number from 0 to {2**63 - 1}.")
+            raise TargetError(f"`seed={self.seed}` is out of range; type a number from 0 to {2**63 - 1}.")
 
 
 def calibrate(workspace: Workspace, settings: CalibrationSettings, *, force: bool = False) -> Calibration:
@@ -147,7 +147,7 @@ def _require_of(workspace: Workspace, known: Calibration, fingerprints: Set[str]
         other = f"holds tokens of {known.manifest.model.name}'s tokenizer as it was, which differs from that of"
     if other is not None:
         raise ArtifactError(
-            f"{known.directory} {other} {workspace.model.name} now; type --run OTHER, or: llmprune calibrate --force"
+            f"{known.directory} {other} {workspace.model.name} now; type `run=OTHER`, or: llmprune calibrate --force"
         )
 
 
@@ -194,7 +194,7 @@ def _made_otherwise(known: Calibration) -> ArtifactError:
     return ArtifactError(
         f"{known.directory} holds a calibration of {manifest.num_windows} x {manifest.seq_len} tokens of "
         f"{manifest.corpus.name} in {manifest.dtype} with cache '{manifest.cache}', made with other settings; "
-        "type --force to replace it, or --run OTHER to keep both."
+        "type `force=True` to replace it, or `run=OTHER` to keep both."
     )
 
 

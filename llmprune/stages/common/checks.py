@@ -8,19 +8,19 @@ from llmprune.errors import TargetError
 _ANY_DEPTH = 2**63  # deeper than any model: what is refused for it is refused for all
 
 
-def require_at_least(least: int, **options: int | None) -> None:
-    """Check that no option is smaller than ``least``. None stands for a default.
+def require_at_least(least: int, **arguments: int | None) -> None:
+    """Check that no argument is smaller than ``least``. None stands for a default.
 
     Args:
         least: the smallest allowed value.
-        options: the values, by the options' names with ``_`` for ``-``.
+        arguments: the values, by the arguments' names.
 
     Raises:
         TargetError: one is.
     """
-    for name, value in options.items():
+    for name, value in arguments.items():
         if value is not None and value < least:
-            raise TargetError(f"--{name.replace('_', '-')} {value} is out of range; type {least} or more.")
+            raise TargetError(f"`{name}={value}` is out of range; type {least} or more.")
 
 
 def require_target(target: str) -> None:
@@ -32,19 +32,18 @@ def require_target(target: str) -> None:
     removal_count(target, num_blocks=_ANY_DEPTH, protect_first=0, protect_last=0)
 
 
-def require_positions(positions: int, **options: int) -> None:
+def require_positions(positions: int, **arguments: int) -> None:
     """Check that no sequence is longer than the model was made for.
 
     Args:
         positions: of the model.
-        options: lengths, by the options' names with ``_`` for ``-``.
+        arguments: lengths, by the arguments' names.
 
     Raises:
         TargetError: one is longer.
     """
-    for name, value in options.items():
+    for name, value in arguments.items():
         if value > positions:
-            option = f"--{name.replace('_', '-')}"
             raise TargetError(
-                f"{option} {value} is beyond the model's {positions} positions; type {option} {positions} or less."
+                f"`{name}={value}` is beyond the model's {positions} positions; type `{name}={positions}` or less."
             )

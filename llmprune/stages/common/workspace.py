@@ -127,7 +127,7 @@ class Workspace:
         if gain is not None and gain.high < _SLOW:
             self.progress.say(
                 f"This machine multiplies {dtype_name(dtype)} only {gain} times as fast as float32: "
-                "--dtype float32 would be faster, and takes twice the memory."
+                "`dtype=float32` would be faster, and takes twice the memory."
             )
 
     def writing(self) -> AbstractContextManager[None]:
@@ -229,11 +229,11 @@ def _checkpoint(run: RunDirectory, record: RunRecord, progress: Progress, find: 
     if directory.is_dir():
         if directory == run.dense and not run.record_path.exists():
             raise ArtifactError(
-                f"{directory} is there, but {run.path} records no model; delete it or type --run OTHER."
+                f"{directory} is there, but {run.path} records no model; delete it or type `run=OTHER`."
             )
         return directory
     if Path(record.model).is_absolute() and not Path(record.model).exists():
-        raise ModelError(f"{run.path} belongs to {record.model}, which is gone; put it back, or type --run OTHER.")
+        raise ModelError(f"{run.path} belongs to {record.model}, which is gone; put it back, or type `run=OTHER`.")
     source = find(record.model)
     if source.is_gguf:
         with run.writing(record):

@@ -10,7 +10,7 @@ from llmprune.artifacts.records.pruning import RECORD_NAME
 from llmprune.errors import OutputExistsError
 from llmprune.stages.common.workspace import Workspace
 
-_ELSEWHERE = "give another directory with --out."
+_ELSEWHERE = "give another directory with `out`."
 
 
 def check_output(workspace: Workspace, out: Path, *, force: bool) -> None:
@@ -32,10 +32,10 @@ def check_output(workspace: Workspace, out: Path, *, force: bool) -> None:
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     if {"config.json", RECORD_NAME}.isdisjoint(names):
         raise OutputExistsError(
-            f"{out} holds {shown} and is no checkpoint, so not even --force replaces it; {_ELSEWHERE}"
+            f"{out} holds {shown} and is no checkpoint, so not even `force=True` replaces it; {_ELSEWHERE}"
         )
     if not force and RECORD_NAME not in names:
-        raise OutputExistsError(f"{out} already holds {shown}; {_ELSEWHERE[:-1]}, or replace it with --force.")
+        raise OutputExistsError(f"{out} already holds {shown}; {_ELSEWHERE[:-1]}, or replace it with `force=True`.")
 
 
 def _keep_apart(workspace: Workspace, out: Path) -> None:

@@ -15,7 +15,7 @@ from llmprune.publishing.card import CardFacts, model_card
 from llmprune.publishing.licence import licence_of
 from llmprune.stages.common.workspace import Workspace
 
-_ELSEWHERE = "give another directory with --out, or replace it with --force."
+_ELSEWHERE = "give another directory with `out`, or replace it with `force=True`."
 
 
 def made_before(
@@ -46,7 +46,7 @@ def made_before(
     if not same(record):
         raise OutputExistsError(f"{out} holds a checkpoint that was pruned with other settings; {_ELSEWHERE}")
     if verify and record.verification is None:
-        raise OutputExistsError(f"{out} holds the same checkpoint, not verified; type --no-verify, or {_ELSEWHERE}")
+        raise OutputExistsError(f"{out} holds the same checkpoint, not verified; type `verify=False`, or {_ELSEWHERE}")
     workspace.progress.say(f"{out} is complete already: nothing to do.")
     return record
 

@@ -80,7 +80,7 @@ def collect_artifacts(
         write_mask(checkpoint, zeroed, scratch / MASK_NAME, pattern=record.zeros_pattern)
         files.append(LocalFile(MASK_NAME, scratch / MASK_NAME))
     if run is None:
-        progress.say("The run that made this checkpoint is not known; name it with --run to publish what it measured.")
+        progress.say("The run that made this checkpoint is not known; name it with `run` to publish what it measured.")
     for name, command in _missing({file.path for file in files}, record):
         progress.say(f"No {name} of this checkpoint was found; llmprune {command} makes one.")
     return tuple(files)

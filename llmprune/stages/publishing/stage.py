@@ -233,7 +233,7 @@ def _card(directory: Path, facts: CardFacts, progress: Progress) -> str:
     if facts.licence is None:
         progress.say(f"No licence is known, so the card names none; add `license:` to the metadata of {CARD_NAME}.")
     if not (facts.base_model or base_on_hub(facts.record)):
-        progress.say("The base model's Hub id is not known, so the card names none; type it with --base-model.")
+        progress.say("The base model's Hub id is not known, so the card names none; type it with `base_model`.")
     card = model_card(facts)
     check_card(card)
     return card

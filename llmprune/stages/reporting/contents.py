@@ -105,7 +105,7 @@ def _require_one_model(run: RunDirectory, contents: RunContents) -> None:
             raise ArtifactError(
                 f"{run.path} holds artifacts of two models: {known[0][0]} is of {known[0][1].name} "
                 f"(fingerprint {known[0][1].fingerprint[:12]}), {file} of {model.name} ({model.fingerprint[:12]}); "
-                "keep each model in a run directory of its own (--run)."
+                "keep each model in a run directory of its own (`run`)."
             )
 
 

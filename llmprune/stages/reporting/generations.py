@@ -59,7 +59,7 @@ def write_generations(
         CheckpointError: a model's weights are not whole.
     """
     if not all(prompt.strip() for prompt in prompts):
-        raise TargetError('A prompt is empty; type for example --prompt "The sea is".')
+        raise TargetError('A prompt is empty; type for example `prompt="The sea is"`.')
     if run.record() is None:
         raise ArtifactError(
             f"{run.path} has no model yet that could write; type: llmprune calibrate MODEL --run {run.path}"

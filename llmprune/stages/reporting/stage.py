@@ -88,12 +88,12 @@ def _check_output(out: Path) -> None:
     if not out.exists():
         return
     if not out.is_dir():
-        raise OutputExistsError(f"{out} is a file; give a directory with --out.")
+        raise OutputExistsError(f"{out} is a file; give a directory with `out`.")
     others = sorted(path.name for path in out.iterdir() if not _is_ours(path))
     if others:
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         raise OutputExistsError(
-            f"{out} holds {shown}, which does not belong to a report; give another directory with --out."
+            f"{out} holds {shown}, which does not belong to a report; give another directory with `out`."
         )
 
 

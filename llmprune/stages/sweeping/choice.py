@@ -57,7 +57,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in (("latency", self.latency_ratio), ("ppl", self.ppl_ratio)):
             if value is not None and not 0 < value < math.inf:
-                raise TargetError(f"--max-{name}-ratio {value:g} is out of range; type a number above 0, such as 1.5.")
+                raise TargetError(f"`max_{name}_ratio={value:g}` is out of range; type a number above 0, such as 1.5.")
 
     def __str__(self) -> str:
         """As typed."""

@@ -188,10 +188,10 @@ def require_room(folder: Path, needed: int, *, keep: bool) -> None:
     place = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     free = shutil.disk_usage(place).free
     if free < needed:
-        hint = "type --discard-checkpoints, or" if keep else "make room, or type"
+        hint = "type `keep=False`, or" if keep else "make room, or type"
         raise LlmpruneError(
             f"The sweep's checkpoints take up to {format_size(needed)}, and the disk that holds {place} has "
-            f"{format_size(free)} left; {hint} --run OTHER on another disk."
+            f"{format_size(free)} left; {hint} `run=OTHER` on another disk."
         )
 
 

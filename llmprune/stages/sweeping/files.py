@@ -58,7 +58,7 @@ def require_same_pruning(workspace: Workspace, known: SweepResult, pruning: Swee
 
 
 def _other(path: Path, found: str) -> ArtifactError:
-    return ArtifactError(f"{path} {found}; type --force to start anew, or --run OTHER to keep both.")
+    return ArtifactError(f"{path} {found}; type `force=True` to start anew, or `run=OTHER` to keep both.")
 
 
 def _measured(measuring: Protocols) -> str:

@@ -67,8 +67,8 @@ def _bench(context: SweepContext, model: str, dense: BenchResult | None) -> tupl
     )
     if found.perplexity != context.measuring.perplexity:
         raise ArtifactError(
-            f"A text of --ppl has changed since the sweep began, so {model} does not compare with the other points; "
-            "put it back, or type --force to start anew."
+            f"A text of `ppl` has changed since the sweep began, so {model} does not compare with the other points; "
+            "put it back, or type `force=True` to start anew."
         )
     return found, str(path.relative_to(workspace.run.path)), time.monotonic() - started
 

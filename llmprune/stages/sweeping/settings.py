@@ -51,19 +51,19 @@ class SweepSettings:
     def __post_init__(self) -> None:
         if not (self.targets or self.patterns):
             raise TargetError(
-                "There is nothing to sweep; type --targets 10%,20%, --sparsity 0.5,0.6 or --pattern 2:4, or several of "
+                "There is nothing to sweep; type `targets=10%,20%`, `sparsity=0.5,0.6` or `pattern=2:4`, or several of "
                 "them."
             )
         for target in self.targets:
             require_target(target)
         if any(pattern.ratio == 0 for pattern in self.patterns):
-            raise TargetError("--sparsity 0 is the dense model, which every sweep measures anyway; leave it out.")
+            raise TargetError("`sparsity=0` is the dense model, which every sweep measures anyway; leave it out.")
         if not self.bench.ppl:
-            raise TargetError("A sweep compares perplexities; leave out --no-ppl.")
+            raise TargetError("A sweep compares perplexities; leave out `ppl=None`.")
         if not self.bench.speed and self.limits.latency_ratio is not None:
-            raise TargetError("--max-latency-ratio is about speed; leave out --no-speed.")
-        _require_once("--targets", self.targets)
-        _require_once("--sparsity or --pattern", [str(pattern) for pattern in self.patterns])
+            raise TargetError("`max_latency_ratio` is about speed; leave out `speed=False`.")
+        _require_once("`targets`", self.targets)
+        _require_once("`sparsity` or `pattern`", [str(pattern) for pattern in self.patterns])
 
 
 def parse_targets(text: str | None) -> tuple[str, ...]:
@@ -72,7 +72,7 @@ def parse_targets(text: str | None) -> tuple[str, ...]:
     Raises:
         TargetError: a part that is no target.
     """
-    return () if text is None else _parts("--targets", text, "10%,20%,30%")
+    return () if text is None else _parts("targets", text, "10%,20%,30%")
 
 
 def parse_patterns(sparsity: str | None, pattern: str | None) -> tuple[Pattern, ...]:
@@ -81,19 +81,19 @@ def parse_patterns(sparsity: str | None, pattern: str | None) -> tuple[Pattern, 
     Raises:
         TargetError: a part that is no sparsity, or no pattern.
     """
-    ratios = () if sparsity is None else _parts("--sparsity", sparsity, "0.5,0.6,0.7")
-    groups = () if pattern is None else _parts("--pattern", pattern, "2:4")
+    ratios = () if sparsity is None else _parts("sparsity", sparsity, "0.5,0.6,0.7")
+    groups = () if pattern is None else _parts("pattern", pattern, "2:4")
     return (*map(parse_sparsity, ratios), *map(parse_pattern, groups))
 
 
-def _parts(option: str, text: str, example: str) -> tuple[str, ...]:
+def _parts(argument: str, text: str, example: str) -> tuple[str, ...]:
     parts = tuple(part.strip() for part in text.split(","))
     if not all(parts):
-        raise TargetError(f"{option} '{text:.60}' has an empty value; type for example {option} {example}.")
+        raise TargetError(f"`{argument}='{text:.60}'` has an empty value; type for example `{argument}={example}`.")
     return parts
 
 
-def _require_once(option: str, values: Sequence[str]) -> None:
+def _require_once(arguments: str, values: Sequence[str]) -> None:
     for value in values:
         if values.count(value) > 1:
-            raise TargetError(f"{option} names {value} twice; type every value once.")
+            raise TargetError(f"{arguments} names {value} twice; type every value once.")

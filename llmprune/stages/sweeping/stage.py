@@ -123,7 +123,7 @@ def _counts(workspace: Workspace, settings: SweepSettings) -> dict[str, int]:
             target, num_blocks=depth, protect_first=ends.protect_first, protect_last=ends.protect_last
         )
         for other in (other for other, others in counts.items() if others == count):
-            raise TargetError(f"--targets {other} and {target} both remove {count} of {depth} blocks; leave out one.")
+            raise TargetError(f"`targets={other}` and {target} both remove {count} of {depth} blocks; leave out one.")
         counts[target] = count
     return counts
 
@@ -141,7 +141,7 @@ def _ranking(workspace: Workspace, settings: SweepSettings) -> Importance | None
     ranking.check_belongs(workspace.model, path)
     if settings.targets and settings.metric not in {None, ranking.settings.metric}:
         raise ArtifactError(
-            f"{path} ranks blocks by {ranking.settings.metric}, not by {settings.metric}; type --run OTHER, or: "
+            f"{path} ranks blocks by {ranking.settings.metric}, not by {settings.metric}; type `run=OTHER`, or: "
             f"llmprune verify-redundancy --metric {settings.metric} --force"
         )
     return ranking

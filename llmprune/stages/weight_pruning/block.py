@@ -269,7 +269,7 @@ class BlockPruning:
         except NumericalError as error:
             raise NumericalError(
                 f"Block {self._block.index}, {', '.join(paths)}: {error} "
-                "More --samples, a larger --damping or --dtype float32 may help."
+                "More `samples`, a larger `damping` or `dtype=float32` may help."
             ) from error
 
 

@@ -194,7 +194,7 @@ def remark_few_tokens(recorded: SparsitySettings, widest: int, progress: Progres
         progress.say(
             f"{tokens} calibration tokens are fewer than the {widest} inputs of the widest matrix: its Gram matrix is "
             f"singular, and the damping ({recorded.damping:g} of its mean diagonal) decides what the tokens do not. "
-            "More --samples would be better."
+            "More `samples` would be better."
         )
 
 

@@ -44,7 +44,7 @@ def parse_parts(text: str) -> frozenset[Part]:
     named = [part.strip() for part in text.split(",") if part.strip()]
     known = [part for part in Part if part in named]
     if not named or len(known) != len(set(named)):
-        raise TargetError(f"'{text}' names parts that no block has; type --parts with any of {', '.join(Part)}.")
+        raise TargetError(f"'{text}' names parts that no block has; type `parts` with any of {', '.join(Part)}.")
     return frozenset(known)
 
 
@@ -60,7 +60,7 @@ def parse_layers(text: str, *, depth: int) -> tuple[int, ...]:
         return tuple(range(max(1, depth // 2)))
     blocks = sorted({block for part in text.split(",") for block in _span(part.strip(), text)})
     if blocks[-1] >= depth:
-        raise TargetError(f"--layers {text} names block {blocks[-1]}, but the model has blocks 0 to {depth - 1}.")
+        raise TargetError(f"`layers={text}` names block {blocks[-1]}, but the model has blocks 0 to {depth - 1}.")
     return tuple(blocks)
 
 
@@ -77,7 +77,7 @@ def check_shapes(decoder: Decoder, blocks: Iterable[int], selection: Selection, 
                 _check_fits(pattern, slot)
                 widest = max(widest, slot.in_features)
     if not widest:
-        raise TargetError("No matrix is left to prune; look at --layers, --parts and --exclude.")
+        raise TargetError("No matrix is left to prune; look at `layers`, `parts` and `exclude`.")
     return widest
 
 
@@ -85,11 +85,11 @@ def _check_fits(pattern: Pattern, slot: LinearSlot) -> None:
     try:
         check_fits(pattern, slot.in_features)
     except TargetError as error:
-        raise TargetError(f"{slot.tensor}: {error} Leave it out: --exclude '*{slot.path}'") from None
+        raise TargetError(f"{slot.tensor}: {error} Leave it out: `exclude='*{slot.path}'`") from None
 
 
 def _span(part: str, text: str) -> range:
     match = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part)
     if match is None or (match[2] and int(match[2]) < int(match[1])):
-        raise TargetError(f"--layers {text} is no list of blocks; type all, first-half, 0-15 or 0,3,8-11.")
+        raise TargetError(f"`layers={text}` is no list of blocks; type all, first-half, 0-15 or 0,3,8-11.")
     return range(int(match[1]), int(match[2] or match[1]) + 1)

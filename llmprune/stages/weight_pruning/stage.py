@@ -107,7 +107,7 @@ def _working_folder(out: Path) -> Path:
     folder = out.absolute().with_name(f"{short_name(out.absolute())}.partial")
     if folder.exists() and not is_left_by_a_pass(folder):
         raise OutputExistsError(
-            f"{folder}, where the work would go on, holds something else; move it, or give another --out."
+            f"{folder}, where the work would go on, holds something else; move it, or give another `out`."
         )
     return folder
 
@@ -166,11 +166,11 @@ def _require_enough(known: Calibration, settings: PruningSettings) -> None:
     windows, seq_len = known.manifest.num_windows, known.manifest.seq_len
     if settings.seq_len not in (None, seq_len):
         raise ArtifactError(
-            f"{known.directory} has windows of {seq_len} tokens, not of {settings.seq_len}; type --seq-len {seq_len}, "
-            f"or --run OTHER to calibrate anew."
+            f"{known.directory} has windows of {seq_len} tokens, not of {settings.seq_len}; type `seq_len={seq_len}`, "
+            "or `run=OTHER` to calibrate anew."
         )
     if settings.samples is not None and settings.samples > windows:
         raise TargetError(
-            f"--samples {settings.samples} is more than the {windows} windows of {known.directory}; "
-            f"type --samples {windows} or less, or calibrate in another run: --run OTHER."
+            f"`samples={settings.samples}` is more than the {windows} windows of {known.directory}; "
+            f"type `samples={windows}` or less, or calibrate in another run: `run=OTHER`."
         )

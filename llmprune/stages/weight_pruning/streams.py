@@ -128,5 +128,5 @@ def _require_finite(states: Tensor, entering: int) -> None:
         source = f"Block {entering - 1}" if entering else "The embedding"
         raise NumericalError(
             f"{source} gives NaN or infinite hidden states in {dtype_name(states.dtype)}; "
-            "try --dtype float32, or --dtype bfloat16 if the weights are float16."
+            "try `dtype=float32`, or `dtype=bfloat16` if the weights are float16."
         )

@@ -60,7 +60,7 @@ def test_other_content_is_refused_before_any_work(tmp_path: Path, snapshot):
     for name in "abcde":
         (target / name).write_text("old")
     before = snapshot(tmp_path)
-    message = r"out already holds a, b, c and 2 more; give another directory with --out, or .* --force"
+    message = r"out already holds a, b, c and 2 more; give another directory with `out`, or .* `force=True`"
     with pytest.raises(OutputExistsError, match=message), atomic_directory(target):
         pytest.fail("the block ran")
     assert snapshot(tmp_path) == before

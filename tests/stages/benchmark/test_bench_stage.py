@@ -46,7 +46,7 @@ def plain_perplexity(directory, text, seq_len, windows):
 def test_a_run_that_cannot_be_written_is_found_out_before_anything_is_measured(run, model, only_text, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
     monkeypatch.setattr(CheckpointSubject, "load", lambda *_, **__: pytest.fail("a model was loaded"))
-    with pytest.raises(ArtifactError, match=r"Cannot write in .* type --run OTHER"):
+    with pytest.raises(ArtifactError, match=r"Cannot write in .* type `run=OTHER`"):
         measure(run, only_text, model=model)
     assert not run.exists()
 

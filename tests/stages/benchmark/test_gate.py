@@ -31,7 +31,7 @@ def test_a_metric_may_be_called_like_a_data_set():
 
 @pytest.mark.parametrize("text", ["", "ppl", "ppl>", ">1", "ppl=1", "ppl==1", "ppl>1.5x", "ppl>nan", "ppl > 1 > 2"])
 def test_what_is_no_condition_is_refused(text):
-    with pytest.raises(TargetError, match="type for example --fail-if"):
+    with pytest.raises(TargetError, match="type for example `fail_if="):
         parse_condition(text)
 
 
@@ -40,7 +40,7 @@ def test_whatever_is_typed_is_a_condition_or_refused(text):
     try:
         assert parse_condition(text).operator in (">", "<", ">=", "<=")
     except TargetError as error:
-        assert "--fail-if" in str(error)
+        assert "`fail_if" in str(error)
 
 
 def test_an_unknown_metric_is_refused_with_those_there_are():

@@ -206,14 +206,14 @@ def test_the_same_removal_again_is_complete_already(workspace, listener, run):
 def test_an_unverified_checkpoint_is_not_taken_for_a_verified_one(workspace, tmp_path):
     out = tmp_path / "out"
     assert remove_blocks(workspace, by_hand(2, out=out, verify=False)).record.verification is None
-    with pytest.raises(OutputExistsError, match="--force"):
+    with pytest.raises(OutputExistsError, match="`force=True`"):
         remove_blocks(workspace, by_hand(2, out=out))
 
 
 def test_another_checkpoint_is_replaced_with_force_only(workspace, tmp_path):
     out = tmp_path / "out"
     remove_blocks(workspace, by_hand(2, out=out))
-    with pytest.raises(OutputExistsError, match="replace it with --force"):
+    with pytest.raises(OutputExistsError, match="replace it with `force=True`"):
         remove_blocks(workspace, by_hand(3, out=out))
     assert remove_blocks(workspace, by_hand(3, out=out, force=True)).record.removal.removed == (3,)
 
@@ -251,7 +251,7 @@ def test_the_output_is_kept_apart_from_the_model_and_the_run(place, open_run, wo
     record = json.loads((run / "run.json").read_text()) | {"model": str(source), "directory": str(source)}
     (run / "run.json").write_text(json.dumps(record))
     before = snapshot(tmp_path)
-    with pytest.raises(OutputExistsError, match="give another directory with --out"):
+    with pytest.raises(OutputExistsError, match="give another directory with `out`"):
         remove_blocks(open_run(of=source), by_hand(2, out=out, force=True))
     assert snapshot(tmp_path) == before
 
@@ -264,7 +264,7 @@ def test_a_run_inside_the_models_directory_may_hold_the_result(open_run, tmp_pat
 
 @pytest.mark.parametrize("blocks", [(0, NUM_BLOCKS), (-1,), (2, 2), tuple(range(NUM_BLOCKS))])
 def test_blocks_that_cannot_be_removed_are_refused(blocks, open_run, run):
-    with pytest.raises(ArtifactError, match="--blocks"):
+    with pytest.raises(ArtifactError, match="`blocks`"):
         remove_blocks(open_run(), by_hand(*blocks))
     assert not run.exists()
 
@@ -288,7 +288,7 @@ def test_blocks_that_compute_with_their_index_are_refused_before_anything_is_don
 
 @pytest.mark.parametrize("text", ["", "a,b", "1,,2", "1.5", "1-3"])
 def test_what_is_no_list_of_blocks_is_refused(text):
-    with pytest.raises(TargetError, match="--blocks 3,7,12"):
+    with pytest.raises(TargetError, match="`blocks=3,7,12`"):
         parse_blocks(text)
 
 

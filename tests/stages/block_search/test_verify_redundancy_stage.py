@@ -163,7 +163,7 @@ def test_other_settings_are_refused_and_force_starts_anew(other, workspace, run)
 
 def test_a_search_does_not_go_on_in_another_dtype(workspace, open_run):
     verify_redundancy(workspace, RedundancySettings("1"))
-    with pytest.raises(ArtifactError, match="type --dtype float32"):
+    with pytest.raises(ArtifactError, match="type `dtype=float32`"):
         verify_redundancy(open_run(dtype="bfloat16"), RedundancySettings("2"))
 
 

@@ -190,7 +190,7 @@ def test_a_finished_calibration_says_so_and_is_not_touched(workspace, settings, 
 @pytest.mark.parametrize("other", [{"samples": 8}, {"seq_len": 16}, {"seed": 1}, {"cache": "all"}, {"source": "self"}])
 def test_other_settings_are_refused_and_force_replaces(other, workspace, settings, run):
     before, settings = snapshot(run), replace(settings, **other)
-    with pytest.raises(ArtifactError, match=r"other settings; type --force .* or --run OTHER"):
+    with pytest.raises(ArtifactError, match=r"other settings; type `force=True` .* or `run=OTHER`"):
         calibrate(workspace, settings)
     assert snapshot(run) == before
     manifest = calibrate(workspace, settings, force=True).manifest
@@ -225,7 +225,7 @@ def test_windows_are_as_long_as_a_short_model_allows(open_run, text):
 
 
 def test_a_window_beyond_the_models_positions_is_refused(open_run, settings, run):
-    with pytest.raises(TargetError, match=f"type --seq-len {POSITIONS} or less"):
+    with pytest.raises(TargetError, match=f"type `seq_len={POSITIONS}` or less"):
         calibrate(open_run(), replace(settings, seq_len=POSITIONS + 1))
     assert not run.exists()
 
@@ -251,7 +251,7 @@ def test_a_block_that_overflows_is_named_and_what_was_there_is_kept(open_run, se
     weights = load_file(loud / "model.safetensors")
     weights["model.layers.2.mlp.down_proj.weight"] *= 1e5
     save_file(weights, loud / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(NumericalError, match=r"Block 2 .* float16; try --dtype float32"):
+    with pytest.raises(NumericalError, match=r"Block 2 .* float16; try `dtype=float32`"):
         calibrate(open_run(of=loud, dtype="float16"), settings)
     assert not RunDirectory(run).calibration.exists()
 

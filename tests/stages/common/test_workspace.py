@@ -27,7 +27,7 @@ def test_opening_a_workspace_writes_nothing(open_run, run):
 
 def test_a_run_keeps_to_its_model(workspace, open_run, tmp_path, run):
     other = save_tiny_llama(tmp_path / "other", seed=1)
-    with pytest.raises(ArtifactError, match=r"belongs to the model .*tiny, not to .*other; type --run OTHER"):
+    with pytest.raises(ArtifactError, match=r"belongs to the model .*tiny, not to .*other; type `run=OTHER`"):
         open_run(of=other)
 
 
@@ -68,7 +68,7 @@ def test_one_writer_at_a_time(run):
         other = threading.Thread(target=write_too)
         other.start()
         other.join()
-    assert refused == [f"Another llmprune is at work in {run}; wait for it, or type --run OTHER."]
+    assert refused == [f"Another llmprune is at work in {run}; wait for it, or type `run=OTHER`."]
 
 
 def test_another_processes_lock_is_left_alone(run):
@@ -106,7 +106,7 @@ def test_a_directory_that_was_there_before_stays(run):
 def test_a_path_that_can_be_no_run_directory_is_refused(path, tmp_path, model):
     (tmp_path / "file").write_text("")
     before = snapshot(tmp_path)
-    with pytest.raises(ArtifactError, match="type --run OTHER"):
+    with pytest.raises(ArtifactError, match="type `run=OTHER`"):
         open_workspace(tmp_path / path, str(model), compute=choose_compute("cpu"))
     assert snapshot(tmp_path) == before
 
@@ -165,7 +165,7 @@ def test_a_dtype_that_the_machine_is_slow_in_is_remarked_upon(
 ):
     monkeypatch.setattr(Compute, "gain", lambda self, dtype: gain)
     calibrate(open_workspace(run, str(model), compute=choose_compute("cpu", dtype), progress=listener), settings)
-    remarks = [text for text in listener.said if "--dtype float32 would be faster" in text]
+    remarks = [text for text in listener.said if "`dtype=float32` would be faster" in text]
     assert len(remarks) == said
     assert all("multiplies bfloat16 only 0.4 to 0.5 times as fast as float32" in text for text in remarks)
 

@@ -197,7 +197,7 @@ def test_only_a_report_is_replaced(case, pruned, tmp_path):
     for name, content in OTHERS[case].items():
         (out / name).write_text(content)
     before = snapshot(out)
-    with pytest.raises(OutputExistsError, match="which does not belong to a report; give another directory with --out"):
+    with pytest.raises(OutputExistsError, match="which does not belong to a report; give another directory with `out`"):
         write(pruned, out=out)
     assert snapshot(out) == before
 

@@ -177,7 +177,7 @@ def test_the_commands_make_the_same_checkpoint_again(workspace, small, monkeypat
 
 
 def test_a_target_twice_in_other_words_is_refused(workspace, small):
-    with pytest.raises(TargetError, match=r"--targets 1 and 10% both remove 1 of 6 blocks"):
+    with pytest.raises(TargetError, match=r"`targets=1` and 10% both remove 1 of 6 blocks"):
         sweep(workspace, replace(small, targets=("1", "10%")))
 
 
@@ -202,7 +202,7 @@ def test_the_estimate_comes_first_and_names_points_time_and_disk(workspace, grid
     assert not any("block " in line and " goes" in line for line in listener.said[: listener.said.index(said)])
 
 
-@pytest.mark.parametrize(("keep", "hint"), [(True, "type --discard-checkpoints"), (False, "make room")])
+@pytest.mark.parametrize(("keep", "hint"), [(True, "type `keep=False`"), (False, "make room")])
 def test_a_disk_that_is_too_small_is_seen_before_anything_is_made(keep, hint, workspace, grid, monkeypatch):
     usage = shutil.disk_usage(workspace.run.path)._replace(free=1000)
     monkeypatch.setattr(sweep_cost.shutil, "disk_usage", lambda _: usage)

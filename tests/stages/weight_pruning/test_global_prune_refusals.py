@@ -82,10 +82,10 @@ def test_the_working_directory_is_no_place(workspace, tmp_path, monkeypatch):
 
 
 def test_another_sequence_length_than_the_calibration_s(workspace):
-    match = f"windows of {SEQ_LEN} tokens, not of 16; type --seq-len {SEQ_LEN}"
+    match = f"windows of {SEQ_LEN} tokens, not of 16; type `seq_len={SEQ_LEN}`"
     refused(ArtifactError, match, workspace, PruningSettings(HALF, seq_len=16))
     refused(TargetError, "more than the", workspace, PruningSettings(HALF, samples=999))
-    with pytest.raises(TargetError, match="--seq-len 1 is out of range"):
+    with pytest.raises(TargetError, match="`seq_len=1` is out of range"):
         PruningSettings(HALF, seq_len=1)
 
 

@@ -235,7 +235,7 @@ def test_layers_are_read(text, blocks):
 
 @pytest.mark.parametrize("text", ["", "5", "0-5", "3-1", "-1", "a", "1..3", "half"])
 def test_other_layers_are_refused(text):
-    with pytest.raises(TargetError, match="--layers"):
+    with pytest.raises(TargetError, match="`layers="):
         parse_layers(text, depth=5)
 
 

@@ -1,0 +1,32 @@
+"""How the library's messages speak of arguments, and how the command line and its report page say the same.
+
+A message names a Python argument in backticks: `` `seq_len` ``, or with a value `` `seq_len=512` ``. At the command
+line that is ``--seq-len``, and ``--seq-len 512``.
+"""
+
+from __future__ import annotations
+
+import re
+
+_ARGUMENT = re.compile(r"`([a-z][a-z_]*)(?:=([^`]*))?`")
+# Arguments that no option of the same name stands for.
+_SWITCHES = {
+    "ppl=None": "--no-ppl",
+    "speed=False": "--no-speed",
+    "verify=False": "--no-verify",
+    "keep=False": "--discard-checkpoints",
+}
+
+
+def as_options(text: str) -> str:
+    """A message with options in place of arguments."""
+    return _ARGUMENT.sub(_option, text)
+
+
+def _option(found: re.Match[str]) -> str:
+    name, value = found[1], found[2]
+    switch = _SWITCHES.get(f"{name}={value}")
+    if switch is not None:
+        return switch
+    option = f"--{name.replace('_', '-')}"
+    return option if value in (None, "True") else f"{option} {value}"
