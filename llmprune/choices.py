@@ -84,7 +84,7 @@ class Combine(StrEnum):
 
 
 class Dtype(StrEnum):
-    """What is computed in; ``auto``: what the checkpoint is stored in."""
+    """What is computed in; ``auto``: as an artifact that is continued, else as the checkpoint is stored."""
 
     AUTO = "auto"
     FLOAT32 = "float32"

@@ -28,7 +28,11 @@ DeviceOpt = Annotated[
     typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1 or auto: CUDA if there is one.", rich_help_panel=COMPUTE),
 ]
 DtypeOpt = Annotated[
-    Dtype, typer.Option(help="Number format to compute in; auto: as the model is stored.", rich_help_panel=COMPUTE)
+    Dtype,
+    typer.Option(
+        help="Number format to compute in; auto: as an artifact that is continued, else as the model is stored.",
+        rich_help_panel=COMPUTE,
+    ),
 ]
 RemoteCodeOpt = Annotated[
     bool,
