@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,11 +20,14 @@ from llmprune.choices import DEVICE, ERROR_RATE, PROTECT_FIRST, PROTECT_LAST, Dt
 from llmprune.errors import TargetError
 from llmprune.models.compute import Compute
 from llmprune.models.decoder import Decoder
+from llmprune.models.removability import RemovalCheck, check_of
 from llmprune.models.resident import model_decoder
 from llmprune.models.source import positions
 from llmprune.stages.block_search import (
     RedundancySettings,
+    Removable,
     dense_loss,
+    open_check,
     order_blocks,
     score_blocks,
     search_rounds,
@@ -102,7 +106,8 @@ def rank_blocks(
     require_positions(positions(model.config), seq_len=text.seq_len)
     decoder = model_decoder(model)
     settings = _up_to(target, asked, len(decoder.blocks))
-    steps = _steps(decoder, text, settings, seed, Compute(decoder.device), place.progress)
+    check = partial(check_of, decoder.model)
+    steps = _steps(decoder, check, text, settings, seed, Compute(decoder.device), place.progress)
     return Ranking(settings, steps, num_blocks=len(decoder.blocks))
 
 
@@ -146,7 +151,8 @@ def _ranked_on_disk(
             steps = _kept_steps(workspace, text, settings)
         else:
             assert text is not None
-            steps = _steps(workspace.open_decoder(), text, settings, seed, workspace.compute, place.progress)
+            decoder, check = workspace.open_decoder(), partial(open_check, workspace)
+            steps = _steps(decoder, check, text, settings, seed, workspace.compute, place.progress)
         return Ranking(
             settings,
             steps,
@@ -165,6 +171,7 @@ def _up_to(target: Target | None, asked: RedundancySettings, num_blocks: int) ->
 
 def _steps(
     decoder: Decoder,
+    check: Callable[[], RemovalCheck],
     windows: TokenWindows,
     settings: RedundancySettings,
     seed: int | None,
@@ -173,18 +180,20 @@ def _steps(
 ) -> Iterator[tuple[Ground, Round]]:
     """A round for every step, and what the ranking stands on; nothing is kept."""
     count = int(settings.target)
+    removable = Removable(check, settings, num_blocks=len(decoder.blocks), count=count)
+    removable.require_some()
     described = f"{windows.num_windows} windows of {windows.seq_len} tokens of {windows.corpus_name}"
     if settings.metric != Metric.SLEB:
         with TemporaryDirectory(prefix="llmprune-") as scratch:
             measured = measure_dense(decoder, windows.tokens, Path(scratch) / "pass", compute, progress)
         scores = score_blocks(measured, settings)
-        for block in order_blocks(measured, settings, count=count):
+        for block in order_blocks(measured, settings, count=count, removable=removable):
             yield Ground(described, measured.dense_loss), Round(block, score=scores[block])
         return
     order = seed if seed is not None else windows.seed or 0
     evaluator = window_evaluator(decoder, windows.tokens, settings, seed=order, compute=compute, progress=progress)
     ground = Ground(described, dense_loss(evaluator))
-    for decided in search_rounds(evaluator, settings, count=count, progress=progress):
+    for decided in search_rounds(evaluator, settings, count=count, removable=removable, progress=progress):
         yield ground, _round(decided)
 
 

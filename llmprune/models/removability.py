@@ -105,6 +105,14 @@ class RemovalCheck:
         if first is not None:
             raise ModelError(f"None of the blocks can be removed. {first}")
 
+    def allows(self, kept: Sequence[int]) -> bool:
+        """Whether ``require`` raises nothing."""
+        try:
+            self.require(kept)
+        except ModelError:
+            return False
+        return True
+
     @torch.inference_mode()
     def require(self, kept: Sequence[int]) -> None:
         """See that the model which has only the blocks ``kept`` computes what they compute.

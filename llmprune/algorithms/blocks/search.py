@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
+from llmprune.algorithms.blocks.removable import MayGo, any_may_go, no_block_may_go
 from llmprune.errors import NumericalError
 
 
@@ -108,6 +109,7 @@ def greedy_rounds(
     count: int,
     removed: Sequence[int] = (),
     protected: frozenset[int] = frozenset(),
+    may_go: MayGo = any_may_go,
     rule: EliminationRule | None = None,
     on_chunk: Callable[[ChunkDone], None] = lambda _: None,
 ) -> Iterator[Round]:
@@ -118,6 +120,7 @@ def greedy_rounds(
         count: how many blocks to remove in all, the ones in ``removed`` included.
         removed: blocks that an earlier search has removed, in order.
         protected: blocks that are never candidates.
+        may_go: which of the others may go when some are gone.
         rule: drop hopeless candidates by this rule; None: every candidate sees every window.
         on_chunk: called after every chunk.
 
@@ -126,14 +129,18 @@ def greedy_rounds(
 
     Raises:
         NumericalError: a loss is not a number.
+        TargetError: no block may go before all have gone that were asked for.
     """
     gone = list(removed)
     while len(gone) < count:
         remaining = [block for block in range(evaluator.num_blocks) if block not in gone]
+        candidates = [block for block in remaining if block not in protected and may_go(gone, block)]
+        if not candidates:
+            raise no_block_may_go(gone)
         decided = _search_round(
             evaluator,
             remaining=remaining,
-            candidates=[block for block in remaining if block not in protected],
+            candidates=candidates,
             rule=rule,
             on_chunk=on_chunk,
         )

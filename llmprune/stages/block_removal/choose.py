@@ -15,7 +15,6 @@ from llmprune.artifacts.records.importance import Importance, RoundRecord, check
 from llmprune.artifacts.records.pruning import BlockRemoval
 from llmprune.choices import ERROR_RATE, Search
 from llmprune.errors import ArtifactError
-from llmprune.stages.block_removal.removable import open_check
 from llmprune.stages.block_removal.settings import RemovalSettings
 from llmprune.stages.block_search import RedundancySettings, verify_redundancy
 from llmprune.stages.common.workspace import Workspace
@@ -58,7 +57,6 @@ def choose_removal(
             return _prefix(known, count, path)
         redundancy = _as_recorded(known)
     redundancy = redundancy or RedundancySettings()
-    open_check(workspace).require_some(range(redundancy.protect_first, depth - redundancy.protect_last))
     workspace.progress.say(
         f"{path} does not tell which blocks to remove for {settings.target} yet: running verify-redundancy first."
     )

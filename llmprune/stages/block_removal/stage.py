@@ -12,10 +12,9 @@ from llmprune.artifacts.records.importance import RoundRecord
 from llmprune.artifacts.records.pruning import BlockRemoval, PruningRecord
 from llmprune.models.loading import stored_dtype
 from llmprune.stages.block_removal.choose import choose_removal
-from llmprune.stages.block_removal.removable import open_check
 from llmprune.stages.block_removal.settings import RemovalSettings
 from llmprune.stages.block_removal.write import write_checkpoint
-from llmprune.stages.block_search import RedundancySettings
+from llmprune.stages.block_search import RedundancySettings, open_check
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.place import check_output
 from llmprune.stages.output.record import made_before

@@ -2,6 +2,7 @@
 
 from llmprune.stages.block_search.cost import TYPICAL_SURVIVORS, SearchCost, WindowCost, chunk_windows, spell_seconds
 from llmprune.stages.block_search.one_shot import order_blocks, score_blocks
+from llmprune.stages.block_search.removable import Removable, open_check
 from llmprune.stages.block_search.search import dense_loss, search_rounds, window_evaluator
 from llmprune.stages.block_search.settings import RedundancySettings
 from llmprune.stages.block_search.stage import search_steps, verify_redundancy
@@ -9,10 +10,12 @@ from llmprune.stages.block_search.stage import search_steps, verify_redundancy
 __all__ = [
     "TYPICAL_SURVIVORS",
     "RedundancySettings",
+    "Removable",
     "SearchCost",
     "WindowCost",
     "chunk_windows",
     "dense_loss",
+    "open_check",
     "order_blocks",
     "score_blocks",
     "search_rounds",

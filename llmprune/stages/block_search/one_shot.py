@@ -8,6 +8,7 @@ from typing import Protocol
 from llmprune.algorithms.blocks.scores import closest_run, least_influential
 from llmprune.artifacts.activations import BlockStatistics
 from llmprune.choices import Metric
+from llmprune.stages.block_search.removable import Removable
 from llmprune.stages.block_search.settings import RedundancySettings, protected_blocks
 
 
@@ -30,9 +31,15 @@ def score_blocks(measured: DenseStatistics, settings: RedundancySettings) -> tup
     return tuple(measured.angular_distances[block][block + 1] for block in range(len(measured.blocks)))
 
 
-def order_blocks(measured: DenseStatistics, settings: RedundancySettings, *, count: int) -> Sequence[int]:
-    """The blocks that go, in order."""
-    protected = protected_blocks(settings, len(measured.blocks))
+def order_blocks(
+    measured: DenseStatistics, settings: RedundancySettings, *, count: int, removable: Removable
+) -> Sequence[int]:
+    """The blocks that go, in order.
+
+    Raises:
+        TargetError: fewer than ``count`` can go.
+    """
+    protected, may_go = protected_blocks(settings, len(measured.blocks)), removable.may_go
     if settings.metric == Metric.BLOCK_INFLUENCE:
-        return least_influential(score_blocks(measured, settings), count=count, protected=protected)
-    return closest_run(measured.angular_distances, count=count, protected=protected)
+        return least_influential(score_blocks(measured, settings), count=count, protected=protected, may_go=may_go)
+    return closest_run(measured.angular_distances, count=count, protected=protected, may_go=may_go)

@@ -16,6 +16,7 @@ from llmprune.models.compute import Compute
 from llmprune.models.decoder import Decoder
 from llmprune.stages.block_search.cost import SearchCost, chunk_windows, measure_window_cost
 from llmprune.stages.block_search.evaluator import WindowEvaluator
+from llmprune.stages.block_search.removable import Removable
 from llmprune.stages.block_search.settings import RedundancySettings, protected_blocks
 from llmprune.stages.common.progress import Progress
 
@@ -63,6 +64,7 @@ def search_rounds(
     *,
     count: int,
     removed: Sequence[int] = (),
+    removable: Removable,
     progress: Progress,
 ) -> Iterator[RoundRecord]:
     """Decide which blocks go, one at a time.
@@ -72,6 +74,7 @@ def search_rounds(
         settings: of the search.
         count: blocks to remove in all, those in ``removed`` included.
         removed: that an earlier search has removed, in order.
+        removable: which blocks may go.
         progress: who listens.
 
     Yields:
@@ -79,6 +82,7 @@ def search_rounds(
 
     Raises:
         NumericalError: a loss is not a number.
+        TargetError: no block may go before ``count`` have.
     """
     cost = SearchCost(
         remaining=tuple(block for block in range(evaluator.num_blocks) if block not in removed),
@@ -96,6 +100,7 @@ def search_rounds(
                 count=count,
                 removed=removed,
                 protected=cost.protected,
+                may_go=removable.may_go,
                 rule=EliminationRule(settings.error_rate) if settings.eliminates else None,
                 on_chunk=lambda done: advance(cost.step(done)),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.algorithms.blocks.target import removal_count
@@ -17,6 +18,7 @@ from llmprune.errors import ArtifactError
 from llmprune.models.compute import dtype_name
 from llmprune.models.decoder import Decoder
 from llmprune.stages.block_search.one_shot import order_blocks, score_blocks
+from llmprune.stages.block_search.removable import Removable, open_check
 from llmprune.stages.block_search.search import search_rounds, window_evaluator
 from llmprune.stages.block_search.settings import RedundancySettings
 from llmprune.stages.calibration import calibrated
@@ -44,7 +46,8 @@ def verify_redundancy(
         The importance artifact as written.
 
     Raises:
-        TargetError: the target or another option is out of range.
+        TargetError: the target or another option is out of range, or fewer blocks can be removed.
+        ModelError: no block can be removed.
         ArtifactError: calibration or importance file of another model, or made with other settings.
     """
     count = removal_count(
@@ -53,15 +56,16 @@ def verify_redundancy(
         protect_first=settings.protect_first,
         protect_last=settings.protect_last,
     )
-    calibration = calibrated(workspace)
+    removable = _removable(workspace, settings, count)
+    calibration = _calibrated(workspace, removable)
     known = _known(workspace, calibration.manifest, settings, force=force)
     if known is not None and known.has_best(count):
         workspace.progress.say(f"{workspace.run.importance} already ranks {len(known.order)} blocks: nothing to do.")
         return known
     with workspace.writing():
         if settings.metric != Metric.SLEB:
-            return _score(workspace, calibration.manifest, settings, count)
-        for importance in _search(workspace, calibration, settings, count, known):
+            return _score(workspace, calibration.manifest, settings, count, removable)
+        for importance in _search(workspace, calibration, settings, count, known, removable):
             on_round(importance.rounds[-1])
     return importance
 
@@ -80,12 +84,24 @@ def search_steps(workspace: Workspace, settings: RedundancySettings) -> Iterator
         protect_first=settings.protect_first,
         protect_last=settings.protect_last,
     )
-    calibration = calibrated(workspace)
+    removable = _removable(workspace, settings, count)
+    calibration = _calibrated(workspace, removable)
     known = _known(workspace, calibration.manifest, settings, force=False)
     if known is not None:
         yield known
     if known is None or len(known.order) < count:
-        yield from _search(workspace, calibration, settings, count, known)
+        yield from _search(workspace, calibration, settings, count, known, removable)
+
+
+def _removable(workspace: Workspace, settings: RedundancySettings, count: int) -> Removable:
+    return Removable(partial(open_check, workspace), settings, num_blocks=workspace.model.num_blocks, count=count)
+
+
+def _calibrated(workspace: Workspace, removable: Removable) -> Calibration:
+    """The run's calibration. Before one is made it is seen that the search can begin."""
+    if not workspace.run.calibration.exists():
+        removable.require_some()
+    return calibrated(workspace)
 
 
 def _known(
@@ -144,16 +160,21 @@ def _importance(
 
 
 def _score(
-    workspace: Workspace, calibration: CalibrationManifest, settings: RedundancySettings, count: int
+    workspace: Workspace,
+    calibration: CalibrationManifest,
+    settings: RedundancySettings,
+    count: int,
+    removable: Removable,
 ) -> Importance:
     """Rank by a one-shot score, which the calibration has measured already."""
+    removable.require_some()
     importance = _importance(
         workspace,
         calibration,
         settings,
         calibration.dtype,
         scores=score_blocks(calibration, settings),
-        order=tuple(order_blocks(calibration, settings, count=count)),
+        order=tuple(order_blocks(calibration, settings, count=count, removable=removable)),
     )
     importance.write(workspace.run.importance)
     return importance
@@ -165,8 +186,10 @@ def _search(
     settings: RedundancySettings,
     count: int,
     known: Importance | None,
+    removable: Removable,
 ) -> Iterator[Importance]:
     """SLEB's search, saved after every round."""
+    removable.require_some()
     if known is not None:
         workspace = workspace.going_on(workspace.run.importance, known.settings.dtype)
     else:
@@ -184,7 +207,12 @@ def _search(
         progress=workspace.progress,
     )
     for decided in search_rounds(
-        evaluator, settings, count=count, removed=importance.order, progress=workspace.progress
+        evaluator,
+        settings,
+        count=count,
+        removed=importance.order,
+        removable=removable,
+        progress=workspace.progress,
     ):
         importance = importance.model_copy(
             update={"rounds": (*importance.rounds, decided), "order": (*importance.order, decided.removed)}

@@ -14,6 +14,7 @@ from llmprune.algorithms.blocks.scores import (
     cosine_similarity_sum,
     least_influential,
 )
+from llmprune.errors import TargetError
 
 
 def angle(a: Tensor, b: Tensor) -> float:
@@ -73,5 +74,27 @@ def test_the_closest_run_is_the_best_of_all_runs(depth, seed, data):
         start = min(allowed, key=allowed.get)
         assert closest_run(distances, count=count, protected=protected) == list(range(start, start + count))
     else:
-        with pytest.raises(ValueError, match=f"no {count} consecutive blocks"):
+        with pytest.raises(TargetError, match=f"No {count} consecutive blocks"):
             closest_run(distances, count=count, protected=protected)
+
+
+def not_beside(gone, block):
+    """A rule as some models have it: no two neighbours may go."""
+    return not any(abs(block - other) == 1 for other in gone)
+
+
+def test_a_block_that_may_not_go_after_the_others_is_not_named():
+    influence = [0.5, 0.1, 0.2, 0.3, 0.4]
+    named = least_influential(influence, count=2, protected=frozenset({0}), may_go=not_beside)
+    assert named == [1, 3]
+    with pytest.raises(TargetError, match="When blocks 1, 3 are gone no other can be removed"):
+        least_influential(influence, count=3, protected=frozenset({0}), may_go=not_beside)
+
+
+def test_a_run_that_may_not_go_is_not_taken():
+    distances = [[abs(a - b) / 10 for b in range(6)] for a in range(6)]
+    distances[1][3] = 0.01
+    assert closest_run(distances, count=2, protected=frozenset()) == [1, 2]
+    assert closest_run(distances, count=2, protected=frozenset(), may_go=lambda gone, block: 1 not in gone) != [1, 2]
+    with pytest.raises(TargetError, match="No 2 consecutive blocks can be removed"):
+        closest_run(distances, count=2, protected=frozenset(), may_go=not_beside)

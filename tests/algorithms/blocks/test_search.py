@@ -14,7 +14,7 @@ from llmprune.algorithms.blocks.search import (
     forked_forwards,
     greedy_rounds,
 )
-from llmprune.errors import NumericalError
+from llmprune.errors import NumericalError, TargetError
 from llmprune.models.loading import open_decoder
 from llmprune.stages.block_search.evaluator import WindowEvaluator
 from tests.reference_search import baseline_losses, naive_search
@@ -243,3 +243,19 @@ def test_a_loss_that_is_no_number_is_told_with_its_block(bad):
 
     with pytest.raises(NumericalError, match="block 2 skipped"):
         list(greedy_rounds(Ledger(4, 1, losses), count=1))
+
+
+def test_only_blocks_that_may_go_after_the_others_are_measured():
+    means = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0], dtype=torch.float64)
+
+    def losses(skipped):
+        return means[list(skipped)].sum() + torch.zeros(8, dtype=torch.float64)
+
+    def not_beside(gone, block):
+        return not any(abs(block - other) == 1 for other in gone)
+
+    rounds = list(greedy_rounds(Ledger(5, 1, losses), count=3, may_go=not_beside))
+    assert [decided.removed for decided in rounds] == [0, 2, 4]
+    assert [[c.block for c in decided.candidates] for decided in rounds] == [[0, 1, 2, 3, 4], [2, 3, 4], [4]]
+    with pytest.raises(TargetError, match=r"When blocks 0, 2, 4 are gone no other .* type --target 3 or less"):
+        list(greedy_rounds(Ledger(5, 1, losses), count=4, may_go=not_beside))
