@@ -1,6 +1,6 @@
 """``llmprune verify-redundancy``."""
 
-from llmprune.stages.block_search.cost import TYPICAL_SURVIVORS, SearchCost, WindowCost, chunk_windows, spell_seconds
+from llmprune.stages.block_search.cost import TYPICAL_SURVIVORS, SearchCost, WindowCost, spell_seconds
 from llmprune.stages.block_search.one_shot import order_blocks, score_blocks
 from llmprune.stages.block_search.search import dense_loss, search_rounds, window_evaluator
 from llmprune.stages.block_search.settings import RedundancySettings
@@ -11,7 +11,6 @@ __all__ = [
     "RedundancySettings",
     "SearchCost",
     "WindowCost",
-    "chunk_windows",
     "dense_loss",
     "order_blocks",
     "score_blocks",
