@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
-from llmprune.algorithms.blocks.search import SegmentLosses, greedy_rounds
+from llmprune.algorithms.blocks.search import WindowLosses, greedy_rounds
 from llmprune.models.capture import bypassed
 from llmprune.models.compute import choose_compute
 from llmprune.models.decoder import Decoder
@@ -31,7 +31,7 @@ from llmprune.text.corpora import load_corpus
 from llmprune.text.windows import sample_windows
 
 
-def plain_losses(evaluator: WindowEvaluator, chunk: int, *, remaining: Iterable[int]) -> SegmentLosses:
+def plain_losses(evaluator: WindowEvaluator, chunk: int, *, remaining: Iterable[int]) -> WindowLosses:
     """Losses of one chunk with the blocks ``remaining`` alone."""
     states = evaluator.entering(chunk)[None].clone()
     for block in remaining:
@@ -49,7 +49,7 @@ def naive_rounds(evaluator: WindowEvaluator, *, count: int) -> Iterator[tuple[in
             others = [block for block in remaining if block != candidate]
             chunks = [plain_losses(evaluator, chunk, remaining=others) for chunk in range(evaluator.num_chunks)]
             forwards += len(others) * sum(evaluator.windows_in(chunk) for chunk in range(evaluator.num_chunks))
-            tokens = sum(int(chunk.tokens.sum()) for chunk in chunks)
+            tokens = sum(chunk.tokens * chunk.sums.shape[1] for chunk in chunks)
             losses[candidate] = sum(float(chunk.sums.sum()) for chunk in chunks) / tokens
         removed.append(min(losses, key=lambda block: losses[block]))
         yield removed[-1], losses, forwards
@@ -125,18 +125,16 @@ def main() -> None:
     )
     batch = max(1, compute.batch_tokens // options.seq_len)
 
-    def evaluator(chunk_tokens: int) -> WindowEvaluator:
-        chunk = max(1, chunk_tokens // options.seq_len)
-        return WindowEvaluator(decoder, windows.tokens, chunk_windows=chunk, batch_size=batch)
+    def evaluator(looks: Sequence[int] = ()) -> WindowEvaluator:
+        return WindowEvaluator(decoder, windows.tokens, chunk_windows=batch, batch_size=batch, looks=looks)
 
-    # Each way gets the chunks that suit it: full batches, or small steps between comparisons.
-    full, small = evaluator(compute.batch_tokens), evaluator(512)
+    full, stepwise = evaluator(), evaluator(EliminationRule.looks(options.windows))
     plain_losses(full, 0, remaining=range(full.num_blocks))  # warm-up
     ways = {
         "plain": lambda: plain_rounds(full, decoder, windows.tokens, count=options.rounds, batch=batch),
         "naive": lambda: naive_rounds(full, count=options.rounds),
         "exhaustive": lambda: search_rounds(full, count=options.rounds, rule=None),
-        "eliminate": lambda: search_rounds(small, count=options.rounds, rule=EliminationRule()),
+        "eliminate": lambda: search_rounds(stepwise, count=options.rounds, rule=EliminationRule()),
     }
     results: dict[str, dict] = {}
     for way in options.ways.split(",") * options.repeats:

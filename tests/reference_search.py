@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from llmprune.algorithms.blocks.search import BlockEvaluator, SegmentLosses
+from llmprune.algorithms.blocks.search import BlockEvaluator, WindowLosses
 from llmprune.models.anatomy import find_blocks
 
 
@@ -57,7 +57,7 @@ def naive_search(
     return rounds
 
 
-def baseline_losses(evaluator: BlockEvaluator, chunk: int, *, remaining: Iterable[int]) -> SegmentLosses:
+def baseline_losses(evaluator: BlockEvaluator, chunk: int, *, remaining: Iterable[int]) -> WindowLosses:
     """Losses of one chunk of the model that has only the blocks ``remaining``: one state."""
     states = evaluator.entering(chunk)[None].clone()
     for block in remaining:

@@ -73,7 +73,7 @@ def rank_blocks(
         search: ``eliminate`` drops hopeless candidates early; ``exhaustive`` measures all on every window.
         protect_first: blocks at the start that stay.
         protect_last: blocks at the end that stay.
-        error_rate: of one comparison that drops a candidate.
+        error_rate: chance, in one round, of dropping early the block that exhaustive would remove.
         seed: of the order in which windows are visited; None: that of the windows.
         run: for a model on disk, a run directory in which every round is kept: what it holds of this search already is
             not decided again.

@@ -1,11 +1,7 @@
 """Token losses, perplexity and the search's evaluator against one plain forward pass."""
 
-import math
-
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from llmprune.evaluation import losses as losses_module
 from llmprune.evaluation.losses import token_losses
@@ -13,7 +9,7 @@ from llmprune.evaluation.perplexity import window_losses
 from llmprune.models.anatomy import find_blocks
 from llmprune.models.capture import BlockRunner
 from llmprune.models.loading import open_decoder
-from llmprune.stages.block_search.evaluator import SEGMENT, WindowEvaluator, _segment_lengths
+from llmprune.stages.block_search.evaluator import WindowEvaluator
 from tests.reference_search import baseline_losses, skipped_loss
 from tests.tiny_models import HIDDEN, POSITIONS, random_tokens, tiny_model
 
@@ -66,25 +62,24 @@ def test_perplexity_is_exp_of_the_mean_cross_entropy(batch_tokens):
     assert sum(done) == 5
 
 
-@given(st.integers(1, 5000))
-def test_segments_are_few_and_all_but_equal(tokens):
-    lengths = _segment_lengths(tokens)
-    assert sum(lengths) == tokens
-    assert max(lengths) <= SEGMENT
-    assert max(lengths) - min(lengths) <= 1
-    assert len(lengths) == math.ceil(tokens / SEGMENT)
-
-
-def test_segment_sums_are_sums_of_consecutive_token_losses(checkpoint, monkeypatch):
-    monkeypatch.setattr("llmprune.stages.block_search.evaluator.SEGMENT", 8)
-    tokens = random_tokens(3, 20)  # 19 predicted tokens: segments of 6, 6 and 7
+def test_window_sums_are_sums_of_token_losses(checkpoint):
+    tokens = random_tokens(3, 20)
     decoder = open_decoder(checkpoint("llama"), device=torch.device("cpu"))
     evaluator = WindowEvaluator(decoder, tokens, chunk_windows=3, batch_size=2)
     found = baseline_losses(evaluator, 0, remaining=range(evaluator.num_blocks))
-    expected = [part.sum(dim=1) for part in plain_losses(tiny_model("llama"), tokens).split([6, 6, 7], dim=1)]
-    assert found.tokens.tolist() == [6, 6, 7] * 3
+    assert found.tokens == 19
     assert found.sums.dtype == torch.float64
-    torch.testing.assert_close(found.sums, torch.stack(expected, dim=1).flatten()[None], atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.sums, plain_losses(tiny_model("llama"), tokens).sum(1)[None], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "looks", "sizes"),
+    [(64, (4, 6), [4, 2, 3]), (3, (4, 6), [3, 1, 2, 3]), (1, (4,), [1] * 9), (2, (), [2, 2, 2, 2, 1])],
+)
+def test_chunks_end_where_candidates_are_compared(checkpoint, chunk, looks, sizes):
+    decoder = open_decoder(checkpoint("llama"), device=torch.device("cpu"))
+    evaluator = WindowEvaluator(decoder, random_tokens(9, 4), chunk_windows=chunk, batch_size=2, looks=looks)
+    assert [evaluator.windows_in(chunk) for chunk in range(evaluator.num_chunks)] == sizes
 
 
 def test_chunks_cover_all_windows_once(checkpoint):

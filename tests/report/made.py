@@ -62,7 +62,7 @@ def importance(**changes: object) -> Importance:
             protect_first=1,
             protect_last=1,
             error_rate=1e-3,
-            min_segments=8,
+            looks=(4, 6, 9, 13),
             dtype="float32",
         ),
         dense_loss=2.0,

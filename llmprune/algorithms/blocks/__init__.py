@@ -12,7 +12,7 @@ from llmprune.algorithms.blocks.search import (
     Candidate,
     ChunkDone,
     Round,
-    SegmentLosses,
+    WindowLosses,
     forked_losses,
     greedy_rounds,
 )
@@ -24,7 +24,7 @@ __all__ = [
     "ChunkDone",
     "EliminationRule",
     "Round",
-    "SegmentLosses",
+    "WindowLosses",
     "angular_distances",
     "closest_run",
     "cosine_similarity_sum",

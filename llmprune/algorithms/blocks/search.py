@@ -22,16 +22,16 @@ from llmprune.errors import NumericalError
 
 
 @dataclass(frozen=True)
-class SegmentLosses:
-    """Losses of several states on the segments of one chunk of windows.
+class WindowLosses:
+    """Losses of several states on the windows of one chunk.
 
     Attributes:
-        sums: (states, segments) float64, sum of the token losses of a segment, in nats.
-        tokens: (segments,) int64, predicted tokens in each segment.
+        sums: (states, windows) float64, sum of the token losses of a window, in nats.
+        tokens: predicted tokens in each window, of all chunks alike.
     """
 
     sums: Tensor
-    tokens: Tensor
+    tokens: int
 
 
 class BlockEvaluator(Protocol):
@@ -54,7 +54,7 @@ class BlockEvaluator(Protocol):
     def apply_block(self, block: int, states: Tensor, chunk: int) -> None:
         """Replace ``states`` (n, windows, seq_len, hidden_size) by the block's outputs on them."""
 
-    def losses(self, states: Tensor, chunk: int) -> SegmentLosses:
+    def losses(self, states: Tensor, chunk: int) -> WindowLosses:
         """Losses of ``states`` (n, windows, seq_len, hidden_size) leaving the last block."""
 
 
@@ -96,10 +96,18 @@ class Round:
 
 @dataclass(frozen=True)
 class ChunkDone:
-    """Progress inside a round: ``chunk`` of ``num_chunks`` is done, ``survivors`` candidates go on."""
+    """Progress inside a round.
 
-    chunk: int
-    num_chunks: int
+    Attributes:
+        windows: in the chunk that is done.
+        seen: windows done in this round.
+        num_windows: all windows.
+        survivors: candidates that go on.
+    """
+
+    windows: int
+    seen: int
+    num_windows: int
     survivors: int
 
 
@@ -150,7 +158,7 @@ def greedy_rounds(
 
 def forked_losses(
     evaluator: BlockEvaluator, chunk: int, *, remaining: Sequence[int], candidates: Sequence[int]
-) -> SegmentLosses:
+) -> WindowLosses:
     """Losses of one chunk with each candidate skipped, walking the blocks once.
 
     Args:
@@ -190,36 +198,34 @@ def _walk(remaining: Sequence[int], candidates: Sequence[int]) -> Iterator[tuple
 
 
 class _Candidates:
-    """The candidates of one round with their segment losses so far; `surviving` are still measured."""
+    """The candidates of one round with their window losses so far; `surviving` are still measured."""
 
     def __init__(self, candidates: Sequence[int]) -> None:
         self.surviving = list(candidates)
-        self.sums: dict[int, list[Tensor]] = {block: [] for block in candidates}
-        self.tokens: list[Tensor] = []
+        self._sums: dict[int, list[Tensor]] = {block: [] for block in candidates}
+        self._tokens = 0
 
-    def add(self, losses: SegmentLosses) -> None:
+    def add(self, losses: WindowLosses) -> None:
         for block, sums in zip(self.surviving, losses.sums, strict=True):
             if not torch.isfinite(sums).all():
                 raise NumericalError(
                     f"The loss with block {block} skipped is not a number; look for NaN in the weights."
                 )
-            self.sums[block].append(sums)
-        self.tokens.append(losses.tokens)
+            self._sums[block].append(sums)
+        self._tokens = losses.tokens
 
-    def drop(self, rule: EliminationRule, *, share_seen: float) -> None:
-        tokens = torch.cat(self.tokens)
-        means = torch.stack([torch.cat(self.sums[block]) / tokens for block in self.surviving])
-        hopeless = rule.hopeless(means, share_seen=share_seen).tolist()
+    def drop(self, rule: EliminationRule, *, num_windows: int) -> None:
+        means = torch.stack([torch.cat(self._sums[block]) / self._tokens for block in self.surviving])
+        hopeless = rule.hopeless(means, candidates=len(self._sums), num_windows=num_windows).tolist()
         self.surviving = [block for block, out in zip(self.surviving, hopeless, strict=True) if not out]
 
     def results(self) -> tuple[Candidate, ...]:
-        return tuple(self._result(block) for block in self.sums)
+        return tuple(self._result(block) for block in self._sums)
 
     def _result(self, block: int) -> Candidate:
-        seen = len(self.sums[block])
-        tokens = int(torch.cat(self.tokens[:seen]).sum())
-        loss = float(torch.cat(self.sums[block]).sum()) / tokens
-        return Candidate(block, loss, tokens, complete=seen == len(self.tokens))
+        sums = torch.cat(self._sums[block])
+        tokens = len(sums) * self._tokens
+        return Candidate(block, float(sums.sum()) / tokens, tokens, complete=block in self.surviving)
 
 
 def _search_round(
@@ -234,13 +240,15 @@ def _search_round(
     forwards = seen = 0
     chunks = range(evaluator.num_chunks)
     windows = sum(evaluator.windows_in(chunk) for chunk in chunks)
+    looks = [] if rule is None else list(rule.looks(windows))
     for chunk in chunks:
         forwards += forked_forwards(remaining, measured.surviving) * evaluator.windows_in(chunk)
         measured.add(forked_losses(evaluator, chunk, remaining=remaining, candidates=measured.surviving))
         seen += evaluator.windows_in(chunk)
-        if rule is not None and seen < windows:
-            measured.drop(rule, share_seen=seen / windows)
-        on_chunk(ChunkDone(chunk + 1, len(chunks), len(measured.surviving)))
+        if rule is not None and looks and looks[0] <= seen < windows:
+            measured.drop(rule, num_windows=windows)
+            looks = [look for look in looks if look > seen]  # chunks that pass over one look at it late, and once
+        on_chunk(ChunkDone(evaluator.windows_in(chunk), seen, windows, len(measured.surviving)))
     results = measured.results()
     best = min((c for c in results if c.complete), key=lambda candidate: candidate.loss)
     naive = len(candidates) * (len(remaining) - 1) * windows

@@ -41,8 +41,9 @@ class SearchSettings(Record):
         search: how candidates of a ``sleb`` round are compared.
         protect_first: blocks at the start that are never candidates.
         protect_last: the same at the end.
-        error_rate: of one early-elimination comparison; None when nothing is eliminated.
-        min_segments: segments (of at most 64 tokens) before which nothing is dropped.
+        error_rate: bound on the chance, in a whole round, of dropping early the block that an exhaustive round would
+            remove, over all comparisons and all rivals; None when nothing is eliminated.
+        looks: after how many windows, in their shuffled order, candidates were compared; None as above.
         dtype: what the losses were computed in.
     """
 
@@ -51,7 +52,7 @@ class SearchSettings(Record):
     protect_first: int
     protect_last: int
     error_rate: float | None
-    min_segments: int | None
+    looks: tuple[int, ...] | None
     dtype: str
 
 
@@ -72,9 +73,10 @@ class Importance(Artifact):
     """
 
     KIND: ClassVar[str] = "llmprune-importance"
+    SCHEMA: ClassVar[int] = 2
 
     kind: Literal["llmprune-importance"] = "llmprune-importance"
-    schema_version: int = 1
+    schema_version: int = 2
     model: ModelIdentity
     corpus: CorpusIdentity
     windows_fingerprint: str

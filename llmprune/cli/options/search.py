@@ -34,7 +34,7 @@ ProtectFirstOpt = Annotated[int, typer.Option(help="Number of blocks at the star
 ProtectLastOpt = Annotated[int, typer.Option(help="Number of blocks at the end that stay.")]
 ErrorRateOpt = Annotated[
     float,
-    typer.Option(help="Chance, in one comparison, of dropping a block that is no worse than the best (0 to 0.5)."),
+    typer.Option(help="Chance, in one round, of dropping the block that exhaustive would remove (0 to 0.5)."),
 ]
 ChunkWindowsOpt = Annotated[
     int | None,

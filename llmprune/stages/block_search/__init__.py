@@ -1,6 +1,6 @@
 """``llmprune verify-redundancy``."""
 
-from llmprune.stages.block_search.cost import TYPICAL_SURVIVORS, SearchCost, WindowCost, chunk_windows, spell_seconds
+from llmprune.stages.block_search.cost import TYPICAL_SURVIVORS, SearchCost, WindowCost, spell_seconds
 from llmprune.stages.block_search.one_shot import order_blocks, score_blocks
 from llmprune.stages.block_search.removable import Removable, open_check
 from llmprune.stages.block_search.search import dense_loss, search_rounds, window_evaluator
@@ -13,7 +13,6 @@ __all__ = [
     "Removable",
     "SearchCost",
     "WindowCost",
-    "chunk_windows",
     "dense_loss",
     "open_check",
     "order_blocks",

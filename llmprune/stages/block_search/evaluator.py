@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from llmprune.algorithms.blocks.search import SegmentLosses
+from llmprune.algorithms.blocks.search import WindowLosses
 from llmprune.evaluation.losses import token_losses
 from llmprune.models.capture import BlockCall
 from llmprune.models.decoder import Decoder
-
-# Most consecutive tokens in one unit of comparison. Shorter segments tell the spread of a difference
-# from fewer tokens; but neighbours are correlated, the more the shorter they are. On SmolLM2 the true
-# standard error of a window's mean is 1.4 times what independent segments of 64 tokens would give, and
-# 1.1 times for 256. A window is cut into equal parts, for all segments count the same.
-SEGMENT = 64
 
 
 class WindowEvaluator:
@@ -25,7 +19,9 @@ class WindowEvaluator:
     Args:
         decoder: the model.
         tokens: (num_windows, seq_len) int64.
-        chunk_windows: windows that go through the model together.
+        chunk_windows: most windows that go through the model together.
+        looks: after how many windows a chunk ends whatever its size, so that what is decided there does not depend
+            on the memory of the machine.
         batch_size: windows in one forward pass of a block.
         on_forwards: called with the number of windows that a block was run on.
     """
@@ -37,10 +33,12 @@ class WindowEvaluator:
         *,
         chunk_windows: int,
         batch_size: int,
+        looks: Sequence[int] = (),
         on_forwards: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._decoder = decoder
-        self._chunks = tokens.to(decoder.device).split(chunk_windows)
+        parts = tokens.to(decoder.device).tensor_split(list(looks))
+        self._chunks = [chunk for part in parts for chunk in part.split(chunk_windows)]
         self._batch_size = batch_size
         self._on_forwards = on_forwards
         self._calls: dict[tuple[int, int, int], list[BlockCall]] = {}
@@ -83,17 +81,11 @@ class WindowEvaluator:
                 batch.copy_(self._decoder.runner.forward_block(block, batch, call))
                 self._on_forwards(len(batch))
 
-    def losses(self, states: Tensor, chunk: int) -> SegmentLosses:
+    def losses(self, states: Tensor, chunk: int) -> WindowLosses:
         """Losses of ``states`` (n, windows, seq_len, hidden_size) leaving the last block."""
         tokens = self._chunks[chunk]
-        sums = torch.stack([self._segment_sums(state, tokens) for state in states])
-        per_window = torch.tensor(_segment_lengths(tokens.shape[1] - 1))
-        return SegmentLosses(sums.cpu(), per_window.repeat(len(tokens)))
-
-    def _segment_sums(self, state: Tensor, tokens: Tensor) -> Tensor:
-        losses = token_losses(self._decoder.runner, state, tokens).double()
-        parts = losses.split(_segment_lengths(losses.shape[1]), dim=1)
-        return torch.stack([part.sum(dim=1) for part in parts], dim=1).flatten()
+        sums = torch.stack([token_losses(self._decoder.runner, state, tokens).double().sum(dim=1) for state in states])
+        return WindowLosses(sums.cpu(), tokens.shape[1] - 1)
 
     def _calls_of(self, chunk: int, start: int, rows: int) -> list[BlockCall]:
         """The arguments of every block for a batch: row i of the stacked states holds window i mod windows."""
@@ -104,9 +96,3 @@ class WindowEvaluator:
             tiled = self._chunks[chunk][(torch.arange(rows, device=self._decoder.device) + start) % windows]
             self._calls[key] = self._decoder.runner.calls(tiled)
         return self._calls[key]
-
-
-def _segment_lengths(tokens: int) -> list[int]:
-    """Lengths of the segments that a window's predicted tokens are cut into: as few and as equal as can be."""
-    count = -(-tokens // SEGMENT)
-    return [tokens * (part + 1) // count - tokens * part // count for part in range(count)]

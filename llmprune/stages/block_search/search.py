@@ -41,9 +41,10 @@ def window_evaluator(
         decoder.keep_resident()
     else:
         progress.say("The blocks do not fit into memory: each is read from disk whenever it is run.")
-    chunk = settings.chunk_windows or chunk_windows(decoder, tokens, compute, eliminates=settings.eliminates)
+    chunk = settings.chunk_windows or chunk_windows(decoder, tokens, compute)
     batch = settings.batch_size or max(1, compute.batch_tokens // tokens.shape[1])
-    return WindowEvaluator(decoder, tokens, chunk_windows=chunk, batch_size=batch)
+    looks = EliminationRule.looks(len(tokens)) if settings.eliminates else ()
+    return WindowEvaluator(decoder, tokens, chunk_windows=chunk, batch_size=batch, looks=looks)
 
 
 def dense_loss(evaluator: WindowEvaluator) -> float:
@@ -54,7 +55,7 @@ def dense_loss(evaluator: WindowEvaluator) -> float:
         for block in range(evaluator.num_blocks):
             evaluator.apply_block(block, states, chunk)
         found = evaluator.losses(states, chunk)
-        loss, tokens = loss + float(found.sums.sum()), tokens + int(found.tokens.sum())
+        loss, tokens = loss + float(found.sums.sum()), tokens + found.tokens * evaluator.windows_in(chunk)
     return loss / tokens
 
 
@@ -88,7 +89,6 @@ def search_rounds(
         remaining=tuple(block for block in range(evaluator.num_blocks) if block not in removed),
         protected=protected_blocks(settings, evaluator.num_blocks),
         rounds=count - len(removed),
-        chunks=evaluator.num_chunks,
         windows=evaluator.num_windows,
         eliminates=settings.eliminates,
     )

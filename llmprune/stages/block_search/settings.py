@@ -19,7 +19,7 @@ class RedundancySettings:
         search: ``eliminate`` drops hopeless candidates early; ``exhaustive`` measures all on every window.
         protect_first: blocks at the start that stay.
         protect_last: blocks at the end that stay.
-        error_rate: of one early-elimination comparison.
+        error_rate: chance, in one round, of dropping early the block that exhaustive would remove.
         chunk_windows: windows that go through the model together; None: from a memory budget.
         batch_size: windows in one forward pass of a block; None: what keeps the device busy.
 

@@ -114,7 +114,7 @@ def _known(
     known = Importance.read(path)
     known.check_belongs(workspace.model, path)
     same_text = known.windows_fingerprint == calibration.windows_fingerprint
-    if not same_text or known.settings != _recorded(settings, known.settings.dtype):
+    if not same_text or known.settings != _recorded(settings, known.settings.dtype, calibration.num_windows):
         raise ArtifactError(
             f"{path} holds a search made with other settings or another calibration "
             f"({known.settings.metric}, {known.settings.search or 'one-shot'}, {known.num_windows} x {known.seq_len} "
@@ -123,7 +123,7 @@ def _known(
     return known
 
 
-def _recorded(settings: RedundancySettings, dtype: str) -> SearchSettings:
+def _recorded(settings: RedundancySettings, dtype: str, num_windows: int) -> SearchSettings:
     searched = settings.metric == Metric.SLEB
     eliminates = settings.eliminates
     return SearchSettings(
@@ -132,7 +132,7 @@ def _recorded(settings: RedundancySettings, dtype: str) -> SearchSettings:
         protect_first=settings.protect_first,
         protect_last=settings.protect_last,
         error_rate=settings.error_rate if eliminates else None,
-        min_segments=EliminationRule().min_segments if eliminates else None,
+        looks=EliminationRule.looks(num_windows) if eliminates else None,
         dtype=dtype,
     )
 
@@ -152,7 +152,7 @@ def _importance(
         windows_fingerprint=calibration.windows_fingerprint,
         num_windows=calibration.num_windows,
         seq_len=calibration.seq_len,
-        settings=_recorded(settings, dtype),
+        settings=_recorded(settings, dtype, calibration.num_windows),
         dense_loss=calibration.dense_loss,
         scores=scores,
         order=order,

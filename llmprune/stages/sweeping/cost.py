@@ -16,7 +16,7 @@ from llmprune.choices import Method, Metric
 from llmprune.errors import LlmpruneError
 from llmprune.models.decoder import Decoder
 from llmprune.models.timing import time_in_turn
-from llmprune.stages.block_search import TYPICAL_SURVIVORS, SearchCost, WindowCost, chunk_windows, spell_seconds
+from llmprune.stages.block_search import TYPICAL_SURVIVORS, SearchCost, WindowCost, spell_seconds
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.sweeping.plan import ModelSizes, PlannedPoint
 from llmprune.stages.sweeping.settings import SweepSettings
@@ -129,13 +129,10 @@ def _time_tokens(decoder: Decoder, seq_len: int) -> TokenCost:
 
 
 def _search_seconds(decoder: Decoder, workspace: Workspace, text: Text, cost: TokenCost, *, rounds: int) -> float:
-    tokens = torch.zeros((text.windows, text.seq_len), dtype=torch.int64)
-    chunk = chunk_windows(decoder, tokens, workspace.compute, eliminates=True)
     search = SearchCost(
         remaining=tuple(block for block in range(len(decoder.blocks)) if block not in text.ranked),
         protected=frozenset((0, len(decoder.blocks) - 1)),
         rounds=rounds,
-        chunks=-(-text.windows // chunk),
         windows=text.windows,
         eliminates=True,
     )

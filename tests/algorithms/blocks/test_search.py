@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.algorithms.blocks.search import (
     ChunkDone,
-    SegmentLosses,
+    WindowLosses,
     forked_forwards,
     greedy_rounds,
 )
@@ -28,20 +28,20 @@ NEVER_WRONG = EliminationRule(error_rate=1e-13)
 class Ledger:
     """An evaluator whose states record which blocks ran on them, and whose losses are looked up by who did not.
 
-    A block adds 1 to its own component of the state; ``losses_without`` gives (segments,) mean
-    losses for a set of skipped blocks. Every segment has 4 tokens, every chunk one window.
+    A block adds 1 to its own component of the state; ``losses_without`` gives (windows,) mean
+    losses for a set of skipped blocks. Every window has 4 tokens, every chunk ``windows`` windows.
     """
 
-    def __init__(self, depth, num_chunks, losses_without, *, segments=8):
-        self.num_blocks, self.num_chunks, self._segments = depth, num_chunks, segments
+    def __init__(self, depth, num_chunks, losses_without, *, windows=8):
+        self.num_blocks, self.num_chunks, self._windows = depth, num_chunks, windows
         self._losses_without = losses_without
         self.ran = 0
 
     def windows_in(self, chunk):
-        return 1
+        return self._windows
 
     def entering(self, chunk):
-        return torch.zeros(1, 1, self.num_blocks)
+        return torch.zeros(self._windows, 1, self.num_blocks)
 
     def apply_block(self, block, states, chunk):
         assert not states[..., block:].any(), "blocks run in order, and none runs twice on a state"
@@ -49,21 +49,21 @@ class Ledger:
         self.ran += states.shape[0] * states.shape[1]
 
     def losses(self, states, chunk):
-        part = slice(chunk * self._segments, (chunk + 1) * self._segments)
-        skipped = [frozenset((state.flatten() == 0).nonzero().flatten().tolist()) for state in states]
+        part = slice(chunk * self._windows, (chunk + 1) * self._windows)
+        skipped = [frozenset((state[0].flatten() == 0).nonzero().flatten().tolist()) for state in states]
         sums = torch.stack([4 * self._losses_without(blocks)[part] for blocks in skipped])
-        return SegmentLosses(sums, torch.full((self._segments,), 4))
+        return WindowLosses(sums, 4)
 
 
-def random_losses(seed, segments, *, spread=1.0):
+def random_losses(seed, windows, *, spread=1.0):
     """Seeded losses of any set of skipped blocks: a mean of its own, and noise that is partly everyone's."""
 
     @cache
     def without(skipped):
         own = torch.Generator().manual_seed(seed + sum(7 ** (block + 1) for block in skipped) % 2**31)
         common = torch.Generator().manual_seed(seed)
-        noise = torch.randn(segments, generator=own, dtype=torch.float64)
-        text = torch.randn(segments, generator=common, dtype=torch.float64)
+        noise = torch.randn(windows, generator=own, dtype=torch.float64)
+        text = torch.randn(windows, generator=common, dtype=torch.float64)
         mean = spread * torch.rand(1, generator=own, dtype=torch.float64)
         return 10 + mean + 0.3 * noise + text
 
@@ -138,7 +138,7 @@ def test_baseline_skips_only_what_is_gone(checkpoint):
     evaluator = evaluator_of(checkpoint("bloom"), chunk_windows=5, batch_size=2)
     rounds = list(greedy_rounds(evaluator, count=1))
     losses = baseline_losses(evaluator, 0, remaining=[block for block in range(DEPTH) if block != rounds[0].removed])
-    assert float(losses.sums.sum() / losses.tokens.sum()) == pytest.approx(rounds[0].loss, abs=1e-6)
+    assert float(losses.sums.mean() / losses.tokens) == pytest.approx(rounds[0].loss, abs=1e-6)
 
 
 @given(st.integers(2, 9), st.integers(0, 10**6), st.data())
@@ -207,31 +207,44 @@ def test_hopeless_candidates_are_dropped_with_what_they_saw():
         return 5 + means[block] + noise + 0.2 * wobble
 
     ledger, told = Ledger(4, 5, losses), []
-    (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule(min_segments=8), on_chunk=told.append)
+    (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule(), on_chunk=told.append)
     seen = {c.block: (c.complete, c.tokens) for c in decided.candidates}
     assert seen == {0: (False, 32), 1: (True, 160), 2: (False, 32), 3: (True, 160)}
     assert {c.block for c in decided.candidates if not c.complete} == {0, 2}
     for candidate in decided.candidates:
         expected = losses([candidate.block])[: candidate.tokens // 4].mean()
         assert candidate.loss == pytest.approx(float(expected))
-    assert told == [ChunkDone(1, 5, 2), *(ChunkDone(chunk, 5, 2) for chunk in (2, 3, 4, 5))]
+    assert told == [ChunkDone(8, seen, 40, 2) for seen in (8, 16, 24, 32, 40)]
     # All four in the first chunk: 3 + 6; afterwards only 1 and 3: the prefix runs 3, the tail of 1 runs 2.
-    assert decided.block_forwards == ledger.ran == 9 + 4 * 5
+    assert decided.block_forwards == ledger.ran == 8 * (9 + 4 * 5)
+
+
+def test_candidates_are_compared_at_the_looks_alone_and_once_where_a_chunk_passes_over_some(monkeypatch):
+    seen = []
+
+    def note(rule, losses, *, candidates, num_windows):
+        seen.append((losses.shape[1], candidates, num_windows))
+        return torch.zeros(len(losses), dtype=torch.bool)
+
+    monkeypatch.setattr(EliminationRule, "hopeless", note)
+    for windows in (1, 5):
+        list(greedy_rounds(Ledger(3, 20 // windows, random_losses(0, 20), windows=windows), count=1, rule=NEVER_WRONG))
+    assert seen == [(look, 3, 20) for look in (4, 6, 9, 13, 19, 5, 10, 15)]
 
 
 def test_nothing_is_dropped_after_the_last_chunk():
     means, told = torch.tensor([1.0, 100.0, 1.0], dtype=torch.float64), []
     ledger = Ledger(3, 1, lambda skipped: means[list(skipped)] + torch.arange(8) / 100)
-    (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule(min_segments=8), on_chunk=told.append)
+    (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule(), on_chunk=told.append)
     assert all(candidate.complete for candidate in decided.candidates)
-    assert told == [ChunkDone(1, 1, 3)]
+    assert told == [ChunkDone(8, 8, 8, 3)]
 
 
 def test_a_dropped_candidate_that_only_saw_easy_text_is_not_chosen():
     text = torch.cat([torch.zeros(8), torch.full((8,), 50.0)]).double()
     means = torch.tensor([1.0, 5.0], dtype=torch.float64)
     ledger = Ledger(2, 2, lambda skipped: text + means[list(skipped)])
-    (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule(min_segments=8))
+    (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule())
     assert [(c.loss, c.complete) for c in decided.candidates] == [(26.0, True), (5.0, False)]
     assert (decided.removed, decided.loss) == (0, 26.0)
 
