@@ -11,7 +11,9 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     MODEL_FOR_MULTIMODAL_LM_MAPPING,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
 )
 from transformers.utils.generic import ContextManagers
 
@@ -50,6 +52,14 @@ def auto_class(config: PreTrainedConfig) -> Any:
             f"transformers knows no language model of type '{config.model_type}'; a causal language model was expected."
         )
     return chosen[0]
+
+
+def auto_class_name(model_type: str) -> str:
+    """Name of the auto class with which a user of transformers loads a checkpoint of a type."""
+    if model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return AutoModelForImageTextToText.__name__
+    wrapped = model_type in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+    return (AutoModelForMultimodalLM if wrapped else AutoModelForCausalLM).__name__
 
 
 def attention_of(config: PreTrainedConfig) -> dict[str, str]:

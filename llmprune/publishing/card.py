@@ -15,6 +15,7 @@ from llmprune.artifacts.records.figures import Figure, Reading
 from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.artifacts.records.zeros_counted import SparsityReport
 from llmprune.errors import ArtifactError
+from llmprune.models.architecture import auto_class_name
 from llmprune.publishing.citations import papers
 from llmprune.publishing.description import describe_pattern, describe_step
 from llmprune.publishing.history import base_name, base_on_hub, patterns, removed_blocks, steps
@@ -81,6 +82,7 @@ def model_card(facts: CardFacts) -> str:
         speeds=speeds(facts.results),
         compared_with=_compared_with(facts.results),
         repo_id=facts.repo_id,
+        auto_class=auto_class_name(record.source.model_type),
         attachments=facts.attachments,
         licence=facts.licence,
         papers=papers(record),

@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from llmprune.artifacts.records.pruning import PruningRecord
+from llmprune.models.architecture import auto_class_name
 from llmprune.publishing.citations import methods
 from llmprune.publishing.history import patterns, removed_blocks
 from llmprune.publishing.licence import Licence
@@ -16,6 +17,12 @@ from llmprune.publishing.measured import Measure
 # The Hub knows adapter, merge, quantized and finetune. A full set of weights that derives from another is filed
 # under the last; that nothing was trained stands in the card.
 _RELATION = "finetune"
+# What the Hub calls what a model is for, by the auto class that loads it.
+_TASKS = {
+    "AutoModelForCausalLM": "text-generation",
+    "AutoModelForImageTextToText": "image-text-to-text",
+    "AutoModelForMultimodalLM": "any-to-any",
+}
 
 
 def card_metadata(
@@ -43,7 +50,7 @@ def card_metadata(
         license_name=_line(licence.own_name) if licence else None,
         license_link=_line(licence.link) if licence else None,
         library_name="transformers",
-        pipeline_tag="text-generation",
+        pipeline_tag=_TASKS[auto_class_name(record.source.model_type)],
         tags=_tags(record),
         model_name=model_name if results else None,
         eval_results=results or None,
