@@ -59,12 +59,21 @@ def find_blocks(model: nn.Module, config: PreTrainedConfig) -> tuple[str, nn.Mod
     if isinstance(model, PreTrainedModel):  # what lies in the decoder is not in a tower that may be as deep
         inside = {id(module) for module in model.get_decoder().modules()}
         lists = [found for found in lists if id(found[1]) in inside] or lists
+        lists = [found for found in lists if _has_text_config(model, found[0])] or lists
     if not lists:
         raise ModelError(
             f"{type(model).__name__} has no list of {depth} blocks, which its config's "
             f"{depth_name(config)} promises; llmprune needs a decoder made of a list of blocks."
         )
     return max(lists, key=lambda found: sum(p.numel() for p in found[1].parameters()))
+
+
+def _has_text_config(model: PreTrainedModel, path: str) -> bool:
+    """Whether the model around the module at ``path`` is made of the text part's config, as no tower in it is."""
+    names = path.split(".")
+    around = [model.get_submodule(".".join(names[:end])) for end in range(len(names))]
+    nearest = [module for module in around if isinstance(module, PreTrainedModel)][-1]
+    return nearest is model or type(nearest.config) is type(model.config.get_text_config(decoder=True))
 
 
 def depth_name(config: PreTrainedConfig) -> str:

@@ -113,7 +113,8 @@ class BlockRunner:
         def noting(index: int) -> Callable[..., Any]:
             def note(*args: Any, **kwargs: Any) -> Any:
                 if index != len(entries):
-                    raise self._runs_otherwise(f"block {index} as number {len(entries)}, counted from 0")
+                    how = f"block {index} again" if index < len(entries) else f"block {index} before {len(entries)}"
+                    raise self._runs_otherwise(how)
                 entries.append(_split_hidden(args, kwargs))
                 if len(entries) == len(self._blocks) and not to_the_end:
                     raise _Stop

@@ -1,13 +1,16 @@
 """Finding a model's blocks, and a checkpoint's tensors of each block."""
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from transformers import AutoModelForCausalLM
 
 from llmprune.errors import CheckpointError, ModelError
 from llmprune.models.anatomy import block_count, find_blocks, name_blocks
 from tests.tiny_models import CONFIGS, DEPTH, FAMILIES, tiny_model
+from tests.zoo import tiny_config
 
 
 def layers(indices, *, prefix="model.layers", part="w"):
@@ -46,6 +49,12 @@ def test_the_list_of_the_most_parameters_is_the_decoder():
     path, blocks = find_blocks(TwoTowers(), CONFIGS["llama"]())
     assert path == "decoder"
     assert isinstance(blocks[0], nn.ModuleList), "the experts of a block are not its model's blocks"
+
+
+def test_a_tower_inside_the_decoder_that_is_as_deep_is_not_taken_for_it():
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(tiny_config("git"))
+    assert find_blocks(model, model.config)[0] == "git.encoder.layer"
 
 
 def test_a_model_without_a_list_of_that_length_is_refused():

@@ -33,6 +33,8 @@ REFUSED = [
     ("prophetnet", {}, r"ProphetNetForCausalLM gives its blocks hidden states of shape \(1, 9, 32\)"),
     ("cpmant", {}, r"CpmAntForCausalLM gives its blocks hidden states of shape \(1, 35, 32\)"),
     ("rwkv", {"num_hidden_layers": 12}, "changes the hidden states between its blocks 5 and 6"),
+    ("mllama", {}, "MllamaForCausalLM runs block 4 before 3"),  # which is for images alone
+    ("hrm_text", {}, "no list of 48 blocks"),
     ("bert", {"is_decoder": False}, "lets tokens see the ones after them"),
 ]
 
