@@ -12,6 +12,7 @@ from pathlib import Path
 from llmprune.algorithms import Candidate, removal_count
 from llmprune.api.tables import table
 from llmprune.artifacts.activations import sha256_of
+from llmprune.artifacts.records.importance import spell_round
 from llmprune.artifacts.records.pruning import BlockRemoval
 from llmprune.choices import Metric
 from llmprune.errors import TargetError
@@ -54,13 +55,9 @@ class Round:
     seconds: float | None = None
 
     def __repr__(self) -> str:
-        if self.loss is None:
-            return f"block {self.block} goes: score {self.score:.4g}"
-        dropped = sum(not candidate.complete for candidate in self.candidates)
-        return (
-            f"block {self.block} goes: loss {self.loss:.4f} nats/token, {len(self.candidates)} candidates, "
-            f"{dropped} dropped early ({self.seconds:.0f} s)"
-        )
+        if self.loss is None or self.seconds is None:
+            return f"block {self.block:>3} goes: score {self.score:.4g}"
+        return spell_round(self.block, self.loss, self.candidates, self.seconds)
 
 
 class Ranking(Iterator[Round]):

@@ -106,6 +106,8 @@ def test_every_block_is_told(loaded, windows):
     llmprune.prune_weights(loaded("llama"), windows, sparsity=0.5, layers="first-half", on_block=told.append)
     assert [block.block for block in told] == [0, 1, 2]
     assert all(block.zeros == block.numel // 2 for block in told)
+    assert str(told[0]).startswith("block   0: FFN error ")
+    assert ", 50.0% zeros (" in str(told[0])
 
 
 @pytest.mark.parametrize(

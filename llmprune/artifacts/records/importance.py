@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Protocol, Self
 
 from pydantic import model_validator
 
@@ -22,6 +22,26 @@ class CandidateRecord(Record):
     complete: bool
 
 
+class Seen(Protocol):
+    """How much of the windows a candidate saw."""
+
+    @property
+    def tokens(self) -> int:
+        """Predicted tokens."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether these were all."""
+
+
+def spell_round(block: int, loss: float, candidates: Sequence[Seen], seconds: float) -> str:
+    """A decided round in a line."""
+    dropped = [candidate.tokens for candidate in candidates if not candidate.complete]
+    tokens = " to ".join(map(str, sorted({min(dropped), max(dropped)}))) if dropped else ""
+    early = f", {len(dropped)} dropped after {tokens} tokens" if dropped else ""
+    return f"block {block:>3} goes: loss {loss:.4f} nats/token, {len(candidates)} candidates{early} ({seconds:.0f} s)"
+
+
 class RoundRecord(Record):
     """One decided round: see ``block_search.Round``; ``seconds`` is its wall time."""
 
@@ -31,6 +51,9 @@ class RoundRecord(Record):
     block_forwards: int
     naive_block_forwards: int
     seconds: float
+
+    def __str__(self) -> str:
+        return spell_round(self.removed, self.loss, self.candidates, self.seconds)
 
 
 class SearchSettings(Record):

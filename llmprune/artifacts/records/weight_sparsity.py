@@ -112,6 +112,18 @@ class BlockRecord(Record):
         """Weights of all its pruned matrices."""
         return sum(matrix.rows * matrix.columns for matrix in self.matrices)
 
+    def __str__(self) -> str:
+        if not self.matrices:
+            return f"block {self.block:3}: no matrix to prune ({self.seconds:.0f} s)"
+        worst = max(self.matrices, key=lambda matrix: matrix.error)
+        said = f"largest error {worst.error:.4f} ({worst.kind})"
+        if self.ffn is not None:
+            first, kept = self.ffn.errors[0], self.ffn.errors[self.ffn.kept]
+            said = f"FFN error {first:.4f} -> {kept:.4f} (round {self.ffn.kept} of {len(self.ffn.errors) - 1})"
+        leaving = "" if self.output_error is None else f", output error {self.output_error:.4f}"
+        zeros = self.zeros / self.numel
+        return f"block {self.block:3}: {said}{leaving}, {zeros:.1%} zeros ({self.seconds:.0f} s)"
+
 
 class WeightSparsity(Record):
     """How weights were pruned, and what came of it.

@@ -15,21 +15,7 @@ if TYPE_CHECKING:
 
 def block_teller(console: Console) -> Callable[[BlockRecord], None]:
     """Says a line for every block as it finishes."""
-
-    def tell(block: BlockRecord) -> None:
-        if not block.matrices:
-            console.say(f"block {block.block:3}: no matrix to prune ({block.seconds:.0f} s)")
-            return
-        worst = max(block.matrices, key=lambda matrix: matrix.error)
-        said = f"largest error {worst.error:.4f} ({worst.kind})"
-        if block.ffn is not None:
-            first, kept = block.ffn.errors[0], block.ffn.errors[block.ffn.kept]
-            said = f"FFN error {first:.4f} -> {kept:.4f} (round {block.ffn.kept} of {len(block.ffn.errors) - 1})"
-        leaving = "" if block.output_error is None else f", output error {block.output_error:.4f}"
-        zeros = block.zeros / block.numel
-        console.say(f"block {block.block:3}: {said}{leaving}, {zeros:.1%} zeros ({block.seconds:.0f} s)")
-
-    return tell
+    return lambda block: console.say(str(block))
 
 
 def show_pruning(console: Console, report: PruningReport) -> None:

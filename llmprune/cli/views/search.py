@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llmprune.cli.console import Console
@@ -13,16 +13,7 @@ if TYPE_CHECKING:
 
 def round_teller(console: Console) -> Callable[[RoundRecord], None]:
     """Says a line for every round as it is decided."""
-
-    def tell(decided: RoundRecord) -> None:
-        dropped = [candidate.tokens for candidate in decided.candidates if not candidate.complete]
-        early = f", {len(dropped)} dropped after {_range(dropped)} tokens" if dropped else ""
-        console.say(
-            f"block {decided.removed:>3} goes: loss {decided.loss:.4f} nats/token, "
-            f"{len(decided.candidates)} candidates{early} ({decided.seconds:.0f} s)"
-        )
-
-    return tell
+    return lambda decided: console.say(str(decided))
 
 
 def show_importance(console: Console, importance: Importance) -> None:
@@ -48,7 +39,3 @@ def show_importance(console: Console, importance: Importance) -> None:
         f"{importance.block_forwards} block forwards; skipping each block in a full forward pass takes "
         f"{importance.naive_block_forwards}."
     )
-
-
-def _range(tokens: Sequence[int]) -> str:
-    return f"{min(tokens)}" if min(tokens) == max(tokens) else f"{min(tokens)} to {max(tokens)}"
