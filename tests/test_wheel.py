@@ -1,5 +1,6 @@
 """What is built installs into an empty environment and answers."""
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -39,7 +40,9 @@ def test_an_empty_environment_answers(wheel, tmp_path):
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
 
     def answer(*words: object) -> str:
-        return subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=True).stdout.strip()
+        own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=own, check=True)
+        return done.stdout.strip()
 
     assert "remove-blocks" in answer(tmp_path / "empty" / "bin" / "llmprune", "--help")
     assert Path(answer(python, "-c", "import llmprune; print(llmprune.__file__)")).is_relative_to(site)

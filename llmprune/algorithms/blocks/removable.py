@@ -18,5 +18,5 @@ def no_block_may_go(gone: Sequence[int]) -> TargetError:
     """The error where the blocks ``gone`` are gone, and none of the others may follow them."""
     return TargetError(
         f"When blocks {', '.join(map(str, gone))} are gone no other can be removed from this model; "
-        f"type --target {len(gone)} or less."
+        f"type `target={len(gone)}` or less."
     )

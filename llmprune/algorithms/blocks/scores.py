@@ -77,5 +77,5 @@ def closest_run(
     runs = [list(range(start, start + count)) for start in range(len(distances) - count)]
     able = [run for run in runs if protected.isdisjoint(run) and may_go(run[:-1], run[-1])]
     if not able:
-        raise TargetError(f"No {count} consecutive blocks can be removed from this model; type another --target.")
+        raise TargetError(f"No {count} consecutive blocks can be removed from this model; type another `target`.")
     return min(able, key=lambda run: distances[run[0]][run[0] + count])

@@ -270,5 +270,5 @@ def test_only_blocks_that_may_go_after_the_others_are_measured():
     rounds = list(greedy_rounds(Ledger(5, 1, losses), count=3, may_go=not_beside))
     assert [decided.removed for decided in rounds] == [0, 2, 4]
     assert [[c.block for c in decided.candidates] for decided in rounds] == [[0, 1, 2, 3, 4], [2, 3, 4], [4]]
-    with pytest.raises(TargetError, match=r"When blocks 0, 2, 4 are gone no other .* type --target 3 or less"):
+    with pytest.raises(TargetError, match=r"When blocks 0, 2, 4 are gone no other .* type `target=3` or less"):
         list(greedy_rounds(Ledger(5, 1, losses), count=4, may_go=not_beside))

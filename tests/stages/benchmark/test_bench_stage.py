@@ -129,19 +129,19 @@ def test_lengths_beyond_the_models_positions_are_refused(wrong, workspace, text,
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "argument"),
     [
-        {"batch": (1, 0)},
-        {"gen": -1},
-        {"repeats": 0},
-        {"max_windows": 0},
-        {"ppl_seq_len": 1},
-        {"max_seconds": -1},
-        {"limit": 3},
+        ({"batch": (1, 0)}, "`batch=0`"),
+        ({"gen": -1}, "`gen=-1`"),
+        ({"repeats": 0}, "`repeats=0`"),
+        ({"max_windows": 0}, "`max_windows=0`"),
+        ({"ppl_seq_len": 1}, "`ppl_seq_len=1`"),
+        ({"max_seconds": -1}, "`max_seconds=-1`"),
+        ({"limit": 3}, "`tasks`"),
     ],
 )
-def test_numbers_that_no_model_allows_are_refused(wrong):
-    with pytest.raises(TargetError, match="--"):
+def test_numbers_that_no_model_allows_are_refused(wrong, argument):
+    with pytest.raises(TargetError, match=argument):
         BenchSettings(**wrong)
 
 
