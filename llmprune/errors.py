@@ -9,6 +9,7 @@ LlmpruneError                 message for people; the command line exits with 1
 │   ├── TargetError           a removal target, sparsity, pattern or option out of range
 │   ├── TaskError             a zero-shot task that cannot be had
 │   ├── ArtifactError         an artifact of another model, data or version, or unreadable
+│   ├── MissingExtraError     a package that an extra brings, and that is not installed
 │   ├── AccessError           the Hub does not know the user, or does not let them
 │   └── OutputExistsError     the output path or the repository holds something else
 ├── HubError                  the Hub cannot be reached, or failed; what was sent is kept
@@ -69,6 +70,10 @@ class TaskError(UserError):
 
 class ArtifactError(UserError):
     """An artifact belongs to another model, data or version, or cannot be read."""
+
+
+class MissingExtraError(UserError):
+    """What was asked for needs a package that is not installed. The message names the extra that brings it."""
 
 
 class AccessError(UserError):

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pyto
 
 from llmprune.artifacts.files.atomic import atomic_directory
 from llmprune.errors import ModelError
+from llmprune.extras import require_extra
 from llmprune.quiet import first_sentence, no_bars_in, quiet
 
 
@@ -21,7 +22,9 @@ def convert_gguf(path: Path, directory: Path) -> None:
 
     Raises:
         ModelError: transformers cannot read the file.
+        MissingExtraError: gguf is not installed.
     """
+    require_extra("gguf", extra="gguf", purpose="Models in a GGUF file")
     options: dict[str, Any] = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
     with quiet(), no_bars_in(modeling_gguf_pytorch_utils), atomic_directory(directory) as partial:
         try:

@@ -2,6 +2,9 @@
 
 The format: 8 bytes with the length of the header (unsigned, little endian), the header (JSON, padded with
 spaces), then the tensors' bytes without holes. ``data_offsets`` count from the end of the header.
+
+Read by hand, since huggingface_hub's reader takes damaged files: names that come twice, offsets that overlap or leave
+holes, and files that are longer or shorter than their header says.
 """
 
 import json

@@ -20,7 +20,11 @@ def shard_names(count: int) -> list[str]:
 
 
 def split_by_size(items: Iterable[T], *, nbytes: Callable[[T], int], max_bytes: int) -> list[list[T]]:
-    """Cut ``items`` into runs of at most ``max_bytes``; an item larger than that is a run of its own."""
+    """Cut ``items`` into runs of at most ``max_bytes``; an item larger than that is a run of its own.
+
+    By hand, since huggingface_hub's splitting takes large items out of their order, in which the source is read once
+    from front to back.
+    """
     runs: list[list[T]] = []
     room = -1
     for item in items:
