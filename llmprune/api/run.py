@@ -92,9 +92,10 @@ class Run:
         return SweepResult.read(place) if place.exists() else None
 
     def __repr__(self) -> str:
-        if self.model is None:
+        known = self._directory.record()
+        if known is None:
             return f"{self.path}: nothing yet"
-        lines = [f"{self.path}, of {self.model}"]
+        lines = [f"{self.path}, of {known.name}"]
         if (windows := self.windows) is not None:
             lines.append(f"calibration: {windows}")
         if (ranking := self.ranking) is not None:

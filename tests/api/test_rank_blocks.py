@@ -103,7 +103,7 @@ def test_a_ranking_prints_as_a_table(loaded, windows):
     assert header.split() == ["round", "block", "loss", "perplexity"]
     assert dense.split() == ["dense", f"{ranking.dense_loss:.4f}", f"{math.exp(ranking.dense_loss):.2f}"]
     assert row.split() == ["1", str(decided.block), f"{decided.loss:.4f}", f"{math.exp(decided.loss):.2f}"]
-    assert str(decided).startswith(f"block   {decided.block} goes: loss {decided.loss:.4f} nats/token, 4 candidates, ")
+    assert str(decided).startswith(f"block   {decided.block} goes: loss {decided.loss:.4f} nats/token, 4 candidates")
 
 
 def test_a_score_prints_without_losses(loaded, windows):
