@@ -34,8 +34,8 @@ from llmprune.choices import (
 from llmprune.errors import TargetError
 from llmprune.models.compute import Compute
 from llmprune.models.resident import model_decoder
-from llmprune.models.source import positions
-from llmprune.stages.common.checks import require_positions
+from llmprune.models.source import positions, vocabulary
+from llmprune.stages.common.checks import require_positions, require_vocabulary
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.weight_pruning import PruningSettings, Selection, global_prune, parse_parts, prune_in_memory
 from llmprune.text.windows import TokenWindows
@@ -194,6 +194,7 @@ def _pruned(
 ) -> PreTrainedModel:
     """A model in memory with its own pruned matrices."""
     require_positions(positions(model.config), seq_len=windows.seq_len)
+    require_vocabulary(vocabulary(model.config), windows.tokens)
     decoder = model_decoder(model)
     prune_in_memory(decoder, windows, settings, compute=Compute(decoder.device), progress=progress, on_block=on_block)
     decoder.model.train(model.training)

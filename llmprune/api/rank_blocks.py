@@ -22,7 +22,7 @@ from llmprune.models.compute import Compute
 from llmprune.models.decoder import Decoder
 from llmprune.models.removability import RemovalCheck, check_of
 from llmprune.models.resident import model_decoder
-from llmprune.models.source import positions
+from llmprune.models.source import positions, vocabulary
 from llmprune.stages.block_search import (
     RedundancySettings,
     Removable,
@@ -36,7 +36,7 @@ from llmprune.stages.block_search import (
     window_evaluator,
 )
 from llmprune.stages.calibration import calibrate_on, measure_dense
-from llmprune.stages.common.checks import require_positions
+from llmprune.stages.common.checks import require_positions, require_vocabulary
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import Workspace
 from llmprune.text.windows import TokenWindows
@@ -104,6 +104,7 @@ def rank_blocks(
     place.refuse()
     text = as_windows(required(windows))
     require_positions(positions(model.config), seq_len=text.seq_len)
+    require_vocabulary(vocabulary(model.config), text.tokens)
     decoder = model_decoder(model)
     settings = _up_to(target, asked, len(decoder.blocks))
     check = partial(check_of, decoder.model)
@@ -145,6 +146,7 @@ def _ranked_on_disk(
         text = None if windows is None and place.run is not None else as_windows(required(windows))
         if text is not None:
             require_positions(workspace.positions, seq_len=text.seq_len)
+            require_vocabulary(workspace.vocabulary, text.tokens)
         if place.run is not None:
             if seed is not None:
                 raise TargetError("The order of a search in a run is that of its calibration; leave out `seed`.")

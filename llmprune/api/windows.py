@@ -21,7 +21,7 @@ from llmprune.models.resident import tokenizer_of
 from llmprune.models.source import positions
 from llmprune.stages.calibration import CalibrationSettings, calibrated
 from llmprune.stages.calibration.windows import SELF, draw_windows
-from llmprune.stages.common.checks import require_positions
+from llmprune.stages.common.checks import require_positions, require_vocabulary
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import Workspace
 from llmprune.text.corpora import Corpus, load_corpus
@@ -142,11 +142,15 @@ def given_or_kept(windows: Windows | None, workspace: Workspace, place: OnDisk) 
     """The windows that were given, or else those of the run's calibration, which is made now if need be.
 
     Raises:
-        TargetError: no windows were given, and no run.
+        TargetError: no windows were given, and no run, or windows longer than the model was made for.
+        ModelError: the model has no embedding for a token.
     """
     if windows is None and place.run is not None:
         return windows_of(calibrated(workspace))
-    return as_windows(required(windows))
+    given = as_windows(required(windows))
+    require_positions(workspace.positions, seq_len=given.seq_len)
+    require_vocabulary(workspace.vocabulary, given.tokens)
+    return given
 
 
 def required(windows: Windows | None) -> Windows:

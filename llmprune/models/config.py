@@ -64,9 +64,19 @@ def load_config(directory: Path, *, trust_remote_code: bool = False) -> PreTrain
         with quiet():
             config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except Exception as error:  # a field of any value may upset a config class in any way
-        raise ModelError(f"{directory}/config.json cannot be used: {first_sentence(error)}") from error
+        refused = own_code_refused(f"The config of {directory}", error)
+        raise refused or ModelError(f"{directory}/config.json cannot be used: {first_sentence(error)}") from error
     check_config(config, called=str(directory))
     return config  # type: ignore[no-any-return]
+
+
+def own_code_refused(what: str, error: BaseException) -> ModelError | None:
+    """What to say where transformers refuses to run Python code that came with a model; None: that is not it."""
+    if "trust_remote_code" not in str(error):
+        return None
+    return ModelError(
+        f"{what} needs Python code that came with it; read it, and type --trust-remote-code to let it run."
+    )
 
 
 def check_config(config: PreTrainedConfig, *, called: str) -> None:

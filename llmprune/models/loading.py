@@ -17,7 +17,7 @@ from llmprune.errors import ModelError
 from llmprune.models.anatomy import BlockNames, find_blocks, name_blocks
 from llmprune.models.architecture import attention_of, auto_class, empty_model
 from llmprune.models.capture import BlockRunner
-from llmprune.models.config import load_config
+from llmprune.models.config import load_config, own_code_refused
 from llmprune.models.requirements import require_own_weights, require_separable
 from llmprune.models.weights import LoadPlan, drop_parameters, finish_loading, load_tensors, place_tensors, plan_loading
 from llmprune.quiet import first_sentence, quiet
@@ -186,10 +186,30 @@ def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> PreTr
         ModelError: there is none, or it cannot be read.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ModelError(f"{directory} has no usable tokenizer: {first_sentence(error)}") from error
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+            tokenizer("A word.")  # some fail only when they are used: no unknown token, a template of unknown names
+            words = len(tokenizer) - len(set(tokenizer.all_special_ids))
+    except Exception as error:  # files of any content may upset it in any way
+        raise _no_tokenizer(directory, error) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of the Rust code, which is no Exception
+            raise
+        raise _no_tokenizer(directory, error) from error
+    if words < 2:  # transformers makes one of nothing where it knows the class: a mark of the beginning, at most
+        raise _no_tokenizer(directory, "it knows special tokens alone: the files of its vocabulary are missing")
     return tokenizer
+
+
+def _no_tokenizer(directory: Path, reason: BaseException | str) -> ModelError:
+    """With the whole reason: of an error about the files of a tokenizer, the last line may be the one that helps."""
+    if isinstance(reason, BaseException):
+        if refused := own_code_refused(f"The tokenizer of {directory}", reason):
+            return refused
+        reason = f"{type(reason).__name__}: {' '.join(str(reason).split()):.600}".rstrip(".: ")
+    return ModelError(
+        f"{directory} has no usable tokenizer ({reason}); put the model's own tokenizer beside its weights."
+    )
 
 
 def load_whole(

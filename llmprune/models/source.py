@@ -176,6 +176,11 @@ def identify(
     )
 
 
+def vocabulary(config: PreTrainedConfig) -> int:
+    """How many tokens a model has embeddings for: it takes ids below this number. No limit where none is told."""
+    return int(getattr(config.get_text_config(decoder=True), "vocab_size", None) or 2**31)
+
+
 def positions(config: PreTrainedConfig) -> int:
     """Longest sequence that a model was made for; models without a limit (ALiBi) have none.
 

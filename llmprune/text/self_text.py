@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from llmprune.choices import SAMPLES, SEQ_LEN
-from llmprune.errors import NumericalError, TargetError
+from llmprune.errors import ModelError, NumericalError, TargetError
 from llmprune.text.windows import TokenWindows
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def sample_self_text(
 
     Raises:
         TargetError: `num_windows` or `batch_size` < 1, or `seq_len` < 2.
+        ModelError: the model has no embedding for the tokenizer's BOS.
         NumericalError: the model's logits are not finite.
     """
     if num_windows < 1 or batch_size < 1 or seq_len < 2:
@@ -55,7 +56,8 @@ def sample_self_text(
             f"{num_windows} windows of {seq_len} tokens, {batch_size} at a time: needs at least 1, 2 and 1."
         )
     generator = torch.Generator().manual_seed(seed)
-    first = _first_tokens(tokenizer, num_windows, generator)
+    vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
+    first = _first_tokens(tokenizer, num_windows, generator, vocabulary=vocabulary)
     batches = []
     for start in torch.split(first, batch_size):
         batches.append(_write(model, start, seq_len, generator))
@@ -78,11 +80,19 @@ def _as_windows(tokens: Tensor, origin: str, *, bos: bool, seed: int) -> TokenWi
     )
 
 
-def _first_tokens(tokenizer: PreTrainedTokenizerBase, count: int, generator: torch.Generator) -> Tensor:
-    """(count, 1), int64."""
-    if tokenizer.bos_token_id is not None:
-        return torch.full((count, 1), tokenizer.bos_token_id)
-    ordinary = torch.tensor(sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids)))
+def _first_tokens(
+    tokenizer: PreTrainedTokenizerBase, count: int, generator: torch.Generator, *, vocabulary: int
+) -> Tensor:
+    """(count, 1), int64, of tokens that the model has embeddings for."""
+    bos = tokenizer.bos_token_id
+    if bos is not None and bos >= vocabulary:
+        raise ModelError(
+            f"The tokenizer's BOS is token {bos}, and the model has embeddings for {vocabulary:,} tokens, 0 to "
+            f"{vocabulary - 1}; put the tokenizer that belongs to this model beside its weights."
+        )
+    if bos is not None:
+        return torch.full((count, 1), bos)
+    ordinary = torch.tensor(sorted(set(range(min(len(tokenizer), vocabulary))) - set(tokenizer.all_special_ids)))
     return ordinary[torch.randint(0, len(ordinary), (count, 1), generator=generator)]
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from llmprune.artifacts.records.provenance import CorpusIdentity
 from llmprune.choices import SAMPLES, SEED, SEQ_LEN, USUAL, Bos, Sampling
-from llmprune.errors import CorpusError, TargetError
+from llmprune.errors import CorpusError, ModelError, TargetError
+from llmprune.quiet import first_sentence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -190,7 +191,12 @@ def _body_len(seq_len: int, prefix: list[int]) -> int:
 def _tokenise(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
     # In one piece: a cut changes the tokens around it. verbose=False: a text may be longer than the model's
     # positions.
-    encoded = tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)
+    try:
+        encoded = tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)
+    except Exception as error:  # of the Rust code: that a word is unknown and there is no token for unknown ones, say
+        raise ModelError(
+            f"The tokenizer cannot cut this text ({first_sentence(error):.300}); give another text."
+        ) from error
     return torch.tensor(encoded["input_ids"], dtype=torch.int64)
 
 

@@ -8,7 +8,7 @@ import torch
 import llmprune
 from llmprune.artifacts.records.importance import Importance
 from llmprune.choices import Metric
-from llmprune.errors import ArtifactError, TargetError
+from llmprune.errors import ArtifactError, ModelError, TargetError
 from llmprune.stages.block_search import RedundancySettings, verify_redundancy
 from llmprune.stages.calibration import calibrate_on
 from tests.reference_search import naive_search
@@ -136,6 +136,19 @@ def test_windows_are_needed_and_must_fit(loaded):
         llmprune.rank_blocks(loaded("llama"))
     with pytest.raises(TargetError, match="128 positions"):
         llmprune.rank_blocks(loaded("llama"), torch.zeros(2, 200, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_tokens_without_an_embedding_are_refused(place, loaded, checkpoint, tmp_path):
+    model = loaded("llama") if place == "memory" else checkpoint("llama")
+    beyond = torch.full((2, 16), 10_000)
+    with pytest.raises(ModelError, match="has token 10000, and the model has embeddings for"):
+        llmprune.rank_blocks(model, beyond)
+    with pytest.raises(ModelError, match="has token 10000, and the model has embeddings for"):
+        llmprune.prune_weights(model, beyond, sparsity=0.5)
+    if place == "disk":
+        with pytest.raises(TargetError, match="positions"):
+            llmprune.prune_weights(model, torch.zeros(2, 500, dtype=torch.int64), sparsity=0.5, out=tmp_path / "out")
 
 
 def test_the_order_of_windows_in_a_run_is_the_runs(checkpoint, windows, tmp_path):

@@ -1,12 +1,14 @@
 """A model that is none, or is broken: one clear sentence, exit code 2, nothing written."""
 
 import json
+import re
 
 import pytest
 from transformers import BertConfig, T5Config
 
 from llmprune.artifacts.activations import open_calibration
 from tests.cli.world import refused
+from tests.tiny import save_tiny_llama
 
 
 def _no_model(world):
@@ -144,6 +146,42 @@ def test_a_model_without_a_usable_tokenizer_is_refused(tokenizer, world, llmprun
         (world.model / "tokenizer.json").write_text(tokenizer)
     words = ["calibrate", world.model, "--source", world.text, "--seq-len", 16, "--run", world.folder / "new"]
     assert "no usable tokenizer" in refused(llmprune, world.folder, words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["calibrate", "--source", "{text}", "--samples", 2, "--seq-len", 16],
+        ["bench", "--ppl", "{text}", "--ppl-seq-len", 16, "--no-speed"],
+    ],
+)
+def test_tokens_that_the_model_has_no_embeddings_for_are_refused_before_the_pass(words, world, llmprune):
+    small = save_tiny_llama(world.folder / "small", vocab_size=60)  # of the 99 tokens of its tokenizer
+    words = [words[0], small, *(str(word).format(text=world.text) for word in words[1:])]
+    complaint = refused(llmprune, world.folder, [*words, "--run", world.folder / "new"])
+    assert re.search(
+        r"The text has token [6-9]\d, and the model has embeddings for 60 tokens, 0 to 59; take", complaint
+    )
+
+
+def test_text_of_known_tokens_alone_needs_no_other_embeddings(world, llmprune):
+    """A tokenizer often has tokens added that a model was never given: they matter only where a text has them."""
+    small = save_tiny_llama(world.folder / "small", vocab_size=60)
+    text = world.folder / "capitals.txt"
+    text.write_text("THE SEA ISLAND 123 " * 200)
+    words = ["calibrate", small, "--source", text, "--samples", 2, "--seq-len", 16, "--run", world.folder / "new"]
+    assert llmprune(*words).exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["calibrate", "remove-blocks", "bench"])
+def test_code_that_came_with_a_model_needs_the_flag(command, world, llmprune):
+    world.edit_json(world.model / "config.json", model_type="own", auto_map={"AutoConfig": "own.Own"})
+    (world.model / "own.py").write_text("raise SystemExit")
+    options = {"calibrate": ["--source", world.text], "remove-blocks": ["--blocks", "1"], "bench": ["--no-speed"]}
+    complaint = refused(
+        llmprune, world.folder, [command, world.model, *options[command], "--run", world.folder / "new"]
+    )
+    assert "needs Python code that came with it; read it, and type --trust-remote-code to let it run." in complaint
 
 
 @pytest.mark.parametrize("positions", [-1, 0, 1, 10**12])

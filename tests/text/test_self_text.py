@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llmprune.errors import NumericalError, TargetError
+from llmprune.errors import ModelError, NumericalError, TargetError
 from llmprune.text.self_text import sample_self_text
 
 BOS = 1
@@ -15,11 +15,11 @@ class Vocabulary:
 
     all_special_ids = (0, BOS)
 
-    def __init__(self, bos_token_id):
-        self.bos_token_id = bos_token_id
+    def __init__(self, bos_token_id, *, tokens=1_002):
+        self.bos_token_id, self._tokens = bos_token_id, tokens
 
     def __len__(self):
-        return 1_002
+        return self._tokens
 
 
 ADDING, PLAIN = Vocabulary(BOS), Vocabulary(None)
@@ -94,6 +94,16 @@ def test_the_cache_changes_nothing(model):
 def test_options_out_of_range(model, options):
     with pytest.raises(TargetError):
         sample_self_text(model, ADDING, **options)
+
+
+def test_tokens_that_the_model_has_no_embeddings_for_begin_no_window(model):
+    more = Vocabulary(None, tokens=5_000)
+    windows = sample_self_text(model, more, num_windows=200, seq_len=2, batch_size=200)
+    assert windows.tokens.max() < 1_002
+    with pytest.raises(
+        ModelError, match=r"BOS is token 1002, and the model has embeddings for 1,002 tokens, 0 to 1001"
+    ):
+        sample_self_text(model, Vocabulary(1_002), num_windows=1, seq_len=2)
 
 
 def test_a_model_of_nans_is_reported():

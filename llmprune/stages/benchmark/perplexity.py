@@ -14,6 +14,7 @@ from llmprune.evaluation.perplexity import window_losses
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.stages.benchmark.settings import BenchSettings
 from llmprune.stages.benchmark.subjects import Loaded, Subject
+from llmprune.stages.common.checks import require_vocabulary
 from llmprune.stages.common.progress import Progress
 from llmprune.text.corpora import Corpus, load_corpus
 from llmprune.text.windows import TokenWindows, adds_bos, consecutive_windows
@@ -31,7 +32,8 @@ def read_texts(
 
     Raises:
         CorpusError: a text cannot be had, or is too short.
-        ModelError: no usable tokenizer, or two models that cut a text into different tokens.
+        ModelError: no usable tokenizer, one whose tokens a model has no embeddings for, or two models that cut a text
+            into different tokens.
         TargetError: an option out of range, or two texts with one name.
     """
     texts = [*settings.windows]
@@ -44,6 +46,7 @@ def read_texts(
             )
         texts += [_windows(corpus, subjects, tokenizers, settings, seq_len) for corpus in corpora]
     for windows in texts:
+        require_vocabulary(min(subject.vocabulary for subject in subjects), windows.tokens)
         if windows.note:
             progress.say(windows.note)
     _require_different_names(texts)

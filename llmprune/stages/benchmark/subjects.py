@@ -16,7 +16,7 @@ from llmprune.models.anatomy import block_count
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.loading import load_tokenizer, load_whole, stored_dtype
 from llmprune.models.resident import sharing_copy, tokenizer_of
-from llmprune.models.source import check_model, find_model, positions, require_finite
+from llmprune.models.source import check_model, find_model, positions, require_finite, vocabulary
 from llmprune.models.timing import now
 from llmprune.stages.benchmark.sparsity import count_zeros
 from llmprune.stages.common.progress import Progress
@@ -33,6 +33,7 @@ class Subject(Protocol):
         name: its name in results.
         num_blocks: number of its transformer blocks.
         positions: the longest sequence that it was made for.
+        vocabulary: how many tokens it has embeddings for.
     """
 
     @property
@@ -41,6 +42,8 @@ class Subject(Protocol):
     def num_blocks(self) -> int: ...  # noqa: D102
     @property
     def positions(self) -> int: ...  # noqa: D102
+    @property
+    def vocabulary(self) -> int: ...  # noqa: D102
 
     def described(self) -> ModelResult:
         """A result that holds what is known without running it."""
@@ -73,6 +76,7 @@ class CheckpointSubject:
         checkpoint: the opened checkpoint.
         num_blocks: number of its transformer blocks.
         positions: the longest sequence that it was made for.
+        vocabulary: how many tokens it has embeddings for.
         trust_remote_code: let the checkpoint's own Python files run.
     """
 
@@ -81,6 +85,7 @@ class CheckpointSubject:
     checkpoint: Checkpoint
     num_blocks: int
     positions: int
+    vocabulary: int
     trust_remote_code: bool = False
 
     def described(self) -> ModelResult:
@@ -132,6 +137,11 @@ class ModelSubject:
     def positions(self) -> int:
         """The longest sequence that it was made for."""
         return positions(self.model.config)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens it has embeddings for."""
+        return vocabulary(self.model.config)
 
     def described(self) -> ModelResult:
         """A result that holds what its parameters tell."""
@@ -202,7 +212,13 @@ def choose_subjects(
             require_finite(directory, trust_remote_code=trust_remote_code)
             subjects.append(
                 CheckpointSubject(
-                    name, directory, checkpoint, block_count(config), positions(config), trust_remote_code
+                    name,
+                    directory,
+                    checkpoint,
+                    block_count(config),
+                    positions(config),
+                    vocabulary(config),
+                    trust_remote_code,
                 )
             )
     return subjects

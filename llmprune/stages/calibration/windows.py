@@ -5,6 +5,7 @@ from __future__ import annotations
 from llmprune.choices import Bos, Sampling
 from llmprune.models.loading import load_tokenizer, load_whole
 from llmprune.models.source import require_finite
+from llmprune.stages.common.checks import require_vocabulary
 from llmprune.stages.common.workspace import Workspace
 from llmprune.text.corpora import load_corpus
 from llmprune.text.self_text import sample_self_text
@@ -28,7 +29,7 @@ def draw_windows(
     Raises:
         CorpusError: the text cannot be had, or is too short.
         TargetError: a number or a choice out of range.
-        ModelError: no usable tokenizer.
+        ModelError: no usable tokenizer, or one whose tokens the model has no embeddings for.
     """
     if source == SELF:
         return _written_by_the_model(workspace, samples=samples, seq_len=seq_len, seed=seed)
@@ -42,6 +43,7 @@ def draw_windows(
         sampling=sampling,
         bos=bos,
     )
+    require_vocabulary(workspace.vocabulary, windows.tokens)
     if windows.note:
         workspace.progress.say(windows.note)
     return windows

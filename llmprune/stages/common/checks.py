@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from llmprune.algorithms.blocks.target import removal_count
-from llmprune.errors import TargetError
+from llmprune.errors import ModelError, TargetError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _ANY_DEPTH = 2**63  # deeper than any model: what is refused for it is refused for all
 
@@ -47,3 +52,23 @@ def require_positions(positions: int, **arguments: int) -> None:
             raise TargetError(
                 f"`{name}={value}` is beyond the model's {positions} positions; type `{name}={positions}` or less."
             )
+
+
+def require_vocabulary(vocabulary: int, tokens: Tensor) -> None:
+    """Check that the model has an embedding for every token, before a pass meets one that has none.
+
+    A tokenizer may well know more tokens than the model, as long as the text has none of those.
+
+    Args:
+        vocabulary: how many tokens the model has embeddings for.
+        tokens: ids, of any shape.
+
+    Raises:
+        ModelError: one is beyond it.
+    """
+    least, most = int(tokens.min()), int(tokens.max())
+    if least < 0 or most >= vocabulary:
+        raise ModelError(
+            f"The text has token {most if most >= vocabulary else least}, and the model has embeddings for "
+            f"{vocabulary:,} tokens, 0 to {vocabulary - 1}; take the tokenizer that belongs to this model."
+        )

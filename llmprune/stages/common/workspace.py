@@ -27,6 +27,7 @@ from llmprune.models.source import (
     is_hub_id,
     origin_of,
     positions,
+    vocabulary,
 )
 from llmprune.stages.common.command_line import command_folder
 from llmprune.stages.common.progress import Progress, Silent
@@ -46,6 +47,7 @@ class Workspace:
         directory: the dense model's checkpoint directory.
         model: which model it is.
         positions: the longest sequence that the model was made for.
+        vocabulary: how many tokens the model has embeddings for.
         compute: device and dtype.
         progress: who listens.
         folder: where recorded commands are to be typed, see ``command_line``.
@@ -58,6 +60,7 @@ class Workspace:
     directory: Path
     model: ModelIdentity
     positions: int
+    vocabulary: int
     compute: Compute
     progress: Progress
     folder: Path
@@ -188,6 +191,7 @@ def open_workspace(
         directory,
         identity,
         positions(config),
+        vocabulary(config),
         compute,
         progress,
         folder or command_folder(run),
