@@ -177,14 +177,14 @@ def open_workspace(
         record = place.new_record(model=source.origin, directory=directory, name=source.name)
     elif model is not None and (origin := typed_origin(model, record)) != record.model:
         raise belongs_to_another(run, record, origin)
-    directory, left_out = _checkpoint(place, record, progress, find), frozenset[str]()
+    directory = _checkpoint(place, record, progress, find)
+    left_out = frozenset[str]()
     if is_hub_id(record.model):
         absent = partial(absent_shards, without=without, trust_remote_code=trust_remote_code)
-        if lacks_shards(directory, absent(directory)):  # an earlier command could do without some of them
-            directory = find(record.model).path
-        left_out = absent(directory)
+        directory, left_out = _downloaded(directory, record, absent, find)
     config, checkpoint = check_model(directory, trust_remote_code=trust_remote_code, left_out=left_out)
     identity = identify(record.name, directory, config, checkpoint, trust_remote_code=trust_remote_code)
+    folder = folder or command_folder(run)
     return Workspace(
         place,
         record,
@@ -194,7 +194,7 @@ def open_workspace(
         vocabulary(config),
         compute,
         progress,
-        folder or command_folder(run),
+        folder,
         trust_remote_code,
         left_out,
     )
@@ -225,6 +225,18 @@ def _first_model(run: RunDirectory, typed: str | None, progress: Progress, find:
         )
     progress.say(f"No MODEL typed and none recorded in {run.path}: using the demo model {DEMO_NAME}.")
     return find(DEMO_NAME)
+
+
+def _downloaded(
+    directory: Path, record: RunRecord, absent: Callable[[Path], frozenset[str]], find: Finder
+) -> tuple[Path, frozenset[str]]:
+    """A Hub model with the shards that are needed, and the names of those that are not.
+
+    An earlier command may have done without some that are needed now.
+    """
+    if lacks_shards(directory, absent(directory)):
+        directory = find(record.model).path
+    return directory, absent(directory)
 
 
 def _checkpoint(run: RunDirectory, record: RunRecord, progress: Progress, find: Finder) -> Path:

@@ -18,7 +18,7 @@ from llmprune.publishing.card import CardFacts, model_card
 from llmprune.stages.block_removal import RemovalSettings, parse_blocks, remove_blocks
 from llmprune.stages.block_search import RedundancySettings, verify_redundancy
 from llmprune.stages.common.workspace import open_workspace
-from tests.tiny import CHAT_TEMPLATE, NUM_BLOCKS, Listener, save_tiny_llama, snapshot
+from tests.tiny import CHAT_TEMPLATE, NUM_BLOCKS, Listener, snapshot
 from tests.zoo import save_zoo_model
 
 
@@ -105,14 +105,16 @@ def test_the_record_says_what_was_done_and_from_what(workspace):
     assert record.num_parameters == parameters
 
 
-def test_the_recorded_command_makes_the_same_checkpoint_again(workspace, tmp_path):
-    record = remove_blocks(workspace, RemovalSettings(target="2")).record
-    words = record.command.split()
-    assert words[:3] == ["llmprune", "remove-blocks", "tiny"]
-    blocks = parse_blocks(words[words.index("--blocks") + 1])
-    again = remove_blocks(workspace, by_hand(*blocks, out=tmp_path / "again"))
-    assert again.record.weight_bytes == record.weight_bytes
-    assert sorted(again.record.removal.removed) == sorted(record.removal.removed)
+def test_typed_blocks_that_head_the_ranking_are_recorded_as_ranked(workspace, tmp_path):
+    by_target = remove_blocks(workspace, RemovalSettings(target="2")).record.removal
+    assert remove_blocks(workspace, by_hand(*by_target.removed, out=tmp_path / "same")).record.removal == by_target
+    turned = tuple(reversed(by_target.removed))
+    assert remove_blocks(workspace, by_hand(*turned, out=tmp_path / "turned")).record.removal.metric is None
+
+
+def test_typed_blocks_need_no_ranking_that_can_be_read(workspace, run):
+    (run / "importance.json").write_text("{")
+    assert remove_blocks(workspace, by_hand(2)).record.removal.metric is None
 
 
 def test_the_card_is_valid_and_tells_what_was_removed(workspace):
@@ -208,58 +210,6 @@ def test_an_unverified_checkpoint_is_not_taken_for_a_verified_one(workspace, tmp
     assert remove_blocks(workspace, by_hand(2, out=out, verify=False)).record.verification is None
     with pytest.raises(OutputExistsError, match="`force=True`"):
         remove_blocks(workspace, by_hand(2, out=out))
-
-
-def test_another_checkpoint_is_replaced_with_force_only(workspace, tmp_path):
-    out = tmp_path / "out"
-    remove_blocks(workspace, by_hand(2, out=out))
-    with pytest.raises(OutputExistsError, match="replace it with `force=True`"):
-        remove_blocks(workspace, by_hand(3, out=out))
-    assert remove_blocks(workspace, by_hand(3, out=out, force=True)).record.removal.removed == (3,)
-
-
-def test_what_is_no_checkpoint_is_never_replaced(workspace, tmp_path):
-    out = tmp_path / "photos"
-    out.mkdir()
-    (out / "holiday.jpg").write_bytes(b"sea")
-    for force in (False, True):
-        with pytest.raises(OutputExistsError, match=r"holiday\.jpg and is no checkpoint"):
-            remove_blocks(workspace, by_hand(2, out=out, force=force))
-    assert snapshot(out) == {"holiday.jpg": b"sea"}
-
-
-def test_an_empty_directory_may_be_filled(workspace, tmp_path):
-    (tmp_path / "out").mkdir()
-    assert remove_blocks(workspace, by_hand(2, out=tmp_path / "out")).record.num_blocks == NUM_BLOCKS - 1
-
-
-@pytest.mark.parametrize(
-    "place", ["source", "inside", "above", "run", "run/calibration", "run/bench/x", "link", "file"]
-)
-def test_the_output_is_kept_apart_from_the_model_and_the_run(place, open_run, workspace, run, tmp_path):
-    source = save_tiny_llama(tmp_path / "models" / "mine")
-    (tmp_path / "link").symlink_to(source)
-    (tmp_path / "file").write_text("")
-    out = {
-        "source": source,
-        "inside": source / "pruned",
-        "above": source.parent,
-        "link": tmp_path / "link",
-        "file": tmp_path / "file",
-    }.get(place, tmp_path / place)
-    before = snapshot(tmp_path)
-    record = json.loads((run / "run.json").read_text()) | {"model": str(source), "directory": str(source)}
-    (run / "run.json").write_text(json.dumps(record))
-    before = snapshot(tmp_path)
-    with pytest.raises(OutputExistsError, match="give another directory with `out`"):
-        remove_blocks(open_run(of=source), by_hand(2, out=out, force=True))
-    assert snapshot(tmp_path) == before
-
-
-def test_a_run_inside_the_models_directory_may_hold_the_result(open_run, tmp_path):
-    source = save_tiny_llama(tmp_path / "mine")
-    inner = open_workspace(source / "llmprune-run", str(source), compute=choose_compute("cpu"))
-    assert remove_blocks(inner, by_hand(2)).directory.parent == source / "llmprune-run"
 
 
 @pytest.mark.parametrize("blocks", [(0, NUM_BLOCKS), (-1,), (2, 2), tuple(range(NUM_BLOCKS))])
