@@ -75,7 +75,7 @@ def own_code_refused(what: str, error: BaseException) -> ModelError | None:
     if "trust_remote_code" not in str(error):
         return None
     return ModelError(
-        f"{what} needs Python code that came with it; read it, and type --trust-remote-code to let it run."
+        f"{what} needs Python code that came with it; read it, and type `trust_remote_code=True` to let it run."
     )
 
 

@@ -23,7 +23,7 @@ from llmprune.stages.reporting import write_generations
 
 PROMPT = "The most important thing about the sea is"
 # Small enough for two cores and a few minutes; a real run takes 128 windows of 2048 tokens.
-CALIBRATION = CalibrationSettings(source="python-docs", samples=16, seq_len=512)
+CALIBRATION = CalibrationSettings(source="python-docs", samples=32, seq_len=128)
 _WORTH_IT = 1.2  # times as fast as float32: if bfloat16 is faster than that, it is used
 BENCH = BenchSettings(
     ppl=("python-docs",), ppl_seq_len=1024, batch=(8,), gen=64, prefill=1024, repeats=3, max_seconds=0

@@ -20,7 +20,7 @@ ENCODERS = {
 }  # fmt: skip
 # Blocks that hand on more than one stream of hidden states, share weights, or are no list that is run once in order.
 NO_CHAINS = {
-    "blt", "cpmant", "deepseek_v4", "gemma3n_text", "git", "hrm_text", "hy_v4", "inkling2_text", "mllama", "prophetnet",
+    "blt", "cpmant", "deepseek_v4", "gemma3n_text", "hrm_text", "hy_v4", "inkling2_text", "mllama", "prophetnet",
     "reformer", "xlm", "xlnet", "zamba", "zamba2", "zaya",
 }  # fmt: skip
 NOT_IN_HALF_PRECISION = {"xlstm"}  # transformers itself mixes dtypes there

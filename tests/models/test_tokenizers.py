@@ -199,7 +199,7 @@ def test_a_tokenizer_that_is_refused(folder, kind, capfd):
 def test_code_that_came_with_a_tokenizer_needs_the_flag(folder):
     _files(tokenizer_config__json=CODE, own__py="raise SystemExit")(folder)
     with pytest.raises(
-        ModelError, match=r"needs Python code .*; read it, and type --trust-remote-code to let it run\."
+        ModelError, match=r"needs Python code .*; read it, and type `trust_remote_code=True` to let it run\."
     ):
         load_tokenizer(folder)
 

@@ -38,7 +38,7 @@ def of_another_model(out):
         (truncated, {}, r"holds a checkpoint that is damaged \(.* is cut off"),
         (of_another_model, {}, "holds a checkpoint made from another model"),
         (lambda out: None, {"blocks": (3,)}, "holds a checkpoint that was pruned with other settings"),
-        (lambda out: None, {"verify": True}, "holds the same checkpoint, not verified; type --no-verify, or"),
+        (lambda out: None, {"verify": True}, "holds the same checkpoint, not verified; type `verify=False`, or"),
     ],
 )
 def test_another_checkpoint_in_the_same_place_is_refused_by_what_it_is(change, again, message, workspace, tmp_path):
@@ -47,7 +47,7 @@ def test_another_checkpoint_in_the_same_place_is_refused_by_what_it_is(change, a
     change(out)
     before = snapshot(out)
     settings = RemovalSettings(**{"blocks": (2,), "verify": False, "out": out, **again})
-    with pytest.raises(OutputExistsError, match=f"{message}.*replace it with --force"):
+    with pytest.raises(OutputExistsError, match=f"{message}.*replace it with `force=True`"):
         remove_blocks(workspace, settings)
     assert snapshot(out) == before
 
