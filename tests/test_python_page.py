@@ -41,4 +41,4 @@ def test_every_block_of_the_page_runs_and_prints_what_it_shows(session):
 
 def shape(text):
     """The words of the first lines, without numbers: these are of the model that the page is about."""
-    return [re.sub(r"[\W\d_]+", " ", line).strip() for line in text.splitlines()[:2]]
+    return [re.sub(r"\b[kMG]B\b|[\W\d_]+", " ", line).strip() for line in text.splitlines()[:2]]
