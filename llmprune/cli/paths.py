@@ -15,11 +15,11 @@ def require_unicode(typed: Iterable[object]) -> None:
     Linux allows file names of any bytes; Python reads those that are no UTF-8 as lone surrogates.
 
     Raises:
-        UserError: one is not.
+        UserError: one is not, or the working directory was removed.
     """
     for value in typed:
         for one in value if isinstance(value, list | tuple) else [value]:
-            text = str(one.absolute()) if isinstance(one, Path) else one
+            text = _whole(one) if isinstance(one, Path) else one
             if isinstance(text, str) and (shown := _printable(text)) != text:
                 raise UserError(
                     f"The path '{shown:.200}' is not valid UTF-8, and files of weights need such names; rename it, or "
@@ -34,6 +34,13 @@ def too_long(error: Exception) -> UserError | None:
     return UserError(
         f"The path '{error.filename!s:.100}...' is longer than the file system allows; type a shorter one."
     )
+
+
+def _whole(path: Path) -> str:
+    try:
+        return str(path.absolute())
+    except FileNotFoundError as error:
+        raise UserError("The working directory is not there any more; go to another one.") from error
 
 
 def _printable(text: str) -> str:

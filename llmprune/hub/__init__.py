@@ -1,1 +1,1 @@
-"""Model cards, and everything that talks to the Hugging Face Hub."""
+"""The Hub's client: files of data sets, the right to send, and what its errors mean."""

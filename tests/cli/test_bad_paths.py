@@ -56,6 +56,16 @@ def test_a_folder_of_such_a_name_is_refused_wherever_it_stands(here, llmprune, m
     assert "is not valid UTF-8" in refused(llmprune, odd, ["remove-blocks", "model", "--blocks", "2"])
 
 
+def test_a_working_directory_that_was_removed_is_named(here, llmprune, monkeypatch):
+    gone = here.folder / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    result = llmprune("report")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "The working directory is not there any more; go to another one." in result.stderr
+
+
 def test_the_longest_name_that_is_allowed_can_be_written(here, llmprune):
     out = here.folder / ("z" * 255)
     result = llmprune("global-prune", "--method", "magnitude", "--run", "run", "--out", out)

@@ -14,7 +14,8 @@ from llmprune.errors import ArtifactError, TargetError
 from llmprune.evaluation.generation import generate, written_text_config
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.loading import load_tokenizer, load_whole
-from llmprune.models.source import check_model, identify, positions
+from llmprune.models.source import check_model, identify, positions, vocabulary
+from llmprune.stages.common.checks import require_vocabulary
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import Workspace, open_workspace
 
@@ -55,7 +56,7 @@ def write_generations(
     Raises:
         TargetError: an empty prompt, or one that is too long for a model.
         ArtifactError: the run has no model yet.
-        ModelError: a model cannot be loaded.
+        ModelError: a model cannot be loaded, or has no embedding for a token of a prompt.
         CheckpointError: a model's weights are not whole.
     """
     if not all(prompt.strip() for prompt in prompts):
@@ -101,6 +102,7 @@ def _written(workspace: Workspace, writer: _Writer, prompts: Sequence[str]) -> M
 def _continued(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, *, positions: int) -> str:
     """What a model writes after ``prompt``, greedily."""
     given = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
+    require_vocabulary(vocabulary(model.config), given)
     length = given.shape[1]
     if length + NEW_TOKENS > positions:
         raise TargetError(

@@ -13,7 +13,7 @@ from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.generations import Generations
 from llmprune.artifacts.records.importance import Importance
 from llmprune.artifacts.run import RunDirectory
-from llmprune.errors import ArtifactError, OutputExistsError, TargetError
+from llmprune.errors import ArtifactError, ModelError, OutputExistsError, TargetError
 from llmprune.models.compute import choose_compute
 from llmprune.models.loading import load_tokenizer, load_whole
 from llmprune.stages.benchmark import BenchSettings, bench
@@ -21,7 +21,7 @@ from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.common.workspace import open_workspace
 from llmprune.stages.reporting import read_contents, report
 from llmprune.stages.reporting.generations import NEW_TOKENS, write_generations
-from tests.tiny import POSITIONS, Listener, snapshot
+from tests.tiny import POSITIONS, Listener, save_tiny_llama, snapshot
 
 CPU = choose_compute("cpu")
 PROMPT = "the sea is"
@@ -115,6 +115,14 @@ def test_prompts_that_nothing_can_follow_are_refused(prompts, words, pruned):
     with pytest.raises(TargetError, match=words):
         write_generations(pruned, prompts, compute=CPU, progress=Listener())
     assert not pruned.generations.exists()
+
+
+def test_a_prompt_of_tokens_without_embeddings_is_refused(tmp_path):
+    small = save_tiny_llama(tmp_path / "small", vocab_size=60)  # of the 99 tokens of its tokenizer
+    workspace = open_workspace(tmp_path / "run", str(small), compute=CPU)
+    remove_blocks(workspace, RemovalSettings(blocks=(1,), verify=False))
+    with pytest.raises(ModelError, match="and the model has embeddings for 60 tokens"):
+        write_generations(workspace.run, [PROMPT], compute=CPU, progress=Listener())
 
 
 def test_nobody_writes_in_a_run_without_a_model(tmp_path):
