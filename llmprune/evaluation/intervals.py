@@ -1,7 +1,7 @@
 """How well a mean is known: 95% confidence intervals, of one sample or of paired differences.
 
-Student's quantile is scipy's. The rest is by hand, since importing scipy.stats takes longer than many a benchmark's
-other start; a test holds both against each other.
+Student's quantile is scipy's. The rest is by hand, since importing scipy.stats takes longer than importing
+scipy.special (2.2 s against 0.6 s, one run on a busy machine). A test compares both.
 """
 
 from __future__ import annotations
