@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from llmprune.artifacts.activations import sha256_of
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES, CopyReport, copy_tensors
+from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES
 from llmprune.artifacts.files.atomic import atomic_directory
 from llmprune.artifacts.masks.mask import MASK_NAME, Mask, read_mask, write_mask
 from llmprune.artifacts.masks.masking import check_fits, require_masked, zero_masked
@@ -22,10 +21,10 @@ from llmprune.errors import ArtifactError
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.stages.common.command_line import model_argument, recorded_command
 from llmprune.stages.common.workspace import Workspace
-from llmprune.stages.output.carried_files import carry_files
 from llmprune.stages.output.place import check_output
 from llmprune.stages.output.record import made_before, new_record, write_record
 from llmprune.stages.output.verification import verify_checkpoint
+from llmprune.stages.output.whole_copy import copy_whole
 
 
 @dataclass(frozen=True)
@@ -123,9 +122,10 @@ def opened_mask(given: Path, *, scratch: Path) -> Iterator[Mask]:
 def _write(workspace: Workspace, source: Checkpoint, mask: Mask, out: Path, settings: MaskSettings) -> PruningRecord:
     """Copy, make zero, verify: all of it or nothing."""
     with atomic_directory(out, overwrite=settings.force) as partial:
-        copied = _copy_masked(workspace, source, mask, partial, settings.max_shard_bytes)
-        shutil.copyfile(workspace.directory / "config.json", partial / "config.json")
-        carry_files(workspace, partial)
+        copied = copy_whole(workspace, source, partial, max_shard_bytes=settings.max_shard_bytes)
+        numel = sum(tensor.numel for tensor in mask.tensors.values())
+        with workspace.progress.task("Masking", numel) as advance:
+            zero_masked(open_checkpoint(partial), mask, progress=advance)
         written = open_checkpoint(partial)
         masked = _application(source, written, mask, settings.mask)
         record = new_record(workspace, copied, masked=masked, command=_command(workspace, settings, out))
@@ -148,24 +148,6 @@ def _command(workspace: Workspace, settings: MaskSettings, out: Path) -> str:
         max_shard_size=unless_usual(settings.max_shard_bytes, DEFAULT_SHARD_BYTES),
         no_verify=not settings.verify,
     )
-
-
-def _copy_masked(
-    workspace: Workspace, source: Checkpoint, mask: Mask, partial: Path, max_shard_bytes: int
-) -> CopyReport:
-    names, used = {name: name for name in source.tensors}, workspace.open_shell().used
-    with workspace.progress.task("Writing", source.nbytes) as advance:
-        copied = copy_tensors(
-            source,
-            names,
-            partial,
-            max_shard_bytes=max_shard_bytes,
-            progress=advance,
-            check_finite=used,
-        )
-    with workspace.progress.task("Masking", sum(tensor.numel for tensor in mask.tensors.values())) as advance:
-        zero_masked(open_checkpoint(partial), mask, progress=advance)
-    return copied
 
 
 def _application(source: Checkpoint, written: Checkpoint, mask: Mask, given: Path) -> MaskApplication:

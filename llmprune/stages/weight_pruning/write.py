@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from llmprune.artifacts.checkpoints.copying import CopyReport, copy_tensors
 from llmprune.artifacts.files.atomic import atomic_directory
 from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.artifacts.records.weight_sparsity import SparsitySettings, WeightSparsity
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.stages.common.command_line import model_argument, recorded_command
 from llmprune.stages.common.workspace import Workspace
-from llmprune.stages.output.carried_files import carry_files
 from llmprune.stages.output.record import new_record, write_record
 from llmprune.stages.output.verification import verify_checkpoint
+from llmprune.stages.output.whole_copy import copy_whole
 from llmprune.stages.weight_pruning.block_pass import PruningPassState
 from llmprune.stages.weight_pruning.settings import PruningSettings, typed_options
 
@@ -50,9 +48,8 @@ def write_checkpoint(
     source = open_checkpoint(workspace.directory)
     weights = [folder / name for name in state.weights]
     with atomic_directory(out, overwrite=settings.force) as partial:
-        copied = _copy(workspace, source.overlaid(weights), partial, settings.max_shard_bytes)
-        shutil.copyfile(workspace.directory / "config.json", partial / "config.json")
-        carry_files(workspace, partial)
+        overlaid = source.overlaid(weights)
+        copied = copy_whole(workspace, overlaid, partial, max_shard_bytes=settings.max_shard_bytes)
         sparsity = _measured(open_checkpoint(partial), recorded, state, zeros_before)
         record = new_record(workspace, copied, sparsity=sparsity, command=_command(workspace, settings, out))
         if settings.verify:
@@ -72,19 +69,6 @@ def _command(workspace: Workspace, settings: PruningSettings, out: Path) -> str:
         calibration=settings.calibration,
         out=out,
     )
-
-
-def _copy(workspace: Workspace, source: Checkpoint, partial: Path, max_shard_bytes: int) -> CopyReport:
-    names, used = {name: name for name in source.tensors}, workspace.open_shell().used
-    with workspace.progress.task("Writing", source.nbytes) as advance:
-        return copy_tensors(
-            source,
-            names,
-            partial,
-            max_shard_bytes=max_shard_bytes,
-            progress=advance,
-            check_finite=used,
-        )
 
 
 def _measured(
