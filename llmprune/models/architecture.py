@@ -18,6 +18,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils.generic import ContextManagers
 
 from llmprune.errors import ModelError
+from llmprune.models.config import own_code_refused
 from llmprune.quiet import first_sentence, quiet
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def empty_model(
                 options = {"trust_remote_code": trust_remote_code, **attention_of(config)}
                 model = kind.from_config(deepcopy(config), dtype=dtype, **options)
     except Exception as error:  # not a language model's config, or one with values that no model can have
-        raise ModelError(
+        refused = own_code_refused(f"The model of type '{config.model_type}'", error)
+        raise refused or ModelError(
             f"No language model can be made from this config of type '{config.model_type}': {first_sentence(error)}"
         ) from error
     return model.eval()  # type: ignore[no-any-return]
