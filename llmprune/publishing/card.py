@@ -69,7 +69,7 @@ def model_card(facts: CardFacts) -> str:
         title=title,
         record=record,
         described=[f"{mark}{describe_step(step)}" for mark, step in _numbered(steps(record))],
-        commands=[step.command for step in steps(record)],
+        commands=[step.made_by for step in steps(record)],
         first=steps(record)[0].source,
         base_name=name,
         base_model=base_model,

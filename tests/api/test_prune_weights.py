@@ -68,6 +68,18 @@ def test_with_out_it_is_the_commands_checkpoint_bit_for_bit(checkpoint, windows,
     assert "60.00%) in the pruned matrices" in repr(ours)
 
 
+def test_a_command_is_recorded_only_where_it_makes_the_same_bytes(checkpoint, windows, tmp_path):
+    own = llmprune.prune_weights(checkpoint("llama"), windows, pattern="2:4", out=tmp_path / "own")
+    assert own.record.command is None  # no command has these windows
+    assert "# in Python, on windows of tokens that no command has" in (own.directory / "README.md").read_text()
+    run = tmp_path / "run"
+    llmprune.rank_blocks(checkpoint("llama"), windows, run=run).first(1)
+    for given in (windows, None):
+        kept = llmprune.prune_weights(checkpoint("llama"), given, pattern="2:4", run=run, out=run / f"{given is None}")
+        assert kept.record.command is not None
+        assert kept.record.command.startswith("llmprune global-prune")
+
+
 def test_a_run_gives_its_windows(checkpoint, windows, tmp_path, loaded):
     llmprune.rank_blocks(checkpoint("llama"), windows, run=tmp_path / "run").first(1)
     expected = llmprune.prune_weights(loaded("llama"), windows, pattern="2:4")

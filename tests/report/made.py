@@ -90,28 +90,24 @@ def removed() -> Checkpoint:
     return Checkpoint("sea-6of8", record)
 
 
-def zeroed() -> Checkpoint:
-    blocks = tuple(
-        BlockRecord(
-            block=block,
-            matrices=tuple(
-                MatrixRecord(
-                    tensor=f"model.layers.{block}.{kind}.weight",
-                    kind=kind,
-                    rows=100,
-                    columns=100,
-                    zeros=5000,
-                    error=0.01 * (block + 1),
-                    damping=0.01,
-                )
-                for kind in KINDS
-            ),
-            ffn=None,
-            output_error=0.001 * (block + 1) if block < DEPTH - 1 else None,
-            seconds=1.0,
+def zeroed_block(block: int) -> BlockRecord:
+    matrices = tuple(
+        MatrixRecord(
+            tensor=f"model.layers.{block}.{kind}.weight",
+            kind=kind,
+            rows=100,
+            columns=100,
+            zeros=5000,
+            error=0.01 * (block + 1),
+            damping=0.01,
         )
-        for block in range(DEPTH)
+        for kind in KINDS
     )
+    output_error = 0.001 * (block + 1) if block < DEPTH - 1 else None
+    return BlockRecord(block=block, matrices=matrices, ffn=None, output_error=output_error, seconds=1.0)
+
+
+def zeroed() -> Checkpoint:
     settings = SparsitySettings(
         method="sparsellm",
         pattern="50%",
@@ -135,7 +131,7 @@ def zeroed() -> Checkpoint:
     total = DEPTH * len(KINDS) * 10_000
     sparsity = WeightSparsity(
         settings=settings,
-        blocks=blocks,
+        blocks=tuple(map(zeroed_block, range(DEPTH))),
         remarks=(),
         zeros_before=0,
         zeros=total // 2,

@@ -87,7 +87,7 @@ class PruningRecord(Artifact):
         num_blocks: blocks left.
         num_parameters: weights left, tied ones once.
         weight_bytes: on disk.
-        command: what to type to make it again.
+        command: what to type to make it again; None: it was pruned on windows given in Python, which no command has.
         verification: None with ``--no-verify``.
     """
 
@@ -103,8 +103,13 @@ class PruningRecord(Artifact):
     num_blocks: int
     num_parameters: int
     weight_bytes: int
-    command: str
+    command: str | None
     verification: Verification | None = None
+
+    @property
+    def made_by(self) -> str:
+        """The command that makes it again, or why there is none."""
+        return self.command or "# in Python, on windows of tokens that no command has"
 
     @property
     def pruned_tensors(self) -> tuple[str, ...]:

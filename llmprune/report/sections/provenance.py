@@ -37,7 +37,7 @@ def _commands_table(contents: RunContents) -> Table:
         steps.append(("calibration", calibrate_command(contents.calibration)))
     if contents.importance is not None:
         steps.append(("search", search_command(contents.importance)))
-    steps += [(f"checkpoint {one.name}", one.record.command) for one in contents.checkpoints]
+    steps += [(f"checkpoint {one.name}", one.record.made_by) for one in contents.checkpoints]
     swept = len(contents.measurements) - len(contents.results)
     steps += [(f"benchmark of {one.model.name}", bench_command(one)) for one in contents.results]
     steps += [("sweep", f"{swept} benchmarks: see the sweep's commands")] if contents.sweep and swept else []

@@ -170,34 +170,42 @@ def open_workspace(
     progress = progress or Silent()
     place = RunDirectory(run)
     find = partial(find_model, without=without, trust_remote_code=trust_remote_code)
-    record = place.record()
-    if record is None:
-        source = _first_model(place, model, progress, find)
-        directory = place.dense if source.is_gguf else source.path
-        record = place.new_record(model=source.origin, directory=directory, name=source.name)
-    elif model is not None and (origin := typed_origin(model, record)) != record.model:
-        raise belongs_to_another(run, record, origin)
+    record = _record(place, model, progress, find)
     directory = _checkpoint(place, record, progress, find)
     left_out = frozenset[str]()
     if is_hub_id(record.model):
         absent = partial(absent_shards, without=without, trust_remote_code=trust_remote_code)
         directory, left_out = _downloaded(directory, record, absent, find)
     config, checkpoint = check_model(directory, trust_remote_code=trust_remote_code, left_out=left_out)
-    identity = identify(record.name, directory, config, checkpoint, trust_remote_code=trust_remote_code)
-    folder = folder or command_folder(run)
     return Workspace(
         place,
         record,
         directory,
-        identity,
+        identify(record.name, directory, config, checkpoint, trust_remote_code=trust_remote_code),
         positions(config),
         vocabulary(config),
         compute,
         progress,
-        folder,
+        folder or command_folder(run),
         trust_remote_code,
         left_out,
     )
+
+
+def _record(run: RunDirectory, typed: str | None, progress: Progress, find: Finder) -> RunRecord:
+    """What a run records of its model, or would record.
+
+    Raises:
+        ArtifactError: it belongs to another model than the typed one.
+    """
+    record = run.record()
+    if record is None:
+        source = _first_model(run, typed, progress, find)
+        directory = run.dense if source.is_gguf else source.path
+        return run.new_record(model=source.origin, directory=directory, name=source.name)
+    if typed is not None and (origin := typed_origin(typed, record)) != record.model:
+        raise belongs_to_another(run.path, record, origin)
+    return record
 
 
 def typed_origin(spec: str, record: RunRecord) -> str:

@@ -55,7 +55,7 @@ def new_record(
     workspace: Workspace,
     copied: CopyReport,
     *,
-    command: str,
+    command: str | None,
     removal: BlockRemoval | None = None,
     sparsity: WeightSparsity | None = None,
     masked: MaskApplication | None = None,
@@ -65,7 +65,7 @@ def new_record(
     Args:
         workspace: the source model.
         copied: what was written.
-        command: what makes it again.
+        command: what makes it again; None: no command does.
         removal: which blocks were removed, if any.
         sparsity: which weights were pruned, if any.
         masked: which weights a mask made zero, if any.

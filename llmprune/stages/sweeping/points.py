@@ -137,7 +137,7 @@ def _prune(context: SweepContext, point: PlannedPoint) -> Path:
 def _making_commands(context: SweepContext, point: PlannedPoint) -> list[str]:
     """The recorded commands of the point's checkpoint, and before it of the one that it was made from."""
     made = dict.fromkeys([point.alone.folder, point.folder] if point.target is not None else [point.folder])
-    return [PruningRecord.read(context.folder / folder / RECORD_NAME).command for folder in made]
+    return [PruningRecord.read(context.folder / folder / RECORD_NAME).made_by for folder in made]
 
 
 def _workspace_of(checkpoint: Path, dense: Workspace) -> Workspace:

@@ -14,6 +14,7 @@ from llmprune.artifacts.records.weight_sparsity import BlockRecord, SparsitySett
 from llmprune.errors import ArtifactError, OutputExistsError, TargetError
 from llmprune.models.compute import dtype_name
 from llmprune.stages.calibration import CalibrationSettings, calibrate, require_same_text
+from llmprune.stages.common.command_line import model_argument, recorded_command
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.place import check_output
 from llmprune.stages.output.record import made_before
@@ -28,7 +29,7 @@ from llmprune.stages.weight_pruning.decoder_pruning import (
     text_of_windows,
 )
 from llmprune.stages.weight_pruning.selection import check_shapes, parse_layers
-from llmprune.stages.weight_pruning.settings import PruningSettings, default_name
+from llmprune.stages.weight_pruning.settings import PruningSettings, default_name, typed_options
 from llmprune.stages.weight_pruning.write import write_checkpoint
 from llmprune.text.windows import TokenWindows
 
@@ -144,7 +145,28 @@ def _make(
         on_block=on_block,
     )
     del decoder
-    return write_checkpoint(workspace, settings, recorded, state, folder=folder, out=out, zeros_before=before)
+    kept = _is_kept(text, settings.calibration or workspace.run.calibration)
+    command = _command(workspace, settings, out) if kept else None
+    return write_checkpoint(
+        workspace, settings, recorded, state, folder=folder, out=out, zeros_before=before, command=command
+    )
+
+
+def _is_kept(text: CalibrationText, calibration: Path) -> bool:
+    """Whether the windows are those of a calibration on disk, so that a command can use them again."""
+    return calibration.exists() and open_calibration(calibration).manifest.windows_fingerprint == text.fingerprint
+
+
+def _command(workspace: Workspace, settings: PruningSettings, out: Path) -> str:
+    """The command that makes the checkpoint again."""
+    return recorded_command(
+        workspace,
+        "global-prune",
+        model_argument(workspace),
+        **typed_options(settings),
+        calibration=settings.calibration,
+        out=out,
+    )
 
 
 def _calibrated(workspace: Workspace, settings: PruningSettings, calibration: CalibrationSettings) -> Calibration:

@@ -9,13 +9,12 @@ from llmprune.artifacts.files.atomic import atomic_directory
 from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.artifacts.records.weight_sparsity import SparsitySettings, WeightSparsity
 from llmprune.evaluation.sparsity import measure_sparsity
-from llmprune.stages.common.command_line import model_argument, recorded_command
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.record import new_record, write_record
 from llmprune.stages.output.verification import verify_checkpoint
 from llmprune.stages.output.whole_copy import copy_whole
 from llmprune.stages.weight_pruning.block_pass import PruningPassState
-from llmprune.stages.weight_pruning.settings import PruningSettings, typed_options
+from llmprune.stages.weight_pruning.settings import PruningSettings
 
 
 def write_checkpoint(
@@ -27,6 +26,7 @@ def write_checkpoint(
     folder: Path,
     out: Path,
     zeros_before: int,
+    command: str | None,
 ) -> PruningRecord:
     """Put the pruned and all other weights into one checkpoint, count its zeros, and verify it.
 
@@ -38,6 +38,7 @@ def write_checkpoint(
         folder: where the pass left the finished weights.
         out: the new checkpoint, all of it or nothing.
         zeros_before: zeros that the source has in the pruned matrices.
+        command: that makes it again; None: there is none.
 
     Raises:
         OutputExistsError: ``out`` holds something else.
@@ -51,24 +52,12 @@ def write_checkpoint(
         overlaid = source.overlaid(weights)
         copied = copy_whole(workspace, overlaid, partial, max_shard_bytes=settings.max_shard_bytes)
         sparsity = _measured(open_checkpoint(partial), recorded, state, zeros_before)
-        record = new_record(workspace, copied, sparsity=sparsity, command=_command(workspace, settings, out))
+        record = new_record(workspace, copied, sparsity=sparsity, command=command)
         if settings.verify:
             seen = verify_checkpoint(workspace, partial, weights=weights)
             record = record.model_copy(update={"verification": seen})
         write_record(workspace, record, partial)
     return record
-
-
-def _command(workspace: Workspace, settings: PruningSettings, out: Path) -> str:
-    """The command that makes the checkpoint again."""
-    return recorded_command(
-        workspace,
-        "global-prune",
-        model_argument(workspace),
-        **typed_options(settings),
-        calibration=settings.calibration,
-        out=out,
-    )
 
 
 def _measured(
