@@ -45,26 +45,21 @@ app = typer.Typer(
 _RENAMED = {("global-prune", "--targets"): "--parts", ("bench", "--seq-len"): "--ppl-seq-len"}
 
 
-class _RenamedOption(typer.BadParameter):
-    """An option was typed by the name that it had in an earlier version."""
-
-    def format_message(self) -> str:
-        """The message alone: there is no value to blame."""
-        return self.message
-
-
 class _Command(TyperCommand):
-    """A command that knows the new names of its options."""
+    """A command that still takes the earlier names of its options."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As Typer does; an option that was renamed is named in the complaint."""
-        try:
-            return super().parse_args(ctx, args)
-        except typer.TyperException as error:
-            old = getattr(error, "option_name", "")
-            if (new := _RENAMED.get((str(self.name), old))) is None:
-                raise
-            raise _RenamedOption(f"{old} is now {new}.", ctx=ctx) from None
+        """As Typer does; an option that was renamed is taken, and its new name is said."""
+        return super().parse_args(ctx, [_by_new_name(str(self.name), word) for word in args])
+
+
+def _by_new_name(command: str, word: str) -> str:
+    """A word of a command line, with the new name of an option that was renamed."""
+    option, equals, value = word.partition("=")
+    if (new := _RENAMED.get((command, option))) is None:
+        return word
+    typer.echo(f"{option} is now {new}.", err=True)
+    return f"{new}{equals}{value}"
 
 
 def _show_version(wanted: bool) -> None:

@@ -48,7 +48,8 @@ def asked(monkeypatch, tmp_path):
         monkeypatch.setattr(f"llmprune.stages.{STAGES[command]}.{command.replace('-', '_')}", stage)
         monkeypatch.setattr("llmprune.stages.common.workspace.open_workspace", lambda *_, **__: None)
         result = CliRunner().invoke(app, [command, *words, "--run", str(tmp_path / "run")])
-        assert (result.exit_code, result.stderr) == (1, "Error: seen\n")
+        assert result.exit_code == 1
+        assert result.stderr.endswith("Error: seen\n")
         (settings,) = [value for value in seen if type(value).__name__.endswith("Settings")]
         return settings
 
@@ -259,3 +260,16 @@ def test_completion_can_be_shown_and_installed(shell, monkeypatch, tmp_path):
     installed = CliRunner().invoke(app, ["--install-completion"], prog_name="llmprune")
     assert installed.exit_code == 0
     assert f"{shell} completion installed in {tmp_path}" in installed.stdout
+
+
+RENAMED = {
+    "--targets is now --parts.": ("global-prune", ["--targets=attention"], ["--parts=attention"]),
+    "--seq-len is now --ppl-seq-len.": ("bench", ["--seq-len", "32"], ["--ppl-seq-len", "32"]),
+}
+
+
+@pytest.mark.parametrize("said", RENAMED)
+def test_an_option_by_its_earlier_name_is_taken_and_the_new_name_is_said(said, asked):
+    command, old, new = RENAMED[said]
+    assert asked(command, *old) == asked(command, *new)
+    assert CliRunner().invoke(app, [command, *old, "--run", "/proc/nosuch"]).stderr.startswith(f"{said}\n")
