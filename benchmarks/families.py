@@ -3,6 +3,7 @@
 Each type has a tiny model with random weights (tests/zoo.py). It goes through the real commands: its losses block by
 block are held against those of plain transformers, several cuts are written and verified, half of its weights are
 zeroed. A type works if all of that does. Every other one must be refused by name, in a sentence, before any work.
+Types that are encoders by default must be refused so, and are then tried as decoders (``is_decoder``).
 
     python benchmarks/families.py --out benchmarks/families.json            # all types: about 20 minutes on one core
     python benchmarks/families.py --types llama,mamba                       # some, without a file
@@ -17,13 +18,14 @@ import shutil
 import sys
 import tempfile
 import warnings
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from huggingface_hub import constants
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 from typer.testing import CliRunner
 
@@ -33,7 +35,7 @@ from llmprune.artifacts.activations import open_calibration
 from llmprune.cli.app import app
 from llmprune.models.loading import load_whole
 from tests.tiny import write_text
-from tests.zoo import CAUSAL_LM_TYPES, NOT_MADE, save_tiny_zoo, tiny_config
+from tests.zoo import CAUSAL_LM_TYPES, ENCODERS, NOT_MADE, save_tiny_zoo, tiny_config
 
 CUTS = ("2", "1,3", "2,3,4")
 SAMPLES, SEQ_LEN = 4, 32
@@ -52,6 +54,7 @@ class Tried:
         cuts: for each of ``CUTS`` "works", or why not.
         zeros: "works", "works, N matrices stay dense", or why not.
         reason: why the type cannot be used at all; None where it can.
+        decoder: whether it is an encoder by default, and was tried as a decoder.
     """
 
     model_type: str
@@ -60,6 +63,7 @@ class Tried:
     cuts: tuple[str, ...] = ()
     zeros: str = ""
     reason: str | None = None
+    decoder: bool = False
 
     @property
     def works(self) -> bool:
@@ -72,8 +76,17 @@ def try_type(model_type: str, folder: Path) -> Tried:
     """Take a type through all commands."""
     if model_type in NOT_MADE:
         return Tried(model_type, "", reason=f"transformers makes no model of its config here: {NOT_MADE[model_type]}")
+    found = _try_config(tiny_config(model_type), folder / "as-it-is")
+    if model_type not in ENCODERS:
+        return found
+    assert found.reason is not None and "see the ones after" in found.reason, found
+    return replace(_try_config(tiny_config(model_type, is_decoder=True), folder / "decoder"), decoder=True)
+
+
+def _try_config(config: PreTrainedConfig, folder: Path) -> Tried:
+    model_type = config.model_type
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(tiny_config(model_type)).eval()
+    model = AutoModelForCausalLM.from_config(config).eval()
     name = type(model).__name__
     directory = save_tiny_zoo(model, folder / "model")
     text = write_text(folder / "text.txt")
@@ -128,35 +141,48 @@ def _difference(directory: Path, calibration: Path) -> float:
 def page(tried: list[Tried], versions: str) -> str:
     """docs/models.md."""
     works = [one for one in tried if one.works]
-    others = [one for one in tried if not one.works]
-    rows = "\n".join(f"| `{one.model_type}` | {one.architecture} | {_remark(one)} |" for one in works)
-    refused = "\n".join(f"| `{one.model_type}` | {one.architecture} | {_cell(_why(one))} |" for one in others)
+    partly = [one for one in tried if not one.works and one.reason is None]
+    refused = [one for one in tried if one.reason is not None]
     return f"""# Which models work
 
 Blocks are found by structure and called with the arguments that the model itself passes them, so no family has to be
 known by name. This page was made by `python benchmarks/families.py` from a tiny model of each of the {len(tried)}
 causal-LM types that {versions} knows. A type **works** if its losses, block by block, are those of plain
-transformers (within {_CLOSE:g} of them), {len(CUTS)} cuts are written and verified, and half of its weights are zeroed.
-A remark names what stays dense.
+transformers (within {_CLOSE:g} of them), the cuts {_listed(CUTS)} of its blocks are written and verified, and half of
+its weights are zeroed. A remark names what stays dense. Every logit of these types is also compared, to the last bit, with
+`from_pretrained` in each run of the tests (`tests/models/test_same_model_of_every_type.py`), and so are the language
+models inside multimodal checkpoints (`tests/models/test_wrapped_families.py`).
 
-{len(works)} of {len(tried)} types work.
+**{len(works)} of {len(tried)} types work in every respect, {len(partly)} but for some cuts, {len(refused)} are refused.**
 
-| type | class | remark |
-|---|---|---|
-{rows}
+{_table("remark", works, _remark)}
 
-## What is refused, and why
+## What works in part
 
-These are refused in a sentence, most before any work, all before anything is written.
+The cuts that no config of the type can state are refused before any work, also with `--no-verify`.
 
-| type | class | reason |
-|---|---|---|
-{refused}
+{_table("what is refused", partly, _why)}
+
+## What is refused
+
+In a sentence, before anything is written.
+
+{_table("reason", refused, _why)}
 """
 
 
+def _table(title: str, types: list[Tried], text: Callable[[Tried], str]) -> str:
+    rows = "\n".join(f"| `{one.model_type}` | {one.architecture} | {_cell(text(one))} |" for one in types)
+    return f"| type | class | {title} |\n|---|---|---|\n{rows}"
+
+
+def _listed(cuts: tuple[str, ...]) -> str:
+    return " and ".join(", ".join(f"`{cut}`" for cut in cuts).rsplit(", ", 1))
+
+
 def _remark(one: Tried) -> str:
-    return _cell(one.zeros.removeprefix("works").removeprefix("; "))
+    note = ["with `is_decoder: true` in its config, else refused as an encoder"] if one.decoder else []
+    return "; ".join([*note, one.zeros.removeprefix("works").removeprefix("; ")]).removesuffix("; ")
 
 
 def _why(one: Tried) -> str:
@@ -199,6 +225,7 @@ def main() -> None:
             found = try_type(model_type, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+        found = replace(found, model_type=model_type)
         print(
             f"{model_type}: {'works' if found.works else _why(found)} {_remark(found) if found.works else ''}",
             flush=True,

@@ -116,6 +116,13 @@ NOT_MADE = {
 }
 
 
+# Types that are encoders unless their config says otherwise.
+ENCODERS = {
+    "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert", "rembert",
+    "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta", "xlm-roberta-xl", "xmod",
+}  # fmt: skip
+
+
 def tiny_config(model_type: str, **changes: Any) -> PreTrainedConfig:
     """The smallest useful config of a type: some blocks of width 32, with whatever makes the type itself."""
     own = {**OWN.get(model_type, {}), **changes}

@@ -10,14 +10,10 @@ from llmprune.errors import UserError
 from llmprune.models.loading import load_whole, open_decoder
 from tests.tiny_models import random_tokens
 from tests.wrapped_models import WRAPPED, save_wrapped
-from tests.zoo import CAUSAL_LM_TYPES, NOT_MADE, tiny_config
+from tests.zoo import CAUSAL_LM_TYPES, ENCODERS, NOT_MADE, tiny_config
 
 CPU = torch.device("cpu")
 TOKENS = random_tokens(2, 24)
-ENCODERS = {
-    "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert", "rembert",
-    "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta", "xlm-roberta-xl", "xmod",
-}  # fmt: skip
 # Blocks that hand on more than one stream of hidden states, share weights, or are no list that is run once in order.
 NO_CHAINS = {
     "blt", "cpmant", "deepseek_v4", "gemma3n_text", "hrm_text", "hy_v4", "inkling2_text", "mllama", "prophetnet",
@@ -39,20 +35,30 @@ def assert_same_model(directory: Path, dtype: torch.dtype) -> None:
     assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("model_type", [name for name in CAUSAL_LM_TYPES if name not in NOT_MADE])
-def test_every_logit_is_the_same_to_the_last_bit(tmp_path, model_type):
+def save_random(directory: Path, model_type: str, **changes: object) -> torch.dtype:
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(tiny_config(model_type), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(tiny_config(model_type, **changes), dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.15)
     dtype = torch.float32 if model_type in NOT_IN_HALF_PRECISION else torch.bfloat16
-    model.to(dtype).save_pretrained(tmp_path)
+    model.to(dtype).save_pretrained(directory)
+    return dtype
+
+
+@pytest.mark.parametrize("model_type", [name for name in CAUSAL_LM_TYPES if name not in NOT_MADE])
+def test_every_logit_is_the_same_to_the_last_bit(tmp_path, model_type):
+    dtype = save_random(tmp_path, model_type)
     if model_type in ENCODERS | NO_CHAINS:
         with pytest.raises(UserError, match="see the ones after" if model_type in ENCODERS else None):
             open_decoder(tmp_path, device=CPU)
     else:
         assert_same_model(tmp_path, dtype)
+
+
+@pytest.mark.parametrize("model_type", sorted(ENCODERS))
+def test_an_encoder_type_whose_config_makes_it_a_decoder(tmp_path, model_type):
+    assert_same_model(tmp_path, save_random(tmp_path, model_type, is_decoder=True))
 
 
 @pytest.mark.parametrize("family", WRAPPED)
