@@ -149,11 +149,11 @@ Blocks are found by structure and called with the arguments that the model itsel
 known by name. This page was made by `python benchmarks/families.py` from a tiny model of each of the {len(tried)}
 causal-LM types that {versions} knows. A type **works** if its losses, block by block, are those of plain
 transformers (within {_CLOSE:g} of them), the cuts {_listed(CUTS)} of its blocks are written and verified, and half of
-its weights are zeroed. A remark names what stays dense. Every logit of these types is also compared, to the last bit, with
-`from_pretrained` in each run of the tests (`tests/models/test_same_model_of_every_type.py`), and so are the language
-models inside multimodal checkpoints (`tests/models/test_wrapped_families.py`).
+its weights are zeroed. A remark names what stays dense. The tests compare every logit of these types with
+`from_pretrained`, to the last bit (`tests/models/test_same_model_of_every_type.py`), and those of the language models
+inside multimodal checkpoints (`tests/models/test_wrapped_families.py`).
 
-**{len(works)} of {len(tried)} types work in every respect, {len(partly)} but for some cuts, {len(refused)} are refused.**
+**Of {len(tried)} types {len(works)} work in every respect, {len(partly)} but for some cuts, {len(refused)} not.**
 
 {_table("remark", works, _remark)}
 
