@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import constants
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 from typer.testing import CliRunner
 
@@ -35,7 +35,7 @@ from llmprune.artifacts.activations import open_calibration
 from llmprune.cli.app import app
 from llmprune.models.loading import load_whole
 from tests.tiny import write_text
-from tests.zoo import CAUSAL_LM_TYPES, ENCODERS, NOT_MADE, save_tiny_zoo, tiny_config
+from tests.zoo import CAUSAL_LM_TYPES, ENCODERS, NOT_MADE, save_zoo_model, tiny_config
 
 CUTS = ("2", "1,3", "2,3,4")
 SAMPLES, SEQ_LEN = 4, 32
@@ -76,19 +76,16 @@ def try_type(model_type: str, folder: Path) -> Tried:
     """Take a type through all commands."""
     if model_type in NOT_MADE:
         return Tried(model_type, "", reason=f"transformers makes no model of its config here: {NOT_MADE[model_type]}")
-    found = _try_config(tiny_config(model_type), folder / "as-it-is")
+    found = _try_config(model_type, folder / "as-it-is")
     if model_type not in ENCODERS:
         return found
     assert found.reason is not None and "see the ones after" in found.reason, found
-    return replace(_try_config(tiny_config(model_type, is_decoder=True), folder / "decoder"), decoder=True)
+    return replace(_try_config(model_type, folder / "decoder", is_decoder=True), decoder=True)
 
 
-def _try_config(config: PreTrainedConfig, folder: Path) -> Tried:
-    model_type = config.model_type
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).eval()
-    name = type(model).__name__
-    directory = save_tiny_zoo(model, folder / "model")
+def _try_config(model_type: str, folder: Path, **changes: object) -> Tried:
+    name = type(AutoModelForCausalLM.from_config(tiny_config(model_type, **changes))).__name__
+    directory = save_zoo_model(folder / "model", model_type, **changes)
     text = write_text(folder / "text.txt")
     run = ["--run", str(folder / "run")]
     code, said = _type("calibrate", directory, "--source", text, *_SMALL, *run)
@@ -225,7 +222,6 @@ def main() -> None:
             found = try_type(model_type, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        found = replace(found, model_type=model_type)
         print(
             f"{model_type}: {'works' if found.works else _why(found)} {_remark(found) if found.works else ''}",
             flush=True,

@@ -44,8 +44,11 @@ def no_bars_in(module: ModuleType) -> Iterator[None]:
 
 
 def first_sentence(error: Exception) -> str:
-    """The gist of another library's message: its first line, and the next where that one only announces it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """The gist of another library's message: its first line, and the next where that one only announces it.
+
+    Backticks become quotes: in our messages they mark an argument (``spelling``).
+    """
+    lines = [line.strip().replace("`", "'") for line in str(error).splitlines() if line.strip()]
     if isinstance(error, KeyError) or not lines:
         return " ".join([type(error).__name__, *lines[:1]])
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -51,7 +51,9 @@ _SIZES: tuple[tuple[str, object], ...] = (
 )  # fmt: skip
 
 # What the names of the fields do not tell.
-SLIDING, FULL = "sliding_attention", "full_attention"
+SLIDING, FULL, LINEAR = "sliding_attention", "full_attention", "linear_attention"
+# A hybrid's defaults have one attention block in six. Real ones have many, so that a cut does not take the last.
+HYBRID = [LINEAR, FULL, LINEAR, LINEAR, LINEAR, FULL]
 OWN: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1, 4]},
     "blt": {"encoder_hash_byte_group_vocab": 64},
@@ -77,6 +79,13 @@ OWN: dict[str, dict[str, Any]] = {
     "gemma3n_text": {"num_kv_shared_layers": 0, "intermediate_size": 48},
     "gpt_neo": {"attention_types": [[["global", "local"], 3]]},
     "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 3},
+    "kimi_linear": {"layer_types": HYBRID},
+    "lfm3": {"layer_types": ["conv", FULL, "conv", "conv", SLIDING, "conv"]},
+    "nemotron_h": {"layers_block_type": [LINEAR, FULL, "moe", LINEAR, "mlp", FULL]},
+    "olmo_hybrid": {"layer_types": HYBRID},
+    "qwen3_5_moe_text": {"layer_types": HYBRID},
+    "qwen3_5_text": {"layer_types": HYBRID},
+    "qwen3_next": {"layer_types": HYBRID},
     "hunyuan_v1_dense": {"head_dim": 8},
     "hunyuan_v1_moe": {"head_dim": 8, "num_experts": 4},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 3},
@@ -86,6 +95,7 @@ OWN: dict[str, dict[str, Any]] = {
     "reformer": {"is_decoder": True, "axial_pos_shape": [8, 16], "axial_pos_embds_dim": [8, 24]},
     "xlm": {"emb_dim": 32, "causal": True},
     "qwen4_exp_text": {
+        "layer_types": [kind.replace(FULL, "indexed_attention") for kind in HYBRID],
         "indexer_n_heads": 4,
         "indexer_kv_heads": 1,
         "indexer_head_dim": 8,

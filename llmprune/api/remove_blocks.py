@@ -101,7 +101,7 @@ def remove_blocks(
         TargetError: a target or block list out of range, or arguments that do not go together.
         ModelError: no such model, not a causal LM, or one whose blocks depend on their place.
         OutputExistsError: ``out`` holds something else.
-        VerificationError: the result does not compute what it should; it is not kept.
+        VerificationError: the result does not compute what it should; ``out`` is not made.
 
     Example:
         >>> smaller = remove_blocks(model, ranking, target="20%")

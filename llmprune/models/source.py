@@ -124,7 +124,7 @@ def check_model(
     except LlmpruneError:
         raise
     except Exception as error:  # whatever a wrong value in a config may lead to, it is the config that is wrong
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = " ".join(f"{type(error).__name__}: {error}".replace("`", "'").split())
         raise ModelError(f"{directory}/config.json cannot be used ({reason:.300}); get an intact copy.") from error
     return config, checkpoint
 

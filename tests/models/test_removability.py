@@ -109,7 +109,7 @@ def test_a_refusal_says_which_block_would_compute_what_else(tmp_path):
     found = refusal(save_zoo_model(tmp_path / "g", "gemma4_text"), (2,))
     assert "embed_tokens_per_layer.weight has shape (320, 1280), and (320, 1536) is stored" in found
     found = refusal(save_zoo_model(tmp_path / "b", "bamba"), (1, 4))
-    assert "what is left could not generate with the KV cache (transformers: `get_seq_length`" in found
+    assert "what is left could not generate with the KV cache (transformers: 'get_seq_length'" in found
     types = ["linear_attention"] * 5 + ["full_attention"]
     found = refusal(save_zoo_model(tmp_path / "o", "olmo_hybrid", layer_types=types), (5,))
     assert "what is left has no valid config" in found

@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path
 
 from llmprune.artifacts.files.disk_space import explain_full_disk, is_full_disk
-from llmprune.errors import OutputExistsError, UserError
+from llmprune.errors import OutputExistsError, UserError, VerificationError
 
 try:
     import fcntl
@@ -34,6 +34,7 @@ def atomic_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Everything in it is flushed to the disk before the rename. After any exception, Ctrl-C included, it is
     removed, and so are parents that were made for it. What an earlier, killed process left for the same
     ``path`` is removed first; when it died in the middle of replacing old content, that content is put back.
+    After a ``VerificationError`` the directory is kept beside ``path``, as ``NAME.failed``, and the message says so.
 
     Args:
         path: the final directory. Missing or empty is fine. A symbolic link is followed.
@@ -50,7 +51,11 @@ def atomic_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     _remove_leftovers(final)
     _refuse_occupied(path, final, overwrite=overwrite)
     with explain_full_disk(final), _partial_sibling(final) as partial:
-        yield partial
+        try:
+            yield partial
+        except VerificationError as error:
+            kept = partial.rename(_free_name(final, "failed"))
+            raise VerificationError(f"{error} What was written is in {kept}.") from error
         _sync_tree(partial)
         _move_into_place(partial, final, overwrite=overwrite)
 
@@ -171,6 +176,12 @@ def _make_locked(final: Path) -> tuple[Path, int | None]:
 
 def _unused_name(final: Path, suffix: str) -> Path:
     names = (f".{short_name(final)}.{os.getpid()}-{number}.{suffix}" for number in count())
+    return next(path for path in map(final.with_name, names) if not path.exists())
+
+
+def _free_name(final: Path, suffix: str) -> Path:
+    """A visible sibling's name that nothing has."""
+    names = (f"{short_name(final)}.{suffix}{f'-{number}' if number else ''}" for number in count())
     return next(path for path in map(final.with_name, names) if not path.exists())
 
 

@@ -82,7 +82,7 @@ def require_masked(source: Checkpoint, written: Checkpoint, mask: Mask) -> None:
             found = written.tensors.get(name)
             same = found is not None and (found.dtype, found.shape) == (entry.dtype, entry.shape)
             if found is None or not same or not _is_masked(files, entry, found, mask):
-                raise VerificationError(f"{name:.100} was not written as it should be; the checkpoint was not kept.")
+                raise VerificationError(f"{name:.100} was not written as it should be.")
 
 
 def _check_depth(mask: Mask, checkpoint: Checkpoint, called: Path) -> None:

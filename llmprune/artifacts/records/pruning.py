@@ -62,16 +62,17 @@ class Verification(Record):
     Attributes:
         dtype: computed in.
         tokens: compared in all.
-        largest_difference: between its logits and those that the source's blocks give, run one by one: without the
-            removed ones, or with the pruned weights.
-        generated_tokens: that were the same with and without the KV cache.
-        remark: what is not as it should be, and is so in the source too; None: nothing.
+        largest_difference: between its logits, computed block by block and by plain transformers, and those that the
+            source's blocks give, run one by one: without the removed ones, or with the pruned weights.
+        generated_tokens: that were the same with and without the KV cache; None: plain transformers did not load it,
+            since it does not fit in memory.
+        remark: what was not seen and why, or what is not as it should be and is so in the source too; None: nothing.
     """
 
     dtype: str
     tokens: int
     largest_difference: float
-    generated_tokens: int
+    generated_tokens: int | None = None
     remark: str | None = None
 
 

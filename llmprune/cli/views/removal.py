@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from llmprune.cli.console import Console
 
 if TYPE_CHECKING:
+    from llmprune.artifacts.records.pruning import Verification
     from llmprune.stages.block_removal import RemovalReport
 
 
@@ -26,7 +27,12 @@ def show_removal(console: Console, report: RemovalReport) -> None:
         check = record.verification
         console.line(
             f"Verified in {check.dtype}: logits differ from the bypassed source's by at most "
-            f"{check.largest_difference:.2g} on {check.tokens} tokens; {check.generated_tokens} tokens generated alike "
-            "with and without the KV cache."
+            f"{check.largest_difference:.2g} on {check.tokens} tokens{_generated(check)}."
         )
     console.line(f"Written to {report.directory}")
+
+
+def _generated(check: Verification) -> str:
+    if check.generated_tokens is None:
+        return ", block by block"
+    return f"; {check.generated_tokens} tokens generated alike with and without the KV cache"

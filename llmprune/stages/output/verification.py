@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,29 +11,30 @@ import torch
 from torch import Tensor
 
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
+from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
 from llmprune.artifacts.records.pruning import Verification
-from llmprune.errors import ModelError, NumericalError, VerificationError
-from llmprune.evaluation.generation import generate, plain_greedy_config
+from llmprune.errors import CheckpointError, ModelError, NumericalError, VerificationError
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.decoder import Decoder
 from llmprune.models.loading import load_tokenizer, load_whole, open_decoder
 from llmprune.models.source import positions
-from llmprune.quiet import first_sentence
 from llmprune.stages.common.workspace import Workspace
+from llmprune.stages.output.generation_check import allowed_difference, compare_generation, same_in_source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_WINDOWS, _SEQ_LEN, _NEW_TOKENS = 2, 64, 16
-# The same operations run on the same weights, so the logits should be equal; what is
-# allowed is what another order of summation may change, relative to the largest logit.
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
+_WINDOWS, _SEQ_LEN = 2, 64
+_WHOLE = 1.2  # memory to load a model with plain transformers, in sizes of its weights
 
 
 def verify_checkpoint(
     workspace: Workspace, pruned: Path, *, removed: Sequence[int] = (), weights: Sequence[Path] = ()
 ) -> Verification:
-    """Load ``pruned`` as any user would and compare it with the source, whose blocks are run one by one.
+    """Compare the files of ``pruned`` with the source, block by block, then load it as any user would and generate.
+
+    One block of either model is in memory at a time, beside both embeddings and heads. The loading by plain
+    transformers is left out where the whole model does not fit in memory, and the result says so.
 
     Args:
         workspace: the source model.
@@ -46,31 +47,84 @@ def verify_checkpoint(
             where the source's does not.
         ModelError: the source would have to be loaded whole for that, and cannot be.
     """
-    tokens, expected = _expected_logits(workspace, removed, weights)
-    workspace.progress.say("Loading the written checkpoint again to compare it with the source model.")
-    dtype = workspace.compute.dtype or expected.dtype
-    try:
+    workspace.progress.say("Comparing the written checkpoint with the source model, block by block.")
+    source = workspace.open_decoder()
+    source.checkpoint = source.checkpoint.overlaid(weights)
+    tokens = _random_tokens(source, min(_SEQ_LEN, workspace.positions))
+    with _loading_is_required():
+        written = open_decoder(
+            pruned,
+            device=workspace.compute.device,
+            dtype=source.dtype,
+            trust_remote_code=workspace.trust_remote_code,
+        )
+        expected, difference = _compare_blocks(source, written, tokens, removed)
+    seen = Verification(dtype=dtype_name(source.dtype), tokens=tokens.numel(), largest_difference=difference)
+    checkpoint, dtype, remark = written.checkpoint, source.dtype, None
+    del source, written
+    if (lack := _lack_of_memory(workspace, checkpoint, dtype)) is not None:
+        remark = f"It was compared block by block alone, and did not generate: {lack}."
+        workspace.progress.say(remark)
+        return seen.model_copy(update={"remark": remark})
+    workspace.progress.say("Loading the written checkpoint again, to generate with it.")
+    with _loading_is_required():
         model = _load(workspace, pruned, dtype)
-    except ModelError as error:
-        raise VerificationError(
-            f"The written checkpoint cannot be loaded again, so it was not kept: {error}"
-        ) from error
-    difference = _require_same_logits(model, tokens, expected, called="written checkpoint")
-    prompt = tokens[:1, :8]
-    check = _compare_generation(model, prompt)
-    remark = None
+    difference = max(difference, _require_same_logits(model, tokens, expected, called="written checkpoint"))
+    check = compare_generation(model, tokens[:1, :8])
     if check.fault is not None:
         del model
+        if (lack := _lack_of_memory(workspace, workspace.open_checkpoint(), dtype)) is not None:
+            raise VerificationError(
+                f"The written checkpoint {check.fault}. Whether the source does so too cannot be seen: {lack}."
+            )
         workspace.progress.say("Loading the source model whole to see whether it generates like that too.")
-        remark = _same_in_source(_load(workspace, workspace.directory, dtype), prompt, check)
+        remark = same_in_source(_load(workspace, workspace.directory, dtype), tokens[:1, :8], check)
         workspace.progress.say(remark)
-    return Verification(
-        dtype=dtype_name(dtype),
-        tokens=tokens.numel(),
-        largest_difference=difference,
-        generated_tokens=check.same,
-        remark=remark,
+    found = {"largest_difference": difference, "generated_tokens": check.same, "remark": remark}
+    return seen.model_copy(update=found)
+
+
+@contextmanager
+def _loading_is_required() -> Iterator[None]:
+    """A written checkpoint that cannot be loaded is a failed verification, and not the user's mistake."""
+    try:
+        yield
+    except (ModelError, CheckpointError) as error:
+        raise VerificationError(f"The written checkpoint cannot be loaded again: {error}") from error
+
+
+def _compare_blocks(source: Decoder, written: Decoder, tokens: Tensor, removed: Sequence[int]) -> tuple[Tensor, float]:
+    """The logits that the source's blocks give, run one by one, and how far the written ones' are from them."""
+    kept = kept_blocks(len(source.blocks), removed)
+    theirs, ours = source.runner.embed(tokens), written.runner.embed(tokens)
+    their_calls, our_calls = source.runner.calls(tokens), written.runner.calls(tokens)
+    first = None
+    for new, old in enumerate(kept):
+        with source.block(old):
+            theirs = source.runner.forward_block(old, theirs, their_calls[old])
+        with written.block(new):
+            ours = written.runner.forward_block(new, ours, our_calls[new])
+        if first is None and not torch.equal(theirs, ours):
+            first = new
+    expected = source.runner.logits(theirs)
+    where = f", block {first} first of all" if first is not None else ""
+    return expected, _require_close(
+        written.runner.logits(ours),
+        expected,
+        source.dtype,
+        called="written checkpoint",
+        where=where,
+        model=written.model,
     )
+
+
+def _lack_of_memory(workspace: Workspace, checkpoint: Checkpoint, dtype: torch.dtype) -> str | None:
+    """Why plain transformers does not load a checkpoint here; None: it fits."""
+    needed = int(_WHOLE * dtype.itemsize * sum(tensor.numel for tensor in checkpoint.tensors.values()))
+    free = workspace.compute.free_bytes()
+    if needed <= free:
+        return None
+    return f"to load it whole takes about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
 
 
 def verify_model(decoder: Decoder, model: PreTrainedModel, *, removed: Sequence[int] = ()) -> None:
@@ -93,13 +147,20 @@ def verify_model(decoder: Decoder, model: PreTrainedModel, *, removed: Sequence[
 def _require_same_logits(model: PreTrainedModel, tokens: Tensor, expected: Tensor, *, called: str) -> float:
     """See that a model gives just these logits; returns the largest difference."""
     with torch.inference_mode():
-        found = model(input_ids=tokens, use_cache=False).logits.float()
-    difference = float((found - expected.float()).abs().max())
-    allowed = _allowed(model.dtype, expected.float())
+        found = model(input_ids=tokens, use_cache=False).logits
+    return _require_close(found, expected, model.dtype, called=called, model=model)
+
+
+def _require_close(
+    found: Tensor, expected: Tensor, dtype: torch.dtype, *, called: str, model: PreTrainedModel, where: str = ""
+) -> float:
+    """See that logits are the expected ones; returns the largest difference."""
+    difference = float((found.float() - expected.float()).abs().max())
+    allowed = allowed_difference(dtype, expected.float())
     if not difference <= allowed:
         raise VerificationError(
-            f"The {called}'s logits differ from the source's by {difference:.3g} (allowed: {allowed:.3g}); it was not "
-            f"kept. Please report this model type: {model.config.model_type}."
+            f"The {called}'s logits differ from the source's by {difference:.3g} (allowed: {allowed:.3g}){where}. "
+            f"Please report this model type: {model.config.model_type}."
         )
     return difference
 
@@ -137,89 +198,7 @@ def _bypassed_logits(decoder: Decoder, tokens: Tensor, removed: Sequence[int]) -
     return decoder.runner.logits(hidden)
 
 
-def _expected_logits(workspace: Workspace, removed: Sequence[int], weights: Sequence[Path]) -> tuple[Tensor, Tensor]:
-    """Tokens, and the logits that the source's blocks give on them, run one by one."""
-    decoder = workspace.open_decoder()
-    decoder.checkpoint = decoder.checkpoint.overlaid(weights)
-    tokens = _random_tokens(decoder, min(_SEQ_LEN, workspace.positions))
-    return tokens, _bypassed_logits(decoder, tokens, removed)
-
-
 def _load(workspace: Workspace, directory: Path, dtype: torch.dtype) -> PreTrainedModel:
     return load_whole(
         directory, device=workspace.compute.device, dtype=dtype, trust_remote_code=workspace.trust_remote_code
     )
-
-
-@dataclass(frozen=True)
-class _Generation:
-    """What a model generates with and without its KV cache.
-
-    Attributes:
-        same: how many tokens were alike.
-        difference: the largest one of the logits before each of them, and before the first that was not alike.
-        fault: why both do not count as the same, in words that go on after the model's name; None: they do.
-    """
-
-    same: int
-    difference: float
-    fault: str | None = None
-
-
-def _compare_generation(model: PreTrainedModel, prompt: Tensor) -> _Generation:
-    """Generate greedily with and without the KV cache.
-
-    Where the two differ, the first different token decides: if the model all but ties
-    between both, rounding may choose either, and nothing is wrong.
-    """
-    runs = []
-    for use_cache in (True, False):
-        try:
-            runs.append(_generate(model, prompt, use_cache=use_cache))
-        except Exception as error:  # whatever a model's own code makes of a cache, or of none
-            how = "with" if use_cache else "without"
-            fault = f"cannot generate {how} the KV cache (transformers: {first_sentence(error)})"
-            return _Generation(0, float("inf"), fault)
-    (cached, cached_logits), (plain, plain_logits) = runs
-    same = int((cached == plain).int().cumprod(0).sum())
-    compared = slice(same + 1)
-    difference = float((cached_logits[compared] - plain_logits[compared]).abs().max())
-    if same == len(plain):
-        return _Generation(same, difference)
-    logits = plain_logits[same]
-    gap = float((logits[cached[same]] - logits[plain[same]]).abs())
-    if gap <= _allowed(model.dtype, logits):
-        return _Generation(same, difference)
-    fault = f"generates other text with the KV cache than without (from token {same}, gap {gap:.3g})"
-    return _Generation(same, difference, fault)
-
-
-def _generate(model: PreTrainedModel, prompt: Tensor, *, use_cache: bool) -> tuple[Tensor, Tensor]:
-    """Greedily generated tokens (new), and the logits (new, vocab_size) in float32 that chose them."""
-    logits: list[Tensor] = []
-    hook = model.register_forward_hook(lambda _model, _inputs, output: logits.append(output.logits[0, -1].float()))
-    try:
-        tokens = generate(model, prompt, plain_greedy_config(_NEW_TOKENS, use_cache=use_cache))
-    finally:
-        hook.remove()
-    return tokens[0], torch.stack(logits)
-
-
-def _same_in_source(source: PreTrainedModel, prompt: Tensor, check: _Generation) -> str:
-    """A remark where the source's logits, too, depend on the cache by more than rounding.
-
-    Raises:
-        VerificationError: the written checkpoint's alone do.
-    """
-    theirs = _compare_generation(source, prompt)
-    with torch.inference_mode():
-        rounding = _allowed(source.dtype, source(input_ids=prompt, use_cache=False).logits.float())
-    if theirs.difference <= rounding:
-        raise VerificationError(f"The written checkpoint {check.fault}, and the source does not; it was not kept.")
-    own = theirs.fault or f"gives other logits with the KV cache than without (by {theirs.difference:.3g})"
-    return f"The source itself {own}; the written checkpoint {check.fault}."
-
-
-def _allowed(dtype: torch.dtype, logits: Tensor) -> float:
-    """How far logits may be apart for another order of summation."""
-    return _TOLERANCE[dtype] * max(1.0, float(logits.abs().max()))

@@ -163,14 +163,14 @@ def test_a_second_removal_chains_the_records(open_run, workspace, tmp_path):
     assert PruningRecord.read(second.directory / "llmprune.json") == second.record
 
 
-def test_a_checkpoint_that_computes_something_else_is_refused_and_nothing_is_left(open_run, run, tmp_path):
+def test_a_checkpoint_that_computes_something_else_is_refused_and_set_aside(open_run, run, tmp_path):
     out = tmp_path / "out"
 
     class Saboteur(Listener):
         """Damages the written weights just before they are loaded again."""
 
         def say(self, line):
-            if "Loading the written checkpoint" in line:
+            if "Comparing the written checkpoint" in line:
                 (partial,) = tmp_path.glob(".out.*.partial/model.safetensors")
                 content = bytearray(partial.read_bytes())
                 content[-5000:] = bytes(5000)
@@ -178,7 +178,7 @@ def test_a_checkpoint_that_computes_something_else_is_refused_and_nothing_is_lef
 
     with pytest.raises(VerificationError, match="logits differ"):
         remove_blocks(open_run(listener=Saboteur()), by_hand(2, out=out))
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "out.failed"]
 
 
 def test_a_refused_replacement_leaves_the_old_checkpoint(workspace, open_run, tmp_path):
