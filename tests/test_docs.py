@@ -35,7 +35,9 @@ def _typed(param):
 
 
 def test_every_metric_is_explained():
-    names = metric_names(texts=["t"], tasks=[("piqa", "acc")], batch=[8], repeats=2, energy=True, compared=True)
+    names = metric_names(
+        texts=["t"], tasks=[("piqa", "acc")], batch=[8], repeats=2, energy=True, loaded=True, compared=True
+    )
     figures = {name.split(".")[0].removesuffix("_ratio").removesuffix("_diff") for name in names}
     assert figures == set(QUANTITIES)
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def describe_machine(device: torch.device, models: Iterable[PreTrainedModel] = ()) -> Machine:
-    """Processor or GPU, threads, memory, versions, and the attention kernels of ``models``."""
+def describe_machine(device: torch.device, attention: Iterable[str] = ()) -> Machine:
+    """Processor or GPU, threads, memory, versions, and the attention kernels that the models use."""
     on_gpu = device.type == "cuda"
     memory = torch.cuda.get_device_properties(device).total_memory if on_gpu else psutil.virtual_memory().total
     return Machine(
@@ -27,12 +27,12 @@ def describe_machine(device: torch.device, models: Iterable[PreTrainedModel] = (
         system=platform.platform(),
         python=platform.python_version(),
         cuda=torch.version.cuda if on_gpu else None,
-        attention=tuple(dict.fromkeys(_attention(model) for model in models)),
+        attention=tuple(dict.fromkeys(attention)),
     )
 
 
-def _attention(model: PreTrainedModel) -> str:
-    """The kernel by its name in transformers, which has no public attribute for its choice."""
+def attention_kernel(model: PreTrainedModel) -> str:
+    """A model's attention kernel by its name in transformers, which has no public attribute for its choice."""
     return str(getattr(model.config, "_attn_implementation", None) or "the model's own")
 
 

@@ -5,7 +5,7 @@ import torch
 
 from llmprune.evaluation import losses as losses_module
 from llmprune.evaluation.losses import token_losses
-from llmprune.evaluation.perplexity import window_losses
+from llmprune.evaluation.perplexity import streamed_window_losses, window_losses
 from llmprune.models.anatomy import find_blocks
 from llmprune.models.capture import BlockRunner
 from llmprune.models.loading import open_decoder
@@ -60,6 +60,22 @@ def test_perplexity_is_exp_of_the_mean_cross_entropy(batch_tokens):
     torch.testing.assert_close(torch.tensor(found).double(), plain_losses(model, tokens).mean(dim=1), atol=1e-5, rtol=0)
     assert sum(found) / 5 == pytest.approx(skipped_loss(model, tokens, ()), rel=1e-5)
     assert sum(done) == 5
+
+
+@pytest.mark.parametrize(("batch_tokens", "chunk_windows"), [(1, 1), (40, 1), (40, 3), (40, 4), (10_000, 2)])
+def test_perplexity_block_by_block_is_the_same_to_the_last_bit(batch_tokens, chunk_windows, checkpoint):
+    tokens, done, opened = random_tokens(5, 20), [], []
+    decoder = open_decoder(checkpoint("gemma3"), device=torch.device("cpu"))
+    block = decoder.block
+    decoder.block = lambda index: opened.append(index) or block(index)
+    found = streamed_window_losses(
+        decoder, tokens, batch_tokens=batch_tokens, chunk_windows=chunk_windows, on_windows=done.append
+    )
+    assert found == window_losses(tiny_model("gemma3"), tokens, batch_tokens=batch_tokens)
+    assert sum(done) == 5
+    batch = max(1, batch_tokens // 20)
+    chunks = -(-5 // max(batch, chunk_windows // batch * batch))
+    assert opened == [*range(len(decoder.blocks))] * chunks  # each block is read once for every chunk
 
 
 def test_window_sums_are_sums_of_token_losses(checkpoint):

@@ -34,6 +34,7 @@ def metric_names(
     batch: Sequence[int],
     repeats: int,
     energy: bool,
+    loaded: bool,
     compared: bool,
 ) -> list[str]:
     """What ``collect_metrics`` will name, known before anything is measured.
@@ -44,12 +45,12 @@ def metric_names(
         batch: sizes that speed is measured with; none: it is not.
         repeats: of every speed, at least.
         energy: whether the platform counts energy.
+        loaded: whether the model is loaded whole from its files.
         compared: whether there is a baseline.
     """
     singles = [one for one in QUANTITIES.values() if one.kind == "count" or one.key in {"load_seconds", "prompt"}]
-    measured: list[tuple[Quantity, str | None]] = [
-        (one, None) for one in singles if batch or one.key not in {"peak_bytes", "prompt"}
-    ]
+    left_out = {*(() if batch else ("peak_bytes", "prompt")), *(() if loaded else ("load_seconds",))}
+    measured: list[tuple[Quantity, str | None]] = [(one, None) for one in singles if one.key not in left_out]
     measured += [(QUANTITIES["ppl"], text) for text in texts]
     measured += [(accuracy_by(metric), task) for task, metric in tasks]
     measured += [(QUANTITIES[key], str(size)) for key in BATCHED if energy or key != "joules" for size in batch]

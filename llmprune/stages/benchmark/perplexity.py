@@ -10,10 +10,10 @@ from llmprune.artifacts.records.bench import PerplexityProtocol, PerplexityResul
 from llmprune.choices import Bos
 from llmprune.errors import CorpusError, ModelError, NumericalError, TargetError
 from llmprune.evaluation.intervals import estimate_exp_mean
-from llmprune.evaluation.perplexity import window_losses
 from llmprune.models.compute import Compute, dtype_name
+from llmprune.stages.benchmark.opened import Loaded, Streamed
 from llmprune.stages.benchmark.settings import BenchSettings
-from llmprune.stages.benchmark.subjects import Loaded, Subject
+from llmprune.stages.benchmark.subjects import Subject
 from llmprune.stages.common.checks import require_vocabulary
 from llmprune.stages.common.progress import Progress
 from llmprune.text.corpora import Corpus, load_corpus
@@ -90,20 +90,20 @@ def _require_different_names(texts: Sequence[TokenWindows]) -> None:
 
 
 def measure_perplexity(
-    loaded: Sequence[Loaded], texts: Sequence[TokenWindows], *, compute: Compute, progress: Progress
-) -> list[tuple[PerplexityResult, ...]]:
-    """Perplexity of every model on every text.
+    one: Loaded | Streamed, texts: Sequence[TokenWindows], *, compute: Compute, progress: Progress
+) -> tuple[PerplexityResult, ...]:
+    """Perplexity of a model on every text.
 
     Raises:
-        NumericalError: a model computes NaN, infinity, or a loss without a perplexity.
+        NumericalError: the model computes NaN, infinity, or a loss without a perplexity.
     """
-    return [tuple(_measure(one, windows, compute, progress) for windows in texts) for one in loaded]
+    return tuple(_measure(one, windows, compute, progress) for windows in texts)
 
 
-def _measure(one: Loaded, windows: TokenWindows, compute: Compute, progress: Progress) -> PerplexityResult:
+def _measure(one: Loaded | Streamed, windows: TokenWindows, compute: Compute, progress: Progress) -> PerplexityResult:
     name = windows.identity().name
     with progress.task(f"Perplexity on {name}, {one.subject.num_blocks} blocks", windows.num_windows) as advance:
-        losses = window_losses(one.model, windows.tokens, batch_tokens=compute.batch_tokens, on_windows=advance)
+        losses = one.window_losses(windows.tokens, batch_tokens=compute.batch_tokens, on_windows=advance)
     mean = sum(losses) / len(losses)
     if not mean < _LARGEST_LOSS:
         raise NumericalError(

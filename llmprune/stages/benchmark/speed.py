@@ -15,8 +15,8 @@ from llmprune.evaluation.energy import EnergyMeter
 from llmprune.evaluation.intervals import is_within
 from llmprune.evaluation.latency import GenerationTime, peak_memory, random_prompt, time_generation
 from llmprune.evaluation.repeats import estimate_paired_ratio
+from llmprune.stages.benchmark.opened import Loaded
 from llmprune.stages.benchmark.settings import BenchSettings
-from llmprune.stages.benchmark.subjects import Loaded
 from llmprune.stages.common.progress import Progress
 
 if TYPE_CHECKING:

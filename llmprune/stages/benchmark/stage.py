@@ -10,21 +10,25 @@ from pathlib import Path
 import torch
 
 from llmprune.artifacts.files.disk_space import explain_full_disk
-from llmprune.artifacts.records.bench import BenchResult, ModelResult, Protocols, TaskProtocol
+from llmprune.artifacts.records.bench import BenchResult, Machine, ModelResult, Protocols, TaskProtocol
 from llmprune.artifacts.run import RunDirectory
+from llmprune.errors import TargetError
 from llmprune.evaluation.energy import EnergyMeter, find_energy_meter
-from llmprune.evaluation.machine import describe_machine
+from llmprune.evaluation.machine import attention_kernel, describe_machine
 from llmprune.evaluation.zero_shot import ZeroShotTasks
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.stages.benchmark.gate import require_metrics
 from llmprune.stages.benchmark.metrics import collect_metrics, metric_names
+from llmprune.stages.benchmark.opened import Loaded, Streamed
 from llmprune.stages.benchmark.perplexity import measure_perplexity, perplexity_protocol, read_texts
 from llmprune.stages.benchmark.settings import BenchSettings
 from llmprune.stages.benchmark.speed import measure_speed, speed_protocol
-from llmprune.stages.benchmark.subjects import Loaded, Subject, choose_subjects
+from llmprune.stages.benchmark.subjects import Subject, choose_subjects
 from llmprune.stages.benchmark.tasks import measure_tasks, open_asked_tasks, task_differences
 from llmprune.stages.common.progress import Progress
 from llmprune.text.windows import TokenWindows
+
+_ROOM = 1.2  # memory to load a model, in sizes of its weights
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class _Measurements:
         texts: windows of every text.
         tasks: zero-shot tasks, and how they are asked; None: there are none.
         meter: of energy.
+        streamed: names of the models that are run block by block, since memory has no room for them.
     """
 
     settings: BenchSettings
@@ -46,6 +51,7 @@ class _Measurements:
     texts: list[TokenWindows]
     tasks: tuple[ZeroShotTasks, TaskProtocol] | None
     meter: EnergyMeter
+    streamed: frozenset[str]
 
 
 def bench(
@@ -114,9 +120,25 @@ def measure(
         LlmpruneError: as ``bench`` does.
     """
     wanted = _check(subjects, settings, compute, progress)
-    loaded = [one.load(wanted.dtype, compute=compute, progress=progress) for one in subjects]
-    known = _known_quality(wanted, dense, compute) if len(loaded) > 1 else None
-    return _result(wanted, loaded, _measure(wanted, loaded, known, compute, progress), compute)
+    known = [None, _known_quality(wanted, dense, compute)]
+    results: list[ModelResult] = []
+    kernels: list[str] = []
+    loaded: list[Loaded] = []
+    for subject, quality in zip(subjects, known, strict=False):
+        if quality is not None and not settings.speed:
+            results.append(_with(subject.described(), perplexity=quality.perplexity, tasks=quality.tasks))
+            continue
+        whole = subject.name not in wanted.streamed
+        one = subject.open(wanted.dtype, whole=whole, compute=compute, progress=progress)
+        results.append(_measure_quality(one, wanted, quality, compute, progress))
+        kernels.append(attention_kernel(one.model))
+        if settings.speed and isinstance(one, Loaded):
+            loaded.append(one)
+        del one  # before the next one is loaded: only for speed both are in memory
+    if settings.speed:
+        speeds = measure_speed(loaded, settings, prefill=wanted.prefill, meter=wanted.meter, progress=progress)
+        results = [_with(one, **vars(found)) for one, found in zip(results, speeds, strict=True)]
+    return _result(wanted, results, describe_machine(compute.device, kernels), compute)
 
 
 def check_bench(
@@ -159,17 +181,41 @@ def _check(subjects: Sequence[Subject], settings: BenchSettings, compute: Comput
     texts = read_texts(subjects, settings, seq_len=seq_len, progress=progress)
     tasks = open_asked_tasks(subjects, settings)
     meter = find_energy_meter(compute.device)
+    dtype = compute.dtype or subjects[-1].dtype()
+    streamed = _streamed(subjects, settings, dtype, compute)
     names = metric_names(
         texts=[windows.identity().name for windows in texts],
         tasks=tasks[0].metrics if tasks else (),
         batch=settings.batch if settings.speed else (),
         repeats=settings.repeats,
         energy=bool(meter.counters),
+        loaded=subjects[0].needed_bytes(dtype) > 0 and subjects[0].name not in streamed,
         compared=len(subjects) > 1,
     )
     require_metrics(settings.conditions, names)
-    dtype = compute.dtype or subjects[-1].dtype()
-    return _Measurements(settings, dtype, prefill, texts, tasks, meter)
+    return _Measurements(settings, dtype, prefill, texts, tasks, meter, streamed)
+
+
+def _streamed(
+    subjects: Sequence[Subject], settings: BenchSettings, dtype: torch.dtype, compute: Compute
+) -> frozenset[str]:
+    """Names of the models that memory has no room for. Tasks and speed need whole models, and speed all of them.
+
+    Raises:
+        TargetError: there is no room for what has to be in memory.
+    """
+    sizes, free = {subject.name: subject.needed_bytes(dtype) for subject in subjects}, compute.free_bytes()
+    if not settings.speed and not settings.tasks:
+        return frozenset(name for name, size in sizes.items() if _ROOM * size > free)
+    largest = max(sizes, key=lambda name: sizes[name])
+    together = sizes if settings.speed else {largest: sizes[largest]}
+    if (needed := sum(together.values())) > free:
+        without = "`speed=False` and no `tasks`" if settings.tasks else "`speed=False`"
+        raise TargetError(
+            f"{needed / 1e9:.3g} GB of memory are needed for {' beside '.join(together)} in {dtype_name(dtype)}, and "
+            f"{free / 1e9:.3g} GB are free; type {without}: perplexity is then measured block by block."
+        )
+    return frozenset()
 
 
 def _known_quality(wanted: _Measurements, dense: BenchResult | None, compute: Compute) -> ModelResult | None:
@@ -180,42 +226,34 @@ def _known_quality(wanted: _Measurements, dense: BenchResult | None, compute: Co
     return dense.model if dense is not None and same else None
 
 
-def _measure(
+def _measure_quality(
+    one: Loaded | Streamed,
     wanted: _Measurements,
-    loaded: Sequence[Loaded],
     known: ModelResult | None,
     compute: Compute,
     progress: Progress,
-) -> list[ModelResult]:
-    """Everything that is to be measured of the loaded models, the baseline's quality if it is not known."""
-    results = [_with(one.subject.described(), load_seconds=one.seconds) for one in loaded]
-    unknown = loaded if known is None else loaded[:1]
-    perplexities = measure_perplexity(unknown, wanted.texts, compute=compute, progress=progress)
-    perplexities += [] if known is None else [known.perplexity]
-    results = [_with(one, perplexity=found) for one, found in zip(results, perplexities, strict=True)]
-    if wanted.tasks is not None:
-        scores = measure_tasks(unknown, *wanted.tasks, compute=compute, progress=progress)
-        scores += [] if known is None else [known.tasks]
-        results = [_with(one, tasks=found) for one, found in zip(results, scores, strict=True)]
-    if wanted.settings.speed:
-        speeds = measure_speed(loaded, wanted.settings, prefill=wanted.prefill, meter=wanted.meter, progress=progress)
-        results = [_with(one, **vars(found)) for one, found in zip(results, speeds, strict=True)]
-    return results
+) -> ModelResult:
+    """Perplexity and accuracy of a model, unless they are known."""
+    result = _with(one.subject.described(), load_seconds=one.seconds)
+    if known is not None:
+        return _with(result, perplexity=known.perplexity, tasks=known.tasks)
+    result = _with(result, perplexity=measure_perplexity(one, wanted.texts, compute=compute, progress=progress))
+    if wanted.tasks is not None and isinstance(one, Loaded):
+        result = _with(result, tasks=measure_tasks(one, *wanted.tasks, compute=compute, progress=progress))
+    return result
 
 
 def _with(result: ModelResult, **measured: object) -> ModelResult:
     return result.model_copy(update=measured)
 
 
-def _result(
-    wanted: _Measurements, loaded: Sequence[Loaded], measured: Sequence[ModelResult], compute: Compute
-) -> BenchResult:
+def _result(wanted: _Measurements, measured: Sequence[ModelResult], machine: Machine, compute: Compute) -> BenchResult:
     """What was measured, beside its protocols, and checked against the conditions."""
     model, baseline = measured[0], measured[1] if len(measured) > 1 else None
     metrics = collect_metrics(model, baseline)
     protocols = _protocols(wanted, compute)
     return BenchResult(
-        machine=describe_machine(compute.device, [one.model for one in loaded]),
+        machine=machine,
         device=protocols.device,
         dtype=protocols.dtype,
         perplexity=protocols.perplexity,

@@ -14,10 +14,11 @@ from llmprune.artifacts.run import RunDirectory
 from llmprune.evaluation.sparsity import measure_model
 from llmprune.models.anatomy import block_count
 from llmprune.models.compute import Compute, dtype_name
-from llmprune.models.loading import load_tokenizer, load_whole, stored_dtype
+from llmprune.models.loading import load_tokenizer, load_whole, open_decoder, stored_dtype
 from llmprune.models.resident import sharing_copy, tokenizer_of
 from llmprune.models.source import check_model, find_model, positions, require_finite, vocabulary
 from llmprune.models.timing import now
+from llmprune.stages.benchmark.opened import Loaded, Streamed
 from llmprune.stages.benchmark.sparsity import count_zeros
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import open_workspace, typed_origin
@@ -58,11 +59,14 @@ class Subject(Protocol):
             ModelError: none that can be used.
         """
 
-    def load(self, dtype: torch.dtype, *, compute: Compute, progress: Progress) -> Loaded:
-        """The model in memory, in evaluation mode.
+    def needed_bytes(self, dtype: torch.dtype) -> int:
+        """Memory that loading it takes; 0: it is in memory."""
+
+    def open(self, dtype: torch.dtype, *, whole: bool, compute: Compute, progress: Progress) -> Loaded | Streamed:
+        """The model in evaluation mode: the ``whole`` of it in memory, or one block at a time.
 
         Raises:
-            ModelError: transformers cannot load it.
+            ModelError: transformers cannot load it, or it cannot be run block by block.
         """
 
 
@@ -106,8 +110,18 @@ class CheckpointSubject:
         """The tokenizer beside the weights."""
         return load_tokenizer(self.directory, trust_remote_code=self.trust_remote_code)
 
-    def load(self, dtype: torch.dtype, *, compute: Compute, progress: Progress) -> Loaded:
-        """Load it, and measure the time."""
+    def needed_bytes(self, dtype: torch.dtype) -> int:
+        """That of all of its weights."""
+        return self.checkpoint.num_parameters * dtype.itemsize
+
+    def open(self, dtype: torch.dtype, *, whole: bool, compute: Compute, progress: Progress) -> Loaded | Streamed:
+        """Load it as any user would, and measure the time; or leave its blocks in their files."""
+        if not whole:
+            progress.say(f"{self.name} does not fit in memory, so it is run block by block, in {dtype_name(dtype)}.")
+            decoder = open_decoder(
+                self.directory, device=compute.device, dtype=dtype, trust_remote_code=self.trust_remote_code
+            )
+            return Streamed(self, decoder, compute)
         progress.say(f"Loading {self.name} in {dtype_name(dtype)}.")
         started = now(compute.device)
         model = load_whole(self.directory, device=compute.device, dtype=dtype, trust_remote_code=self.trust_remote_code)
@@ -162,24 +176,13 @@ class ModelSubject:
         """The tokenizer that was given, or the one that lies where the model was loaded from."""
         return self.given if self.given is not None else tokenizer_of(self.model)
 
-    def load(self, dtype: torch.dtype, *, compute: Compute, progress: Progress) -> Loaded:
-        """It is loaded; what is measured is a copy that shares its weights."""
+    def needed_bytes(self, dtype: torch.dtype) -> int:
+        """None: its weights are in memory."""
+        return 0
+
+    def open(self, dtype: torch.dtype, *, whole: bool, compute: Compute, progress: Progress) -> Loaded:
+        """It is in memory; what is measured is a copy that shares its weights."""
         return Loaded(self, sharing_copy(self.model).eval(), None)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model in memory.
-
-    Attributes:
-        subject: which model it is.
-        model: the model in evaluation mode.
-        seconds: the time that loading took; None: it was in memory already.
-    """
-
-    subject: Subject
-    model: PreTrainedModel
-    seconds: float | None
 
 
 def choose_subjects(

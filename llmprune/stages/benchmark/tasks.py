@@ -10,8 +10,9 @@ from llmprune.errors import TargetError
 from llmprune.evaluation.intervals import standard_error
 from llmprune.evaluation.zero_shot import ZeroShotTasks, count_requests, open_tasks, score_tasks
 from llmprune.models.compute import Compute
+from llmprune.stages.benchmark.opened import Loaded
 from llmprune.stages.benchmark.settings import BenchSettings
-from llmprune.stages.benchmark.subjects import Loaded, Subject
+from llmprune.stages.benchmark.subjects import Subject
 from llmprune.stages.common.progress import Progress
 from llmprune.text.windows import adds_bos
 
@@ -42,32 +43,24 @@ def open_asked_tasks(subjects: Sequence[Subject], settings: BenchSettings) -> tu
 
 
 def measure_tasks(
-    loaded: Sequence[Loaded],
-    tasks: ZeroShotTasks,
-    protocol: TaskProtocol,
-    *,
-    compute: Compute,
-    progress: Progress,
-) -> list[tuple[TaskResult, ...]]:
-    """Accuracy of every model on every task, by each of its metrics.
+    one: Loaded, tasks: ZeroShotTasks, protocol: TaskProtocol, *, compute: Compute, progress: Progress
+) -> tuple[TaskResult, ...]:
+    """Accuracy of a model on every task, by each of its metrics.
 
     Raises:
         TaskError: lm-eval fails on a task.
     """
-    results: list[tuple[TaskResult, ...]] = []
-    for one in loaded:
-        with progress.task(f"Tasks, {one.subject.num_blocks} blocks", count_requests(tasks, protocol.limit)) as advance:
-            scores = score_tasks(
-                one.model,
-                one.subject.tokenizer(),
-                tasks,
-                limit=protocol.limit,
-                batch_size=max(1, compute.batch_tokens // _TOKENS),
-                bos=protocol.bos,
-                on_requests=advance,
-            )
-        results.append(tuple(_result(task, metric, items) for (task, metric), items in scores.items()))
-    return results
+    with progress.task(f"Tasks, {one.subject.num_blocks} blocks", count_requests(tasks, protocol.limit)) as advance:
+        scores = score_tasks(
+            one.model,
+            one.subject.tokenizer(),
+            tasks,
+            limit=protocol.limit,
+            batch_size=max(1, compute.batch_tokens // _TOKENS),
+            bos=protocol.bos,
+            on_requests=advance,
+        )
+    return tuple(_result(task, metric, items) for (task, metric), items in scores.items())
 
 
 def _result(task: str, metric: str, items: tuple[float, ...]) -> TaskResult:

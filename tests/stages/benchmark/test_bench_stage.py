@@ -1,6 +1,8 @@
 """bench: the plain model's perplexity under a stated protocol, and sensible defaults."""
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -10,8 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError, CheckpointError, ModelError, TargetError
-from llmprune.models.compute import choose_compute
-from llmprune.stages.benchmark import QUICK, BenchSettings, bench
+from llmprune.models.compute import Compute, choose_compute
+from llmprune.models.loading import load_whole
+from llmprune.stages.benchmark import QUICK, BenchSettings, bench, subjects
 from llmprune.stages.benchmark.subjects import CheckpointSubject
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from tests.tiny import NUM_BLOCKS, POSITIONS, Listener, save_tiny_llama, snapshot
@@ -45,7 +48,7 @@ def plain_perplexity(directory, text, seq_len, windows):
 
 def test_a_run_that_cannot_be_written_is_found_out_before_anything_is_measured(run, model, only_text, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
-    monkeypatch.setattr(CheckpointSubject, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(CheckpointSubject, "open", lambda *_, **__: pytest.fail("a model was loaded"))
     with pytest.raises(ArtifactError, match=r"Cannot write in .* type `run=OTHER`"):
         measure(run, only_text, model=model)
     assert not run.exists()
@@ -198,3 +201,48 @@ def test_no_path_of_this_machine_stands_in_a_result(workspace, pruned, only_text
     _, path = measure(workspace.run, only_text)
     assert str(text.parent) not in path.read_text()
     assert str(run.parent) not in path.read_text()
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    monkeypatch.setattr(Compute, "free_bytes", lambda _: 1000)
+
+
+def test_models_larger_than_memory_have_the_same_perplexity_block_by_block(
+    workspace, pruned, only_text, monkeypatch, request
+):
+    whole, _ = measure(workspace.run, only_text)
+    request.getfixturevalue("little_memory")
+    monkeypatch.setattr(subjects, "load_whole", None)  # nothing is loaded whole
+    streamed, _ = measure(workspace.run, only_text)
+    assert streamed.metrics == {name: value for name, value in whole.metrics.items() if name != "load_seconds"}
+    with pytest.raises(TargetError, match="measures no 'load_seconds'"):
+        measure(workspace.run, replace(only_text, fail_if=("load_seconds>1",)))
+    for one, other in ((streamed.model, whole.model), (streamed.baseline, whole.baseline)):
+        assert one.perplexity == other.perplexity
+        assert one.load_seconds is None
+
+
+def test_speed_of_models_larger_than_memory_is_refused_before_any_is_loaded(
+    workspace, pruned, little_memory, monkeypatch
+):
+    monkeypatch.setattr(CheckpointSubject, "open", lambda *_, **__: pytest.fail("a model was opened"))
+    with pytest.raises(TargetError, match=r"needed for tiny-.* beside tiny in float32, and .* type `speed=False`: "):
+        measure(workspace.run, SPEED)
+
+
+def test_one_model_at_a_time_is_in_memory_but_for_speed(workspace, pruned, only_text, monkeypatch):
+    loaded, alive = [], []
+
+    def load(directory, **options):
+        gc.collect()
+        alive.append(sum(one() is not None for one in loaded))
+        model = load_whole(directory, **options)
+        loaded.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(subjects, "load_whole", load)
+    measure(workspace.run, only_text)
+    assert alive == [0, 0]
+    measure(workspace.run, replace(only_text, **{name: getattr(SPEED, name) for name in vars(SPEED) if name != "ppl"}))
+    assert alive[2:] == [0, 1]

@@ -62,13 +62,13 @@ PLANNED = {"texts": ["easy", "hard"], "tasks": [("piqa", "acc"), ("boolq", "acc"
 @pytest.mark.parametrize("compared", [True, False])
 def test_what_was_promised_is_measured_and_nothing_else(energy, compared):
     baseline = model(joules=energy) if compared else None
-    promised = metric_names(**PLANNED, energy=energy, compared=compared)
+    promised = metric_names(**PLANNED, energy=energy, loaded=True, compared=compared)
     assert set(collect_metrics(model(0.1, joules=energy), baseline)) == set(promised)
 
 
 def test_a_model_of_which_only_sizes_are_known():
     one = ModelResult(name="m", num_blocks=6, num_parameters=1000, weight_bytes=4000, load_seconds=1.0)
-    promised = metric_names(texts=[], tasks=[], batch=[], repeats=2, energy=False, compared=True)
+    promised = metric_names(texts=[], tasks=[], batch=[], repeats=2, energy=False, loaded=True, compared=True)
     assert set(collect_metrics(one, one)) == set(promised)
 
 
@@ -98,7 +98,7 @@ def test_a_single_run_gives_no_ratio():
     metrics = collect_metrics(once, once)
     assert metrics["prompt"].value == 100.0
     assert {"prompt_ratio", "load_seconds_ratio"}.isdisjoint(metrics)
-    promised = metric_names(**{**PLANNED, "repeats": 1}, energy=True, compared=True)
+    promised = metric_names(**{**PLANNED, "repeats": 1}, energy=True, loaded=True, compared=True)
     assert not any(name.startswith(("prompt_ratio", "generation_ratio", "load_seconds_ratio")) for name in promised)
     assert "ppl_ratio" in promised
 

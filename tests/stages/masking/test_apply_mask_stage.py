@@ -173,13 +173,13 @@ def test_a_checkpoint_without_pruned_weights_has_no_mask(open_run, sibling, open
     assert not (tmp_path / "tuned-run").exists()
 
 
-def test_a_file_written_wrong_is_not_kept(mask, sibling, open_sibling, monkeypatch):
+def test_a_file_written_wrong_is_set_aside(mask, sibling, open_sibling, monkeypatch, tmp_path):
     monkeypatch.setattr(stage, "zero_masked", lambda *args, **options: None)
-    workspace = open_sibling(sibling)
-    before = snapshot(sibling.parent)
-    with pytest.raises(VerificationError, match="was not written as it should be"):
-        apply_mask(workspace, MaskSettings(mask))
-    assert snapshot(sibling.parent) == before
+    out = tmp_path / "out"
+    with pytest.raises(VerificationError, match=r"not written as it should be\. What was written is in .*out\.failed"):
+        apply_mask(open_sibling(sibling), MaskSettings(mask, out=out))
+    assert not out.exists()
+    assert (tmp_path / "out.failed" / "model.safetensors").exists()
 
 
 def test_a_broken_record_of_the_sibling_is_refused(mask, sibling, open_sibling):

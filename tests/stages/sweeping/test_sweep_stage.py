@@ -84,11 +84,11 @@ def test_one_search_and_one_calibration_serve_all(workspace, grid, monkeypatch):
 
 def test_the_dense_perplexity_is_measured_once_and_pairs_as_if_measured_again(workspace, small, monkeypatch):
     measured = []
-    from llmprune.stages.benchmark import perplexity as bench_perplexity
+    from llmprune.stages.benchmark import opened
 
-    losses = bench_perplexity.window_losses
+    losses = opened.window_losses
     monkeypatch.setattr(
-        bench_perplexity, "window_losses", lambda model, *a, **o: measured.append(1) or losses(model, *a, **o)
+        opened, "window_losses", lambda model, *a, **o: measured.append(1) or losses(model, *a, **o)
     )
     result = sweep(workspace, small)
     assert len(measured) == 1 + len(result.points)
