@@ -20,7 +20,7 @@ HEAD = f"""# The JSON of `llmprune bench`
 Made by `python docs/bench_schema.py`; do not edit. This is schema {BenchResult.SCHEMA} of `{BenchResult.KIND}`: a file
 under `bench/` of the run directory, and what `llmprune bench --json` prints. The schema number changes whenever a
 reader of the old files would misread the new ones; llmprune refuses files of another number. In Python,
-`llmprune.artifacts.records.bench.BenchResult.read(path)` reads and checks a file, and
+`llmprune.Run(path).benchmarks` reads and checks the files of a run, and
 `BenchResult.model_json_schema()` is the same as below as JSON Schema.
 """
 

@@ -1,6 +1,7 @@
 """Pages that are made from the code are as the code says."""
 
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -49,3 +50,10 @@ def test_the_tables_of_weight_pruning_are_what_was_measured(monkeypatch):
     _, *every = tables(json.loads((ROOT / "benchmarks" / "weight_pruning.json").read_text(encoding="utf-8")))
     results = (DOCS / "results.md").read_text(encoding="utf-8")
     assert len(every) == 4 and all(table in results for table in every)
+
+
+def test_no_page_shows_an_import_that_is_no_interface():
+    """Files may move: only `llmprune`, its errors and `llmprune.algorithms` are promised (docs/python.md)."""
+    pages = [ROOT / "README.md", *DOCS.glob("*.md")]
+    deep = re.compile(r"(from |import |`)llmprune\.(?!(algorithms|errors)\b)[a-z_]+\.")
+    assert not [(page.name, found[0]) for page in pages for found in deep.finditer(page.read_text(encoding="utf-8"))]
