@@ -48,6 +48,13 @@ def test_a_dry_run_lists_and_asks_nobody(hub, push, cut, run):
     assert snapshot(run) == before
 
 
+@pytest.mark.parametrize("how", [(), ("--json",)])
+def test_a_dry_run_lists_a_mask_that_is_made_for_it(how, push, sparse):
+    result = push(sparse, "--include-artifacts", "--dry-run", *how)
+    assert result.exit_code == 0, result.stderr
+    assert "mask.safetensors" in result.stdout + result.stderr
+
+
 def test_private_branch_tag_and_pull_request(hub, push, cut, sparse):
     assert push(cut, "--private", "--tag", "v1").exit_code == 0
     repository = hub.repositories["ada/model"]

@@ -127,11 +127,19 @@ def push(
         files = _gather(directory, checkpoint, record, settings, run, Path(scratch), progress)
         on_listing(files)
         if state is None:
+            _look_at_temporary(files, Path(scratch))
             return PushReport(directory, settings.destination.repo_id, files, None)
         repository.require_room(state, files)
         with progress.task("Sending", sum(file.size for file in files)) as advance:
             sent = repository.send(state, files, message=_message(record), advance=advance)
     return PushReport(directory, settings.destination.repo_id, files, sent)
+
+
+def _look_at_temporary(files: Sequence[LocalFile], scratch: Path) -> None:
+    """Have sizes and hashes of files that are gone when the report is read."""
+    for file in files:
+        if isinstance(file.content, Path) and file.content.is_relative_to(scratch):
+            _ = file.size, file.hashes
 
 
 def push_written(
