@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -22,6 +23,7 @@ from llmprune.report.theme import style_sheet
 
 GENERATOR = '<meta name="generator" content="llmprune'
 """Stands near the start of every page. A page is recognised by it."""
+_FIGURES = re.compile(r'<meta name="figures" content="([a-z0-9 -]*)">')
 
 
 @dataclass(frozen=True)
@@ -75,3 +77,9 @@ def render_page(
         made=made,
         version=version,
     )
+
+
+def figure_names(page: str) -> list[str]:
+    """The names of the charts of a page that ``render_page`` made, or of its start."""
+    found = _FIGURES.search(page)
+    return found[1].split() if found is not None else []

@@ -55,7 +55,7 @@ def write_generations(
 
     Raises:
         TargetError: an empty prompt, or one that is too long for a model.
-        ArtifactError: the run has no model yet.
+        ArtifactError: the run has no model yet, or its ``samples.json`` is not llmprune's.
         ModelError: a model cannot be loaded, or has no embedding for a token of a prompt.
         CheckpointError: a model's weights are not whole.
     """
@@ -65,6 +65,8 @@ def write_generations(
         raise ArtifactError(
             f"{run.path} has no model yet that could write; type: llmprune calibrate MODEL --run {run.path}"
         )
+    if run.generations.exists():
+        Generations.read(run.generations)  # it is replaced, so it has to be one
     workspace = open_workspace(run.path, None, compute=compute, progress=progress, trust_remote_code=trust_remote_code)
     writers = [_Writer(workspace.model.name, workspace.directory, workspace.model, workspace.positions)]
     writers += _pruned(workspace)

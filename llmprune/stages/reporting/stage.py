@@ -11,7 +11,7 @@ from llmprune.artifacts.files.atomic import atomic_directory, write_text_atomic
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import OutputExistsError
 from llmprune.report.charts.canvas import NARROW, WIDE, to_png, to_svg
-from llmprune.report.page import GENERATOR, Drawn, render_page, report_sections
+from llmprune.report.page import GENERATOR, Drawn, figure_names, render_page, report_sections
 from llmprune.report.parts import Chart, Missing
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.reporting.contents import read_contents
@@ -89,7 +89,8 @@ def _check_output(out: Path) -> None:
         return
     if not out.is_dir():
         raise OutputExistsError(f"{out} is a file; give a directory with `out`.")
-    others = sorted(path.name for path in out.iterdir() if not _is_ours(path))
+    ours = _own_files(out)
+    others = sorted(path.name for path in out.iterdir() if path.is_symlink() or path.name not in ours)
     if others:
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         raise OutputExistsError(
@@ -97,11 +98,11 @@ def _check_output(out: Path) -> None:
         )
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether a file is the page, or a picture beside it."""
-    if path.is_symlink() or not path.is_file():
-        return False
-    if path.name == PAGE:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return GENERATOR in file.read(500)
-    return path.suffix == ".png" and (path.parent / PAGE).is_file()
+def _own_files(out: Path) -> set[str]:
+    """The names of a page in a directory, and of the pictures that it says were drawn beside it."""
+    page = out / PAGE
+    if not page.is_file():
+        return set()
+    with page.open(encoding="utf-8", errors="replace") as file:
+        start = file.read(1000)
+    return {PAGE, *(f"{name}.png" for name in figure_names(start))} if GENERATOR in start else set()

@@ -1,18 +1,16 @@
-"""The sweep's own files: what an earlier command left, and what is deleted."""
+"""The sweep's own files: what an earlier command left."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Collection
 from pathlib import Path
 
 from llmprune.artifacts.records.bench import Protocols
 from llmprune.artifacts.records.sweep import SweepPruning, SweepResult
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError
+from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import Workspace
-
-_LOCK = ".lock"
+from llmprune.stages.sweeping.ownership import tidy
 
 
 def as_measured(workspace: Workspace, *, force: bool) -> Workspace:
@@ -69,19 +67,11 @@ def _measured(measuring: Protocols) -> str:
     return ", ".join([*texts, *asked, timed, measuring.dtype])
 
 
-def clear_unless_same(run: RunDirectory, pruning: SweepPruning) -> None:
+def clear_unless_same(run: RunDirectory, pruning: SweepPruning, progress: Progress) -> None:
     """Before a new sweep, delete the checkpoints of an earlier one, unless they were pruned with the same settings."""
     try:
         same = SweepResult.read(run.sweep).pruning == pruning
     except ArtifactError:
         same = False  # no sweep, or one that cannot be read: its checkpoints cannot be used
     if not same:
-        tidy(run.sweep_folder, keep=())
-
-
-def tidy(folder: Path, *, keep: Collection[Path]) -> None:
-    """Delete everything in the sweep's folder but ``keep``. An interrupted deletion leaves no half checkpoint."""
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name != _LOCK and path not in keep:
-            doomed = path if path.name.startswith(".") else path.rename(path.with_name(f".{path.name}.deleted"))
-            shutil.rmtree(doomed, ignore_errors=True) if doomed.is_dir() else doomed.unlink(missing_ok=True)
+        tidy(run.sweep_folder, keep=(), progress=progress)

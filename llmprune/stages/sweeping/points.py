@@ -18,7 +18,7 @@ from llmprune.stages.common.progress import Silent
 from llmprune.stages.common.workspace import Workspace, open_workspace
 from llmprune.stages.sweeping.choice import pareto_sets
 from llmprune.stages.sweeping.commands import bench_command
-from llmprune.stages.sweeping.files import tidy
+from llmprune.stages.sweeping.ownership import tidy
 from llmprune.stages.sweeping.plan import PlannedPoint
 from llmprune.stages.sweeping.settings import SweepSettings
 from llmprune.stages.weight_pruning import PruningSettings, global_prune
@@ -167,5 +167,5 @@ def delete_checkpoints(context: SweepContext, result: SweepResult, coming: Seque
     )
     if gone != result.points:
         result = write_sweep(context, result.model_copy(update={"points": gone}))
-    tidy(context.folder, keep=needed)
+    tidy(context.folder, keep=needed, progress=context.workspace.progress)
     return result

@@ -20,6 +20,7 @@ from llmprune.stages.common.progress import Once
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.sweeping.cost import SweepCost, Text, announcement, foresee, require_room, room
 from llmprune.stages.sweeping.files import as_measured, clear_unless_same, read_sweep, require_same_pruning
+from llmprune.stages.sweeping.ownership import require_own
 from llmprune.stages.sweeping.plan import ModelSizes, PlannedPoint, measure_sizes, plan_points
 from llmprune.stages.sweeping.points import (
     SweepContext,
@@ -73,9 +74,11 @@ def sweep(
         The sweep as written to ``sweep.json``. ``choose_best`` tells the best point under limits.
 
     Raises:
+        OutputExistsError: the sweep's folder is a link, or holds what no sweep made.
         LlmpruneError: as the stages that it is made of. What can be refused is refused before anything is made. A
             point whose numbers fail (``NumericalError``, ``VerificationError``) is left out instead.
     """
+    require_own(workspace.run.sweep_folder)
     with workspace.run.sweeping():
         workspace = as_measured(replace(workspace, progress=Once(workspace.progress)), force=settings.force)
         measuring = _check(workspace, settings)
@@ -87,7 +90,7 @@ def sweep(
         removed = _removed(context, on_round)
         planned, skipped = plan_points(settings, sizes, removed)
         if known is None:
-            clear_unless_same(workspace.run, pruning)
+            clear_unless_same(workspace.run, pruning, workspace.progress)
             known = SweepResult(model=workspace.model, pruning=pruning, measuring=measuring)
         names = tuple(point.name for point in planned)
         result = write_sweep(context, known.model_copy(update={"planned": names, "skipped": tuple(skipped)}))

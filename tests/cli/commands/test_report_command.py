@@ -45,6 +45,12 @@ def test_prompts_are_continued_and_kept(run, llmprune):
     assert "No model was asked" not in kept.stdout
 
 
+def test_samples_that_llmprune_did_not_write_are_not_replaced(run, llmprune):
+    (run / "samples.json").write_text('{"mine": 1}')
+    refused(llmprune, run.parent, ["report", run, "--prompt", "the sea"])
+    assert (run / "samples.json").read_text() == '{"mine": 1}'
+
+
 def _nothing(world):
     return world.folder / "nothing"
 

@@ -194,6 +194,10 @@ OTHERS = {
     "a folder of the user's": {"notes.txt": "mine"},
     "a page that is not ours": {"index.html": "<!doctype html><p>mine</p>"},
     "pictures without a page": {"holiday.png": "sun"},
+    "a picture that the page did not draw": {
+        "index.html": '<meta name="generator" content="llmprune 1">\n<meta name="figures" content="depth">',
+        "holiday.png": "sun",
+    },
     "a report and something else": {"index.html": '<meta name="generator" content="llmprune 1">', "notes.txt": "mine"},
 }
 

@@ -11,9 +11,9 @@ from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.pruning import RECORD_NAME
 from llmprune.artifacts.records.sweep import SweepResult
 from llmprune.choices import Method
-from llmprune.errors import ArtifactError, NumericalError
+from llmprune.errors import ArtifactError, NumericalError, OutputExistsError
 from llmprune.stages.calibration import CalibrationSettings
-from llmprune.stages.sweeping import files as sweep_files
+from llmprune.stages.sweeping import ownership as sweep_ownership
 from llmprune.stages.sweeping import points as sweep_points
 from llmprune.stages.sweeping import sweep
 from llmprune.stages.weight_pruning.block import BlockPruning
@@ -70,7 +70,7 @@ def dying(monkeypatch, at):
     for name in ("bench", "remove_blocks", "global_prune"):
         monkeypatch.setattr(sweep_points, name, around(getattr(sweep_points, name)))
     monkeypatch.setattr(SweepResult, "write", around(SweepResult.write))
-    monkeypatch.setattr(sweep_files.shutil, "rmtree", around(shutil.rmtree))
+    monkeypatch.setattr(sweep_ownership, "_delete_checkpoint", around(sweep_ownership._delete_checkpoint))
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +125,46 @@ def test_nothing_outside_its_own_folder_is_discarded(workspace, small):
     before = snapshot(mine)
     sweep(workspace, replace(small, keep=False))
     assert snapshot(mine) == before
+
+
+def _notes(folder):
+    (folder / "thesis").mkdir(parents=True)
+    (folder / "thesis" / "chapter.txt").write_text("mine")
+
+
+def _link(folder):
+    (folder.parent / "elsewhere").mkdir(parents=True)
+    (folder.parent / "elsewhere" / "chapter.txt").write_text("mine")
+    folder.symlink_to(folder.parent / "elsewhere")
+
+
+def _other_partial(folder):
+    (folder / "6b-wanda-50.partial").mkdir(parents=True)
+    (folder / "6b-wanda-50.partial" / "chapter.txt").write_text("mine")
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("make", [_notes, _link, _other_partial])
+def test_a_folder_of_somebody_else_is_refused_and_left(make, force, workspace, small):
+    workspace.run.path.mkdir(parents=True, exist_ok=True)
+    make(workspace.run.sweep_folder)
+    before = snapshot(workspace.run.path)
+    with pytest.raises(OutputExistsError, match=r"type `run=OTHER`"):
+        sweep(workspace, replace(small, force=force))
+    assert snapshot(workspace.run.path) == before
+
+
+def test_a_file_that_was_put_into_a_checkpoint_is_never_deleted(workspace, small, listener):
+    def put(done):
+        (workspace.run.path / done.point.checkpoint / "notes.txt").write_text("mine")
+
+    sweep(replace(workspace, progress=listener), replace(small, keep=False), on_point=put)
+    kept = sorted(path for path in workspace.run.sweep_folder.iterdir() if path.name != ".lock")
+    assert kept
+    assert [[file.name for file in path.iterdir()] for path in kept] == [["notes.txt"]] * len(kept)
+    assert listener.heard("notes.txt, which llmprune did not write: kept.")
+    sweep(workspace, replace(small, keep=False, force=True), on_point=put)
+    assert len(list(workspace.run.sweep_folder.glob("*/notes.txt"))) == 2 * len(kept)
 
 
 @pytest.mark.parametrize(

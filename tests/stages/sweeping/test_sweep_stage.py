@@ -87,9 +87,7 @@ def test_the_dense_perplexity_is_measured_once_and_pairs_as_if_measured_again(wo
     from llmprune.stages.benchmark import opened
 
     losses = opened.window_losses
-    monkeypatch.setattr(
-        opened, "window_losses", lambda model, *a, **o: measured.append(1) or losses(model, *a, **o)
-    )
+    monkeypatch.setattr(opened, "window_losses", lambda model, *a, **o: measured.append(1) or losses(model, *a, **o))
     result = sweep(workspace, small)
     assert len(measured) == 1 + len(result.points)
     point = result.points[-1]
