@@ -1,0 +1,46 @@
+"""Moments: streamed or at once, and with the row of ones that a bias takes."""
+
+import pytest
+import torch
+
+from llmprune.algorithms.healing import Correction, MomentsAccumulator, remaining_error
+from tests.algorithms.problems import activations, normal
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_streamed_moments_are_those_of_all_tokens_at_once(bias):
+    inputs = activations(90, 12, seed=0, dtype=torch.float64)
+    lacking = normal(90, 5, seed=7, dtype=torch.float64)
+    streamed = MomentsAccumulator(bias=bias)
+    for part, lacks in zip(inputs.split(40), lacking.split(40), strict=True):
+        streamed.update(part, lacks)
+    found = streamed.result()
+    whole = torch.cat([inputs, torch.ones(90, 1, dtype=torch.float64)], dim=1) if bias else inputs
+    torch.testing.assert_close(found.gram, whole.T @ whole)
+    torch.testing.assert_close(found.cross, lacking.T @ whole)
+    assert found.energy == pytest.approx(float(lacking.square().sum()))
+
+
+def test_narrow_chunks_are_summed_in_float32_and_left_as_they_are():
+    inputs, lacking = activations(30, 6, seed=1, dtype=torch.bfloat16), normal(30, 4, seed=2, dtype=torch.bfloat16)
+    copies = inputs.clone(), lacking.clone()
+    found = MomentsAccumulator(bias=True).update(inputs, lacking).result()
+    assert found.gram.dtype == found.cross.dtype == torch.float32
+    torch.testing.assert_close(found.cross[:, :-1], lacking.float().T @ inputs.float())
+    assert torch.equal(inputs, copies[0]) and torch.equal(lacking, copies[1])
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_error_that_remains_is_what_is_lacking_less_what_the_correction_gives(bias):
+    inputs, lacking = activations(50, 8, seed=3, dtype=torch.float64), normal(50, 5, seed=4, dtype=torch.float64)
+    moments = MomentsAccumulator(bias=bias).update(inputs, lacking).result()
+    change = normal(5, 8, seed=5, dtype=torch.float64)
+    shift = normal(5, seed=6, dtype=torch.float64) if bias else None
+    given = inputs @ change.T + (0 if shift is None else shift)
+    expected = float((lacking - given).square().sum())
+    assert remaining_error(moments, Correction(change, shift, 0.0)) == pytest.approx(expected, rel=1e-10)
+
+
+def test_no_tokens_are_no_moments():
+    with pytest.raises(ValueError, match="No chunk"):
+        MomentsAccumulator(bias=False).result()
