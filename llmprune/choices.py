@@ -63,6 +63,21 @@ class Reference(StrEnum):
     PRUNED = "pruned"
 
 
+class Scope(StrEnum):
+    """Which blocks healing solves: the one before each hole, or every one from the first hole on."""
+
+    CUT = "cut"
+    ALL = "all"
+
+
+class Heal(StrEnum):
+    """The same for a removal of blocks, which may also leave its holes as they are."""
+
+    NONE = "none"
+    CUT = "cut"
+    ALL = "all"
+
+
 class Part(StrEnum):
     """What a weight matrix of a block belongs to. Routers choose experts, or weigh a branch by one number a token."""
 

@@ -20,6 +20,7 @@ from llmprune.cli.commands import (
     bench,
     calibrate,
     global_prune,
+    heal,
     push,
     quickstart,
     remove_blocks,
@@ -140,6 +141,7 @@ _add(calibrate.calibrate, calibrate.EXAMPLES)
 _add(verify_redundancy.verify_redundancy, verify_redundancy.EXAMPLES)
 _add(remove_blocks.remove_blocks, remove_blocks.EXAMPLES)
 _add(global_prune.global_prune, global_prune.EXAMPLES)
+_add(heal.heal, heal.EXAMPLES)
 _add(apply_mask.apply_mask, apply_mask.EXAMPLES)
 _add(bench.bench, bench.EXAMPLES)
 _add(sweep.sweep, sweep.EXAMPLES)

@@ -119,6 +119,20 @@ def inputs_noted(modules: Mapping[str, nn.Module], note: Callable[[str, Tensor],
 
 
 @contextmanager
+def first_inputs_noted(modules: Mapping[str, nn.Module], note: Callable[[str, Any], None]) -> Iterator[None]:
+    """Call ``note(path, value)`` with the first argument of any of the modules, whatever it is, before it runs."""
+
+    def hook(path: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        return lambda _, args, kwargs: note(path, next(iter((*args, *kwargs.values())), None))
+
+    with ExitStack() as hooks:
+        for path, module in modules.items():
+            handle = module.register_forward_pre_hook(hook(path), with_kwargs=True)
+            hooks.callback(handle.remove)
+        yield
+
+
+@contextmanager
 def outputs_noted(modules: Mapping[str, nn.Module], note: Callable[[str, Tensor], None]) -> Iterator[None]:
     """Call ``note(path, output)`` after each of the modules has run, for as long as the context lasts."""
 

@@ -15,6 +15,7 @@ from llmprune.models.block_linears import (
     LinearSlot,
     by_input,
     find_linears,
+    first_inputs_noted,
     input_of,
     inputs_noted,
     linear_layers,
@@ -113,6 +114,52 @@ class OpenBlock:
         _, rest = self.around_ffn(ffn, hidden, call)
         return self._is_sum(rest, hidden, path, hidden, call)
 
+    def adding(self, hidden: Tensor, call: BlockCall) -> tuple[list[str], list[str]]:
+        """The layers whose output goes into the residual stream unscaled and unnormed, as a plain sum.
+
+        Of each such layer it was seen to hold, on ``hidden``.
+
+        Returns:
+            Paths in order of use: those behind which nothing looks at the sum before the block ends (the FFN's last
+            layer; the attention's too, where both run side by side), and those whose sum with the block's input
+            another module of the block is given (the attention's output before an FFN).
+        """
+        output = self.forward(hidden, call)
+        entered = self._tensors_entering(hidden, call)
+        at_the_end, before = [], []
+        for path in self._used(hidden, call):
+            if self.linears()[path].out_features != hidden.shape[-1]:
+                continue
+            if self._is_sum(output, self._without(path, hidden, call), path, hidden, call):
+                at_the_end.append(path)
+            elif any(self._is_sum(state, hidden, path, hidden, call) for state in entered):
+                before.append(path)
+        return at_the_end, before
+
+    def _used(self, hidden: Tensor, call: BlockCall) -> list[str]:
+        """Paths of the linear layers that run, in order."""
+        modules = {path: self.module.get_submodule(path) for path in self.linears()}
+        return list(dict.fromkeys(path for path, _ in trace(modules, lambda: self.forward(hidden, call))))
+
+    def _without(self, path: str, hidden: Tensor, call: BlockCall) -> Tensor:
+        """The block's output when the layer at ``path`` gives zeros, bias included."""
+        silent = _zeros_of(self.linears()[path].out_features)
+        with relayed([self.module.get_submodule(path)], [silent]):
+            return self.forward(hidden, call)
+
+    def _tensors_entering(self, hidden: Tensor, call: BlockCall) -> list[Tensor]:
+        """What modules without parts of their own are given, where it is as large as ``hidden`` (norms, mostly)."""
+        seen: list[Tensor] = []
+
+        def note(_: str, value: Any) -> None:
+            if isinstance(value, Tensor) and value.numel() == hidden.numel() and value.is_floating_point():
+                seen.append(value.reshape(hidden.shape).clone())  # what a block adds in place later is not in it
+
+        leaves = {path: module for path, module in self.module.named_modules() if path and not any(module.children())}
+        with first_inputs_noted(leaves, note):
+            self.forward(hidden, call)
+        return seen
+
     def _is_sum(self, output: Tensor, rest: Tensor, path: str, hidden: Tensor, call: BlockCall) -> bool:
         """Whether ``output`` is ``rest`` and what the layer at ``path`` gives, but for rounding."""
         inputs, _ = self.inputs_of([path], hidden, call)
@@ -145,14 +192,39 @@ class OpenBlock:
         stored = self.decoder.stored([slot.tensor for slot in slots])
         return {slot.path: slot.turned(stored[slot.tensor]).to(self.decoder.device) for slot in slots}
 
-    def install(self, weights: Mapping[str, Tensor]) -> None:
-        """Let the block compute with other weights (out, in) from now on; the old ones are left as they are."""
+    def bias_tensor(self, path: str) -> str | None:
+        """Name in the checkpoint of a layer's bias; None where it has none that is stored as it is."""
+        module: Any = self.module.get_submodule(path)
+        if module.bias is None:
+            return None
+        return self.decoder.tensor_of(f"{self.decoder.path}.{self.index}.{path}.bias")
+
+    def install(self, weights: Mapping[str, Tensor], biases: Mapping[str, Tensor] | None = None) -> None:
+        """Let the block compute with other weights (out, in) and biases (out,) from now on.
+
+        The old ones are left as they are.
+        """
         slots = self.linears()
+        for path, weight in weights.items():
+            self._replace(path, "weight", slots[path].turned(weight))
+        for path, bias in (biases or {}).items():
+            self._replace(path, "bias", bias)
+
+    def parameters(self, path: str) -> dict[str, nn.Parameter]:
+        """The parameters of the layer at ``path`` as they are now, to put back later."""
+        return dict(self.module.get_submodule(path).named_parameters(recurse=False))
+
+    def put_back(self, path: str, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Give the layer at ``path`` its earlier parameters."""
+        for name, parameter in parameters.items():
+            setattr(self.module.get_submodule(path), name, parameter)
+
+    def _replace(self, path: str, name: str, value: Tensor) -> None:
+        """Give the layer at ``path`` a new parameter, in the dtype of the old one."""
+        module = self.module.get_submodule(path)
+        old: nn.Parameter = getattr(module, name)
         with torch.no_grad():
-            for path, weight in weights.items():
-                module: Any = self.module.get_submodule(path)
-                new = torch.empty_like(module.weight).copy_(slots[path].turned(weight))
-                module.weight = nn.Parameter(new, requires_grad=module.weight.requires_grad)
+            setattr(module, name, nn.Parameter(torch.empty_like(old).copy_(value), requires_grad=old.requires_grad))
 
 
 def block_linears(decoder: Decoder, index: int) -> dict[str, LinearSlot]:

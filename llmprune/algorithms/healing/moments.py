@@ -2,8 +2,8 @@
 
 A layer y = W a + b adds to a residual stream that is to be H and is h. What is lacking, R = H - h, is what a change of
 the layer is to give: min_D ||R - D A||^2 + lambda ||D||^2 for the new weight W + D. That is the ridge regression
-min_W ||h_rest + W A - H||^2 + lambda ||W - W_0||^2 written for the change, for h = h_rest + W_0 A. It loses fewer digits,
-since R is small where H and h are large, and the block needs no run without the layer.
+min_W ||h_rest + W A - H||^2 + lambda ||W - W_0||^2 written for the change, for h = h_rest + W_0 A. It loses fewer
+digits, since R is small where H and h are large, and the block needs no run without the layer.
 """
 
 from __future__ import annotations
@@ -48,12 +48,17 @@ class MomentsAccumulator:
         self._gram, self._cross = GramAccumulator(), CrossAccumulator()
         self._energy = 0.0
 
-    def update(self, inputs: Tensor, lacking: Tensor) -> Self:
-        """Add `inputs` A (tokens, in) and `lacking` R (tokens, out), of any float dtype. Neither is changed."""
+    def update(self, inputs: Tensor, lacking: Tensor, *, weights: Tensor | None = None) -> Self:
+        """Add `inputs` A (tokens, in) and `lacking` R (tokens, out), of any float dtype. Neither is changed.
+
+        `weights` (tokens,) multiply both, and the ones of a bias: a token counts by the square of its weight.
+        """
         wide = torch.promote_types(inputs.dtype, torch.float32)
         inputs, lacking = inputs.to(wide), lacking.to(wide)
         if self._bias:
             inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], dim=1)
+        if weights is not None:
+            inputs, lacking = inputs * weights.to(wide)[:, None], lacking * weights.to(wide)[:, None]
         self._gram.update(inputs)
         self._cross.update(lacking, inputs)
         self._energy += float(lacking.square().sum(dtype=torch.float64))

@@ -3,11 +3,12 @@
     min_D ||R - D A||^2 + lambda ||D||^2        D = R A^T (A A^T + lambda I)^-1
 
 lambda is relative to the mean diagonal of A A^T. A bias is corrected with the weight and is not held back: the sums are
-centred, which removes it from the problem, and it is what brings the mean of what is left to zero. Where a mask is fixed,
-each row has its own part of A A^T; conjugate gradients step in all rows together, as in the refit of weight pruning.
+centred, which removes it from the problem, and it is what brings the mean of what is left to zero. Where a mask is
+fixed, each row has its own part of A A^T; conjugate gradients step in all rows together, as in the refit of weight
+pruning.
 
-The same with A the hidden states before a hole, and R what the hole took from them, is the full linear map over the hole
-(arXiv 2605.15491). No block of a stock model has such a map, so it is an upper bound.
+The same with A the hidden states before a hole, and R what the hole took from them, is the full linear map over the
+hole (arXiv 2605.15491). No block of a stock model has such a map, so it is an upper bound.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Literal
 
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks, split_at_number
+from llmprune.artifacts.records.healing import Healing
 from llmprune.artifacts.records.provenance import Artifact, ModelIdentity, Record
 from llmprune.artifacts.records.weight_sparsity import WeightSparsity
 
@@ -85,6 +86,7 @@ class PruningRecord(Artifact):
         removal: which blocks were removed; None: none.
         sparsity: which weights were pruned; None: none.
         masked: which weights a mask made zero; None: none.
+        healing: which weights were solved anew towards the dense model; None: none.
         num_blocks: blocks left.
         num_parameters: weights left, tied ones once.
         weight_bytes: on disk.
@@ -101,6 +103,7 @@ class PruningRecord(Artifact):
     removal: BlockRemoval | None = None
     sparsity: WeightSparsity | None = None
     masked: MaskApplication | None = None
+    healing: Healing | None = None
     num_blocks: int
     num_parameters: int
     weight_bytes: int
@@ -142,6 +145,24 @@ class PruningRecord(Artifact):
         if earlier is None or not earlier.zeroed_tensors:
             return self.pattern
         return earlier.zeros_pattern if not self.pruned_tensors else None
+
+
+def blocks_left(record: PruningRecord, of: str) -> tuple[int, ...] | None:
+    """The blocks of an earlier model that a checkpoint has left, by their index there.
+
+    Args:
+        record: of the checkpoint.
+        of: fingerprint of the earlier model.
+
+    Returns:
+        The indices in order; None: the checkpoint was not made from that model.
+    """
+    earlier = record.source_record
+    own = kept_blocks(record.source.num_blocks, record.removal.removed if record.removal is not None else ())
+    if record.source.fingerprint == of:
+        return tuple(own)
+    before = blocks_left(earlier, of) if earlier is not None else None
+    return tuple(before[block] for block in own) if before is not None else None
 
 
 def _renumbered(names: Iterable[str], kept: Sequence[int]) -> Iterator[str]:

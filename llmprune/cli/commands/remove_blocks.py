@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmprune.choices import DEVICE, SHARD_SIZE, TARGET, Dtype
+from llmprune.choices import DEVICE, SHARD_SIZE, TARGET, Dtype, Heal
 from llmprune.cli.console import Console
 from llmprune.cli.options.checkpoint import OutOpt, ShardSizeOpt, VerifyOpt
 from llmprune.cli.options.common import (
@@ -16,8 +16,10 @@ from llmprune.cli.options.common import (
     RemoteCodeOpt,
     RunOpt,
 )
+from llmprune.cli.options.healing import HealOpt
 from llmprune.cli.options.publishing import PushPrivateOpt, PushToHubOpt, read_push
 from llmprune.cli.options.search import BlocksOpt, TargetOpt
+from llmprune.cli.views.healing import healing_teller
 from llmprune.cli.views.push import describe_push, listing_teller, show_push
 from llmprune.cli.views.removal import show_removal
 from llmprune.cli.views.search import round_teller
@@ -25,6 +27,7 @@ from llmprune.cli.views.search import round_teller
 EXAMPLES = """
 llmprune remove-blocks --target 20%
 llmprune remove-blocks ./my-model --blocks 3,7,12 --out ./smaller-model
+llmprune remove-blocks --target 20% --heal all
 llmprune remove-blocks --target 6 --push-to-hub owner/name --private
 """
 
@@ -33,6 +36,7 @@ def remove_blocks(
     model: ModelArg = None,
     target: TargetOpt = TARGET,
     blocks: BlocksOpt = None,
+    heal: HealOpt = Heal.NONE,
     device: DeviceOpt = DEVICE,
     dtype: DtypeOpt = Dtype.AUTO,
     trust_remote_code: RemoteCodeOpt = False,
@@ -58,6 +62,7 @@ def remove_blocks(
     settings = RemovalSettings(
         target=target,
         blocks=parse_blocks(blocks),
+        heal=heal,
         out=out,
         max_shard_bytes=parse_size(max_shard_size),
         verify=verify,
@@ -70,9 +75,9 @@ def remove_blocks(
         compute=choose_compute(device, dtype),
         progress=console,
         trust_remote_code=trust_remote_code,
-        without=settings.blocks or (),
+        without=(settings.blocks or ()) if heal is Heal.NONE else (),
     )
-    report = run_stage(workspace, settings, on_round=round_teller(console))
+    report = run_stage(workspace, settings, on_round=round_teller(console), on_block=healing_teller(console))
     pushed = push_written(workspace, report.directory, publishing, on_listing=listing_teller(console))
 
     def show(console: Console) -> None:

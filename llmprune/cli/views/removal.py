@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmprune.cli.console import Console
+from llmprune.cli.views.healing import show_healed
 
 if TYPE_CHECKING:
     from llmprune.artifacts.records.pruning import Verification
@@ -21,6 +22,8 @@ def show_removal(console: Console, report: RemovalReport) -> None:
         f"{record.source.num_parameters:,} -> {record.num_parameters:,} parameters, "
         f"{report.source_bytes / 1e6:,.0f} -> {record.weight_bytes / 1e6:,.0f} MB."
     )
+    if record.healing is not None:
+        show_healed(console, record.healing)
     if record.verification is None:
         console.line("Not verified (--no-verify).")
     else:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES
-from llmprune.choices import TARGET
+from llmprune.choices import TARGET, Heal
 from llmprune.errors import TargetError
 from llmprune.stages.common.checks import require_target
 
@@ -18,6 +18,7 @@ class RemovalSettings:
     Attributes:
         target: ``20%``, ``0.2`` or ``6``: that many blocks from the head of the importance file.
         blocks: these blocks, by hand, instead of a target.
+        heal: which blocks make good, by least squares, what the removed ones did.
         out: the new checkpoint's directory; None: in the run directory, named after what is kept.
         max_shard_bytes: largest weight file.
         verify: reload the result and compare it with the bypassed source.
@@ -29,6 +30,7 @@ class RemovalSettings:
 
     target: str = TARGET
     blocks: tuple[int, ...] | None = None
+    heal: Heal = Heal.NONE
     out: Path | None = None
     max_shard_bytes: int = DEFAULT_SHARD_BYTES
     verify: bool = True

@@ -8,16 +8,20 @@ from pathlib import Path
 
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
+from llmprune.artifacts.records.healing import BlockHealing
 from llmprune.artifacts.records.importance import RoundRecord
 from llmprune.artifacts.records.pruning import BlockRemoval, PruningRecord
+from llmprune.choices import Heal
 from llmprune.models.loading import stored_dtype
 from llmprune.stages.block_removal.choose import choose_removal
+from llmprune.stages.block_removal.healing import RemovalHealing, planned_healing
 from llmprune.stages.block_removal.settings import RemovalSettings
 from llmprune.stages.block_removal.write import write_checkpoint
 from llmprune.stages.block_search import RedundancySettings, open_check
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.place import check_output
 from llmprune.stages.output.record import made_before
+from llmprune.text.windows import TokenWindows
 
 
 @dataclass(frozen=True)
@@ -41,26 +45,31 @@ def remove_blocks(
     *,
     redundancy: RedundancySettings | None = None,
     removal: BlockRemoval | None = None,
+    windows: TokenWindows | None = None,
     on_round: Callable[[RoundRecord], None] = lambda _: None,
+    on_block: Callable[[BlockHealing], None] = lambda _: None,
 ) -> RemovalReport:
     """Write a checkpoint without the blocks that a target or a list names.
 
     With a target, the stages that are missing (``calibrate``, ``verify-redundancy``) run first.
-    Tensors are streamed from file to file; every kept one is the same bit for bit. A checkpoint
-    that was made like this before is kept.
+    Tensors are streamed from file to file; every kept one is the same bit for bit, but for those that are healed.
+    A healing that was interrupted goes on at the next block. A checkpoint that was made like this before is kept.
 
     Args:
         workspace: run directory and model.
         settings: what to remove.
         redundancy: how to search where the importance file is missing or too short.
         removal: the blocks, where they are chosen already.
+        windows: to heal on; None: the run's calibration.
         on_round: called for every round that has to be searched first.
+        on_block: called for every block as it is healed.
 
     Raises:
         TargetError: target or block list out of range.
         OutputExistsError: the output directory holds something else.
         ArtifactError: an importance file or calibration of another model or other settings.
         ModelError: the model cannot be run block by block, or it does not compute the same without these blocks.
+        NumericalError: activations or Gram matrices that healing cannot solve with.
         CheckpointError: the source's files are not whole, or a kept weight is NaN or infinite.
         LlmpruneError: the disk is full; what was there before is intact.
         VerificationError: the written checkpoint does not compute what the bypassed source does.
@@ -69,16 +78,26 @@ def remove_blocks(
         check_output(workspace, settings.out, force=settings.force)
     removal = removal or choose_removal(workspace, settings, redundancy, on_round)
     kept = kept_blocks(workspace.model.num_blocks, removal.removed)
-    out = settings.out or _default_out(workspace, removal, len(kept))
+    out = settings.out or _default_out(workspace, removal, settings.heal, len(kept))
     check_output(workspace, out, force=settings.force)
     open_check(workspace).require(kept)
     source = workspace.open_checkpoint()
+    healing = None
+    if settings.heal is not Heal.NONE:
+        workspace, healing = planned_healing(workspace, settings.heal, kept, out, windows)
     with workspace.writing():
         record = made_before(
-            workspace, out, same=lambda known: _is_same(known, removal), verify=settings.verify, force=settings.force
+            workspace,
+            out,
+            same=lambda known: _is_same(known, removal, healing),
+            verify=settings.verify,
+            force=settings.force,
         )
         if record is None:
-            record = write_checkpoint(workspace, settings, source, removal, out)
+            healed = healing.run(workspace, on_block) if healing is not None else None
+            record = write_checkpoint(workspace, settings, source, removal, healed, out)
+        if healing is not None:
+            healing.remove_finished()
         workspace.run.remember_checkpoint(out)
     return RemovalReport(out, record, _stored_bytes(workspace, source))
 
@@ -90,13 +109,17 @@ def _stored_bytes(workspace: Workspace, source: Checkpoint) -> int:
     return workspace.model.num_parameters * stored_dtype(source).itemsize
 
 
-def _is_same(record: PruningRecord, removal: BlockRemoval) -> bool:
-    """Whether a record is of the removal of just these blocks."""
-    return record.removal is not None and sorted(record.removal.removed) == sorted(removal.removed)
+def _is_same(record: PruningRecord, removal: BlockRemoval, healing: RemovalHealing | None) -> bool:
+    """Whether a record is of the removal of just these blocks, healed likewise."""
+    if record.removal is None or sorted(record.removal.removed) != sorted(removal.removed):
+        return False
+    made = record.healing.settings if record.healing is not None else None
+    return made == (healing.plan.settings if healing is not None else None)
 
 
-def _default_out(workspace: Workspace, removal: BlockRemoval, kept: int) -> Path:
+def _default_out(workspace: Workspace, removal: BlockRemoval, heal: Heal, kept: int) -> Path:
     """The place of a result without ``--out``: named after the model and the blocks that stay."""
     name = workspace.model.name.split("@")[0].rsplit("/", 1)[-1].removesuffix(".gguf")
     chosen = removal.metric or "-".join(map(str, sorted(removal.removed)))
-    return workspace.run.path / f"{name}-{kept}of{workspace.model.num_blocks}-{chosen}"
+    healed = "" if heal is Heal.NONE else f"-heal-{heal.value}"
+    return workspace.run.path / f"{name}-{kept}of{workspace.model.num_blocks}-{chosen}{healed}"

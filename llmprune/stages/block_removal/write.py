@@ -16,13 +16,19 @@ from llmprune.models.surgery import cut_config, renamed_tensors, tied_copies
 from llmprune.stages.block_removal.settings import RemovalSettings
 from llmprune.stages.common.command_line import model_argument, recorded_command
 from llmprune.stages.common.workspace import Workspace
+from llmprune.stages.healing import HealedWeights
 from llmprune.stages.output.carried_files import carry_files
 from llmprune.stages.output.record import new_record, write_record
 from llmprune.stages.output.verification import verify_checkpoint
 
 
 def write_checkpoint(
-    workspace: Workspace, settings: RemovalSettings, source: Checkpoint, removal: BlockRemoval, out: Path
+    workspace: Workspace,
+    settings: RemovalSettings,
+    source: Checkpoint,
+    removal: BlockRemoval,
+    healed: HealedWeights | None,
+    out: Path,
 ) -> PruningRecord:
     """Write the checkpoint, all of it or nothing, and give its record.
 
@@ -31,6 +37,7 @@ def write_checkpoint(
         settings: how to write.
         source: the source's files.
         removal: the blocks to leave out.
+        healed: tensors that were solved anew; None: none.
         out: the new checkpoint.
 
     Raises:
@@ -40,12 +47,15 @@ def write_checkpoint(
         LlmpruneError: the disk is full.
     """
     kept = kept_blocks(workspace.model.num_blocks, removal.removed)
+    files = healed.files if healed is not None else ()
     with atomic_directory(out, overwrite=settings.force) as partial:
-        copied = _write_weights(workspace, source, kept, partial, settings.max_shard_bytes)
+        copied = _write_weights(workspace, source.overlaid(files), kept, partial, settings.max_shard_bytes)
         carry_files(workspace, partial)
-        record = new_record(workspace, copied, removal=removal, command=_command(workspace, settings, removal, out))
+        healing = healed.record if healed is not None else None
+        command = _command(workspace, settings, removal, out)
+        record = new_record(workspace, copied, removal=removal, healing=healing, command=command)
         if settings.verify:
-            seen = verify_checkpoint(workspace, partial, removed=removal.removed)
+            seen = verify_checkpoint(workspace, partial, removed=removal.removed, weights=files)
             record = record.model_copy(update={"verification": seen})
         write_record(workspace, record, partial)
     return record
@@ -58,6 +68,7 @@ def _command(workspace: Workspace, settings: RemovalSettings, removal: BlockRemo
         "remove-blocks",
         model_argument(workspace),
         blocks=",".join(map(str, removal.removed)),
+        heal=unless_usual(settings.heal.value, RemovalSettings().heal.value),
         out=out,
         max_shard_size=unless_usual(settings.max_shard_bytes, DEFAULT_SHARD_BYTES),
         no_verify=not settings.verify,

@@ -91,6 +91,31 @@ class Workspace:
             left_out=self.left_out,
         )
 
+    def beside(self, spec: str) -> Workspace:
+        """The same run, device and dtype with another model, such as one that was made from the run's own.
+
+        Args:
+            spec: a checkpoint directory or a Hub id.
+
+        Raises:
+            ModelError: there is no such model, or it is not a causal LM.
+            CheckpointError: its weights are not whole, or not what its config says.
+        """
+        source = find_model(spec, trust_remote_code=self.trust_remote_code)
+        if source.is_gguf:
+            raise ModelError(f"{source.path} is a GGUF file; a checkpoint directory or a Hub id was expected.")
+        trust = self.trust_remote_code
+        config, checkpoint = check_model(source.path, trust_remote_code=trust)
+        return replace(
+            self,
+            directory=source.path,
+            model=identify(source.name, source.path, config, checkpoint, trust_remote_code=trust),
+            positions=positions(config),
+            vocabulary=vocabulary(config),
+            compute=replace(self.compute, dtype=self.dtype),
+            left_out=frozenset(),
+        )
+
     def tokenizer_fingerprint(self) -> str:
         """Which tokenizer the model has now.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.artifacts.checkpoints.copying import CopyReport
 from llmprune.artifacts.files.atomic import write_json_atomic, write_text_atomic
+from llmprune.artifacts.records.healing import Healing
 from llmprune.artifacts.records.pruning import RECORD_NAME, BlockRemoval, MaskApplication, PruningRecord
 from llmprune.artifacts.records.weight_sparsity import WeightSparsity
 from llmprune.errors import ArtifactError, CheckpointError, OutputExistsError
@@ -59,6 +60,7 @@ def new_record(
     removal: BlockRemoval | None = None,
     sparsity: WeightSparsity | None = None,
     masked: MaskApplication | None = None,
+    healing: Healing | None = None,
 ) -> PruningRecord:
     """The record of a checkpoint whose weights were just written, not verified yet.
 
@@ -69,6 +71,7 @@ def new_record(
         removal: which blocks were removed, if any.
         sparsity: which weights were pruned, if any.
         masked: which weights a mask made zero, if any.
+        healing: which weights were solved anew, if any.
 
     Raises:
         ArtifactError: the source's own record cannot be read.
@@ -80,6 +83,7 @@ def new_record(
         removal=removal,
         sparsity=sparsity,
         masked=masked,
+        healing=healing,
         num_blocks=workspace.model.num_blocks - (len(removal.removed) if removal is not None else 0),
         num_parameters=copied.num_parameters,
         weight_bytes=copied.nbytes,

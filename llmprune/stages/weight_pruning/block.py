@@ -164,7 +164,8 @@ class BlockPruning:
                     self._store.put(self._key(path, batch), {"inputs": inputs[path]})
                 yield output
 
-        self._streams.write("dense", self._block.index + 1, outputs())
+        assert self._streams.dense is not None
+        self._streams.dense.write(self._block.index + 1, outputs())
 
     def _repairing(self, steps: BlockSteps) -> tuple[str, ...] | None:
         """The layer before the FFN whose output alone is added to the block's input (the attention's output).
@@ -255,7 +256,8 @@ class BlockPruning:
         if not adds:
             return self._block.input_of(wiring.inner[0], batch.pruned, batch.call), None
         inputs, rest = self._block.around_ffn(wiring, batch.pruned, batch.call)
-        dense = self._streams.states("dense", self._block.index + 1, batch.place).float()
+        assert self._streams.dense is not None
+        dense = self._streams.dense.states(self._block.index + 1, batch.place).float()
         return inputs, (dense - rest.float()).view(-1, dense.shape[-1])
 
     def _key(self, path: str, batch: Batch) -> str:

@@ -4,60 +4,26 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from torch import Tensor
 
 from llmprune.algorithms.feed_forward.sparsellm import FfnSettings
-from llmprune.artifacts.activations import Calibration
 from llmprune.artifacts.records.weight_sparsity import BlockRecord, SparsitySettings
 from llmprune.choices import Method, Reference
 from llmprune.errors import NumericalError
 from llmprune.models.compute import Compute, bfloat16_products, dtype_name
 from llmprune.models.decoder import Decoder
 from llmprune.models.open_block import block_linears
+from llmprune.stages.calibration import CalibrationText, text_of_windows
 from llmprune.stages.common.progress import Progress
+from llmprune.stages.passes import PassFolder
 from llmprune.stages.weight_pruning.block_pass import PassSettings, PruningPass, PruningPassState
 from llmprune.stages.weight_pruning.selection import check_shapes, parse_layers
 from llmprune.stages.weight_pruning.settings import PruningSettings
 from llmprune.text.windows import TokenWindows
-
-
-@dataclass(frozen=True)
-class CalibrationText:
-    """The windows that a model is pruned on, as records name them.
-
-    Attributes:
-        num_windows: how many.
-        seq_len: tokens in each.
-        corpus: name of the text.
-        fingerprint: SHA-256 of the tokens.
-        load: gives the tokens (num_windows, seq_len) int64.
-    """
-
-    num_windows: int
-    seq_len: int
-    corpus: str
-    fingerprint: str
-    load: Callable[[], Tensor]
-
-
-def text_of_windows(windows: TokenWindows) -> CalibrationText:
-    """Windows in memory."""
-    return CalibrationText(
-        windows.num_windows, windows.seq_len, windows.corpus_name, windows.fingerprint, lambda: windows.tokens
-    )
-
-
-def text_of_artifact(known: Calibration) -> CalibrationText:
-    """The windows of a calibration artifact; nothing but its manifest is read yet."""
-    manifest = known.manifest
-    return CalibrationText(
-        manifest.num_windows, manifest.seq_len, manifest.corpus.name, manifest.windows_fingerprint, known.tokens
-    )
 
 
 def prune_decoder(
@@ -96,7 +62,7 @@ def prune_decoder(
         decoder,
         tokens,
         _pass_settings(settings, recorded.layers, decoder),
-        folder=folder,
+        folder=PassFolder(folder, PruningPassState),
         begin=PruningPassState(model=model, settings=recorded),
         batch=max(1, compute.batch_tokens // tokens.shape[1]),
         progress=progress,

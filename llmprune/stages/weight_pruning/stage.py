@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from llmprune.artifacts.activations import Calibration, open_calibration
-from llmprune.artifacts.files.atomic import short_name
 from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.artifacts.records.weight_sparsity import BlockRecord, SparsitySettings
-from llmprune.errors import ArtifactError, OutputExistsError, TargetError
 from llmprune.models.compute import dtype_name
-from llmprune.stages.calibration import CalibrationSettings, calibrate, require_same_text
+from llmprune.stages.calibration import (
+    CalibrationChoice,
+    CalibrationSettings,
+    CalibrationText,
+    chosen_calibration,
+    text_of_artifact,
+    text_of_windows,
+)
 from llmprune.stages.common.command_line import model_argument, recorded_command
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.place import check_output
 from llmprune.stages.output.record import made_before
-from llmprune.stages.weight_pruning.block_pass import is_left_by_a_pass, stopped_pass
+from llmprune.stages.passes import PassFolder, working_folder
+from llmprune.stages.weight_pruning.block_pass import PruningPassState
 from llmprune.stages.weight_pruning.decoder_pruning import (
-    CalibrationText,
     count_zeros_before,
     prune_decoder,
     recorded_settings,
     remark_few_tokens,
-    text_of_artifact,
-    text_of_windows,
 )
 from llmprune.stages.weight_pruning.selection import check_shapes, parse_layers
 from llmprune.stages.weight_pruning.settings import PruningSettings, default_name, typed_options
@@ -80,9 +81,10 @@ def global_prune(
     check_output(workspace, out, force=settings.force)
     blocks = parse_layers(settings.selection.layers, depth=workspace.model.num_blocks)
     widest = check_shapes(workspace.open_shell(), blocks, settings.selection, settings.pattern)
-    folder = _working_folder(out)
+    folder = working_folder(out)
     if windows is None:
-        known = _calibrated(workspace, settings, calibration or CalibrationSettings())
+        choice = CalibrationChoice(settings.calibration, settings.samples, settings.seq_len, calibration)
+        known = chosen_calibration(workspace, choice)
         workspace = workspace.going_on(known.directory, known.manifest.dtype)
     text = text_of_artifact(known) if windows is None else text_of_windows(windows)
     recorded = recorded_settings(settings, blocks, text, dtype=dtype_name(workspace.dtype))
@@ -93,7 +95,8 @@ def global_prune(
         if record is None:
             remark_few_tokens(recorded, widest, workspace.progress)
             record = _make(workspace, settings, recorded, text, folder, out, on_block)
-        _remove_finished(folder, recorded)
+        begin = PruningPassState(model=workspace.model.fingerprint, settings=recorded)
+        PassFolder(folder, PruningPassState).remove_finished(begin)
         workspace.run.remember_checkpoint(out)
     return PruningReport(out, record)
 
@@ -101,23 +104,6 @@ def global_prune(
 def _is_same(record: PruningRecord, recorded: SparsitySettings) -> bool:
     """Whether a record is of a pruning with just these settings."""
     return record.sparsity is not None and record.sparsity.settings == recorded
-
-
-def _working_folder(out: Path) -> Path:
-    """The folder of the work on ``out``. Nothing but the files of an earlier pass may lie there."""
-    folder = out.absolute().with_name(f"{short_name(out.absolute())}.partial")
-    if folder.exists() and not is_left_by_a_pass(folder):
-        raise OutputExistsError(
-            f"{folder}, where the work would go on, holds something else; move it, or give another `out`."
-        )
-    return folder
-
-
-def _remove_finished(folder: Path, recorded: SparsitySettings) -> None:
-    """Remove the pass that made a complete checkpoint. A pass with other settings stays: it may be continued."""
-    stopped = stopped_pass(folder)
-    if stopped is not None and stopped.settings == recorded:
-        shutil.rmtree(folder)
 
 
 def _make(
@@ -145,16 +131,11 @@ def _make(
         on_block=on_block,
     )
     del decoder
-    kept = _is_kept(text, settings.calibration or workspace.run.calibration)
+    kept = text.is_kept_in(settings.calibration or workspace.run.calibration)
     command = _command(workspace, settings, out) if kept else None
     return write_checkpoint(
         workspace, settings, recorded, state, folder=folder, out=out, zeros_before=before, command=command
     )
-
-
-def _is_kept(text: CalibrationText, calibration: Path) -> bool:
-    """Whether the windows are those of a calibration on disk, so that a command can use them again."""
-    return calibration.exists() and open_calibration(calibration).manifest.windows_fingerprint == text.fingerprint
 
 
 def _command(workspace: Workspace, settings: PruningSettings, out: Path) -> str:
@@ -167,32 +148,3 @@ def _command(workspace: Workspace, settings: PruningSettings, out: Path) -> str:
         calibration=settings.calibration,
         out=out,
     )
-
-
-def _calibrated(workspace: Workspace, settings: PruningSettings, calibration: CalibrationSettings) -> Calibration:
-    """The calibration artifact, made now if the run has none."""
-    place = settings.calibration or workspace.run.calibration
-    if settings.calibration is not None or place.exists():
-        known = open_calibration(place)
-    else:
-        workspace.progress.say(f"{workspace.run.path} holds no calibration yet: running calibrate first.")
-        samples, seq_len = settings.samples or calibration.samples, settings.seq_len or calibration.seq_len
-        known = calibrate(workspace, replace(calibration, samples=samples, seq_len=seq_len))
-    require_same_text(workspace, known)
-    _require_enough(known, settings)
-    return known
-
-
-def _require_enough(known: Calibration, settings: PruningSettings) -> None:
-    """See that a calibration has the windows that were asked for."""
-    windows, seq_len = known.manifest.num_windows, known.manifest.seq_len
-    if settings.seq_len not in (None, seq_len):
-        raise ArtifactError(
-            f"{known.directory} has windows of {seq_len} tokens, not of {settings.seq_len}; type `seq_len={seq_len}`, "
-            "or `run=OTHER` to calibrate anew."
-        )
-    if settings.samples is not None and settings.samples > windows:
-        raise TargetError(
-            f"`samples={settings.samples}` is more than the {windows} windows of {known.directory}; "
-            f"type `samples={windows}` or less, or calibrate in another run: `run=OTHER`."
-        )

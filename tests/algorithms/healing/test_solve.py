@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from llmprune.algorithms.healing import MomentsAccumulator, correct, remaining_error
+from llmprune.algorithms.weights.patterns import SemiStructured, select_mask
 from llmprune.errors import NumericalError
 from tests.algorithms.problems import activations, normal, satisfies
-from llmprune.algorithms.weights.patterns import SemiStructured, select_mask
 
 TOKENS, INPUTS, OUTPUTS = 80, 12, 5
 
@@ -19,7 +19,9 @@ def problem(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     return inputs.to(dtype), (lacking + normal(TOKENS, OUTPUTS, seed=4, dtype=torch.float64)).to(dtype)
 
 
-def ridge_by_tokens(inputs: Tensor, lacking: Tensor, ridge: float, *, bias: bool, mask: Tensor) -> tuple[Tensor, Tensor]:
+def ridge_by_tokens(
+    inputs: Tensor, lacking: Tensor, ridge: float, *, bias: bool, mask: Tensor
+) -> tuple[Tensor, Tensor]:
     """Stacked least squares on the tokens themselves, one row of the weight at a time, in float64."""
     mean = inputs.mean(0) if bias else torch.zeros(inputs.shape[1]).double()
     centred = inputs.double() - mean
@@ -55,9 +57,7 @@ def test_it_is_ridge_regression_on_the_kept_weights(bias, masked, ridge):
 def test_float32_is_close_to_float64(bias):
     inputs, lacking = problem(torch.float32)
     moments = MomentsAccumulator(bias=bias).update(inputs, lacking).result()
-    weight, _ = ridge_by_tokens(
-        inputs, lacking, 0.01, bias=bias, mask=torch.ones(OUTPUTS, INPUTS, dtype=torch.bool)
-    )
+    weight, _ = ridge_by_tokens(inputs, lacking, 0.01, bias=bias, mask=torch.ones(OUTPUTS, INPUTS, dtype=torch.bool))
     found = correct(moments, ridge=0.01)
     assert found.weight.dtype == torch.float32
     assert float((found.weight - weight).norm() / weight.norm()) < 1e-4

@@ -133,7 +133,7 @@ def test_a_pruning_that_is_not_finite_names_the_matrix_and_leaves_nothing(
     run = tmp_path / "of-broken"
     space = open_workspace(run, str(broken), compute=choose_compute("cpu"))
     calibration = open_calibration(workspace.run.calibration)  # as if it had been made before the weights broke
-    monkeypatch.setattr("llmprune.stages.weight_pruning.stage.require_same_text", lambda *_, **__: None)
+    monkeypatch.setattr("llmprune.stages.calibration.text.require_same_text", lambda *_, **__: None)
     with pytest.raises(NumericalError, match=r"Block 2 .*first matrix .* is model\.layers\.2\.mlp\.down_proj\.weight"):
         global_prune(space, PruningSettings(HALF, calibration=calibration.directory))
     assert not run.exists()

@@ -1,0 +1,82 @@
+"""Healing as a part of a removal: one pass over the dense model, whose removed blocks are passed by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmprune.artifacts.records.healing import BlockHealing
+from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
+from llmprune.choices import Heal, Scope
+from llmprune.stages.calibration import CalibrationChoice
+from llmprune.stages.common.workspace import Workspace
+from llmprune.stages.healing import (
+    HealedWeights,
+    HealingPlan,
+    heal_student,
+    plan_healing,
+    remove_finished,
+    without_blocks,
+)
+from llmprune.stages.passes import working_folder
+from llmprune.text.windows import TokenWindows
+
+
+@dataclass(frozen=True)
+class RemovalHealing:
+    """A healing that belongs to a removal.
+
+    Attributes:
+        plan: windows and settings.
+        folder: where the pass keeps its files.
+    """
+
+    plan: HealingPlan
+    folder: Path
+
+    def run(self, workspace: Workspace, on_block: Callable[[BlockHealing], None]) -> HealedWeights:
+        """Heal the blocks that stay; zeros that the source was given stay zeros.
+
+        Raises:
+            TargetError: nothing to heal.
+            NumericalError: activations or Gram matrices that cannot be solved with.
+            LlmpruneError: the disk is full.
+        """
+        workspace.remark_slow_dtype()
+        dense = workspace.open_decoder()
+        return heal_student(
+            without_blocks(dense, self.plan.settings.origins, masked=_zeroed(workspace)),
+            dense,
+            self.plan,
+            model=workspace.model.fingerprint,
+            folder=self.folder,
+            compute=workspace.compute,
+            progress=workspace.progress,
+            on_block=on_block,
+        )
+
+    def remove_finished(self) -> None:
+        """Remove what the pass left, once the checkpoint is complete."""
+        remove_finished(self.plan, self.folder)
+
+
+def planned_healing(
+    workspace: Workspace, heal: Heal, kept: Sequence[int], out: Path, windows: TokenWindows | None
+) -> tuple[Workspace, RemovalHealing]:
+    """The healing of a removal that leaves the blocks ``kept``, and the workspace with which both go on.
+
+    Raises:
+        ArtifactError: a calibration of another model or tokenizer.
+        TargetError: fewer than two windows.
+        OutputExistsError: the folder of the work holds something else.
+    """
+    folder = working_folder(out)
+    workspace, plan = plan_healing(workspace, Scope(heal.value), kept, CalibrationChoice(), windows)
+    return workspace, RemovalHealing(plan, folder)
+
+
+def _zeroed(workspace: Workspace) -> frozenset[str]:
+    """Names of the source's tensors that were given zeros."""
+    path = workspace.directory / RECORD_NAME
+    return frozenset(PruningRecord.read(path).zeroed_tensors) if path.exists() else frozenset()

@@ -1,0 +1,191 @@
+"""What healing needs to know before it begins, and the pass itself, for a checkpoint and for a removal of blocks."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmprune.artifacts.records.healing import BlockHealing, Healing, HealingSettings
+from llmprune.artifacts.records.provenance import ModelIdentity
+from llmprune.choices import Scope
+from llmprune.errors import NumericalError, TargetError
+from llmprune.models.compute import Compute, dtype_name
+from llmprune.models.decoder import Decoder
+from llmprune.stages.calibration import (
+    CalibrationChoice,
+    CalibrationText,
+    chosen_calibration,
+    text_of_artifact,
+    text_of_windows,
+)
+from llmprune.stages.common.progress import Progress
+from llmprune.stages.common.workspace import Workspace
+from llmprune.stages.healing.block import Windows
+from llmprune.stages.healing.healing_pass import HealingPass, HealingPassState
+from llmprune.stages.healing.settings import RIDGES, held_back
+from llmprune.stages.healing.student import Student, same_blocks
+from llmprune.stages.passes import PassFolder, Stream
+from llmprune.text.windows import TokenWindows
+
+
+@dataclass(frozen=True)
+class HealingPlan:
+    """A healing that was not begun yet.
+
+    Attributes:
+        text: calibration windows.
+        settings: how, as it is recorded.
+    """
+
+    text: CalibrationText
+    settings: HealingSettings
+
+
+@dataclass(frozen=True)
+class HealedWeights:
+    """What a pass left.
+
+    Attributes:
+        record: what was solved, and what came of it.
+        files: the changed tensors.
+    """
+
+    record: Healing
+    files: tuple[Path, ...]
+
+
+def plan_healing(
+    workspace: Workspace,
+    scope: Scope,
+    origins: Sequence[int],
+    choice: CalibrationChoice,
+    windows: TokenWindows | None = None,
+) -> tuple[Workspace, HealingPlan]:
+    """Find the calibration windows, made now where the run has none, and note all that decides what comes out.
+
+    Args:
+        workspace: of the dense model.
+        scope: which blocks.
+        origins: for each block of the pruned model, its index in the dense one.
+        choice: which calibration.
+        windows: to heal on instead.
+
+    Returns:
+        The workspace with which healing continues, and the plan.
+
+    Raises:
+        ArtifactError: a calibration of another model, tokenizer or sequence length.
+        TargetError: fewer than two windows.
+    """
+    if windows is None:
+        known = chosen_calibration(workspace, choice)
+        workspace = workspace.going_on(known.directory, known.manifest.dtype)
+        text = text_of_artifact(known)
+    else:
+        text = text_of_windows(windows)
+    return workspace, made_plan(
+        text, scope, origins, teacher=workspace.model, dtype=dtype_name(workspace.dtype), samples=choice.samples
+    )
+
+
+def made_plan(
+    text: CalibrationText,
+    scope: Scope,
+    origins: Sequence[int],
+    *,
+    teacher: ModelIdentity,
+    dtype: str,
+    samples: int | None = None,
+) -> HealingPlan:
+    """The plan of a healing on the first ``samples`` windows of a text.
+
+    Raises:
+        TargetError: fewer than two windows.
+    """
+    count = samples or text.num_windows
+    settings = HealingSettings(
+        teacher=teacher,
+        scope=scope.value,
+        origins=tuple(origins),
+        ridges=RIDGES,
+        dtype=dtype,
+        windows=count,
+        held_back=held_back(count),
+        seq_len=text.seq_len,
+        corpus=text.corpus,
+        windows_fingerprint=text.fingerprint,
+    )
+    return HealingPlan(text, settings)
+
+
+def heal_student(
+    student: Student,
+    dense: Decoder,
+    plan: HealingPlan,
+    *,
+    model: str,
+    folder: Path,
+    compute: Compute,
+    progress: Progress,
+    on_block: Callable[[BlockHealing], None],
+) -> HealedWeights:
+    """Heal block after block, going on where an earlier pass in the same folder stopped.
+
+    The healed weights are in the folder's files, or in the pruned model if that keeps changes.
+
+    Args:
+        student: the pruned model.
+        dense: the model that it was made from.
+        plan: windows and settings.
+        model: fingerprint of the pruned model.
+        folder: where the pass keeps its files.
+        compute: how much goes through a block at once.
+        progress: who listens.
+        on_block: called for every block as it finishes.
+
+    Raises:
+        TargetError: the pruned model has neither a hole nor other weights.
+        NumericalError: activations or Gram matrices that cannot be solved with.
+        LlmpruneError: the disk is full.
+    """
+    same = same_blocks(student, dense)
+    if not student.healed_places(Scope(plan.settings.scope), same=same):
+        raise TargetError(
+            f"No block is missing and no weight differs from {plan.settings.teacher.name}'s: there is nothing to heal."
+        )
+    tokens = plan.text.load()[: plan.settings.windows]
+    cut = plan.settings.windows - plan.settings.held_back
+    batch = max(1, compute.batch_tokens // tokens.shape[1])
+    sides = [
+        Windows(
+            Stream(f"pruned{name}", student.decoder, part, folder, batch),
+            Stream(f"dense{name}", dense, part, folder, batch),
+        )
+        for name, part in (("", tokens[:cut]), ("-held-back", tokens[cut:]))
+    ]
+    begin = HealingPassState(model=model, settings=plan.settings)
+    work = HealingPass(student, dense, *sides, PassFolder(folder, HealingPassState), begin, same, progress)
+    try:
+        state = work.heal_blocks(on_block)
+    except NumericalError:  # the same settings would fail here again: nothing is worth keeping
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    seconds = sum(block.seconds for block in state.blocks)
+    record = Healing(
+        settings=plan.settings, blocks=state.blocks, remarks=(*_unmended(student), *state.remarks), seconds=seconds
+    )
+    return HealedWeights(record, tuple(folder / name for name in state.weights))
+
+
+def remove_finished(plan: HealingPlan, folder: Path) -> None:
+    """Remove the pass that made a complete checkpoint."""
+    PassFolder(folder, HealingPassState).remove_finished(HealingPassState(model="", settings=plan.settings))
+
+
+def _unmended(student: Student) -> list[str]:
+    """What no block can make good."""
+    if not student.origins[0]:
+        return []
+    return ["No block stands before the hole at the beginning; the blocks behind it are healed as far as they can be"]
