@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from llmprune.api.apply_mask import apply_mask
     from llmprune.api.bench import Benchmark, bench
     from llmprune.api.checkpoints import PrunedCheckpoint
+    from llmprune.api.heal import heal
     from llmprune.api.prune_weights import prune_weights
     from llmprune.api.push import Publication, push
     from llmprune.api.rank_blocks import rank_blocks
@@ -43,6 +44,7 @@ __all__ = [
     "bench",
     "calibration_windows",
     "errors",
+    "heal",
     "prune_weights",
     "push",
     "rank_blocks",
@@ -60,6 +62,7 @@ _HOMES = {
     "apply_mask": "llmprune.api.apply_mask",
     "bench": "llmprune.api.bench",
     "calibration_windows": "llmprune.api.windows",
+    "heal": "llmprune.api.heal",
     "prune_weights": "llmprune.api.prune_weights",
     "push": "llmprune.api.push",
     "rank_blocks": "llmprune.api.rank_blocks",

@@ -65,6 +65,7 @@ from llmprune.algorithms.feed_forward import (
     first_chunk,
     prune_ffn,
 )
+from llmprune.algorithms.healing import Correction, Moments, MomentsAccumulator, correct, remaining_error
 from llmprune.algorithms.pareto import pareto_front
 from llmprune.algorithms.weights import (
     CrossAccumulator,
@@ -97,6 +98,7 @@ __all__ = [
     "ChunkDone",
     "ChunkStore",
     "Coefficients",
+    "Correction",
     "CrossAccumulator",
     "EliminationRule",
     "Ffn",
@@ -110,6 +112,8 @@ __all__ = [
     "LayerMethod",
     "LayerSettings",
     "Linear",
+    "Moments",
+    "MomentsAccumulator",
     "Pattern",
     "PlainFfn",
     "PrunedWeight",
@@ -121,6 +125,7 @@ __all__ = [
     "angular_distances",
     "check_fits",
     "closest_run",
+    "correct",
     "cosine_similarity_sum",
     "factorise",
     "first_chunk",
@@ -132,6 +137,7 @@ __all__ = [
     "parse_sparsity",
     "prune_ffn",
     "prune_layer",
+    "remaining_error",
     "removal_count",
     "ridge_towards",
     "select_mask",

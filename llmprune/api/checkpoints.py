@@ -35,6 +35,9 @@ class PrunedCheckpoint:
             lines.append(f"{record.sparsity.zeros:,} zeros ({share:.2%}) in the pruned matrices")
         if record.masked is not None:
             lines.append(f"{record.masked.zeros:,} zeros in the masked weights")
+        if record.healing is not None and record.healing.losses is not None:
+            before, after = record.healing.losses
+            lines.append(f"healed: loss on windows held back {before:.4f} -> {after:.4f} nats/token")
         lines.append("verified" if record.verification is not None else "not verified")
         return "\n".join(lines)
 

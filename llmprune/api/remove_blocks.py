@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack, overload
 
 from llmprune.api.checkpoints import PrunedCheckpoint
+from llmprune.api.choice import choice
+from llmprune.api.heal import healed_copy
 from llmprune.api.models import Model, OnDisk
 from llmprune.api.progress import Logged
 from llmprune.api.rank_blocks import rank_blocks
 from llmprune.api.ranking import Ranking, Target
-from llmprune.api.windows import Windows
+from llmprune.api.windows import Windows, as_windows, given_or_kept, required
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
 from llmprune.artifacts.files.sizes import parse_size
 from llmprune.artifacts.records.importance import check_blocks
 from llmprune.artifacts.records.pruning import BlockRemoval
-from llmprune.choices import DEVICE, SHARD_SIZE, Dtype
+from llmprune.choices import DEVICE, SHARD_SIZE, Dtype, Heal, Scope
 from llmprune.errors import TargetError
 from llmprune.models.removability import check_of
 from llmprune.models.resident import model_decoder
@@ -25,6 +27,7 @@ from llmprune.stages.block_removal import RemovalSettings
 from llmprune.stages.block_removal import remove_blocks as write_without_blocks
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.output.verification import verify_model
+from llmprune.text.windows import TokenWindows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,6 +40,7 @@ class RemovalOptions(TypedDict, total=False):
 
     target: Target | None
     windows: Windows | None
+    heal: str
     verify: bool
     force: bool
     max_shard_size: str | int
@@ -61,6 +65,7 @@ def remove_blocks(
     *,
     target: Target | None = None,
     windows: Windows | None = None,
+    heal: str = Heal.NONE,
     out: Path | str | None = None,
     verify: bool = True,
     force: bool = False,
@@ -71,7 +76,7 @@ def remove_blocks(
     trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> PreTrainedModel | PrunedCheckpoint:
-    """Remove blocks from a model, whose every kept weight stays the same bit for bit.
+    """Remove blocks from a model, whose every kept weight stays the same bit for bit, unless it is healed.
 
     Without ``out`` the result is a new model in memory: an ordinary transformers model with the config of its new
     depth. It uses the same memory for the kept weights as ``model``, which is left as it is and can still be used. To
@@ -85,7 +90,9 @@ def remove_blocks(
         blocks: a ``Ranking``, or the indices of the blocks that go; None: they are ranked first.
         target: how many blocks of the ranking go, such as ``"20%"`` or ``6``, decided now if need be; None: all that
             it has decided so far.
-        windows: to rank on, where no ranking is given; None: those of ``run``.
+        windows: to rank on, where no ranking is given, and to heal on; None: those of ``run``.
+        heal: ``cut``: the block before each hole makes good what the removed ones did, by least squares; ``all``: every
+            block from the first hole on; ``none``.
         out: the new checkpoint's directory.
         verify: see that the result computes what the model with those blocks skipped does.
         force: replace a checkpoint that ``out`` holds.
@@ -99,6 +106,7 @@ def remove_blocks(
 
     Raises:
         TargetError: a target or block list out of range, or arguments that do not go together.
+        NumericalError: activations or Gram matrices that healing cannot solve with.
         ModelError: no such model, not a causal LM, or one whose blocks depend on their place.
         OutputExistsError: ``out`` holds something else.
         VerificationError: the result does not compute what it should; ``out`` is not made.
@@ -108,22 +116,28 @@ def remove_blocks(
         >>> smaller.save_pretrained("smaller")
     """
     place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged())
+    wanted = choice(Heal, heal=heal)
     if not isinstance(model, str | Path):
         place.refuse(out=out)
-        return _cut(model, blocks, _chosen(model, blocks, target, windows, place), verify=verify)
+        removal = _chosen(model, blocks, target, windows, place)
+        cut = _cut(model, blocks, removal, verify=verify)
+        return _healed(cut, model, removal, None if windows is None else as_windows(windows), wanted, place)
     removal = _chosen(model, blocks, target, windows, place)
-    with place.workspace(model, without=removal.removed) as workspace:
+    with place.workspace(model, without=removal.removed if wanted is Heal.NONE else ()) as workspace:
+        text = given_or_kept(windows, workspace, place) if wanted is not Heal.NONE else None
         if out is None:
-            return _cut(place.load(workspace), blocks, removal, verify=verify)
+            whole = place.load(workspace)
+            return _healed(_cut(whole, blocks, removal, verify=verify), whole, removal, text, wanted, place)
         _require_depth(blocks, workspace.model.num_blocks)
         settings = RemovalSettings(
             blocks=removal.removed,
+            heal=wanted,
             out=Path(out),
             max_shard_bytes=parse_size(max_shard_size),
             verify=verify,
             force=force,
         )
-        report = write_without_blocks(workspace, settings, removal=removal)
+        report = write_without_blocks(workspace, settings, removal=removal, windows=text)
     return PrunedCheckpoint(report.directory, report.record)
 
 
@@ -160,6 +174,21 @@ def _cut(model: PreTrainedModel, blocks: Blocks | None, removal: BlockRemoval, *
     if verify:
         verify_model(decoder, cut, removed=removal.removed)
     return cut
+
+
+def _healed(
+    cut: PreTrainedModel,
+    model: PreTrainedModel,
+    removal: BlockRemoval,
+    windows: TokenWindows | None,
+    heal: Heal,
+    place: OnDisk,
+) -> PreTrainedModel:
+    """The model without blocks, healed if that is wanted."""
+    if heal is Heal.NONE:
+        return cut
+    text = as_windows(required(windows))
+    return healed_copy(cut, model, removal.removed, text, Scope(heal.value), place.progress, lambda _: None)
 
 
 def _require_depth(blocks: Blocks | None, depth: int) -> None:

@@ -169,5 +169,5 @@ def _wide(tensor: Tensor) -> Tensor:
 
 def _lengths(states: Tensor) -> Tensor:
     """Norms of hidden states, none of them much smaller than most: a token is never all that counts."""
-    lengths = states.norm(dim=-1)
-    return lengths.clamp(min=0.1 * float(lengths.median()))
+    lengths = torch.linalg.vector_norm(states, dim=-1)
+    return torch.clamp(lengths, min=0.1 * float(lengths.median()))

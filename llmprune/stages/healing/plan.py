@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from llmprune.artifacts.records.healing import BlockHealing, Healing, HealingSettings
 from llmprune.artifacts.records.provenance import ModelIdentity
 from llmprune.choices import Scope
@@ -158,15 +160,16 @@ def heal_student(
     tokens = plan.text.load()[: plan.settings.windows]
     cut = plan.settings.windows - plan.settings.held_back
     batch = max(1, compute.batch_tokens // tokens.shape[1])
-    sides = [
-        Windows(
-            Stream(f"pruned{name}", student.decoder, part, folder, batch),
-            Stream(f"dense{name}", dense, part, folder, batch),
-        )
-        for name, part in (("", tokens[:cut]), ("-held-back", tokens[cut:]))
-    ]
+
+    def passing(part: Tensor, called: str) -> Windows:
+        sides = ((f"pruned{called}", student.decoder), (f"dense{called}", dense))
+        return Windows(*(Stream(name, decoder, part, folder, batch) for name, decoder in sides))
+
     begin = HealingPassState(model=model, settings=plan.settings)
-    work = HealingPass(student, dense, *sides, PassFolder(folder, HealingPassState), begin, same, progress)
+    solved_on, held = passing(tokens[:cut], ""), passing(tokens[cut:], "-held-back")
+    work = HealingPass(
+        student, dense, solved_on, held, PassFolder(folder, HealingPassState), begin, same=same, progress=progress
+    )
     try:
         state = work.heal_blocks(on_block)
     except NumericalError:  # the same settings would fail here again: nothing is worth keeping
