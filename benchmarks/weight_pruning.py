@@ -68,7 +68,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(words)
 
-    known = _known(options)
+    known = known_rows(options)
     with tempfile.TemporaryDirectory() as folder:
         run = options.run or Path(folder) / "run"
         calibrate = ["calibrate", options.model, "--source", options.source, "--samples", options.samples]
@@ -86,15 +86,15 @@ def main(words: list[str] | None = None) -> None:
 def _known(options: argparse.Namespace) -> dict[str, Any]:
     """What the results file has, which must have been measured in the same way."""
     ways = {name: getattr(options, name) for name in ("samples", "seq_len", "dtype", "windows", "ppl_seq_len")}
-    texts = {"calibration": _text(options.source), "ppl": [_text(spec) for spec in options.ppl]}
-    known = json.loads(options.out.read_text()) if options.out.exists() else {}
+    texts = {"calibration": text_name(options.source), "ppl": [text_name(spec) for spec in options.ppl]}
+    known = json.loads(options.out.readtext_name()) if options.out.exists() else {}
     if known.setdefault("protocol", ways | texts) != ways | texts:
         raise SystemExit(f"{options.out} has rows of another protocol: {known['protocol']}; type another --out.")
     known.setdefault("rows", {})
     return known
 
 
-def _text(spec: str) -> str:
+def text_name(spec: str) -> str:
     """The file's or data set's name, wherever it lies."""
     return re.sub(r"^(wikitext2|ptb|c4):", "", spec.rsplit("/", 1)[-1])
 
@@ -113,7 +113,7 @@ def _measure(options: argparse.Namespace, run: Path, pattern: str, arguments: st
         kind = "--pattern" if ":" in pattern else "--sparsity"
         words = ["global-prune", kind, pattern, *arguments.split(), "--layers", options.layers, "--out", directory]
         figures = _run([*words, "--run", run, "--dtype", options.dtype, "--no-verify", "--quiet"])
-        sparsity = json.loads((directory / "llmprune.json").read_text())["sparsity"]
+        sparsity = json.loads((directory / "llmprune.json").readtext_name())["sparsity"]
         figures["processor"] = describe_machine(torch.device("cpu")).processor
         figures["zeros"] = sparsity["zeros"] / sparsity["numel"]
         figures["block_seconds"] = [block["seconds"] for block in sparsity["blocks"]]
@@ -132,10 +132,10 @@ def _perplexities(directory: Path, options: argparse.Namespace, *, first_half: b
         (_, blocks), (_, whole) = (find_blocks(some, some.config) for some in (model, dense))
         for index in range(len(blocks) // 2, len(blocks)):
             blocks[index] = whole[index]
-    return {_text(spec): _perplexity(model, directory, spec, options) for spec in options.ppl}
+    return {text_name(spec): perplexity(model, directory, spec, options) for spec in options.ppl}
 
 
-def _perplexity(model: PreTrainedModel, directory: Path, spec: str, options: argparse.Namespace) -> float:
+def perplexity(model: PreTrainedModel, directory: Path, spec: str, options: argparse.Namespace) -> float:
     corpus = load_corpus(spec, purpose="evaluation")
     length, count = options.ppl_seq_len, options.windows
     windows = consecutive_windows(corpus, load_tokenizer(directory), seq_len=length, max_windows=count)

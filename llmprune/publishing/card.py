@@ -75,6 +75,7 @@ def model_card(facts: CardFacts) -> str:
         base_model=base_model,
         removed=removed_blocks(record),
         any_zeros=bool(patterns(record)),
+        any_healed=any(step.healing for step in steps(record)),
         any_groups=any(":" in pattern for pattern in patterns(record)),
         any_calibration=any(step.removal and step.removal.calibration for step in steps(record)),
         zeros=facts.zeros,
@@ -129,6 +130,7 @@ def _title(record: PruningRecord, base: str) -> str:
     removed = len(removed_blocks(record))
     what = [f"{removed} of {first.num_blocks} blocks removed"] if removed else []
     what += [f"weights pruned to {describe_pattern(pattern)}" for pattern in patterns(record)]
+    what += ["healed"] if any(step.healing for step in steps(record)) else []
     return f"{base}, {' and '.join(what)}"
 
 

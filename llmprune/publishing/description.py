@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from llmprune.artifacts.records.healing import Healing
 from llmprune.artifacts.records.pruning import BlockRemoval, MaskApplication, PruningRecord, Verification
 from llmprune.artifacts.records.weight_sparsity import WeightSparsity
 
@@ -17,6 +18,8 @@ def describe_step(step: PruningRecord) -> str:
         sentences += _sparsity(step.sparsity, depth=step.source.num_blocks)
     if step.masked is not None:
         sentences += _masked(step.masked)
+    if step.healing is not None:
+        sentences += _healing(step.healing)
     if step.verification is not None:
         sentences.append(_verification(step.verification))
     return " ".join(sentences)
@@ -70,6 +73,23 @@ def _masked(masked: MaskApplication) -> Iterator[str]:
         f"`{masked.fingerprint[:16]}`){kept}. All other weights are the base model's, bit for bit."
     )
     yield f"Counted in the files: {masked.zeros:,} of {masked.numel:,} masked weights are zero."
+
+
+def _healing(healing: Healing) -> Iterator[str]:
+    how = healing.settings
+    kept = [layer for layer in healing.layers if layer.kept]
+    yield (
+        f"Healed: {len(kept)} layers were solved anew by least squares, on the pruned model's own activations, towards "
+        f"the hidden states of `{how.teacher.name}` behind them; zeros that were pruned stayed zeros."
+    )
+    yield (
+        f"Calibration: {how.windows - how.held_back} windows of {how.seq_len} tokens of {how.corpus}, in {how.dtype}; "
+        f"{how.held_back} more were held back to choose."
+    )
+    if healing.losses is not None:
+        before, after = healing.losses
+        yield f"Loss on those: {before:.4f} nats/token before, {after:.4f} after."
+    yield from (f"Note: {remark}." for remark in healing.remarks)
 
 
 def _verification(check: Verification) -> str:

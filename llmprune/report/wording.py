@@ -99,4 +99,6 @@ def _label(record: PruningRecord) -> str:
         earlier.append(f"{settings.pattern} zeros" if earlier else f"{settings.pattern} zeros, {settings.method}")
     if record.masked is not None:
         earlier.append(f"{record.pattern or 'some'} zeros, by mask")
+    if record.healing is not None:
+        earlier.append(f"healed {record.healing.settings.scope}")
     return shortened(" + ".join(earlier))

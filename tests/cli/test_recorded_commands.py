@@ -47,6 +47,17 @@ COMMANDS = {
         "remove-blocks --blocks 2 --run 'my run' --out cut",
         "global-prune cut --calibration 'my run/calibration' --method magnitude --run second",
     ],
+    "blocks that are healed": [CALIBRATE, "remove-blocks --blocks 4,2 --heal cut --run 'my run' --max-shard-size 40kB"],
+    "a healed checkpoint": [
+        CALIBRATE,
+        "remove-blocks --blocks 2 --run 'my run' --out cut",
+        "heal cut --run 'my run' --samples 9 --dtype bfloat16 --no-verify",
+    ],
+    "healed zeros": [
+        CALIBRATE,
+        "global-prune --method magnitude --run 'my run' --out sparse",
+        "heal sparse --teacher 'my models/tiny one' --scope cut --calibration 'my run/calibration' --run b --out 'e f'",
+    ],
     "a mask": ["apply-mask 'my models/tiny one' 'masks/half of it' --run 'my run'"],
     "the mask of a checkpoint": [
         CALIBRATE,

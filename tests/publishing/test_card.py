@@ -19,6 +19,7 @@ from llmprune.artifacts.records.bench import (
     TaskProtocol,
     TaskResult,
 )
+from llmprune.artifacts.records.healing import BlockHealing, Healing, HealingSettings, LayerHealing
 from llmprune.artifacts.records.provenance import CorpusIdentity, ModelIdentity
 from llmprune.artifacts.records.pruning import BlockRemoval, MaskApplication, PruningRecord
 from llmprune.artifacts.records.weight_sparsity import BlockRecord, MatrixRecord, SparsitySettings, WeightSparsity
@@ -196,6 +197,34 @@ def test_pruned_weights_and_both_together():
     assert "# base, 2 of 6 blocks removed and weights pruned to 2:4" in both
     for paper in ("2402.09025", "2402.17946", "2301.00774"):
         assert f"eprint = {{{paper}}}" in both
+
+
+def healed(record: PruningRecord) -> PruningRecord:
+    settings = HealingSettings(
+        teacher=identity("acme/base"), scope="all", origins=(0, 2, 4, 5), ridges=(0.1,), dtype="float32", windows=10,
+        held_back=2, seq_len=32, corpus="c4", windows_fingerprint="w" * 64,
+    )  # fmt: skip
+    layers = [
+        LayerHealing(
+            tensor="w", bias=None, kind="mlp.down", ridge=0.1, error_before=0.5, error=0.4, loss_before=3.0, loss=loss,
+            masked=False,
+        )
+        for loss in (2.75, 3.5, None)
+    ]  # fmt: skip
+    block = BlockHealing(block=0, before=2, layers=tuple(layers), seconds=1.0)
+    healing = Healing(settings=settings, blocks=(block,), remarks=("experts stayed",), seconds=1.0)
+    return record.model_copy(update={"healing": healing})
+
+
+def test_a_healed_model_says_so_and_claims_no_bits_that_changed():
+    card = model_card(CardFacts(healed(removal_record())))
+    assert "# base, 2 of 6 blocks removed and healed" in card
+    assert "bit for bit, but for the layers that were healed." in card
+    assert "Healed: 1 layers were solved anew by least squares" in card
+    assert "8 windows of 32 tokens of c4, in float32; 2 more were held back to choose." in card
+    assert "Loss on those: 3.0000 nats/token before, 2.7500 after." in card
+    assert "Note: experts stayed." in card
+    assert "Layers were solved anew by least squares to recover some of it; nothing was trained." in card
 
 
 def test_a_masked_model():

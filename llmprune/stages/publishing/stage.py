@@ -266,5 +266,8 @@ def _message(record: PruningRecord) -> str:
     """The commit's title."""
     source = record.source.name.rsplit("/", 1)[-1]
     if record.removal is not None:
-        return f"{source} without {len(record.removal.removed)} of its {record.source.num_blocks} blocks"
+        healed = ", healed" if record.healing is not None else ""
+        return f"{source} without {len(record.removal.removed)} of its {record.source.num_blocks} blocks{healed}"
+    if record.healing is not None:
+        return f"{source}, healed"
     return f"{source}, weights pruned to {describe_pattern(record.pattern or '')}"
