@@ -1,10 +1,10 @@
 """Removed blocks, healed and not: perplexity and greedy agreement, beside the dense model and an upper bound.
 
 Blocks are ranked once by SLEB. Each row removes a share of them by `llmprune remove-blocks`, with --heal none, cut or
-all, and measures the written checkpoint. `upper bound` is no checkpoint: the holes of the plain one are filled with full
-linear maps of the hidden states (arXiv 2605.15491), which no stock model has. Greedy agreement is the share of next
-tokens on which dense and pruned model agree, on the windows of the first --ppl text. `taken back` is the share of the
-log-perplexity that the removal lost.
+all, and measures the written checkpoint. `upper bound` is no checkpoint: the holes of the plain one are filled with
+full linear maps of the hidden states (arXiv 2605.15491), which no stock model has. Greedy agreement is the share of
+next tokens on which dense and pruned model agree, on the windows of the first --ppl text. `taken back` is the share of
+the log-perplexity that the removal lost.
 
 Rows that the results file has already are not run again, so a long table can be made in several sittings (with --run,
 on one and the same calibration and ranking). Type the last line again to print the table.
@@ -195,14 +195,15 @@ def table(known: dict[str, Any]) -> str:
     rows = known["rows"]
     texts = list(rows["dense"]["perplexity"])
     head = ["", *(part for text in texts for part in (text, "taken back")), "greedy agreement", "seconds"]
-    lines = [" | ".join(["", *head, ""]).strip(), "|---|" + "---:|" * (len(head) - 1)]
+    lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
     for name, row in rows.items():
         target = name.rpartition("%")[0] + "%"
         cells = [name]
         for text in texts:
             cells += [f"{row['perplexity'][text]:.2f}", _taken_back(rows, f"{target} none", row, text)]
         seconds = f"{row['seconds']:.0f}" if "seconds" in row else ""
-        lines.append(f"| {' | '.join([*cells, f'{row["agreement"]:.1%}', seconds])} |")
+        cells += [f"{row['agreement']:.1%}", seconds]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -83,11 +83,11 @@ def main(words: list[str] | None = None) -> None:
             print(name, json.dumps(known["rows"][name]), flush=True)
 
 
-def _known(options: argparse.Namespace) -> dict[str, Any]:
+def known_rows(options: argparse.Namespace) -> dict[str, Any]:
     """What the results file has, which must have been measured in the same way."""
     ways = {name: getattr(options, name) for name in ("samples", "seq_len", "dtype", "windows", "ppl_seq_len")}
     texts = {"calibration": text_name(options.source), "ppl": [text_name(spec) for spec in options.ppl]}
-    known = json.loads(options.out.readtext_name()) if options.out.exists() else {}
+    known = json.loads(options.out.read_text()) if options.out.exists() else {}
     if known.setdefault("protocol", ways | texts) != ways | texts:
         raise SystemExit(f"{options.out} has rows of another protocol: {known['protocol']}; type another --out.")
     known.setdefault("rows", {})
@@ -113,7 +113,7 @@ def _measure(options: argparse.Namespace, run: Path, pattern: str, arguments: st
         kind = "--pattern" if ":" in pattern else "--sparsity"
         words = ["global-prune", kind, pattern, *arguments.split(), "--layers", options.layers, "--out", directory]
         figures = _run([*words, "--run", run, "--dtype", options.dtype, "--no-verify", "--quiet"])
-        sparsity = json.loads((directory / "llmprune.json").readtext_name())["sparsity"]
+        sparsity = json.loads((directory / "llmprune.json").read_text())["sparsity"]
         figures["processor"] = describe_machine(torch.device("cpu")).processor
         figures["zeros"] = sparsity["zeros"] / sparsity["numel"]
         figures["block_seconds"] = [block["seconds"] for block in sparsity["blocks"]]

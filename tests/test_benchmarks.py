@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from llmprune.cli.app import app
 from llmprune.models.loading import load_whole
 from tests.tiny import save_tiny_llama
 
@@ -88,3 +90,55 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypat
     )
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "again"}
+
+
+def test_healing_is_measured_row_by_row_beside_an_upper_bound(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import healing
+
+    def in_this_process(*words, run):
+        result = CliRunner().invoke(app, [*map(str, words), "--run", str(run), "--quiet"])
+        assert result.exit_code == 0, result.output
+
+    monkeypatch.setattr(healing, "_llmprune", in_this_process)
+    model, text, out = save_tiny_llama(tmp_path / "tiny"), tmp_path / "sea.txt", tmp_path / "results.json"
+    text.write_text(TEXT, encoding="utf-8")
+    words = [model, "--source", text, "--samples", 8, "--seq-len", 16, "--ppl", text, "--ppl-seq-len", 32]
+    words = [str(word) for word in (*words, "--targets", "20%", "--run", tmp_path / "run", "--out", out)]
+    healing.main([*words, "--ways", "none,cut"])
+    first = json.loads(out.read_text())["rows"]
+    healing.main([*words, "--ways", "none,cut,all,upper bound"])
+    rows = json.loads(out.read_text())["rows"]
+    assert list(rows) == ["dense", "20% none", "20% cut", "20% all", "20% upper bound"]
+    assert {name: rows[name] for name in first} == first
+    assert rows["dense"]["agreement"] == 1 > rows["20% none"]["agreement"]
+    assert len(rows["20% none"]["removed"]) == 2
+    printed = capsys.readouterr().out.splitlines()[-7:]
+    assert printed[0] == "|  | sea.txt | taken back | greedy agreement | seconds |"
+    assert [line.split(" | ")[0] for line in printed[2:]] == [f"| {name}" for name in rows]
+
+
+def test_the_upper_bound_gives_the_dense_models_output_where_a_linear_map_can(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import healing
+
+    # Blocks that give zeros: what is lacking behind the hole is nothing, so the maps must be none at all.
+    dense = load_whole(save_tiny_llama(tmp_path / "tiny"), device=torch.device("cpu"), dtype=torch.float32)
+    with torch.no_grad():
+        for block in (2, 3):
+            dense.model.layers[block].self_attn.o_proj.weight.zero_()
+            dense.model.layers[block].mlp.down_proj.weight.zero_()
+    tokens = torch.randint(3, 120, (4, 16), generator=torch.Generator().manual_seed(0))
+    maps = healing.fitted_maps(dense, [0, 1, 4, 5], tokens)
+    assert list(maps) == [1]
+    assert not maps[1].weight.any() and not maps[1].bias.any()
+    # A hole that took a constant away is filled whole: the bias gives it back.
+    with torch.no_grad():
+        dense.model.layers[2].register_forward_hook(lambda _module, _args, output: output + 1.5)
+    filled = healing.fitted_maps(dense, [0, 1, 4, 5], tokens)
+    with torch.no_grad(), healing.holes_filled(dense, {1: maps[1]}):
+        whole = dense(tokens, use_cache=False).logits
+    torch.testing.assert_close(filled[1].bias, torch.full((32,), 1.5))
+    dense.model.layers[2]._forward_hooks.clear()
+    with torch.no_grad(), healing.holes_filled(dense, filled):
+        torch.testing.assert_close(dense(tokens, use_cache=False).logits, whole, rtol=1e-3, atol=1e-3)
