@@ -23,7 +23,7 @@ from llmprune.algorithms.weights.factor import factorise
 from llmprune.algorithms.weights.pruned import measured
 from llmprune.algorithms.weights.refit import refit
 
-_STEPS = 50  # of conjugate gradients; a ridge of 0.01 and more leaves well-conditioned systems
+_STEPS = 20  # of conjugate gradients; a ridge leaves well-conditioned systems
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,13 @@ from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.healing.block import Windows
 from llmprune.stages.healing.healing_pass import HealingPass, HealingPassState
+from llmprune.stages.healing.overlap import seen_share
 from llmprune.stages.healing.settings import RIDGES, held_back
 from llmprune.stages.healing.student import Student, same_blocks
 from llmprune.stages.passes import PassFolder, Stream
 from llmprune.text.windows import TokenWindows
+
+_MUCH = 0.1  # of the held-back windows seen before: worth a remark
 
 
 @dataclass(frozen=True)
@@ -175,16 +178,26 @@ def heal_student(
     except NumericalError:  # the same settings would fail here again: nothing is worth keeping
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    remarks = (*_unmended(student), *_not_held_back(tokens[cut:], tokens[:cut]), *state.remarks)
     seconds = sum(block.seconds for block in state.blocks)
-    record = Healing(
-        settings=plan.settings, blocks=state.blocks, remarks=(*_unmended(student), *state.remarks), seconds=seconds
-    )
+    record = Healing(settings=plan.settings, blocks=state.blocks, remarks=remarks, seconds=seconds)
     return HealedWeights(record, tuple(folder / name for name in state.weights))
 
 
 def remove_finished(plan: HealingPlan, folder: Path) -> None:
     """Remove the pass that made a complete checkpoint."""
     PassFolder(folder, HealingPassState).remove_finished(HealingPassState(model="", settings=plan.settings))
+
+
+def _not_held_back(held: Tensor, solved_on: Tensor) -> list[str]:
+    """What the choice of ridges and layers saw already."""
+    share = seen_share(held, solved_on)
+    if share < _MUCH:
+        return []
+    return [
+        f"{share:.0%} of the windows that are held back overlaps with those that weights are solved on: the text is "
+        "short, and the choice is less sure; a longer text or fewer `samples` would be better"
+    ]
 
 
 def _unmended(student: Student) -> list[str]:

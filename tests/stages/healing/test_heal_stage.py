@@ -31,7 +31,7 @@ def weights(directory):
 
 
 def cut(space, heal=Heal.NONE, blocks=HOLES, **settings):
-    return remove_blocks(space, RemovalSettings(blocks=blocks, heal=heal, **settings))
+    return remove_blocks(space, RemovalSettings(blocks=blocks, heal=heal, **{"verify": False, **settings}))
 
 
 def loss_on(directory, tokens):
@@ -99,7 +99,7 @@ def test_an_interrupted_healing_goes_on_and_ends_with_the_same_bytes(dies_at, wr
         cut(written, Heal.ALL)
     monkeypatch.setattr(BlockSolver, "heal", solve)
     seen = []
-    settings = RemovalSettings(blocks=HOLES, heal=Heal.ALL)
+    settings = RemovalSettings(blocks=HOLES, heal=Heal.ALL, verify=False)
     report = remove_blocks(written, settings, on_block=lambda block: seen.append(block.block))
     assert seen == list(range(dies_at // 2, 3))  # two layers a block
     assert listener.heard(f"Going on at block {dies_at // 2} of 3.") == (dies_at >= 2)
@@ -118,7 +118,7 @@ def test_a_healing_stopped_behind_its_last_block_only_writes(written, monkeypatc
         patch.setattr("llmprune.stages.block_removal.stage.write_checkpoint", dying)
         with pytest.raises(_Killed):
             cut(written, Heal.CUT)
-    settings = RemovalSettings(blocks=HOLES, heal=Heal.CUT)
+    settings = RemovalSettings(blocks=HOLES, heal=Heal.CUT, verify=False)
     report = remove_blocks(written, settings, on_block=lambda _: pytest.fail("solved again"))
     assert report.record.healing.losses == whole.record.healing.losses
     ours, theirs = weights(report.directory), weights(whole.directory)
