@@ -41,6 +41,24 @@ def test_in_memory_it_is_what_the_command_writes(family, loaded, checkpoint, sam
     assert same_tensors(llmprune.remove_blocks(loaded(family), GONE, windows=windows, heal="all"), ours)
 
 
+def test_blocks_whose_wiring_is_not_known_stay_as_they_are_and_it_is_said(checkpoint, sampled, tmp_path):
+    windows = sampled("gemma2")  # whose FFN and attention give to a norm, and that to the stream
+    plain = llmprune.remove_blocks(checkpoint("gemma2"), GONE)
+    healed = llmprune.remove_blocks(checkpoint("gemma2"), GONE, windows=windows, heal="cut", out=tmp_path / "out")
+    assert same_tensors(whole(healed.directory), plain)
+    healing = healed.record.healing
+    assert [remark.partition(":")[0] for remark in healing.remarks] == [f"Block {n} stays as it is" for n in (1, 2)]
+    assert (healing.layers, healing.losses) == ((), None)
+    assert str(healing.blocks[0]).startswith("block   1: no layer that can be solved")
+
+
+def test_beside_experts_the_attention_is_solved_and_it_is_said(checkpoint, sampled, tmp_path):
+    windows = sampled("mixtral")
+    out = llmprune.remove_blocks(checkpoint("mixtral"), GONE, windows=windows, heal="all", out=tmp_path / "out")
+    assert {layer.kind for layer in out.record.healing.layers} == {"self_attn.o_proj"}
+    assert "Block 1: mlp.experts.down_proj is no linear layer, and stays as it is" in out.record.healing.remarks
+
+
 def test_biases_are_solved_too(loaded, sampled):
     smaller = llmprune.remove_blocks(loaded("opt"), GONE)
     healed = llmprune.heal(smaller, loaded("opt"), sampled("opt"), removed=GONE)

@@ -11,7 +11,7 @@ from llmprune.errors import TargetError
 from llmprune.stages.common.checks import require_at_least
 
 # Ridges, relative to the mean diagonal of the Gram matrix, of which the held-back windows choose one for each layer.
-RIDGES = (1e-3, 1e-2, 1e-1, 3e-1, 1.0)
+RIDGES = (1e-3, 1e-2, 1e-1, 3e-1, 1.0, 3.0)
 _SHARE = 8  # one window of so many is held back
 _MOST = 16  # and never more: their hidden states are in memory while the model's loss is measured
 

@@ -78,7 +78,7 @@ def heal(
     if origins is None:
         raise ArtifactError(
             f"{checkpoint} was made from {history.source.name}, not from {workspace.model.name} as it is in "
-            f"{workspace.directory}; type --teacher with the model that it was made from, and a run of that model."
+            f"{workspace.directory}; type `teacher=MODEL` with the model that it was made from, and a `run` of that."
         )
     out = settings.out or workspace.run.path / default_name(pruned.model.name, settings.scope.value)
     for space in (workspace, pruned):
