@@ -77,6 +77,7 @@ def test_a_checkpoint_on_disk(checkpoint, sampled, tmp_path):
     direct = llmprune.remove_blocks(checkpoint("llama"), GONE, windows=windows, heal="cut")
     assert same_tensors(whole(healed.directory), direct)
     assert healed.record.healing.settings.origins == (0, 1, 3, 5)
+    assert healed.record.command is None  # no command has these windows
 
 
 def test_zeros_in_memory_stay_zeros(loaded, sampled):

@@ -95,7 +95,8 @@ def remove_blocks(
         )
         if record is None:
             healed = healing.run(workspace, on_block) if healing is not None else None
-            record = write_checkpoint(workspace, settings, source, removal, healed, out)
+            repeatable = healing is None or healing.plan.text.is_kept_in(workspace.run.calibration)
+            record = write_checkpoint(workspace, settings, source, removal, healed, out, repeatable=repeatable)
         if healing is not None:
             healing.remove_finished()
         workspace.run.remember_checkpoint(out)

@@ -29,6 +29,8 @@ def write_checkpoint(
     removal: BlockRemoval,
     healed: HealedWeights | None,
     out: Path,
+    *,
+    repeatable: bool,
 ) -> PruningRecord:
     """Write the checkpoint, all of it or nothing, and give its record.
 
@@ -39,6 +41,7 @@ def write_checkpoint(
         removal: the blocks to leave out.
         healed: tensors that were solved anew; None: none.
         out: the new checkpoint.
+        repeatable: whether a command can make it again.
 
     Raises:
         OutputExistsError: ``out`` holds something else.
@@ -52,7 +55,7 @@ def write_checkpoint(
         copied = _write_weights(workspace, source.overlaid(files), kept, partial, settings.max_shard_bytes)
         carry_files(workspace, partial)
         healing = healed.record if healed is not None else None
-        command = _command(workspace, settings, removal, out)
+        command = _command(workspace, settings, removal, out) if repeatable else None
         record = new_record(workspace, copied, removal=removal, healing=healing, command=command)
         if settings.verify:
             seen = verify_checkpoint(workspace, partial, removed=removal.removed, weights=files)

@@ -94,7 +94,8 @@ def heal(
         if record is None:
             workspace.remark_slow_dtype()
             healed = _healed(workspace, pruned, plan, frozenset(history.zeroed_tensors), folder, on_block)
-            command = _command(workspace, pruned, checkpoint, settings, out)
+            kept = plan.text.is_kept_in(settings.calibration or workspace.run.calibration)
+            command = _command(workspace, pruned, checkpoint, settings, out) if kept else None
             record = _write(pruned, healed, settings, out, command)
         remove_finished(plan, folder)
         workspace.run.remember_checkpoint(out)
@@ -133,7 +134,9 @@ def _healed(
     )
 
 
-def _write(pruned: Workspace, healed: HealedWeights, settings: HealSettings, out: Path, command: str) -> PruningRecord:
+def _write(
+    pruned: Workspace, healed: HealedWeights, settings: HealSettings, out: Path, command: str | None
+) -> PruningRecord:
     """Put the healed and all other weights into one checkpoint, and verify it: all of it or nothing."""
     source = open_checkpoint(pruned.directory).overlaid(healed.files)
     with atomic_directory(out, overwrite=settings.force) as partial:
