@@ -111,7 +111,7 @@ def test_an_interrupted_healing_goes_on_and_ends_with_the_same_bytes(dies_at, wr
 def test_a_healing_stopped_behind_its_last_block_only_writes(written, monkeypatch):
     whole = cut(written, Heal.CUT, out=written.run.path / "whole")
 
-    def dying(*_):
+    def dying(*_, **__):
         raise _Killed
 
     with monkeypatch.context() as patch:
