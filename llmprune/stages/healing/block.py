@@ -6,8 +6,8 @@ order: how the FFN answers to the change is left out. So the block is run on the
 gives, and the ridge that brings its output closest to the dense one is taken. A layer's new weight is kept only where
 the loss of the whole model on these windows falls.
 
-Tokens count relative to the length of their dense hidden state, as the norms behind see them. Otherwise the few
-tokens whose states are a hundred times as long (the first of a window, mostly) would be all that is solved for.
+Tokens count relative to the length of their dense hidden state, as the norms behind see them. Otherwise a few tokens
+whose states are a hundred times as long (the first of a window, mostly) set the scale of the ridge and of the error.
 """
 
 from __future__ import annotations

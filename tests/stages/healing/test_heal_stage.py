@@ -69,10 +69,9 @@ def test_nothing_but_the_healed_layers_changes(written):
     assert {name.split(".")[-2] for name in changed} <= {"o_proj", "down_proj"}
 
 
-@pytest.mark.parametrize("scope", Scope)
-def test_healing_a_checkpoint_is_what_healing_the_removal_gives(scope, written):
-    plain, whole = cut(written), cut(written, Heal(scope.value))
-    report = heal(written, str(plain.directory), HealSettings(scope=scope))
+def test_healing_a_checkpoint_is_what_healing_the_removal_gives(written):
+    plain, whole = cut(written), cut(written, Heal.ALL)
+    report = heal(written, str(plain.directory), HealSettings())
     ours, theirs = weights(report.directory), weights(whole.directory)
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
     assert report.record.source_record.removal.removed == HOLES
@@ -84,13 +83,12 @@ class _Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("dies_at", [1, 3])
-def test_an_interrupted_healing_goes_on_and_ends_with_the_same_bytes(dies_at, written, monkeypatch, listener):
+def test_an_interrupted_healing_goes_on_and_ends_with_the_same_bytes(written, monkeypatch, listener):
     whole = cut(written, Heal.ALL, out=written.run.path / "whole")
     calls, solve = itertools.count(), BlockSolver.heal
 
     def dying(self, path, loss_before):
-        if next(calls) == dies_at:
+        if next(calls) == 3:  # in the second of three blocks, with two layers each
             raise _Killed
         return solve(self, path, loss_before)
 
@@ -101,8 +99,8 @@ def test_an_interrupted_healing_goes_on_and_ends_with_the_same_bytes(dies_at, wr
     seen = []
     settings = RemovalSettings(blocks=HOLES, heal=Heal.ALL, verify=False)
     report = remove_blocks(written, settings, on_block=lambda block: seen.append(block.block))
-    assert seen == list(range(dies_at // 2, 3))  # two layers a block
-    assert listener.heard(f"Going on at block {dies_at // 2} of 3.") == (dies_at >= 2)
+    assert seen == [1, 2]
+    assert listener.heard("Going on at block 1 of 3.")
     ours, theirs = weights(report.directory), weights(whole.directory)
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
     assert not report.directory.with_name(f"{report.directory.name}.partial").exists()
@@ -125,14 +123,14 @@ def test_a_healing_stopped_behind_its_last_block_only_writes(written, monkeypatc
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
 
 
-@pytest.mark.parametrize("pattern", [SemiStructured(2, 4), Unstructured(0.7)])
-def test_zeros_stay_where_they_are_and_the_loss_falls(pattern, written):
+def test_zeros_stay_where_they_are_and_the_loss_falls(written):
+    pattern = SemiStructured(2, 4)
     by_size = PruningSettings(pattern, Method.MAGNITUDE, reference=Reference.PRUNED, refit_steps=0)
     sparse = global_prune(written, by_size)
     report = heal(written, str(sparse.directory), HealSettings())
     names = [matrix.tensor for block in sparse.record.sparsity.blocks for matrix in block.matrices]
-    counted = measure_sparsity(open_checkpoint(report.directory), names, pattern if ":" in str(pattern) else None)
-    assert (counted.zeros, counted.violations or 0) == (sparse.record.sparsity.zeros, 0)
+    counted = measure_sparsity(open_checkpoint(report.directory), names, pattern)
+    assert (counted.zeros, counted.violations) == (sparse.record.sparsity.zeros, 0)
     old, new = weights(sparse.directory), weights(report.directory)
     assert all(torch.equal(old[name] == 0, new[name] == 0) for name in names)
     before, after = report.record.healing.losses
