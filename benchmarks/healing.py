@@ -167,7 +167,7 @@ def _fitted(left: list[Tensor], full: list[Tensor]) -> Correction:
         states, goal = states[0].float(), goal[0].float()
         lengths = goal.norm(dim=-1)
         (solved_on if place < cut else held).update(states, goal - states, weights=1 / lengths)
-    found = [correct(solved_on.result(), ridge=ridge / 1000) for ridge in RIDGES]
+    found = [correct(solved_on.result(), ridge=ridge * scale) for ridge in RIDGES for scale in (1e-3, 1)]
     return min(found, key=lambda one: remaining_error(held.result(), one))
 
 
