@@ -140,13 +140,13 @@ def working_folder(out: Path) -> Path:
         OutputExistsError: something else does.
     """
     folder = out.absolute().with_name(f"{short_name(out.absolute())}.partial")
-    if folder.exists() and not _is_left_by_a_pass(folder):
+    if folder.exists() and not is_left_by_a_pass(folder):
         raise OutputExistsError(
             f"{folder}, where the work would go on, holds something else; move it, or give another `out`."
         )
     return folder
 
 
-def _is_left_by_a_pass(folder: Path) -> bool:
+def is_left_by_a_pass(folder: Path) -> bool:
     """Whether a folder holds nothing but the files of a pass."""
     return folder.is_dir() and all(any(fnmatch(path.name, name) for name in _OWN) for path in folder.iterdir())

@@ -14,7 +14,7 @@ from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import OutputExistsError
 from llmprune.publishing.belonging import beside_weights
 from llmprune.stages.common.progress import Progress
-from llmprune.stages.weight_pruning.block_pass import is_left_by_a_pass
+from llmprune.stages.passes import is_left_by_a_pass
 
 _LOCK = ".lock"
 # Directories that are being written, replaced or deleted, also by a process that was killed meanwhile.
