@@ -39,7 +39,7 @@ from llmprune.artifacts.files.atomic import write_text_atomic
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.artifacts.run import RunDirectory
 from llmprune.evaluation.machine import describe_machine
-from llmprune.models.anatomy import find_blocks
+from llmprune.models.anatomy import block_count, find_blocks
 from llmprune.models.block_output import Returned
 from llmprune.models.capture import BlockRunner
 from llmprune.models.loading import load_tokenizer, load_whole
@@ -59,6 +59,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--seq-len", default="1024")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--targets", default="10%,20%,30%")
+    parser.add_argument("--order", help="blocks in the order of an earlier search, in place of a new one")
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--ppl", action="append", required=True, help="evaluation text; can be repeated")
     parser.add_argument("--windows", type=int, help="use the first so many windows of each text")
@@ -76,7 +77,8 @@ def main(words: list[str] | None = None) -> None:
             largest = max((target for target, _ in rows[1:]), key=_share)
             _llmprune("calibrate", options.model, "--source", options.source, "--samples", options.samples,
                       "--seq-len", options.seq_len, "--dtype", options.dtype, run=run)  # fmt: skip
-            _llmprune("verify-redundancy", "--target", largest, run=run)
+            if options.order is None:
+                _llmprune("verify-redundancy", "--target", largest, run=run)
             dense = Dense(options)
         for row in missing:
             known["rows"][_name(*row)] = dense.measured() if row[0] == "dense" else dense.row(run, *row)
@@ -107,7 +109,7 @@ class Dense:
             out = Path(folder) / "pruned"
             began = time.perf_counter()
             heal = way if way in ("cut", "all") else "none"
-            _llmprune("remove-blocks", "--target", target, "--heal", heal, "--out", out, "--no-verify",
+            _llmprune("remove-blocks", *self._blocks(target), "--heal", heal, "--out", out, "--no-verify",
                       "--dtype", self._options.dtype, run=run)  # fmt: skip
             seconds = time.perf_counter() - began
             model = load_whole(out, device=CPU, dtype=self._model.dtype)
@@ -122,6 +124,14 @@ class Dense:
             if record.healing is not None:
                 figures["layers"] = [layer.model_dump() for layer in record.healing.layers]
             return figures
+
+    def _blocks(self, target: str) -> tuple[str, str]:
+        """Which blocks go, as options."""
+        if self._options.order is None:
+            return "--target", target
+        order = self._options.order.split(",")
+        share = float(target.removesuffix("%")) / 100
+        return "--blocks", ",".join(order[: round(share * block_count(self._model.config))])
 
     def _figures(self, model: PreTrainedModel, directory: Path) -> dict[str, Any]:
         same = (_choices(model, self._tokens) == self._choices).double().mean()
