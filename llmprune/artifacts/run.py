@@ -52,7 +52,7 @@ class RunDirectory:
 
     @property
     def dense(self) -> Path:
-        """The checkpoint made from a GGUF file."""
+        """The checkpoint made from a GGUF file or from pickled weights."""
         return self.path / "dense"
 
     @property

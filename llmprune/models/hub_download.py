@@ -9,7 +9,13 @@ from pathlib import Path
 import torch
 from huggingface_hub import constants, get_token, snapshot_download
 
-from llmprune.artifacts.checkpoints.checkpoint import INDEX_NAME, SINGLE_NAME, read_weight_map
+from llmprune.artifacts.checkpoints.checkpoint import (
+    INDEX_NAME,
+    PICKLED_INDEX_NAME,
+    PICKLED_NAME,
+    SINGLE_NAME,
+    read_weight_map,
+)
 from llmprune.artifacts.files.disk_space import explain_full_disk
 from llmprune.errors import LlmpruneError, ModelError
 from llmprune.hub.failures import Failure, Problem, read_failure
@@ -28,10 +34,11 @@ _DEMO = "pip install 'llmprune[demo]'"
 def download_model(
     repo: str, revision: str | None, *, without: Collection[int] = (), trust_remote_code: bool = False
 ) -> Path:
-    """Config, tokenizer, card and safetensors weights of a Hub model: the directory in the Hub's cache.
+    """Config, tokenizer, card and weights of a Hub model: the directory in the Hub's cache.
 
-    Pickles, GGUF files, exports to other formats and weights that no index names stay on the Hub, and so do shards
-    that hold nothing but blocks in ``without``. What is in the cache already is not downloaded again.
+    The weights are those that transformers would load: safetensors, or pickles where there are none. GGUF files,
+    exports to other formats and weights that no index names stay on the Hub, and so do shards of safetensors that hold
+    nothing but blocks in ``without``. What is in the cache already is not downloaded again.
 
     Args:
         repo: ``owner/name``.
@@ -45,12 +52,16 @@ def download_model(
         LlmpruneError: the disk is full.
     """
     named = f"{repo}@{revision}" if revision else repo
-    directory = _snapshot(repo, revision, (*_ANYWHERE, *_BESIDE), named=named)
+    directory = _snapshot(repo, revision, (*_ANYWHERE, *_BESIDE, SINGLE_NAME), named=named)
+    if (directory / SINGLE_NAME).is_file():
+        return directory
     if (directory / INDEX_NAME).is_file():
         left_out = _unneeded_shards(directory, without, trust_remote_code=trust_remote_code)
         weights = set(read_weight_map(directory / INDEX_NAME).values()) - left_out
+    elif (directory / PICKLED_INDEX_NAME).is_file():
+        weights = set(read_weight_map(directory / PICKLED_INDEX_NAME).values())
     else:
-        weights = {SINGLE_NAME}
+        weights = {PICKLED_NAME}
     commit = directory.name  # of the same commit, even if the branch moves on meanwhile
     return _snapshot(repo, commit, [glob.escape(name) for name in sorted(weights)], named=named)
 

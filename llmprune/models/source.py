@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, has_only_pickles, open_checkpoint
 from llmprune.artifacts.checkpoints.finiteness import find_non_finite, refuse_non_finite
 from llmprune.artifacts.records.provenance import ModelIdentity
 from llmprune.errors import LlmpruneError, ModelError
@@ -21,7 +21,7 @@ from llmprune.models.architecture import empty_model
 from llmprune.models.config import load_config, read_config, require_language_model
 from llmprune.models.demo import DEMO_NAME, demo_model
 from llmprune.models.hub_download import download_model
-from llmprune.models.loading import open_shell, shell_of
+from llmprune.models.loading import CheckpointDecoder, open_shell, shell_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -37,7 +37,7 @@ class ModelSource:
 
     Attributes:
         origin: which model, see ``origin_of``.
-        path: a checkpoint directory, or a GGUF file that is still to be converted.
+        path: a checkpoint directory or a GGUF file.
         name: what stands in artifacts: the Hub id, or a file's or directory's own name, never a whole path.
     """
 
@@ -49,6 +49,11 @@ class ModelSource:
     def is_gguf(self) -> bool:
         """Whether the path is a GGUF file."""
         return self.path.is_file()
+
+    @property
+    def must_be_converted(self) -> bool:
+        """Whether its weights are in no safetensors file yet: a GGUF file, or a directory with pickles alone."""
+        return self.is_gguf or has_only_pickles(self.path)
 
 
 def origin_of(spec: str) -> str:
@@ -119,14 +124,29 @@ def check_model(
     require_language_model(directory)
     config = load_config(directory, trust_remote_code=trust_remote_code)
     checkpoint = open_checkpoint(directory, left_out=left_out)
+    check_weights(directory, config, checkpoint, trust_remote_code=trust_remote_code)
+    return config, checkpoint
+
+
+def check_weights(
+    directory: Path, config: PreTrainedConfig, checkpoint: Checkpoint, *, trust_remote_code: bool = False
+) -> CheckpointDecoder:
+    """See, from headers alone, that weights are those that the config of ``directory`` asks for.
+
+    Returns:
+        The model without weights.
+
+    Raises:
+        ModelError: a config that cannot be used.
+        CheckpointError: weights missing or malformed, or another number of blocks than the config promises.
+    """
     try:
-        shell_of(config, checkpoint, device=_CPU, dtype=torch.float32, trust_remote_code=trust_remote_code)
+        return shell_of(config, checkpoint, device=_CPU, dtype=torch.float32, trust_remote_code=trust_remote_code)
     except LlmpruneError:
         raise
     except Exception as error:  # whatever a wrong value in a config may lead to, it is the config that is wrong
         reason = " ".join(f"{type(error).__name__}: {error}".replace("`", "'").split())
         raise ModelError(f"{directory}/config.json cannot be used ({reason:.300}); get an intact copy.") from error
-    return config, checkpoint
 
 
 def require_finite(directory: Path, *, trust_remote_code: bool = False) -> None:

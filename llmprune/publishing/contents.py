@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from llmprune.artifacts.checkpoints.checkpoint import INDEX_NAME
 from llmprune.artifacts.records.pruning import RECORD_NAME
 from llmprune.errors import ArtifactError
-from llmprune.publishing.belonging import beside_weights
+from llmprune.models.belonging import beside_weights
 
 CARD_NAME = "README.md"
 _BELONGS = ("config.json", INDEX_NAME, RECORD_NAME, CARD_NAME)

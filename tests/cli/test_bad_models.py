@@ -1,14 +1,20 @@
 """A model that is none, or is broken: one clear sentence, exit code 2, nothing written."""
 
 import json
+import os
 import re
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from transformers import BertConfig, T5Config
 
 from llmprune.artifacts.activations import open_calibration
 from tests.cli.world import refused
+from tests.pickled import Code, pickle_weights
 from tests.tiny import save_tiny_llama
+
+SHARD = "pytorch_model-00002-of-00002.bin"
 
 
 def _no_model(world):
@@ -58,9 +64,23 @@ def _without(*patterns):
     return damage
 
 
-def _pickle_only(world):
-    (world.model / "model.safetensors").rename(world.model / "pytorch_model.bin")
-    return world.model
+def _pickles(change):
+    def damage(world):
+        pickle_weights(world.model, load_file(world.model / "model.safetensors"), num_shards=2)
+        change(world.model / SHARD, world.model / "pytorch_model.bin.index.json")
+        return world.model
+
+    return damage
+
+
+def _with_code(shard, _):
+    torch.save({"lm_head.weight": Code(shard.with_name("ran"))}, shard)
+
+
+def _outside(_, index):
+    content = json.loads(index.read_text())
+    first = next(iter(content["weight_map"]))
+    index.write_text(json.dumps({"weight_map": {**content["weight_map"], first: "../../etc/secret.bin"}}))
 
 
 def _missing_shard(world):
@@ -113,7 +133,14 @@ BROKEN_MODELS = {
     "config of null": (_config_text("null"), "an object was expected"),
     "config without end": (_config_text("[" * 100_000), "cannot be read as JSON"),
     "no weights": (_without("*.safetensors"), "holds no weights"),
-    "pickles only": (_pickle_only, "only as pickles"),
+    "a truncated pickle": (_pickles(lambda shard, _: os.truncate(shard, 5000)), f"{SHARD} is cut off, or no file of"),
+    "a pickle with code": (_pickles(_with_code), f"{SHARD} needs posix.system, more than tensors"),
+    "a missing shard of pickles": (
+        _pickles(lambda shard, _: shard.unlink()),
+        f"{SHARD}, named by pytorch_model",
+    ),
+    "an index of pickles to elsewhere": (_pickles(_outside), "secret.bin', a file outside its folder"),
+    "pickles without an index": (_pickles(lambda _, index: index.unlink()), "but none of model.safetensors, model.s"),
     "a missing shard": (_missing_shard, "is missing; download it again"),
     "a truncated file": (_bytes(lambda content: content[:-100]), "is cut off"),
     "an empty file": (_bytes(lambda content: b""), "is cut off"),

@@ -19,10 +19,23 @@ from llmprune.artifacts.checkpoints.header import MAX_HEADER_BYTES, TensorEntry,
 from llmprune.artifacts.files.ranges import open_shards, read_range
 from llmprune.errors import CheckpointError
 
-__all__ = ["INDEX_NAME", "SINGLE_NAME", "Checkpoint", "TensorEntry", "open_checkpoint", "read_weight_map"]
+__all__ = [
+    "INDEX_NAME",
+    "PICKLED_INDEX_NAME",
+    "PICKLED_NAME",
+    "SINGLE_NAME",
+    "Checkpoint",
+    "TensorEntry",
+    "has_only_pickles",
+    "open_checkpoint",
+    "read_weight_map",
+    "require_shards",
+]
 
 SINGLE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
+PICKLED_NAME = "pytorch_model.bin"
+PICKLED_INDEX_NAME = "pytorch_model.bin.index.json"
 _PAGE = 4096  # bytes
 _PAGES = 16
 
@@ -167,8 +180,15 @@ def open_checkpoint(directory: Path, *, left_out: Container[str] = ()) -> Checkp
     return Checkpoint(directory, tensors, shards, elsewhere)
 
 
+def has_only_pickles(directory: Path) -> bool:
+    """Whether transformers would read the weights of ``directory`` from pickles, since no safetensors come first."""
+    if (directory / SINGLE_NAME).exists() or (directory / INDEX_NAME).exists():
+        return False
+    return (directory / PICKLED_NAME).exists() or (directory / PICKLED_INDEX_NAME).exists()
+
+
 def read_weight_map(index: Path) -> dict[str, str]:
-    """Tensor name -> file name, from the index of a sharded checkpoint.
+    """Tensor name -> file name, from the index of a sharded checkpoint, of safetensors files or of pickles.
 
     Raises:
         CheckpointError: it cannot be read, is no index, or names files outside its folder.
@@ -190,20 +210,30 @@ def read_weight_map(index: Path) -> dict[str, str]:
 
 def _check_shard_name(index: Path, shard: object) -> None:
     """Only the name counts: the Hub's cache keeps its files elsewhere and links to them."""
-    if not isinstance(shard, str) or "\0" in shard or not shard.endswith(".safetensors"):
-        raise CheckpointError(f"{index} names {shard!r:.100}, which is no .safetensors file.")
+    kind = Path(index.name.removesuffix(".index.json")).suffix
+    if not isinstance(shard, str) or "\0" in shard or not shard.endswith(kind):
+        raise CheckpointError(f"{index} names {shard!r:.100}, which is no {kind} file.")
     for path in (PurePosixPath(shard), PureWindowsPath(shard)):
         if path.anchor or ".." in path.parts:
             raise CheckpointError(f"{index} names {shard!r:.100}, a file outside its folder.")
 
 
-def _collect(shards: tuple[Path, ...], index: Path) -> dict[str, TensorEntry]:
-    tensors: dict[str, TensorEntry] = {}
+def require_shards(shards: tuple[Path, ...], index: Path) -> None:
+    """See that the files that ``index`` names, or the only one there is, are there.
+
+    Raises:
+        CheckpointError: one is not.
+    """
     missing = [shard.name for shard in shards if not shard.is_file()]
     if missing:
         source = f", named by {index.name}," if len(shards) > 1 else ""
         others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise CheckpointError(f"{shards[0].parent}: {missing[0]}{others}{source} is missing; download it again.")
+
+
+def _collect(shards: tuple[Path, ...], index: Path) -> dict[str, TensorEntry]:
+    require_shards(shards, index)
+    tensors: dict[str, TensorEntry] = {}
     for shard in shards:
         for entry in read_header(shard):
             if entry.name in tensors:
@@ -214,18 +244,19 @@ def _collect(shards: tuple[Path, ...], index: Path) -> dict[str, TensorEntry]:
 
 
 def _explain_no_weights(directory: Path) -> str:
-    pickles = sorted(path.name for path in directory.glob("pytorch_model*.bin"))
-    others = sorted(path.name for path in directory.glob("*.safetensors"))
+    known = (SINGLE_NAME, INDEX_NAME, PICKLED_NAME, PICKLED_INDEX_NAME)
+    if has_only_pickles(directory):
+        return (
+            f"{directory} has its weights only as pickles; a checkpoint of safetensors files was expected: convert "
+            "them once with transformers: AutoModelForCausalLM.from_pretrained(OLD).save_pretrained(NEW)."
+        )
+    others = sorted(
+        path.name for pattern in ("*.safetensors", "pytorch_model*.bin") for path in directory.glob(pattern)
+    )
     if others:
         shown = others[0] + (f" and {len(others) - 1} more" if len(others) > 1 else "")
-        return f"{directory} holds {shown}, but neither {SINGLE_NAME} nor {INDEX_NAME}."
-    if pickles:
-        return (
-            f"{directory} has its weights only as pickles ({pickles[0]}), which can run code and are not "
-            "read; convert them once with transformers: "
-            "AutoModelForCausalLM.from_pretrained(OLD).save_pretrained(NEW)."
-        )
-    return f"{directory} holds no weights: neither {SINGLE_NAME} nor {INDEX_NAME}."
+        return f"{directory} holds {shown}, but none of {', '.join(known)}."
+    return f"{directory} holds no weights: none of {', '.join(known)}."
 
 
 def _sampled_ranges(entry: TensorEntry) -> Iterator[tuple[int, int]]:

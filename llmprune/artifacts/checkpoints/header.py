@@ -123,6 +123,25 @@ def check_name(name: str) -> None:
         raise ValueError(f"No tensor can be named {_METADATA}.")
 
 
+def is_tensor_name(name: object) -> bool:
+    """Whether something could be the name of a tensor: a text of printable characters, not kept by the format."""
+    return isinstance(name, str) and name.isprintable() and name != _METADATA
+
+
+def refuse_git_lfs(path: Path) -> None:
+    """See that ``path`` is no pointer that Git LFS left in place of a large file.
+
+    Raises:
+        CheckpointError: it is, or it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            first = file.read(len(_GIT_LFS))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+    _refuse_pointer(path, first)
+
+
 def parse_json_object(text: bytes, *, what: str) -> dict[str, Any]:
     """Parse ``text`` as a JSON object in which no name comes twice and every name is valid Unicode.
 
@@ -174,8 +193,7 @@ def _pop_metadata(path: Path, header: dict[str, Any]) -> dict[str, Any]:
 
 def _data_start(path: Path, first: bytes, size: int) -> int:
     """The absolute offset where the tensors begin, from the first bytes of the file."""
-    if first == _GIT_LFS:
-        raise CheckpointError(f'{path} is a Git LFS pointer, not the weights; run "git lfs pull" in its folder.')
+    _refuse_pointer(path, first)
     if size < 8:
         raise CheckpointError(f"{path} is cut off: it has {size} bytes, not even the length of a header.")
     length = int.from_bytes(first[:8], "little")
@@ -186,6 +204,11 @@ def _data_start(path: Path, first: bytes, size: int) -> int:
             f"{path} is cut off: its header ends at byte {8 + length}, the file at {size}; download it again."
         )
     return 8 + length
+
+
+def _refuse_pointer(path: Path, first: bytes) -> None:
+    if first == _GIT_LFS:
+        raise CheckpointError(f'{path} is a Git LFS pointer, not the weights; run "git lfs pull" in its folder.')
 
 
 def _is_count(number: object) -> bool:

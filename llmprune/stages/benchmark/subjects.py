@@ -202,7 +202,7 @@ def choose_subjects(
     Raises:
         ModelError: no such model, or none at all.
         CheckpointError: weights that are not whole, not finite, or not what the config says.
-        ArtifactError: a GGUF file that would have to be converted in another model's run.
+        ArtifactError: a model that would have to be converted in another model's run.
     """
     known = run.record()
     newest = run.newest_checkpoint()
@@ -234,7 +234,7 @@ def _locate(
     known = run.record()
     if spec is not None and not (known is not None and typed_origin(spec, known) == known.model):
         source = find_model(spec)
-        if not source.is_gguf:
+        if not source.must_be_converted:
             return source.name, source.path
     workspace = open_workspace(run.path, spec, compute=compute, progress=progress, trust_remote_code=trust_remote_code)
     return workspace.model.name, workspace.directory

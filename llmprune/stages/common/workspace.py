@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, has_only_pickles, open_checkpoint
 from llmprune.artifacts.records.provenance import ModelIdentity
 from llmprune.artifacts.run import RunDirectory, RunRecord, belongs_to_another
 from llmprune.errors import ArtifactError, ModelError
@@ -19,6 +19,7 @@ from llmprune.models.demo import DEMO_NAME, demo_model
 from llmprune.models.gguf import convert_gguf
 from llmprune.models.hub_download import absent_shards, lacks_shards
 from llmprune.models.loading import CheckpointDecoder, load_tokenizer, open_decoder, open_shell, stored_dtype
+from llmprune.models.pickles import convert_pickles
 from llmprune.models.source import (
     ModelSource,
     check_model,
@@ -175,8 +176,8 @@ def open_workspace(
 ) -> Workspace:
     """Find the model that was typed, or else the run's own, or else the demo model.
 
-    Nothing is written, but for a GGUF file: it is converted once, into ``dense/`` of the
-    run directory.
+    Nothing is written, but for a GGUF file or pickled weights: they are converted once, into ``dense/`` of
+    the run directory.
 
     Args:
         run: the run directory.
@@ -196,7 +197,7 @@ def open_workspace(
     place = RunDirectory(run)
     find = partial(find_model, without=without, trust_remote_code=trust_remote_code)
     record = _record(place, model, progress, find)
-    directory = _checkpoint(place, record, progress, find)
+    directory = _checkpoint(place, record, progress, find, trust_remote_code=trust_remote_code)
     left_out = frozenset[str]()
     if is_hub_id(record.model):
         absent = partial(absent_shards, without=without, trust_remote_code=trust_remote_code)
@@ -226,7 +227,7 @@ def _record(run: RunDirectory, typed: str | None, progress: Progress, find: Find
     record = run.record()
     if record is None:
         source = _first_model(run, typed, progress, find)
-        directory = run.dense if source.is_gguf else source.path
+        directory = run.dense if source.must_be_converted else source.path
         return run.new_record(model=source.origin, directory=directory, name=source.name)
     if typed is not None and (origin := typed_origin(typed, record)) != record.model:
         raise belongs_to_another(run.path, record, origin)
@@ -272,10 +273,12 @@ def _downloaded(
     return directory, absent(directory)
 
 
-def _checkpoint(run: RunDirectory, record: RunRecord, progress: Progress, find: Finder) -> Path:
-    """Where the recorded model's checkpoint lies. The one of a GGUF file is made now if it is not there yet."""
+def _checkpoint(
+    run: RunDirectory, record: RunRecord, progress: Progress, find: Finder, *, trust_remote_code: bool
+) -> Path:
+    """Where the recorded model's checkpoint lies. What must be converted is converted now if it was not yet."""
     directory = run.located(record.directory)
-    if directory.is_dir():
+    if directory.is_dir() and not has_only_pickles(directory):
         if directory == run.dense and not run.record_path.exists():
             raise ArtifactError(
                 f"{directory} is there, but {run.path} records no model; delete it or type `run=OTHER`."
@@ -284,11 +287,20 @@ def _checkpoint(run: RunDirectory, record: RunRecord, progress: Progress, find: 
     if Path(record.model).is_absolute() and not Path(record.model).exists():
         raise ModelError(f"{run.path} belongs to {record.model}, which is gone; put it back, or type `run=OTHER`.")
     source = find(record.model)
-    if source.is_gguf:
-        with run.writing(record):
-            progress.say(f"Converting {source.path.name} to a float32 checkpoint in {directory} (once).")
-            convert_gguf(source.path, directory)
-        return directory
+    if source.must_be_converted:
+        if not run.dense.is_dir():
+            with run.writing(record):
+                _convert(source, run.dense, progress, trust_remote_code=trust_remote_code)
+        return run.dense
     if source.path != directory:  # a Hub cache that was cleared and filled again, perhaps by a newer revision
         progress.say(f"{record.model} is now in {source.path}.")
     return source.path
+
+
+def _convert(source: ModelSource, directory: Path, progress: Progress, *, trust_remote_code: bool) -> None:
+    if source.is_gguf:
+        progress.say(f"Converting {source.path.name} to a float32 checkpoint in {directory} (once).")
+        convert_gguf(source.path, directory)
+    else:
+        progress.say(f"Converting the pickled weights of {source.name} to safetensors in {directory} (once).")
+        convert_pickles(source.path, directory, trust_remote_code=trust_remote_code)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llmprune.artifacts.checkpoints.checkpoint import INDEX_NAME
 from llmprune.artifacts.records.pruning import RECORD_NAME
-from llmprune.publishing.belonging import beside_weights
+from llmprune.models.belonging import beside_weights
 from llmprune.publishing.contents import CARD_NAME
 from llmprune.stages.common.workspace import Workspace
 

@@ -102,15 +102,20 @@ def test_no_such_directory(tmp_path: Path):
 
 
 def test_no_weights(tmp_path: Path):
-    refused(tmp_path, r"holds no weights: neither model\.safetensors nor model\.safetensors\.index\.json")
+    refused(tmp_path, r"holds no weights: none of model\.safetensors, model\.safetensors\.index\.json, pytorch_model")
     (tmp_path / "adapter_model.safetensors").touch()
-    refused(tmp_path, r"holds adapter_model\.safetensors, but neither")
+    refused(tmp_path, r"holds adapter_model\.safetensors, but none of model\.safetensors")
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin"])
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json"])
 def test_only_pickles(tmp_path: Path, name: str):
     (tmp_path / name).touch()
-    refused(tmp_path, rf"only as pickles \({name}\).*not read; convert them .*save_pretrained\(NEW\)")
+    refused(tmp_path, r"only as pickles; .* was expected: convert them once .*save_pretrained\(NEW\)")
+
+
+def test_a_shard_of_pickles_without_an_index(tmp_path: Path):
+    (tmp_path / "pytorch_model-00001-of-00002.bin").touch()
+    refused(tmp_path, r"holds pytorch_model-00001-of-00002\.bin, but none of .*pytorch_model\.bin\.index\.json")
 
 
 @pytest.mark.parametrize(
