@@ -1,6 +1,7 @@
 """Of a Hub model only those files are downloaded that are needed; what is missing later is fetched later."""
 
 import json
+import shutil
 from dataclasses import dataclass
 
 import pytest
@@ -9,13 +10,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from llmprune.artifacts.checkpoints.checkpoint import INDEX_NAME, open_checkpoint
+from llmprune.artifacts.checkpoints.checkpoint import INDEX_NAME, has_only_pickles, open_checkpoint
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.cli.app import app
 from llmprune.errors import CheckpointError
 from llmprune.models.hub_download import absent_shards, download_model, lacks_shards
 from tests.hub.server import Hub
 from tests.hub.store import Repository
+from tests.pickled import pickle_weights
 from tests.tiny import save_tiny_llama
 
 REPO = "someone/tiny"
@@ -106,6 +108,51 @@ def test_all_shards_are_fetched_when_all_blocks_are_needed(sharded, serve):
     assert not lacks_shards(directory, ())
 
 
+@pytest.fixture(scope="module")
+def pickled(single, tmp_path_factory):
+    """The same model as repositories from before 2023 have it: pickles, and the same in other formats."""
+    folder = tmp_path_factory.mktemp("hub") / "pickled"
+    shutil.copytree(single, folder, ignore=shutil.ignore_patterns("pytorch_model.bin"))
+    return pickle_weights(folder, load_file(single / "model.safetensors"), num_shards=3)
+
+
+def pickles_of(folder):
+    return {path.name for path in folder.glob("pytorch_model*")}
+
+
+def test_pickles_are_fetched_where_there_are_no_safetensors(pickled, serve):
+    running = serve(pickled)
+    directory = download_model(REPO, None)
+    assert len(pickles_of(pickled)) == 4
+    assert sorted(running.downloaded) == sorted(BESIDE | pickles_of(pickled))
+    assert has_only_pickles(directory)
+
+
+def test_one_pickle_is_fetched_where_no_index_names_any(single, pickled, serve, tmp_path):
+    shutil.copytree(pickled, tmp_path / "one")
+    for name in pickles_of(pickled):
+        (tmp_path / "one" / name).unlink()
+    running = serve(pickle_weights(tmp_path / "one", load_file(single / "model.safetensors")))
+    download_model(REPO, None)
+    assert sorted(running.downloaded) == sorted(BESIDE | {"pytorch_model.bin"})
+
+
+def test_a_pickled_hub_model_is_converted_in_every_run_and_fetched_once(pickled, single, serve, tmp_path, monkeypatch):
+    running = serve(pickled)
+    assert remove(REPO, tmp_path, "--blocks", "1,2", "--out", str(tmp_path / "first")).exit_code == 0
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert remove(REPO, tmp_path, "--blocks", "3").exit_code == 0  # in the same run
+    second = ["--run", str(tmp_path / "second"), "--out", str(tmp_path / "out")]
+    assert CliRunner().invoke(app, ["remove-blocks", REPO, "--blocks", "1,2", *second]).exit_code == 0
+    assert sorted(running.downloaded) == sorted(BESIDE | pickles_of(pickled))
+    assert remove(single, tmp_path / "local", "--blocks", "1,2", "--out", str(tmp_path / "o")).exit_code == 0
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "o"))
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name].equal(weight) for name, weight in theirs.items())
+    assert PruningRecord.read(tmp_path / "out" / RECORD_NAME).source.name == REPO
+    assert (tmp_path / "out" / "LICENSE").is_file()
+
+
 def remove(model, tmp_path, *words):
     run = ["--run", str(tmp_path / "run"), "--json"]
     return CliRunner().invoke(app, ["remove-blocks", str(model), *words, *run])
@@ -170,8 +217,6 @@ def test_offline_the_cache_is_enough_for_what_was_fetched_and_no_more(sharded, s
 
 
 def test_a_directory_that_lacks_a_shard_is_refused_whatever_is_removed(sharded, tmp_path):
-    import shutil
-
     mine = shutil.copytree(sharded, tmp_path / "mine")
     gone = min(shards_of(sharded) - shards_of(sharded, blocks={0, 2, 3}))
     (mine / gone).unlink()
@@ -181,8 +226,6 @@ def test_a_directory_that_lacks_a_shard_is_refused_whatever_is_removed(sharded, 
 
 
 def test_what_was_left_out_is_named_and_cannot_be_read(sharded, tmp_path):
-    import shutil
-
     mine = shutil.copytree(sharded, tmp_path / "mine")
     gone = shards_of(sharded) - shards_of(sharded, blocks={0, 2, 3})
     for name in gone:
