@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,8 +20,6 @@ from llmprune.models.weights import place_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
-
-_CARRIED = (CONFIG_NAME, RECORD_NAME, "README.md")
 
 
 def convert_pickles(source: Path, directory: Path, *, trust_remote_code: bool = False) -> None:
@@ -51,9 +49,13 @@ def convert_pickles(source: Path, directory: Path, *, trust_remote_code: bool = 
         shell = check_weights(source, config, checkpoint, trust_remote_code=trust_remote_code)
         fill_in(pickles, checkpoint)
         refuse_non_finite(find_non_finite(checkpoint, shell.used))
-        for path in [*filter(lambda name: (source / name).is_file(), _CARRIED), *beside_weights(source)]:
+        for path in (*_carried(source), *beside_weights(source)):
             (partial / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / path, partial / path)
+
+
+def _carried(source: Path) -> list[PurePosixPath]:
+    return [PurePosixPath(name) for name in (CONFIG_NAME, RECORD_NAME, "README.md") if (source / name).is_file()]
 
 
 def _stored_already(pickles: Pickles, config: PreTrainedConfig, *, trust_remote_code: bool) -> set[str]:
