@@ -40,6 +40,26 @@ class Bos(StrEnum):
     NEVER = "never"
 
 
+class ChatTemplate(StrEnum):
+    """What writes conversations as text: the tokenizer's own template, or nothing (their contents as plain text)."""
+
+    AUTO = "auto"
+    OFF = "off"
+
+
+class TextKind(StrEnum):
+    """What a text is made of: prose, conversations as a chat template writes them, what the model itself wrote.
+
+    ``tokens`` were given as they are, and of a ``mixture`` the sources are of several kinds.
+    """
+
+    TEXT = "text"
+    CHAT = "chat"
+    SELF = "self"
+    TOKENS = "tokens"
+    MIXTURE = "mixture"
+
+
 class Cache(StrEnum):
     """Which hidden states a calibration keeps: those that enter the first block, or all blocks."""
 

@@ -184,17 +184,17 @@ def _steps(
     count = int(settings.target)
     removable = Removable(check, settings, num_blocks=len(decoder.blocks), count=count)
     removable.require_some()
-    described = f"{windows.num_windows} windows of {windows.seq_len} tokens of {windows.corpus_name}"
+    described = f"{windows.num_windows} windows of {windows.seq_len} tokens of {windows.identity().described}"
     if settings.metric != Metric.SLEB:
         with TemporaryDirectory(prefix="llmprune-") as scratch:
             measured = measure_dense(decoder, windows.tokens, Path(scratch) / "pass", compute, progress)
         scores = score_blocks(measured, settings)
         for block in order_blocks(measured, settings, count=count, removable=removable):
-            yield Ground(described, measured.dense_loss), Round(block, score=scores[block])
+            yield Ground(described, windows.identity(), measured.dense_loss), Round(block, score=scores[block])
         return
     order = seed if seed is not None else windows.seed or 0
     evaluator = window_evaluator(decoder, windows.tokens, settings, seed=order, compute=compute, progress=progress)
-    ground = Ground(described, dense_loss(evaluator))
+    ground = Ground(described, windows.identity(), dense_loss(evaluator))
     for decided in search_rounds(evaluator, settings, count=count, removable=removable, progress=progress):
         yield ground, _round(decided)
 
@@ -232,5 +232,5 @@ def _round(decided: RoundRecord) -> Round:
 
 
 def _ground(importance: Importance, path: Path) -> Ground:
-    text = f"{importance.num_windows} windows of {importance.seq_len} tokens of {importance.corpus.name}"
-    return Ground(text, importance.dense_loss, path)
+    text = f"{importance.num_windows} windows of {importance.seq_len} tokens of {importance.corpus.described}"
+    return Ground(text, importance.corpus, importance.dense_loss, path)

@@ -13,6 +13,7 @@ from llmprune.algorithms import Candidate, removal_count
 from llmprune.api.tables import table
 from llmprune.artifacts.activations import sha256_of
 from llmprune.artifacts.records.importance import spell_round
+from llmprune.artifacts.records.provenance import CorpusIdentity
 from llmprune.artifacts.records.pruning import BlockRemoval
 from llmprune.choices import Metric
 from llmprune.errors import TargetError
@@ -27,11 +28,13 @@ class Ground:
 
     Attributes:
         text: the windows, for people.
+        corpus: what they were drawn from.
         dense_loss: of the whole model on them, in nats/token.
         importance: the file that keeps the ranking; None: it is not kept.
     """
 
     text: str
+    corpus: CorpusIdentity
     dense_loss: float
     importance: Path | None = None
 
@@ -131,6 +134,7 @@ class Ranking(Iterator[Round]):
             calibration=self._ground.text,
             dense_loss=self._ground.dense_loss,
             pruned_loss=self._rounds[len(blocks) - 1].loss,
+            corpus=self._ground.corpus,
         )
 
     def __repr__(self) -> str:

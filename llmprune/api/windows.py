@@ -14,17 +14,22 @@ from llmprune.api.choice import choice
 from llmprune.api.models import Model, OnDisk
 from llmprune.api.progress import Logged
 from llmprune.artifacts.activations import Calibration
-from llmprune.choices import SAMPLES, SEED, SEQ_LEN, Bos, Sampling
+from llmprune.choices import SEED, SEQ_LEN, Bos, ChatTemplate, Sampling, TextKind
 from llmprune.errors import TargetError
 from llmprune.models.loading import load_tokenizer
 from llmprune.models.resident import tokenizer_of
 from llmprune.models.source import positions
 from llmprune.stages.calibration import CalibrationSettings, calibrated
-from llmprune.stages.calibration.windows import SELF, draw_windows
+from llmprune.stages.calibration.windows import draw_windows
 from llmprune.stages.common.checks import require_positions, require_vocabulary
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import Workspace
-from llmprune.text.corpora import Corpus, load_corpus
+from llmprune.text.chat_writer import ChatWriter
+from llmprune.text.columns import Holds, what_is
+from llmprune.text.conversations import Conversation, Row, written
+from llmprune.text.corpora import Corpus, as_held
+from llmprune.text.drawing import draw_from
+from llmprune.text.mixtures import SELF
 from llmprune.text.self_text import sample_self_text
 from llmprune.text.windows import TokenWindows, sample_windows
 
@@ -33,13 +38,14 @@ Windows: TypeAlias = "TokenWindows | Tensor"
 
 def calibration_windows(
     model: Model | PreTrainedTokenizerBase,
-    source: str | Sequence[str] | Tensor = "wikitext2",
+    source: str | Sequence[str] | Sequence[Conversation] | Tensor = "wikitext2",
     *,
-    samples: int = SAMPLES,
+    samples: int | None = None,
     seq_len: int | None = None,
     seed: int = SEED,
     sampling: str = Sampling.WINDOWS,
     bos: str = Bos.AUTO,
+    chat_template: str = ChatTemplate.AUTO,
     trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> TokenWindows:
@@ -49,13 +55,16 @@ def calibration_windows(
         model: whose tokens: a tokenizer, the path or Hub id of a model, or a model in memory (its tokenizer is read
             from where it was loaded).
         source: ``wikitext2``, ``c4``, ``ptb``, ``python-docs``, ``self`` (text that the model writes), any Hub data set
-            ``owner/name[:config[:split[:column]]]`` or file, as after ``--source`` at the command line; or a list of
-            texts; or tokens (windows, seq_len), which are taken as they are.
-        samples: windows to draw.
+            ``owner/name[:config[:split[:column]]]`` or file, as after ``--source`` at the command line, or a mixture
+            ``wikitext2:64,c4:32``; or a list of texts, or of conversations (lists of messages with ``role`` and
+            ``content``); or tokens (windows, seq_len), which are taken as they are.
+        samples: windows to draw; None: as many as a mixture says, or 128.
         seq_len: tokens in each, BOS included; None: 2048, or as many as the model has positions.
         seed: of the random positions.
         sampling: ``windows`` at random positions of the joined text, or ``rows`` as SLEB's published protocol.
         bos: whether windows start with BOS: ``auto`` as the tokenizer does by itself, ``always``, ``never``.
+        chat_template: conversations as the tokenizer's own template writes them (``auto``), or their contents as plain
+            text (``off``).
         trust_remote_code: whether the model's own Python files may run.
         progress: who hears remarks; None: the logger ``llmprune``.
 
@@ -69,25 +78,29 @@ def calibration_windows(
     """
     if isinstance(source, Tensor):
         return as_windows(source)
-    text = source if isinstance(source, str) else _corpus(source)
-    name = text if isinstance(text, str) else text.name
     settings = CalibrationSettings(
-        name, samples, seq_len, seed, choice(Sampling, sampling=sampling), choice(Bos, bos=bos)
+        source if isinstance(source, str) else "texts",
+        samples,
+        seq_len,
+        seed,
+        choice(Sampling, sampling=sampling),
+        choice(Bos, bos=bos),
+        chat_template=choice(ChatTemplate, chat_template=chat_template),
     )
     progress = progress or Logged()
     if isinstance(model, PreTrainedTokenizerBase):
-        return _drawn(text, model, model.model_max_length, settings, progress)
+        return _drawn(source, model, model.model_max_length, settings, progress)
     if isinstance(model, str | Path):
         with OnDisk(trust_remote_code=trust_remote_code, progress=progress).workspace(model) as workspace:
-            if isinstance(text, str):
+            if isinstance(source, str):
                 return _drawn_for(workspace, settings)
             tokenizer = load_tokenizer(workspace.directory, trust_remote_code=trust_remote_code)
-            return _drawn(text, tokenizer, workspace.positions, settings, progress)
-    most = positions(model.config)
-    if text == SELF:
+            return _drawn(source, tokenizer, workspace.positions, settings, progress)
+    most, tokenizer = positions(model.config), tokenizer_of(model)
+    if source == SELF:
         length = _length(settings, most)
-        return sample_self_text(model, tokenizer_of(model), num_windows=samples, seq_len=length, seed=seed)
-    return _drawn(text, tokenizer_of(model), most, settings, progress)
+        return sample_self_text(model, tokenizer, num_windows=settings.num_windows, seq_len=length, seed=seed)
+    return _drawn(source, tokenizer, most, settings, progress)
 
 
 def as_windows(windows: Windows) -> TokenWindows:
@@ -114,6 +127,7 @@ def as_windows(windows: Windows) -> TokenWindows:
         corpus_name="tokens",
         corpus_origin="tokens given in Python",
         corpus_fingerprint=hashlib.sha256(content).hexdigest(),
+        kind=TextKind.TOKENS,
     )
 
 
@@ -135,6 +149,8 @@ def windows_of(calibration: Calibration) -> TokenWindows:
         corpus_origin=manifest.corpus.origin,
         corpus_fingerprint=manifest.corpus.fingerprint,
         note=manifest.corpus.note,
+        kind=manifest.corpus.kind,
+        sources=manifest.corpus.sources,
     )
 
 
@@ -168,21 +184,33 @@ def required(windows: Windows | None) -> Windows:
 
 
 def _drawn(
-    text: str | Corpus,
+    source: str | Sequence[Row],
     tokenizer: PreTrainedTokenizerBase,
     most: int,
     settings: CalibrationSettings,
     progress: Progress,
 ) -> TokenWindows:
-    windows = sample_windows(
-        load_corpus(text) if isinstance(text, str) else text,
-        tokenizer,
-        num_windows=settings.samples,
-        seq_len=_length(settings, most),
-        seed=settings.seed,
-        sampling=settings.sampling,
-        bos=settings.bos,
-    )
+    if isinstance(source, str):
+        windows = draw_from(
+            source,
+            tokenizer,
+            samples=settings.num_windows,
+            seq_len=_length(settings, most),
+            seed=settings.seed,
+            sampling=settings.sampling,
+            bos=settings.bos,
+            chat_template=settings.chat_template,
+        )
+    else:
+        windows = sample_windows(
+            _corpus(source, ChatWriter(tokenizer, settings.chat_template)),
+            tokenizer,
+            num_windows=settings.num_windows,
+            seq_len=_length(settings, most),
+            seed=settings.seed,
+            sampling=settings.sampling,
+            bos=settings.bos,
+        )
     if windows.note:
         progress.say(windows.note)
     return windows
@@ -193,11 +221,12 @@ def _drawn_for(workspace: Workspace, settings: CalibrationSettings) -> TokenWind
     return draw_windows(
         workspace,
         source=settings.source,
-        samples=settings.samples,
+        samples=settings.num_windows,
         seq_len=_length(settings, workspace.positions),
         seed=settings.seed,
         sampling=settings.sampling,
         bos=settings.bos,
+        chat_template=settings.chat_template,
     )
 
 
@@ -208,6 +237,20 @@ def _length(settings: CalibrationSettings, most: int) -> int:
     return seq_len
 
 
-def _corpus(texts: Sequence[str]) -> Corpus:
-    """Texts that are at hand, joined by blank lines."""
-    return Corpus("texts", tuple(texts), separator="\n\n", origin="texts given in Python")
+def _corpus(rows: Sequence[Row], chat: ChatWriter) -> Corpus:
+    """Texts that are at hand, joined by blank lines, or conversations.
+
+    Raises:
+        TargetError: neither.
+        CorpusError: a conversation that cannot be written.
+    """
+    kinds = {what_is(row) for row in rows}
+    if Holds.OTHER in kinds or len(kinds) > 1:
+        raise TargetError(
+            "A list was given as the source that is neither of texts nor of conversations; strings, or lists of "
+            "messages with role and content, were expected."
+        )
+    texts = Corpus(
+        "texts", tuple(written(rows, chat, where="the list")), separator="\n\n", origin="texts given in Python"
+    )
+    return as_held(texts, kinds.pop() if kinds else Holds.STRINGS, chat)

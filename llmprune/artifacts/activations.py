@@ -17,7 +17,7 @@ from torch import Tensor
 
 from llmprune.artifacts.checkpoints.header import build_header
 from llmprune.artifacts.records.provenance import Artifact, CorpusIdentity, ModelIdentity, Record
-from llmprune.choices import Cache
+from llmprune.choices import Cache, ChatTemplate
 from llmprune.errors import ArtifactError
 
 TOKENS = "tokens.safetensors"
@@ -57,6 +57,7 @@ class CalibrationManifest(Artifact):
         sampling: how windows were drawn.
         seed: of the drawing.
         bos: whether every window starts with the tokenizer's BOS token.
+        chat_template: how conversations became text, where the text has any.
         windows_fingerprint: SHA-256 of the tokens.
         tokenizer: fingerprint of the tokenizer that gave them (``calibration.tokenizer_identity``); None in files
             from before it was kept.
@@ -79,6 +80,7 @@ class CalibrationManifest(Artifact):
     sampling: str
     seed: int | None
     bos: bool
+    chat_template: ChatTemplate = ChatTemplate.AUTO
     windows_fingerprint: str
     tokenizer: str | None = None
     dtype: str

@@ -60,7 +60,7 @@ def _sparsity(sparsity: WeightSparsity, *, depth: int) -> Iterator[str]:
     )
     if how.refit_steps:
         yield "The weights that stay were refitted by least squares on the calibration tokens."
-    yield f"Calibration: {how.windows} windows of {how.seq_len} tokens of {how.corpus}, in {how.dtype}."
+    yield f"Calibration: {how.windows} windows of {how.seq_len} tokens of {how.text}, in {how.dtype}."
     share = sparsity.zeros / sparsity.numel if sparsity.numel else 0.0
     yield f"Counted in the files: {sparsity.zeros:,} of {sparsity.numel:,} pruned weights are zero ({share:.2%})."
     yield from (f"Note: {remark}." for remark in sparsity.remarks)
@@ -83,7 +83,7 @@ def _healing(healing: Healing) -> Iterator[str]:
         f"the hidden states of `{how.teacher.name}` behind them; zeros that were pruned stayed zeros."
     )
     yield (
-        f"Calibration: {how.windows - how.held_back} windows of {how.seq_len} tokens of {how.corpus}, in {how.dtype}; "
+        f"Calibration: {how.windows - how.held_back} windows of {how.seq_len} tokens of {how.text}, in {how.dtype}; "
         f"{how.held_back} more were held back to choose."
     )
     if healing.losses is not None:

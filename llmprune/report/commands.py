@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmprune.artifacts.records.command_line import spell_command, unless_usual
-from llmprune.choices import PROTECT_FIRST, PROTECT_LAST, Bos, Cache, Metric, Sampling
+from llmprune.choices import PROTECT_FIRST, PROTECT_LAST, Bos, Cache, ChatTemplate, Metric, Sampling
 
 if TYPE_CHECKING:
     from llmprune.artifacts.activations import CalibrationManifest
@@ -19,12 +19,13 @@ def calibrate_command(manifest: CalibrationManifest) -> str:
         "calibrate",
         manifest.model.name,
         source=manifest.corpus.name,
-        samples=manifest.num_windows,
+        samples=None if manifest.corpus.sources else manifest.num_windows,
         seq_len=manifest.seq_len,
         seed=manifest.seed or None,
         sampling=Sampling.ROWS if manifest.sampling == Sampling.ROWS else None,
         cache=unless_usual(manifest.cache, Cache.FIRST),
         bos=_bos(manifest.bos),
+        chat_template=unless_usual(manifest.chat_template, ChatTemplate.AUTO),
         dtype=manifest.dtype,
     )
 

@@ -3,29 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 
 from llmprune.errors import CorpusError
+from llmprune.text.conversations import is_conversation
 
 
-def choose_column(columns: Mapping[str, bool], wanted: str | None, *, where: str) -> str:
-    """Choose the column to read: ``wanted``, else ``text``, else the only one of strings.
+class Holds(StrEnum):
+    """What a column holds."""
+
+    STRINGS = "strings"
+    CONVERSATIONS = "conversations"
+    OTHER = "other"
+
+
+def what_is(value: object) -> Holds:
+    """What a column with this value holds."""
+    if isinstance(value, str):
+        return Holds.STRINGS
+    return Holds.CONVERSATIONS if is_conversation(value) else Holds.OTHER
+
+
+def choose_column(columns: Mapping[str, Holds], wanted: str | None, *, where: str) -> str:
+    """Choose the column to read: ``wanted``, else ``text``, else conversations in ``messages``, else the only strings.
 
     Args:
-        columns: name -> whether it holds strings.
+        columns: name -> what it holds.
         wanted: what was asked for, if anything.
         where: names the table in errors.
 
     Raises:
         CorpusError: no such column, or no way to tell which is meant. The message names the columns.
     """
-    strings = [name for name, is_string in columns.items() if is_string]
-    if wanted is not None and wanted not in strings:
+    strings = [name for name, holds in columns.items() if holds is Holds.STRINGS]
+    chats = [name for name, holds in columns.items() if holds is Holds.CONVERSATIONS]
+    if wanted is not None and wanted not in (*strings, *chats):
         problem = "does not hold strings" if wanted in columns else "does not exist"
         raise CorpusError(f"Column '{wanted:.60}' of {where} {problem}; {list_columns(columns)}.")
     if wanted is not None:
         return wanted
     if "text" in strings:
         return "text"
+    if "messages" in chats:
+        return "messages"
     if len(strings) == 1:
         return strings[0]
     if not strings:
@@ -54,9 +74,10 @@ def take(
     return tuple(kept), False
 
 
-def list_columns(columns: Mapping[str, bool]) -> str:
+def list_columns(columns: Mapping[str, Holds]) -> str:
     """Name columns in an error, the first dozen of them; see `choose_column`."""
-    shown = [_shown(name) if is_string else f"{_shown(name)} (no strings)" for name, is_string in columns.items()]
+    holding = {Holds.STRINGS: "", Holds.CONVERSATIONS: " (conversations)", Holds.OTHER: " (no strings)"}
+    shown = [f"{_shown(name)}{holding[holds]}" for name, holds in columns.items()]
     more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
     return f"its columns are {', '.join(shown[:12])}{more}" if shown else "it has no columns"
 

@@ -9,6 +9,7 @@
 | `owner/name[:config[:split[:column]]]` | any Hub data set | blank line |
 | `FILE.txt`, `.raw`, `.md` | one row: the file as it is | - |
 | `FILE.jsonl[:column]`, `.json`, `.json.gz`, `.parquet` | a row each | blank line |
+| the same, and Hub data sets, with a column of conversations (`messages`) | a conversation each | nothing |
 | `python-docs` | the help texts of this Python; four topics in five calibrate, one evaluates | blank line |
 | `auto` | wikitext2 where the Hub or its cache has it, else python-docs with a note | |
 
@@ -25,13 +26,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, get_args
 
+from llmprune.choices import TextKind
 from llmprune.errors import CorpusError, HubUnreachableError, TargetError
-from llmprune.text.columns import take
-from llmprune.text.local_text import FileSpec, find_file, iter_rows, read_text, row_column, text_lines
+from llmprune.text.columns import Holds, take
+from llmprune.text.conversations import written
+from llmprune.text.local_text import find_file, iter_rows, read_text, row_column, text_lines
 from llmprune.text.protocols import PARQUET_BRANCH, PROTOCOLS, Purpose, Split
 from llmprune.text.python_docs import python_docs_origin, python_docs_rows
 
 if TYPE_CHECKING:
+    from llmprune.text.chat_writer import ChatWriter
     from llmprune.text.hub_text import HubText
 
 _PARAGRAPHS = "\n\n"
@@ -50,6 +54,7 @@ class Corpus:
         note: something that the user must be told, or None.
         max_windows: perplexity windows that a published protocol takes of it, or None for all.
         short_name: the name less the folders of a local file, or None where there are none.
+        kind: prose, or conversations as a chat template writes them. Their rows are tokenised one by one.
     """
 
     name: str
@@ -59,6 +64,7 @@ class Corpus:
     note: str | None = None
     max_windows: int | None = None
     short_name: str | None = None
+    kind: TextKind = TextKind.TEXT
 
     @property
     def label(self) -> str:
@@ -84,12 +90,13 @@ class Corpus:
 _NAMES = (*PROTOCOLS, "python-docs", "auto", "self")
 
 
-def load_corpus(spec: str, *, purpose: Purpose = "calibration") -> Corpus:
+def load_corpus(spec: str, *, purpose: Purpose = "calibration", chat: ChatWriter | None = None) -> Corpus:
     """Load the rows that `spec` names (the table above).
 
     Args:
         spec: the source as the user typed it.
         purpose: which split a source with splits gives, where the spec does not say.
+        chat: writes conversations as text; None: they are refused.
 
     Raises:
         CorpusError: no such file, name, data set, config, split or column; unreadable, empty or broken text;
@@ -100,7 +107,7 @@ def load_corpus(spec: str, *, purpose: Purpose = "calibration") -> Corpus:
     if purpose not in get_args(Purpose):
         raise TargetError(f"purpose is '{purpose}'; expected one of {', '.join(get_args(Purpose))}.")
     spec = spec.strip()
-    corpus = _load_named(spec, purpose) or _load_file(spec) or _load_hub(spec, purpose)
+    corpus = _load_named(spec, purpose) or _load_file(spec, chat) or _load_hub(spec, purpose, chat)
     if corpus is None:
         raise _unknown(spec)
     if not any(row.strip() for row in corpus.rows):
@@ -163,11 +170,15 @@ def _published(name: str, purpose: Purpose) -> Corpus:
 def _local_copy(name: str, path: str, purpose: Purpose) -> Corpus:
     protocol, file = PROTOCOLS[name], find_file(path)
     if file is None:
-        raise CorpusError(f"There is no file '{path}'; expected {name}:FILE, a local copy of the data set's file.")
+        count = f" For {path} windows of {name}, type `source={name}` and `samples={path}`." if path.isdigit() else ""
+        raise CorpusError(
+            f"There is no file '{path}'; expected {name}:FILE, a local copy of the data set's file.{count}"
+        )
     split = protocol.splits[purpose]
     if file.kind != "text":
-        column = row_column(file.path, file.kind, file.column or protocol.column)
-        rows, _ = take(iter_rows(file.path, file.kind, column), max_rows=split.num_rows)
+        column, holds = row_column(file.path, file.kind, file.column or protocol.column)
+        found = iter_rows(file.path, file.kind, column, holds)
+        rows, _ = take(written(found, None, where=file.path.name), max_rows=split.num_rows)
     elif protocol.row_of_line is not None:
         rows = tuple(protocol.row_of_line(line) for line in text_lines(read_text(file.path)))
     else:
@@ -186,20 +197,27 @@ def _shortfall(name: str, split: Split, rows: tuple[str, ...]) -> str | None:
     return f"{len(rows):,} rows were read, where {name} takes {split.num_rows:,} of its {split.label} split."
 
 
-def _load_file(spec: str) -> Corpus | None:
+def _load_file(spec: str, chat: ChatWriter | None) -> Corpus | None:
     file = find_file(spec) if spec else None
     if file is None:
         return None
-    return Corpus(str(file), _file_rows(file), _PARAGRAPHS, f"file {file.path.name}", short_name=file.short)
-
-
-def _file_rows(file: FileSpec) -> tuple[str, ...]:
+    name, origin = str(file), f"file {file.path.name}"
     if file.kind == "text":
-        return (read_text(file.path),)
-    return tuple(iter_rows(file.path, file.kind, row_column(file.path, file.kind, file.column)))
+        return Corpus(name, (read_text(file.path),), _PARAGRAPHS, origin, short_name=file.short)
+    column, holds = row_column(file.path, file.kind, file.column)
+    rows = tuple(written(iter_rows(file.path, file.kind, column, holds), chat, where=file.path.name))
+    return as_held(Corpus(name, rows, _PARAGRAPHS, origin, short_name=file.short), holds, chat)
 
 
-def _load_hub(spec: str, purpose: Purpose) -> Corpus | None:
+def as_held(corpus: Corpus, holds: Holds, chat: ChatWriter | None) -> Corpus:
+    """Say of conversations how they were written."""
+    if chat is None or holds is not Holds.CONVERSATIONS:
+        return corpus
+    how = "by the chat template" if chat.kind is TextKind.CHAT else "without a chat template"
+    return replace(corpus, separator=chat.separator, kind=chat.kind, origin=f"{corpus.origin}, conversations {how}")
+
+
+def _load_hub(spec: str, purpose: Purpose, chat: ChatWriter | None) -> Corpus | None:
     found = _HUB_SPEC.fullmatch(spec)
     if found is None:
         return None
@@ -208,8 +226,10 @@ def _load_hub(spec: str, purpose: Purpose) -> Corpus | None:
     parts = (found["parts"] or "").split(":", maxsplit=2)
     config, split, column = (part or None for part in (*parts, "", "")[:3])
     usual = {"calibration": ("train",), "evaluation": ("test", "validation", "train")}[purpose]
-    text = read_hub_dataset(found["repo"], config=config, splits=(split,) if split else usual, column=column)
-    return Corpus(text.spec, text.rows, _PARAGRAPHS, text.origin, _hub_note(text, purpose, split))
+    splits = (split,) if split else usual
+    text = read_hub_dataset(found["repo"], config=config, splits=splits, column=column, chat=chat)
+    note = _hub_note(text, purpose, split)
+    return as_held(Corpus(text.spec, text.rows, _PARAGRAPHS, text.origin, note), text.holds, chat)
 
 
 def _hub_note(text: HubText, purpose: Purpose, asked: str | None) -> str | None:
@@ -224,6 +244,8 @@ def _hub_note(text: HubText, purpose: Purpose, asked: str | None) -> str | None:
 def _unknown(spec: str) -> CorpusError:
     near = difflib.get_close_matches(spec, _NAMES, n=1)
     hint = f"Did you mean {near[0]}?" if near else "A missing file? A local text ends in .txt, .jsonl or .parquet."
+    if "," in spec:
+        hint = "In a mixture, every source has a number of windows: wikitext2:64,c4:32."
     return CorpusError(
         f"There is no text source '{spec:.200}'. {hint} Named sources are {', '.join(_NAMES)}; "
         "others are a file or a Hub data set owner/name[:config[:split[:column]]]."

@@ -17,14 +17,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmprune.errors import CorpusError, HubUnreachableError, LlmpruneError
 from llmprune.hub.failures import Failure, Problem
 from llmprune.hub.files import Remote, cached, commit_of, fetch, probe
 from llmprune.quiet import first_sentence, quiet
-from llmprune.text.columns import choose_column, take
+from llmprune.text.columns import Holds, choose_column, take
+from llmprune.text.conversations import written
 from llmprune.text.protocols import PARQUET_BRANCH
 from llmprune.text.tables import Repository, Table, config_names, find_copy, find_repository, open_table
+
+if TYPE_CHECKING:
+    from llmprune.text.chat_writer import ChatWriter
 
 MAX_CHARS = 16 * 2**20
 """Reading a data set of unknown size stops here: four million tokens, sixteen default calibrations."""
@@ -39,13 +44,15 @@ _OLD_SHARD = re.compile(r"(?P<config>[^/]+)/[^/]*?-(?P<split>[^/-]+)(?:-\d+-of-\
 class HubText:
     """Rows of one column of one split, and where they come from.
 
-    `spec` is the whole name, `owner/name:config:split:column`; `truncated` says that the split goes on.
+    `spec` is the whole name, `owner/name:config:split:column`; `truncated` says that the split goes on, and `holds`
+    what the rows were before they were written as text.
     """
 
     rows: tuple[str, ...]
     spec: str
     origin: str
     truncated: bool
+    holds: Holds = Holds.STRINGS
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,7 @@ class _Wanted:
     splits: Sequence[str]
     column: str | None
     max_chars: int | None
+    chat: ChatWriter | None
 
 
 def read_hub_file(repo: str, file: str, *, column: str, max_rows: int | None = None) -> HubText:
@@ -69,7 +77,7 @@ def read_hub_file(repo: str, file: str, *, column: str, max_rows: int | None = N
     with _explained(repo):
         path = fetch(_main_branch(repo), file)
         table = open_table(path, "parquet" if file.endswith(".parquet") else "json")
-        rows, truncated = take(table.rows(column), max_rows=max_rows)
+        rows, truncated = take(written(table.rows(column), None, where=repo), max_rows=max_rows)
     first = f" first {len(rows):,} rows" if truncated else ""
     return HubText(rows, repo, f"Hub {repo} {file}{first} @{commit_of(path)}", truncated)
 
@@ -81,6 +89,7 @@ def read_hub_dataset(
     splits: Sequence[str],
     column: str | None,
     max_chars: int | None = MAX_CHARS,
+    chat: ChatWriter | None = None,
 ) -> HubText:
     """Read one column of one split of any data set.
 
@@ -88,14 +97,15 @@ def read_hub_dataset(
         repo: `owner/name`.
         config: None for `default`, or for the only one there is.
         splits: names in order of preference; the first that exists is read.
-        column: None for `text`, or for the only column of strings.
+        column: None for `text`, for conversations in `messages`, or for the only column of strings.
         max_chars: stop after the row that reaches this many characters; None for all.
+        chat: writes conversations; None: they are refused.
 
     Raises:
         CorpusError: no such repository, config, split or column, or gated, or damaged. The message names what there is.
         HubUnreachableError: not in the cache, and the Hub does not answer.
     """
-    wanted = _Wanted(repo, config, splits, column, max_chars)
+    wanted = _Wanted(repo, config, splits, column, max_chars, chat)
     with _explained(repo):
         branch = probe(repo, PARQUET_BRANCH, with_files=True)
         if branch is not None and (shards := _shards(branch.files)):
@@ -200,8 +210,9 @@ def _shortened(names: Sequence[str]) -> str:
 def _read_tables(wanted: _Wanted, config: str, split: str, tables: Iterator[Table], version: str) -> HubText:
     """One after the other, so that no more files are fetched than are read."""
     first = next(tables)
-    column = choose_column(first.columns(), wanted.column, where=wanted.repo)
+    columns = first.columns()
+    column = choose_column(columns, wanted.column, where=wanted.repo)
     rows = (row for table in chain([first], tables) for row in table.rows(column))
-    kept, truncated = take(rows, max_chars=wanted.max_chars)
+    kept, truncated = take(written(rows, wanted.chat, where=wanted.repo), max_chars=wanted.max_chars)
     spec = f"{wanted.repo}:{config}:{split}:{column}"
-    return HubText(kept, spec, f"Hub {wanted.repo} {config} {split} {version}", truncated)
+    return HubText(kept, spec, f"Hub {wanted.repo} {config} {split} {version}", truncated, columns[column])

@@ -21,7 +21,8 @@ from typing import Literal
 
 from llmprune.errors import CorpusError
 from llmprune.quiet import first_sentence
-from llmprune.text.columns import choose_column, list_columns
+from llmprune.text.columns import Holds, choose_column, list_columns, what_is
+from llmprune.text.conversations import MESSAGE, Row, encodable
 
 Kind = Literal["text", "jsonl", "parquet"]
 
@@ -97,18 +98,19 @@ def text_lines(text: str) -> list[str]:
     return [line + "\n" for line in lines] + ([last] if last else [])
 
 
-def row_column(path: Path, kind: Kind, wanted: str | None) -> str:
-    """The column to read: `wanted` if it is there, else `text`, else the only column of strings.
+def row_column(path: Path, kind: Kind, wanted: str | None) -> tuple[str, Holds]:
+    """The column to read, and what it holds: `wanted` if it is there, else as `choose_column` has it.
 
     Raises:
         CorpusError: no such column, or no way to tell which is meant; the message names the columns.
     """
     columns = _parquet_columns(path) if kind == "parquet" else _jsonl_columns(path)
-    return choose_column(columns, wanted, where=path.name)
+    column = choose_column(columns, wanted, where=path.name)
+    return column, columns[column]
 
 
-def iter_rows(path: Path, kind: Kind, column: str) -> Iterator[str]:
-    """Yield the strings of one column in the file's order; rows without a value are left out.
+def iter_rows(path: Path, kind: Kind, column: str, holds: Holds = Holds.STRINGS) -> Iterator[Row]:
+    """Yield the strings or conversations of one column in the file's order; rows without a value are left out.
 
     Raises:
         CorpusError: at the row that cannot be read, with its line number for JSON lines.
@@ -116,17 +118,20 @@ def iter_rows(path: Path, kind: Kind, column: str) -> Iterator[str]:
     if kind == "parquet":
         yield from _parquet_rows(path, column)
         return
+    expected = "a string" if holds is Holds.STRINGS else "messages with role and content"
     for number, record in _json_records(path):
         value = record.get(column)
         if column not in record:
-            there = list_columns(dict.fromkeys(record, True)).replace("column", "field")
+            there = list_columns(dict.fromkeys(record, Holds.STRINGS)).replace("column", "field")
             raise CorpusError(f"'{path.name}', line {number} has no '{column:.60}': {there}.")
-        if not (value is None or isinstance(value, str)):
+        if value is None:
+            continue
+        if what_is(value) is not holds:
             raise CorpusError(
-                f"'{path.name}', line {number}: expected a string in '{column:.60}', found a JSON {_json_kind(value)}."
+                f"'{path.name}', line {number}: expected {expected} in '{column:.60}', "
+                f"found a JSON {_json_kind(value)}."
             )
-        if value is not None:
-            yield _encodable(value)
+        yield encodable(value) if isinstance(value, str) else value
 
 
 def _kind(path: Path) -> Kind | None:
@@ -203,27 +208,18 @@ def _json_kind(value: object) -> str:
     return names[type(value)]
 
 
-def _jsonl_columns(path: Path) -> dict[str, bool]:
-    """Name -> whether it holds strings, from as many lines as it takes to see a value in every field."""
-    columns: dict[str, bool | None] = {}
+def _jsonl_columns(path: Path) -> dict[str, Holds]:
+    """Name -> what it holds, from as many lines as it takes to see a value in every field."""
+    columns: dict[str, Holds | None] = {}
     for _, record in _json_records(path):
         for name, value in record.items():
             if columns.get(name) is None:
-                columns[name] = None if value is None else isinstance(value, str)
+                columns[name] = None if value is None else what_is(value)
         if columns and None not in columns.values():
             break
     if not columns:
         raise CorpusError(f"'{path.name}' is empty; expected one JSON object a line.")
-    return {name: bool(is_string) for name, is_string in columns.items()}
-
-
-def _encodable(text: str) -> str:
-    # JSON can spell half of a surrogate pair, which is no character, and which no tokenizer takes.
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-    return text
+    return {name: holds or Holds.OTHER for name, holds in columns.items()}
 
 
 @contextmanager
@@ -238,20 +234,23 @@ def _parquet_explained(path: Path) -> Iterator[None]:
         raise CorpusError(f"'{path.name}' is not a readable Parquet file: {reason}") from error
 
 
-def _parquet_columns(path: Path) -> dict[str, bool]:
+def _parquet_columns(path: Path) -> dict[str, Holds]:
     import pyarrow as pa  # noqa: PLC0415 - as above
     import pyarrow.parquet as pq  # noqa: PLC0415 - as above
 
-    def holds_strings(kind: pa.DataType) -> bool:
+    def what_holds(kind: pa.DataType) -> Holds:
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind  # as categories are written
-        kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-        return any(is_kind(kind) for is_kind in kinds)
+        if any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)):
+            return Holds.STRINGS
+        lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        message = lists and pa.types.is_struct(kind.value_type) and {field.name for field in kind.value_type}
+        return Holds.CONVERSATIONS if message and message >= set(MESSAGE) else Holds.OTHER
 
     with _parquet_explained(path):
-        return {field.name: holds_strings(field.type) for field in pq.read_schema(path)}
+        return {field.name: what_holds(field.type) for field in pq.read_schema(path)}
 
 
-def _parquet_rows(path: Path, column: str) -> Iterator[str]:
+def _parquet_rows(path: Path, column: str) -> Iterator[Row]:
     import pyarrow.parquet as pq  # noqa: PLC0415 - as above
 
     with _parquet_explained(path), pq.ParquetFile(path) as table:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from llmprune.choices import SAMPLES, SEQ_LEN
+from llmprune.choices import SAMPLES, SEQ_LEN, TextKind
 from llmprune.errors import ModelError, NumericalError, TargetError
 from llmprune.text.windows import TokenWindows
 
@@ -77,6 +77,7 @@ def _as_windows(tokens: Tensor, origin: str, *, bos: bool, seed: int) -> TokenWi
         corpus_name="self",
         corpus_origin=origin,
         corpus_fingerprint=hashlib.sha256(tokens.numpy().astype("<i8").tobytes()).hexdigest(),
+        kind=TextKind.SELF,
     )
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import datasets
 
 from llmprune.errors import CorpusError
+from llmprune.text.columns import Holds, what_is
+from llmprune.text.conversations import MESSAGE, Row, is_conversation
 
 # What holds text and cannot run code; images, archives of samples and the like are left alone.
 _MODULES = ("parquet", "json", "csv", "text", "arrow")
@@ -33,30 +35,39 @@ class Table:
     def __init__(self, stream: Callable[[list[str] | None], datasets.IterableDataset], name: str) -> None:
         self._stream, self._name = stream, name
 
-    def columns(self) -> dict[str, bool]:
-        """Name -> whether it holds strings."""
+    def columns(self) -> dict[str, Holds]:
+        """Name -> what it holds."""
         dataset = self._stream(None)
         if dataset.features is not None:
-            return {name: getattr(kind, "dtype", None) in _STRINGS for name, kind in dataset.features.items()}
+            return {name: _what_holds(kind) for name, kind in dataset.features.items()}
         # Of CSV, of plain text and of one JSON list `datasets` does not read the types beforehand.
-        columns: dict[str, bool] = {}
+        columns: dict[str, Holds] = {}
         for row in islice(dataset, _LOOK):
-            columns |= {name: isinstance(value, str) or columns.get(name, False) for name, value in row.items()}
+            for name, value in row.items():
+                if columns.get(name, Holds.OTHER) is Holds.OTHER:
+                    columns[name] = what_is(value)
         return columns
 
-    def rows(self, column: str) -> Iterator[str]:
-        """The strings of one column in order; rows without a value are left out.
+    def rows(self, column: str) -> Iterator[Row]:
+        """The strings or conversations of one column in order; rows without a value are left out.
 
         Raises:
             CorpusError: a row holds something else.
         """
         for number, row in enumerate(self._stream([column]).select_columns([column]), start=1):
             value = row[column]
-            if isinstance(value, str):
+            if isinstance(value, str) or is_conversation(value):
                 yield value
             elif value is not None:
                 kind = type(value).__name__
                 raise CorpusError(f"{self._name}, row {number}: expected a string in '{column}', found one {kind}.")
+
+
+def _what_holds(feature: Any) -> Holds:
+    if getattr(feature, "dtype", None) in _STRINGS:
+        return Holds.STRINGS
+    message = getattr(feature, "feature", None)  # of a list
+    return Holds.CONVERSATIONS if isinstance(message, dict) and message.keys() >= set(MESSAGE) else Holds.OTHER
 
 
 def open_table(path: Path, module: str, **options: Any) -> Table:

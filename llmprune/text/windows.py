@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from llmprune.artifacts.records.provenance import CorpusIdentity
-from llmprune.choices import SAMPLES, SEED, SEQ_LEN, USUAL, Bos, Sampling
+from llmprune.artifacts.records.provenance import CorpusIdentity, SourceIdentity
+from llmprune.choices import SAMPLES, SEED, SEQ_LEN, USUAL, Bos, Sampling, TextKind
 from llmprune.errors import CorpusError, ModelError, TargetError
 from llmprune.quiet import first_sentence
 
@@ -33,6 +34,8 @@ class TokenWindows:
         text_tokens: how many tokens the text had from which the windows were cut, BOS not counted.
         corpus_name, corpus_origin, corpus_fingerprint: the text's provenance; the name is its label.
         note: what the user must be told about text or windows, or None.
+        kind: what the text is made of.
+        sources: of a mixture.
     """
 
     tokens: Tensor
@@ -44,6 +47,8 @@ class TokenWindows:
     corpus_origin: str
     corpus_fingerprint: str
     note: str | None = None
+    kind: TextKind = TextKind.TEXT
+    sources: tuple[SourceIdentity, ...] = ()
 
     def __repr__(self) -> str:
         seed = "" if self.seed is None else f", seed {self.seed}"
@@ -73,6 +78,8 @@ class TokenWindows:
             origin=self.corpus_origin,
             fingerprint=self.corpus_fingerprint,
             note=self.note,
+            kind=self.kind,
+            sources=self.sources,
         )
 
 
@@ -116,10 +123,10 @@ def sample_windows(
     body = _body_len(seq_len, prefix)
     generator = torch.Generator().manual_seed(seed)
     if sampling == Sampling.ROWS:
-        ids = _tokenise(tokenizer, _random_rows(corpus, num_windows, generator))
+        ids = _token_ids(corpus, tokenizer, _random_rows(corpus, num_windows, generator))
         pieces, note = _consecutive(corpus, ids, body, len(prefix), "seq_len"), corpus.note
     else:
-        ids = _tokenise(tokenizer, corpus.text)
+        ids = _token_ids(corpus, tokenizer, corpus.rows)
         _require(corpus, ids, body, len(prefix), "seq_len")
         starts = torch.randint(0, len(ids) - body + 1, (num_windows, 1), generator=generator)
         pieces, note = ids[starts + torch.arange(body)], _overlap_note(corpus, num_windows * body, len(ids))
@@ -154,7 +161,7 @@ def consecutive_windows(
         raise TargetError(f"{max_windows} windows were asked for; at least 1 is needed.")
     prefix = _bos_prefix(tokenizer, bos)
     body = _body_len(seq_len, prefix)
-    ids = _tokenise(tokenizer, corpus.text)
+    ids = _token_ids(corpus, tokenizer, corpus.rows)
     pieces = _consecutive(corpus, ids, body, len(prefix), "ppl_seq_len")[: max_windows or corpus.max_windows]
     return _windows(corpus, ids, _with_prefix(pieces, prefix), bool(prefix), "consecutive", None, corpus.note)
 
@@ -188,6 +195,13 @@ def _body_len(seq_len: int, prefix: list[int]) -> int:
     return seq_len - len(prefix)
 
 
+def _token_ids(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, rows: Sequence[str]) -> Tensor:
+    """The tokens of some rows: of prose in one piece, of conversations as the tokenizer itself gives each."""
+    if corpus.kind is TextKind.CHAT:
+        return torch.cat([_tokenise(tokenizer, row) for row in rows])
+    return _tokenise(tokenizer, corpus.separator.join(rows))
+
+
 def _tokenise(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
     # In one piece: a cut changes the tokens around it. verbose=False: a text may be longer than the model's
     # positions.
@@ -200,14 +214,14 @@ def _tokenise(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
     return torch.tensor(encoded["input_ids"], dtype=torch.int64)
 
 
-def _random_rows(corpus: Corpus, count: int, generator: torch.Generator) -> str:
+def _random_rows(corpus: Corpus, count: int, generator: torch.Generator) -> list[str]:
     if len(corpus.rows) < count:
         raise CorpusError(
             f"{corpus.name} has {len(corpus.rows):,} row(s), and {count:,} were asked for; "
             "take fewer `samples`, or `sampling=windows`."
         )
     chosen = torch.randperm(len(corpus.rows), generator=generator)[:count]
-    return corpus.separator.join(corpus.rows[index] for index in chosen.tolist())
+    return [corpus.rows[index] for index in chosen.tolist()]
 
 
 def _consecutive(corpus: Corpus, ids: Tensor, body: int, extra: int, argument: str) -> Tensor:
@@ -255,4 +269,5 @@ def _windows(
         corpus_origin=corpus.origin,
         corpus_fingerprint=corpus.fingerprint,
         note=note,
+        kind=corpus.kind,
     )

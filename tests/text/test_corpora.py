@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmprune.errors import CorpusError, TargetError, UserError
-from llmprune.text.columns import choose_column, take
+from llmprune.text.columns import Holds, choose_column, take
 from llmprune.text.corpora import Corpus, load_corpus
 from llmprune.text.local_text import text_lines
 
@@ -76,6 +76,8 @@ def test_parquet(tmp_path):
         ("wikitext2:nowhere", "There is no file"),
         (".", "is a folder"),
         ("wikitxt2", "Did you mean wikitext2?"),
+        ("wikitext2:64", "For 64 windows of wikitext2, type `source=wikitext2` and `samples=64`"),
+        ("wikitext2,c4", "In a mixture, every source has a number of windows: wikitext2:64,c4:32"),
         ("penn", "Named sources are wikitext2, c4, ptb, python-docs, auto, self"),
         ("", "There is no text source ''"),
         ("owner/name/more", "There is no text source"),
@@ -222,7 +224,7 @@ def test_a_label_names_no_folder(spec, label, tmp_path):
 
 
 def test_choose_column_names_what_there_is():
-    assert choose_column({"text": True, "other": True}, None, where="x") == "text"
-    assert choose_column({"id": False, "body": True}, None, where="x") == "body"
+    assert choose_column({"text": Holds.STRINGS, "other": Holds.STRINGS}, None, where="x") == "text"
+    assert choose_column({"id": Holds.OTHER, "body": Holds.STRINGS}, None, where="x") == "body"
     with pytest.raises(CorpusError, match="it has no columns"):
         choose_column({}, None, where="x")

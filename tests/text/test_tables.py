@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llmprune.errors import CorpusError
+from llmprune.text.columns import Holds
 from llmprune.text.local_text import iter_rows, text_lines
 from llmprune.text.tables import open_table
 
@@ -43,7 +44,7 @@ def test_only_the_wanted_column_of_parquet_is_read(tmp_path):
     content[offset : offset + 8] = b"\xff" * 8  # the other column is damaged
     path.write_bytes(content)
     table = open_table(path, "parquet")
-    assert table.columns() == {"image": False, "text": True}
+    assert table.columns() == {"image": Holds.OTHER, "text": Holds.STRINGS}
     assert list(table.rows("text")) == ["a", "", "b", "c"]
     with pytest.raises(Exception, match=r"deserialize|read|Parquet|Thrift"):
         list(table.rows("image"))
@@ -56,14 +57,14 @@ def test_only_the_wanted_column_of_parquet_is_read(tmp_path):
 def test_which_columns_hold_strings(tmp_path, kind, strings):
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"text": pa.array(["1", "2"]).cast(kind)}), path)
-    assert open_table(path, "parquet").columns() == {"text": strings}
+    assert open_table(path, "parquet").columns() == {"text": Holds.STRINGS if strings else Holds.OTHER}
 
 
 def test_a_column_whose_first_row_is_empty_still_holds_strings(tmp_path):
     path = tmp_path / "x.json"
     path.write_text(json.dumps([{"text": None}, {"text": "b"}]))
     table = open_table(path, "json")
-    assert (table.columns(), list(table.rows("text"))) == ({"text": True}, ["b"])
+    assert (table.columns(), list(table.rows("text"))) == ({"text": Holds.STRINGS}, ["b"])
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")

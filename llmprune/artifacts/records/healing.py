@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from llmprune.artifacts.records.provenance import ModelIdentity, Record
+from pydantic import Field
+
+from llmprune.artifacts.records.provenance import ModelIdentity, Record, SourceIdentity, describe_text, kind_by_name
+from llmprune.choices import TextKind
 
 
 class HealingSettings(Record):
@@ -19,6 +22,8 @@ class HealingSettings(Record):
         seq_len: tokens in each.
         corpus: name of the calibration text.
         windows_fingerprint: SHA-256 of the tokens.
+        corpus_kind: what the text is made of. In files from before it was kept, the name tells.
+        sources: of a mixture of texts.
     """
 
     teacher: ModelIdentity
@@ -31,6 +36,13 @@ class HealingSettings(Record):
     seq_len: int
     corpus: str
     windows_fingerprint: str
+    corpus_kind: TextKind = Field(default_factory=lambda known: kind_by_name(known["corpus"]))
+    sources: tuple[SourceIdentity, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The calibration text, for people."""
+        return describe_text(self.corpus, self.corpus_kind, self.sources)
 
 
 class LayerHealing(Record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmprune.artifacts.files.atomic import write_json_atomic
+from llmprune.choices import TextKind
 from llmprune.errors import ArtifactError
 from llmprune.version import __version__
 
@@ -54,20 +56,61 @@ class ModelIdentity(Record):
     num_parameters: int
 
 
+class SourceIdentity(Record):
+    """One source of a mixture of texts.
+
+    Attributes:
+        name: what was typed, less the folders of a local file.
+        kind: prose, or conversations as a chat template writes them.
+        windows: how many windows were drawn from it.
+        origin: where the text really comes from, with the revision or the version.
+        fingerprint: SHA-256 of its rows.
+    """
+
+    name: str
+    kind: TextKind
+    windows: int
+    origin: str
+    fingerprint: str
+
+
 class CorpusIdentity(Record):
     """Which text an artifact was made from.
 
     Attributes:
         name: what was typed, less the folders of a local file.
         origin: where the text really comes from, with the revision or the version.
-        fingerprint: SHA-256 of its rows.
+        fingerprint: SHA-256 of its rows; of a mixture, of the sources' fingerprints and counts.
         note: what had to be told about it, if anything.
+        kind: what the text is made of. In files from before it was kept, the name tells.
+        sources: of a mixture.
     """
 
     name: str
     origin: str
     fingerprint: str
     note: str | None = None
+    kind: TextKind = Field(default_factory=lambda known: kind_by_name(known["name"]))
+    sources: tuple[SourceIdentity, ...] = ()
+
+    @property
+    def described(self) -> str:
+        """The name, and what the text is made of where the name does not tell."""
+        return describe_text(self.name, self.kind, self.sources)
+
+
+def kind_by_name(corpus: str) -> TextKind:
+    """What a text is made of, in files from before that was kept."""
+    return {str(kind): kind for kind in (TextKind.SELF, TextKind.TOKENS)}.get(corpus, TextKind.TEXT)
+
+
+def describe_text(name: str, kind: TextKind, sources: Sequence[SourceIdentity]) -> str:
+    """The name of a text, and what it is made of where the name does not tell."""
+    if kind is TextKind.CHAT:
+        return f"{name} (conversations, by the model's chat template)"
+    if kind is TextKind.MIXTURE:
+        return f"{name} ({', '.join(f'{one.name}: {one.kind}' for one in sources)})"
+    return name
 
 
 class Artifact(Record):

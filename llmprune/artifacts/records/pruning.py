@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks, split_at_number
 from llmprune.artifacts.records.healing import Healing
-from llmprune.artifacts.records.provenance import Artifact, ModelIdentity, Record
+from llmprune.artifacts.records.provenance import Artifact, CorpusIdentity, ModelIdentity, Record
 from llmprune.artifacts.records.weight_sparsity import WeightSparsity
 
 RECORD_NAME = "llmprune.json"
@@ -23,6 +23,7 @@ class BlockRemoval(Record):
         calibration: what the losses were measured on, for people; None: by hand.
         dense_loss: of the source model on it, in nats/token.
         pruned_loss: of the pruned model on it, in nats/token, where the metric measured it.
+        corpus: the text of the calibration; None: by hand, or in files from before it was kept.
     """
 
     removed: tuple[int, ...]
@@ -31,6 +32,7 @@ class BlockRemoval(Record):
     calibration: str | None = None
     dense_loss: float | None = None
     pruned_loss: float | None = None
+    corpus: CorpusIdentity | None = None
 
 
 class MaskApplication(Record):

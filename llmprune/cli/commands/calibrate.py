@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from llmprune.choices import DEVICE, SAMPLES, SEED, SOURCE, Bos, Cache, Dtype, Sampling
+from llmprune.choices import DEVICE, SEED, SOURCE, Bos, Cache, ChatTemplate, Dtype, Sampling
 from llmprune.cli.console import Console
 from llmprune.cli.options.calibration import (
     CacheOpt,
+    ChatTemplateOpt,
     SamplesOpt,
     SamplingOpt,
     SeedOpt,
@@ -30,17 +31,19 @@ EXAMPLES = """
 llmprune calibrate ./my-model --source wikitext2 --samples 128 --seq-len 2048
 llmprune calibrate owner/name --source ./my-text.txt --samples 32 --dtype bfloat16
 llmprune calibrate ./my-model --source c4 --run c4-run
+llmprune calibrate ./my-model --source wikitext2:64,c4:32,./chat.jsonl:32
 """
 
 
 def calibrate(
     model: ModelArg = None,
     source: SourceOpt = SOURCE,
-    samples: SamplesOpt = SAMPLES,
+    samples: SamplesOpt = None,
     seq_len: SeqLenOpt = None,
     seed: SeedOpt = SEED,
     sampling: SamplingOpt = Sampling.WINDOWS,
     bos: WindowBosOpt = Bos.AUTO,
+    chat_template: ChatTemplateOpt = ChatTemplate.AUTO,
     cache: CacheOpt = Cache.FIRST,
     device: DeviceOpt = DEVICE,
     dtype: DtypeOpt = Dtype.AUTO,
@@ -58,7 +61,14 @@ def calibrate(
 
     console = Console(as_json=as_json, quiet=quiet)
     settings = CalibrationSettings(
-        source=source, samples=samples, seq_len=seq_len, seed=seed, sampling=sampling, bos=bos, cache=cache
+        source=source,
+        samples=samples,
+        seq_len=seq_len,
+        seed=seed,
+        sampling=sampling,
+        bos=bos,
+        cache=cache,
+        chat_template=chat_template,
     )
     compute = choose_compute(device, dtype)
     workspace = open_workspace(run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code)

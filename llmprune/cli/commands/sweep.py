@@ -22,7 +22,13 @@ from llmprune.cli.options.bench import (
     TasksOpt,
     read_bench,
 )
-from llmprune.cli.options.calibration import RunSamplesOpt, RunSeqLenOpt, RunSourceOpt, read_calibration
+from llmprune.cli.options.calibration import (
+    RunChatTemplateOpt,
+    RunSamplesOpt,
+    RunSeqLenOpt,
+    RunSourceOpt,
+    read_calibration,
+)
 from llmprune.cli.options.checkpoint import VerifyOpt
 from llmprune.cli.options.common import (
     DEFAULT_RUN,
@@ -75,6 +81,7 @@ def sweep(
     source: RunSourceOpt = None,
     samples: RunSamplesOpt = None,
     seq_len: RunSeqLenOpt = None,
+    chat_template: RunChatTemplateOpt = None,
     ppl: PplOpt = None,
     ppl_seq_len: PplSeqLenOpt = None,
     max_windows: MaxWindowsOpt = None,
@@ -129,7 +136,7 @@ def sweep(
         combine=combine,
         method=method,
         metric=metric,
-        calibration=read_calibration(source=source, samples=samples, seq_len=seq_len),
+        calibration=read_calibration(source=source, samples=samples, seq_len=seq_len, chat_template=chat_template),
         bench=measured,
         keep=keep,
         limits=read_limits(max_params, max_effective_params, max_latency_ratio, max_ppl_ratio),

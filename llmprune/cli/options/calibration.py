@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmprune.choices import SAMPLES, SEQ_LEN, SOURCE, Bos, Cache, Sampling
+from llmprune.choices import SAMPLES, SEQ_LEN, SOURCE, Bos, Cache, ChatTemplate, Sampling
 from llmprune.cli.options.common import typed_or
 
 if TYPE_CHECKING:
@@ -17,14 +17,18 @@ CALIBRATION = "Calibration"
 _SOURCE = (
     "Calibration text: wikitext2, c4, ptb, python-docs, self (the model writes it), a Hub data set "
     "(owner/name:config:split:column), a local .txt, .jsonl or .parquet file, or wikitext2:FILE for a local copy; "
-    "auto: wikitext2, else python-docs."
+    "auto: wikitext2, else python-docs. A mixture names the windows of each: wikitext2:64,c4:32,./chat.jsonl:32."
 )
-_SAMPLES = "Number of calibration windows."
+_SAMPLES = "Number of calibration windows; a mixture has counts of its own."
+_CHAT_TEMPLATE = (
+    "Conversations (a column of messages): auto: as the tokenizer's own chat template writes them; off: their contents "
+    "as plain text."
+)
 _SEQ_LEN = "Tokens in a calibration window."
 _USUAL = f"{SEQ_LEN}, or all positions of a shorter model"
 
 SourceOpt = Annotated[str, typer.Option(metavar="TEXT", help=_SOURCE)]
-SamplesOpt = Annotated[int, typer.Option(help=_SAMPLES)]
+SamplesOpt = Annotated[int | None, typer.Option(help=_SAMPLES, show_default=str(SAMPLES))]
 SeqLenOpt = Annotated[int | None, typer.Option(help=_SEQ_LEN, show_default=_USUAL)]
 SeedOpt = Annotated[int, typer.Option(help="Seed of the random drawing.")]
 SamplingOpt = Annotated[
@@ -34,6 +38,7 @@ SamplingOpt = Annotated[
 WindowBosOpt = Annotated[
     Bos, typer.Option("--bos", help="Start windows with the BOS token; auto: as the tokenizer does by itself.")
 ]
+ChatTemplateOpt = Annotated[ChatTemplate, typer.Option(help=_CHAT_TEMPLATE)]
 CacheOpt = Annotated[Cache, typer.Option(help="Keep the hidden states that enter the first block, or all blocks.")]
 
 # For commands that take the run's calibration where it has one.
@@ -65,6 +70,15 @@ RunSeqLenOpt = Annotated[
         rich_help_panel=CALIBRATION,
     ),
 ]
+RunChatTemplateOpt = Annotated[
+    ChatTemplate | None,
+    typer.Option(
+        "--chat-template",
+        help=_CHAT_TEMPLATE,
+        show_default=f"the run's calibration, else {ChatTemplate.AUTO}",
+        rich_help_panel=CALIBRATION,
+    ),
+]
 CalibrationOpt = Annotated[
     Path | None,
     typer.Option(
@@ -76,7 +90,9 @@ CalibrationOpt = Annotated[
 ]
 
 
-def read_calibration(*, source: str | None, samples: int | None, seq_len: int | None) -> CalibrationSettings | None:
+def read_calibration(
+    *, source: str | None, samples: int | None, seq_len: int | None, chat_template: ChatTemplate | None
+) -> CalibrationSettings | None:
     """How to calibrate; None where nothing was typed about it.
 
     Raises:
@@ -84,6 +100,11 @@ def read_calibration(*, source: str | None, samples: int | None, seq_len: int | 
     """
     from llmprune.stages.calibration import CalibrationSettings
 
-    if source is None and samples is None and seq_len is None:
+    if source is None and samples is None and seq_len is None and chat_template is None:
         return None
-    return CalibrationSettings(source=typed_or(source, SOURCE), samples=typed_or(samples, SAMPLES), seq_len=seq_len)
+    return CalibrationSettings(
+        source=typed_or(source, SOURCE),
+        samples=samples,
+        seq_len=seq_len,
+        chat_template=typed_or(chat_template, ChatTemplate.AUTO),
+    )

@@ -20,5 +20,5 @@ def show_calibration(console: Console, calibration: Calibration) -> None:
     console.table("Blocks of the dense model", ["block", "influence", "input norm", "update norm"], rows)
     console.line(
         f"Dense loss {manifest.dense_loss:.4f} nats/token on {manifest.num_windows} x {manifest.seq_len} tokens of "
-        f"{manifest.corpus.name}. Written to {calibration.directory}."
+        f"{manifest.corpus.described}. Written to {calibration.directory}."
     )

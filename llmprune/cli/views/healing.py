@@ -48,4 +48,4 @@ def show_healed(console: Console, healing: Healing) -> None:
         before, after = healing.losses
         console.line(f"Loss on the {settings.held_back} windows held back: {before:.4f} -> {after:.4f} nats/token.")
     solved_on = settings.windows - settings.held_back
-    console.line(f"Solved on {solved_on} x {settings.seq_len} tokens of {settings.corpus}, {settings.dtype}.")
+    console.line(f"Solved on {solved_on} x {settings.seq_len} tokens of {settings.text}, {settings.dtype}.")

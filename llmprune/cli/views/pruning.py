@@ -39,9 +39,7 @@ def show_pruning(console: Console, report: PruningReport) -> None:
         f"{sparsity.zeros:,} of {sparsity.numel:,} weights ({share:.2%}) are zero in the written files, of "
         f"{report.record.num_parameters:,} in all; dense kernels do not get faster by them."
     )
-    console.line(
-        f"Calibrated on {settings.windows} x {settings.seq_len} tokens of {settings.corpus}, {settings.dtype}."
-    )
+    console.line(f"Calibrated on {settings.windows} x {settings.seq_len} tokens of {settings.text}, {settings.dtype}.")
     console.line(f"Written to {report.directory} after {sparsity.seconds:.0f} s.")
 
 

@@ -112,7 +112,7 @@ def _protocols(result: SweepResult) -> Iterator[str]:
             f"several sizes; {result.machine}."
         )
     yield (
-        f"Calibrated on {pruning.windows} x {pruning.seq_len} tokens of {pruning.corpus.name}; blocks ranked by "
+        f"Calibrated on {pruning.windows} x {pruning.seq_len} tokens of {pruning.corpus.described}; blocks ranked by "
         f"{pruning.metric}. Zeros make dense kernels no faster. "
         "Intervals are in the files of bench/."
     )

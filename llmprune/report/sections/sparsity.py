@@ -90,7 +90,7 @@ def _told(record: PruningRecord) -> str:
             f"{sparsity.zeros / sparsity.numel:.2%} of the {sparsity.numel:,} weights of its pruned matrices are zero "
             f"(before: {sparsity.zeros_before / sparsity.numel:.2%}); {settings.method}, {settings.pattern}, towards "
             f"the {settings.targets_from} model's activations, on {settings.windows} windows of {settings.seq_len} "
-            f"tokens of {settings.corpus}, {settings.dtype}."
+            f"tokens of {settings.text}, {settings.dtype}."
         )
     masked = record.masked
     assert masked is not None, "weights are pruned by a method or by a mask"

@@ -97,7 +97,8 @@ def _prefix(known: Importance, count: int, path: Path) -> BlockRemoval:
         removed=known.order[:count],
         metric=known.settings.metric,
         importance=sha256_of(path),
-        calibration=f"{known.num_windows} windows of {known.seq_len} tokens of {known.corpus.name}",
+        calibration=f"{known.num_windows} windows of {known.seq_len} tokens of {known.corpus.described}",
         dense_loss=known.dense_loss,
         pruned_loss=known.rounds[count - 1].loss if known.rounds else None,
+        corpus=known.corpus,
     )

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llmprune.artifacts.activations import MANIFEST, CalibrationManifest, hidden_name, is_intact
-from llmprune.choices import Cache
+from llmprune.choices import Cache, ChatTemplate
 from llmprune.errors import ArtifactError, NumericalError
 from llmprune.models.compute import dtype_name
 from llmprune.stages.calibration.dense_pass import (
@@ -26,7 +26,9 @@ from llmprune.stages.common.workspace import Workspace
 from llmprune.text.windows import TokenWindows
 
 
-def write_calibration(workspace: Workspace, windows: TokenWindows, partial: Path, *, cache: Cache) -> None:
+def write_calibration(
+    workspace: Workspace, windows: TokenWindows, partial: Path, *, cache: Cache, chat_template: ChatTemplate
+) -> None:
     """Fill ``partial`` with a complete calibration artifact, going on where an earlier pass stopped.
 
     Raises:
@@ -45,7 +47,7 @@ def write_calibration(workspace: Workspace, windows: TokenWindows, partial: Path
         with _nothing_half_begun(partial):
             state = _resumed(partial, begin) or work.begun(begin, kept_in=workspace.run.calibration)
             state = work.finished(state)
-            _write_manifest(partial, state, windows, work.measured(state), workspace)
+            _write_manifest(partial, state, windows, work.measured(state), workspace, chat_template)
     keep_only(partial, {MANIFEST, *CalibrationManifest.read(partial / MANIFEST).files})
 
 
@@ -92,7 +94,12 @@ def _resumed(partial: Path, begin: DensePassState) -> DensePassState | None:
 
 
 def _write_manifest(
-    partial: Path, state: DensePassState, windows: TokenWindows, measured: DenseMeasurements, workspace: Workspace
+    partial: Path,
+    state: DensePassState,
+    windows: TokenWindows,
+    measured: DenseMeasurements,
+    workspace: Workspace,
+    chat_template: ChatTemplate,
 ) -> None:
     total = len(state.blocks)
     passing = {last_name(block) for block in range(total + 1)}
@@ -106,6 +113,7 @@ def _write_manifest(
         sampling=windows.sampling,
         seed=windows.seed,
         bos=windows.bos,
+        chat_template=chat_template,
         windows_fingerprint=windows.fingerprint,
         tokenizer=workspace.tokenizer_fingerprint(),
         dtype=state.dtype,

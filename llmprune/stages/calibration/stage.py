@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 from llmprune.artifacts.activations import Calibration, CalibrationManifest, open_calibration
 from llmprune.artifacts.files.disk_space import explain_full_disk
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
-from llmprune.choices import SAMPLES, SEED, SEQ_LEN, SOURCE, Bos, Cache, Sampling
+from llmprune.choices import SAMPLES, SEED, SEQ_LEN, SOURCE, Bos, Cache, ChatTemplate, Sampling
 from llmprune.errors import ArtifactError, TargetError
 from llmprune.models.compute import dtype_name
 from llmprune.models.source import require_finite
 from llmprune.stages.calibration.artifact import write_calibration
-from llmprune.stages.calibration.windows import SELF, draw_windows
+from llmprune.stages.calibration.windows import draw_windows
 from llmprune.stages.common.checks import require_at_least, require_positions
 from llmprune.stages.common.workspace import Workspace
+from llmprune.text.mixtures import SELF, parse_mixture
 from llmprune.text.windows import TokenWindows
 
 
@@ -25,31 +26,44 @@ class CalibrationSettings:
     """How to draw calibration windows, and what to keep of the pass.
 
     Attributes:
-        source: a text source (``calibration.corpora``), or ``self``: the model writes the windows.
-        samples: how many windows.
+        source: a text source (``text.corpora``), a mixture of several with the number of windows of each
+            (``text.mixtures``), or ``self``: the model writes the windows.
+        samples: how many windows; None: as many as the mixture says, or 128.
         seq_len: tokens in each; None: 2048, or as many as the model has positions.
         seed: of the drawing.
         sampling: ``windows`` at random positions, or ``rows`` as SLEB's published protocol.
         bos: whether windows start with BOS: ``auto`` as the tokenizer does by itself.
         cache: keep the hidden states entering the ``first`` block or ``all`` blocks.
+        chat_template: conversations as the tokenizer's template writes them (``auto``), or their contents (``off``).
 
     Raises:
-        TargetError: a number that no model could satisfy.
+        TargetError: a number that no model could satisfy, or a mixture that is not to be understood.
     """
 
     source: str = SOURCE
-    samples: int = SAMPLES
+    samples: int | None = None
     seq_len: int | None = None
     seed: int = SEED
     sampling: Sampling = Sampling.WINDOWS
     bos: Bos = Bos.AUTO
     cache: Cache = Cache.FIRST
+    chat_template: ChatTemplate = ChatTemplate.AUTO
 
     def __post_init__(self) -> None:
         require_at_least(1, samples=self.samples)
         require_at_least(2, seq_len=self.seq_len)
         if not 0 <= self.seed < 2**63:
             raise TargetError(f"`seed={self.seed}` is out of range; type a number from 0 to {2**63 - 1}.")
+        if parse_mixture(self.source) and self.samples not in (None, self.num_windows):
+            raise TargetError(
+                f"`samples={self.samples}` is not the {self.num_windows} windows that the counts of the mixture make "
+                "together; leave it out."
+            )
+
+    @property
+    def num_windows(self) -> int:
+        """How many windows, or rows, are to be drawn."""
+        return sum(part.count for part in parse_mixture(self.source)) or self.samples or SAMPLES
 
 
 def calibrate(workspace: Workspace, settings: CalibrationSettings, *, force: bool = False) -> Calibration:
@@ -79,7 +93,7 @@ def calibrate(workspace: Workspace, settings: CalibrationSettings, *, force: boo
     place = workspace.run.calibration
     if place.exists() and not force:
         return _finished_before(workspace, open_calibration(place), settings)
-    return _make(workspace, _draw(workspace, settings), settings.cache)
+    return _make(workspace, _draw(workspace, settings), settings.cache, settings.chat_template)
 
 
 def calibrate_on(workspace: Workspace, windows: TokenWindows) -> Calibration:
@@ -151,13 +165,17 @@ def _require_of(workspace: Workspace, known: Calibration, fingerprints: Set[str]
         )
 
 
-def _make(workspace: Workspace, windows: TokenWindows, cache: Cache) -> Calibration:
+def _make(
+    workspace: Workspace, windows: TokenWindows, cache: Cache, chat_template: ChatTemplate = ChatTemplate.AUTO
+) -> Calibration:
     """Run the pass, in place of what was there before."""
     place = workspace.run.calibration
     require_finite(workspace.directory, trust_remote_code=workspace.trust_remote_code)
     workspace.remark_slow_dtype()
     with workspace.writing(), explain_full_disk(workspace.run.path):
-        write_calibration(workspace, windows, workspace.run.partial_calibration, cache=cache)
+        write_calibration(
+            workspace, windows, workspace.run.partial_calibration, cache=cache, chat_template=chat_template
+        )
         if place.exists():
             shutil.rmtree(place)
         workspace.run.partial_calibration.rename(place)
@@ -169,11 +187,12 @@ def _draw(workspace: Workspace, settings: CalibrationSettings) -> TokenWindows:
     return draw_windows(
         workspace,
         source=settings.source,
-        samples=settings.samples,
+        samples=settings.num_windows,
         seq_len=settings.seq_len,
         seed=settings.seed,
         sampling=settings.sampling,
         bos=settings.bos,
+        chat_template=settings.chat_template,
     )
 
 
@@ -201,5 +220,5 @@ def _made_otherwise(known: Calibration) -> ArtifactError:
 def _same_windows(workspace: Workspace, manifest: CalibrationManifest, settings: CalibrationSettings) -> bool:
     if settings.source == SELF:  # the model would write for minutes, only to be compared
         known = (manifest.corpus.name, manifest.num_windows, manifest.seq_len, manifest.seed)
-        return known == (SELF, settings.samples, settings.seq_len, settings.seed)
+        return known == (SELF, settings.num_windows, settings.seq_len, settings.seed)
     return _draw(workspace, settings).fingerprint == manifest.windows_fingerprint

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from llmprune.artifacts.activations import Calibration, open_calibration
+from llmprune.artifacts.records.provenance import CorpusIdentity
 from llmprune.errors import ArtifactError, TargetError
 from llmprune.stages.calibration.stage import CalibrationSettings, calibrate, require_same_text
 from llmprune.stages.common.workspace import Workspace
@@ -22,14 +23,14 @@ class CalibrationText:
     Attributes:
         num_windows: how many.
         seq_len: tokens in each.
-        corpus: name of the text.
+        corpus: the text.
         fingerprint: SHA-256 of the tokens.
         load: gives the tokens (num_windows, seq_len) int64.
     """
 
     num_windows: int
     seq_len: int
-    corpus: str
+    corpus: CorpusIdentity
     fingerprint: str
     load: Callable[[], Tensor]
 
@@ -58,7 +59,7 @@ class CalibrationChoice:
 def text_of_windows(windows: TokenWindows) -> CalibrationText:
     """Windows in memory."""
     return CalibrationText(
-        windows.num_windows, windows.seq_len, windows.corpus_name, windows.fingerprint, lambda: windows.tokens
+        windows.num_windows, windows.seq_len, windows.identity(), windows.fingerprint, lambda: windows.tokens
     )
 
 
@@ -66,7 +67,7 @@ def text_of_artifact(known: Calibration) -> CalibrationText:
     """The windows of a calibration artifact; nothing but its manifest is read yet."""
     manifest = known.manifest
     return CalibrationText(
-        manifest.num_windows, manifest.seq_len, manifest.corpus.name, manifest.windows_fingerprint, known.tokens
+        manifest.num_windows, manifest.seq_len, manifest.corpus, manifest.windows_fingerprint, known.tokens
     )
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from llmprune.choices import Bos, Sampling
+from llmprune.choices import Bos, ChatTemplate, Sampling
 from llmprune.models.loading import load_tokenizer, load_whole
 from llmprune.models.source import require_finite
 from llmprune.stages.common.checks import require_vocabulary
 from llmprune.stages.common.workspace import Workspace
-from llmprune.text.corpora import load_corpus
+from llmprune.text.drawing import draw_from
+from llmprune.text.mixtures import SELF
 from llmprune.text.self_text import sample_self_text
-from llmprune.text.windows import TokenWindows, sample_windows
-
-SELF = "self"
+from llmprune.text.windows import TokenWindows
 
 
 def draw_windows(
@@ -23,8 +22,9 @@ def draw_windows(
     seed: int,
     sampling: Sampling,
     bos: Bos,
+    chat_template: ChatTemplate,
 ) -> TokenWindows:
-    """Draw calibration windows from a text, or let the model write them (``source`` is ``self``).
+    """Draw calibration windows from a text or a mixture, or let the model write them (``source`` is ``self``).
 
     Raises:
         CorpusError: the text cannot be had, or is too short.
@@ -34,14 +34,15 @@ def draw_windows(
     if source == SELF:
         return _written_by_the_model(workspace, samples=samples, seq_len=seq_len, seed=seed)
     tokenizer = load_tokenizer(workspace.directory, trust_remote_code=workspace.trust_remote_code)
-    windows = sample_windows(
-        load_corpus(source),
+    windows = draw_from(
+        source,
         tokenizer,
-        num_windows=samples,
+        samples=samples,
         seq_len=seq_len,
         seed=seed,
         sampling=sampling,
         bos=bos,
+        chat_template=chat_template,
     )
     require_vocabulary(workspace.vocabulary, windows.tokens)
     if windows.note:

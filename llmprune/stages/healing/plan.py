@@ -119,8 +119,10 @@ def made_plan(
         windows=count,
         held_back=held_back(count),
         seq_len=text.seq_len,
-        corpus=text.corpus,
+        corpus=text.corpus.name,
         windows_fingerprint=text.fingerprint,
+        corpus_kind=text.corpus.kind,
+        sources=text.corpus.sources,
     )
     return HealingPlan(text, settings)
 

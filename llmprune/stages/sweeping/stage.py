@@ -184,7 +184,7 @@ def _text(context: SweepContext, ranked: tuple[int, ...]) -> Text:
         return Text(manifest.num_windows, manifest.seq_len, ready=True, ranked=ranked)
     asked = context.settings.calibration or CalibrationSettings()
     usual = min(SEQ_LEN, workspace.positions)
-    return Text(asked.samples, asked.seq_len or usual, ready=False, ranked=ranked)
+    return Text(asked.num_windows, asked.seq_len or usual, ready=False, ranked=ranked)
 
 
 def _prepare(context: SweepContext, known: SweepResult | None) -> SweepPruning:

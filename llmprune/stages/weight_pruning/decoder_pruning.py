@@ -148,8 +148,10 @@ def recorded_settings(
         dtype=dtype,
         windows=settings.samples or text.num_windows,
         seq_len=text.seq_len,
-        corpus=text.corpus,
+        corpus=text.corpus.name,
         windows_fingerprint=text.fingerprint,
+        corpus_kind=text.corpus.kind,
+        sources=text.corpus.sources,
     )
 
 
