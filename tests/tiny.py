@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,6 +59,17 @@ def write_text(path: Path, *, num_words: int = 2000, seed: int = 0) -> Path:
     """A text of some ten thousand characters."""
     chooser = random.Random(seed)
     path.write_text(" ".join(chooser.choices(_TEXT.split(), k=num_words)), encoding="utf-8")
+    return path
+
+
+def write_chats(path: Path, *, number: int = 60) -> Path:
+    """Conversations as people keep them: a line of JSON each, with an id beside the messages."""
+    chooser = random.Random(0)
+    with path.open("w", encoding="utf-8") as file:
+        for talk in range(number):
+            said = [" ".join(chooser.choices(_TEXT.split(), k=8)) for _ in range(2)]
+            messages = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), said, strict=True)]
+            file.write(json.dumps({"id": f"{talk}", "messages": messages}) + "\n")
     return path
 
 

@@ -109,7 +109,7 @@ def load_corpus(spec: str, *, purpose: Purpose = "calibration", chat: ChatWriter
     spec = spec.strip()
     corpus = _load_named(spec, purpose) or _load_file(spec, chat) or _load_hub(spec, purpose, chat)
     if corpus is None:
-        raise _unknown(spec)
+        raise _unknown(spec, purpose)
     if not any(row.strip() for row in corpus.rows):
         raise CorpusError(f"{corpus.name} holds no text ({corpus.origin}); give another source with `source`.")
     return corpus
@@ -241,11 +241,13 @@ def _hub_note(text: HubText, purpose: Purpose, asked: str | None) -> str | None:
     return " ".join(notes) or None
 
 
-def _unknown(spec: str) -> CorpusError:
+def _unknown(spec: str, purpose: Purpose) -> CorpusError:
     near = difflib.get_close_matches(spec, _NAMES, n=1)
     hint = f"Did you mean {near[0]}?" if near else "A missing file? A local text ends in .txt, .jsonl or .parquet."
-    if "," in spec:
+    if "," in spec and purpose == "calibration":
         hint = "In a mixture, every source has a number of windows: wikitext2:64,c4:32."
+    elif "," in spec:
+        hint = "For several texts, type `ppl` once for each."
     return CorpusError(
         f"There is no text source '{spec:.200}'. {hint} Named sources are {', '.join(_NAMES)}; "
         "others are a file or a Hub data set owner/name[:config[:split[:column]]]."

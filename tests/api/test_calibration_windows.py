@@ -5,6 +5,7 @@ import torch
 
 import llmprune
 from llmprune.artifacts.activations import open_calibration
+from llmprune.choices import TextKind
 from llmprune.errors import CorpusError, ModelError, TargetError
 from llmprune.stages.calibration import CalibrationSettings, calibrate
 from tests.tiny import Listener
@@ -103,3 +104,53 @@ def test_what_cannot_be_had_is_refused(checkpoint):
         llmprune.calibration_windows(checkpoint("llama"), TEXTS, seq_len=200)
     with pytest.raises(TargetError, match="`sampling=lines` is none of windows, rows"):
         llmprune.calibration_windows(tiny_tokenizer(), TEXTS, sampling="lines")
+
+
+TALKS = [[{"role": "user", "content": f"w{3 + i} w4"}, {"role": "assistant", "content": "w5 w6"}] for i in range(40)]
+
+
+def with_template():
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{% for message in messages %}<s> {{ message['content'] }} </s> {% endfor %}"
+    return tokenizer
+
+
+def test_a_mixture_is_drawn_as_the_command_draws_it(checkpoint, text, workspace, described):
+    source = f"{text}:5,{text}:3"
+    space = workspace(checkpoint("llama"))
+    manifest = open_calibration(calibrate(space, CalibrationSettings(source=source, seq_len=16)).directory).manifest
+    assert [(one.name, one.windows) for one in manifest.corpus.sources] == [("words.txt", 5), ("words.txt", 3)]
+    assert manifest.num_windows == 8
+    for source_of in (checkpoint("llama"), tiny_tokenizer()):
+        windows = llmprune.calibration_windows(source_of, source, seq_len=16)
+        assert windows.fingerprint == manifest.windows_fingerprint
+        assert windows.identity() == manifest.corpus
+    kept = llmprune.Run(space.run.path).windows
+    assert kept.identity() == manifest.corpus
+
+
+def test_counts_of_a_mixture_and_another_number_of_samples_are_refused(text):
+    with pytest.raises(TargetError, match=r"`samples=9` is not the 8 windows that the counts of the mixture make"):
+        llmprune.calibration_windows(tiny_tokenizer(), f"{text}:5,{text}:3", samples=9, seq_len=16)
+    assert len(llmprune.calibration_windows(tiny_tokenizer(), f"{text}:5,{text}:3", samples=8, seq_len=16).tokens) == 8
+
+
+def test_conversations_are_written_by_the_chat_template():
+    windows = llmprune.calibration_windows(with_template(), TALKS, samples=4, seq_len=10)
+    assert (windows.tokens == 1).sum() > 4
+    assert windows.identity().kind is TextKind.CHAT
+    plain = llmprune.calibration_windows(with_template(), TALKS, samples=4, seq_len=10, chat_template="off")
+    assert not (plain.tokens < 3).any()
+    assert plain.identity().kind is TextKind.TEXT
+
+
+def test_kinds_of_what_the_model_wrote_and_of_tokens(described, tokens):
+    written = described(source="self", samples=2, seq_len=8)[:1]
+    assert [one.identity().kind for one in written] == [TextKind.SELF]
+    assert llmprune.calibration_windows(tiny_tokenizer(), tokens).identity().kind is TextKind.TOKENS
+
+
+@pytest.mark.parametrize("source", [[1, 2], ["w3 w4", TALKS[0]], [[]]])
+def test_a_list_of_neither_texts_nor_conversations_is_refused(source):
+    with pytest.raises(TargetError, match="neither of texts nor of conversations"):
+        llmprune.calibration_windows(with_template(), source, samples=1, seq_len=8)

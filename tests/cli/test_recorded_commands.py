@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.artifacts.masks.mask import write_mask
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.artifacts.records.sweep import SweepResult
-from tests.tiny import SAMPLES, SEQ_LEN, snapshot
+from llmprune.report.commands import calibrate_command
+from tests.tiny import SAMPLES, SEQ_LEN, snapshot, write_chats
 
 CALIBRATE = f"calibrate 'my models/tiny one' --source sea.txt --samples {SAMPLES} --seq-len {SEQ_LEN} --run 'my run'"
+MIXED = "calibrate 'my models/tiny one' --source sea.txt:12,chat.jsonl:4 --seq-len 32 --run 'my run'"
 RANK = "verify-redundancy --target 2 --run 'my run'"
 ODD = (
     "--layers 1,3-4 --exclude '*.up_proj' --exclude '*2*' --targets-from pruned --alpha 0.3 --beta 2 --gamma 0.7 "
@@ -38,6 +41,8 @@ COMMANDS = {
     "zeros in bfloat16": [CALIBRATE, "global-prune --rounds 2 --dtype bfloat16 --run 'my run'"],
     "zeros with odd settings": [CALIBRATE, f"global-prune --sparsity 0.33333333333 {ODD} --run 'my run'"],
     "zeros in the feed-forward networks": [CALIBRATE, "global-prune --parts ffn --layers first-half --run 'my run'"],
+    "zeros on a mixture with conversations": [MIXED, "global-prune --method wanda --samples 8 --run 'my run'"],
+    "blocks on a mixture with conversations": [MIXED, "remove-blocks --target 1 --run 'my run'"],
     "zeros on another run's calibration": [
         CALIBRATE,
         "global-prune 'my models/tiny one' --calibration 'my run/calibration' --method wanda --run second",
@@ -74,6 +79,7 @@ def folder(tmp_path, model, text, monkeypatch) -> Path:
     here = tmp_path / "here"
     shutil.copytree(model, here / "my models" / "tiny one")
     shutil.copyfile(text, here / "sea.txt")
+    write_chats(here / "chat.jsonl")
     (here / "masks").mkdir()
     source = open_checkpoint(model)
     zeroed = [name for name in source.tensors if name.endswith("_proj.weight")][:3]
@@ -111,10 +117,32 @@ def test_the_recorded_command_makes_the_same_bytes(case, folder, llmprune):
     assert made(directory) == first
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        "--source sea.txt:12,chat.jsonl:4 --seed 3",
+        "--source chat.jsonl --samples 5 --bos always",
+        "--source chat.jsonl:messages --samples 5 --chat-template off",
+        "--source chat.jsonl:4,sea.txt:2 --chat-template off --cache all",
+    ],
+)
+def test_the_command_that_a_report_tells_draws_the_same_windows(how, folder, llmprune):
+    typed(llmprune, f"calibrate 'my models/tiny one' {how} --seq-len 32 --run 'my run'")
+    first = open_calibration(folder / "my run" / "calibration").manifest
+    command = calibrate_command(first).replace("'tiny one'", "'my models/tiny one'")
+    typed(llmprune, f"{command} --run again")
+    second = open_calibration(folder / "again" / "calibration").manifest
+    assert without_times(second.model_dump()) == without_times(first.model_dump())
+    assert typed(llmprune, f"{command} --run again").stderr.count("complete already") == 1
+
+
 def test_the_commands_of_a_sweep_make_the_same_bytes(folder, llmprune):
-    typed(llmprune, CALIBRATE)
+    calibration = "--source sea.txt:20,chat.jsonl:4 --seq-len 32 --chat-template off"
     measured = "--ppl sea.txt --ppl-seq-len 32 --max-windows 2 --no-speed"
-    typed(llmprune, f"sweep --targets 2 --sparsity 60% --method wanda {measured} --run 'my run'")
+    typed(
+        llmprune,
+        f"sweep 'my models/tiny one' --targets 2 --sparsity 60% --method wanda {calibration} {measured} --run 'my run'",
+    )
     run = folder / "my run"
     points = SweepResult.read(run / "sweep.json").points
     firsts = [made(run / point.checkpoint) for point in points]
