@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from transformers.utils import chat_template_utils
 
@@ -96,9 +96,10 @@ class _FixedDate(datetime):
 @contextmanager
 def _fixed_date() -> Iterator[None]:
     # Templates reach the date through this module alone, and transformers lets nobody hand in a function.
-    real = chat_template_utils.datetime
-    chat_template_utils.datetime = _FixedDate  # type: ignore[misc]
+    module: Any = chat_template_utils
+    real = module.datetime
+    module.datetime = _FixedDate
     try:
         yield
     finally:
-        chat_template_utils.datetime = real  # type: ignore[misc]
+        module.datetime = real

@@ -22,7 +22,7 @@ from typing import Literal
 from llmprune.errors import CorpusError
 from llmprune.quiet import first_sentence
 from llmprune.text.columns import Holds, choose_column, list_columns, what_is
-from llmprune.text.conversations import MESSAGE, Row, encodable
+from llmprune.text.conversations import MESSAGE, Row, encodable, is_conversation
 
 Kind = Literal["text", "jsonl", "parquet"]
 
@@ -126,12 +126,15 @@ def iter_rows(path: Path, kind: Kind, column: str, holds: Holds = Holds.STRINGS)
             raise CorpusError(f"'{path.name}', line {number} has no '{column:.60}': {there}.")
         if value is None:
             continue
-        if what_is(value) is not holds:
+        if holds is Holds.STRINGS and isinstance(value, str):
+            yield encodable(value)
+        elif holds is Holds.CONVERSATIONS and is_conversation(value):
+            yield value
+        else:
+            found = _json_kind(value)
             raise CorpusError(
-                f"'{path.name}', line {number}: expected {expected} in '{column:.60}', "
-                f"found a JSON {_json_kind(value)}."
+                f"'{path.name}', line {number}: expected {expected} in '{column:.60}', found a JSON {found}."
             )
-        yield encodable(value) if isinstance(value, str) else value
 
 
 def _kind(path: Path) -> Kind | None:
