@@ -13,6 +13,7 @@ from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.artifacts.masks.mask import write_mask
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.artifacts.records.sweep import SweepResult
+from llmprune.choices import TextKind
 from llmprune.report.commands import calibrate_command
 from tests.tiny import SAMPLES, SEQ_LEN, snapshot, write_chats
 
@@ -112,6 +113,13 @@ def test_the_recorded_command_makes_the_same_bytes(case, folder, llmprune):
     directory = Path(json.loads(typed(llmprune, f"{command} --json").stdout)["directory"])
     first, record = made(directory), PruningRecord.read(directory / RECORD_NAME)
     assert str(folder) not in record.command
+    if "mixture" in case:
+        text = record.sparsity.settings if record.sparsity is not None else record.removal.corpus
+        assert [(one.name, one.kind, one.windows) for one in text.sources] == [
+            ("sea.txt", TextKind.TEXT, 12),
+            ("chat.jsonl", TextKind.CHAT, 4),
+        ]
+        assert "(sea.txt: text, chat.jsonl: chat)" in (directory / "README.md").read_text()
     shutil.rmtree(directory)
     typed(llmprune, record.command)
     assert made(directory) == first
