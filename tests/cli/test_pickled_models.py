@@ -139,6 +139,16 @@ def test_a_pickled_baseline_of_another_run_is_not_converted_there(llmprune, opt)
     assert snapshot(opt) == before
 
 
+@pytest.mark.parametrize("out", ["tiny", ".", "tiny/inside"])
+def test_the_pickled_model_itself_is_never_replaced(out, llmprune, opt):
+    typed(llmprune, "remove-blocks tiny --blocks 1 --run run")
+    before = snapshot(opt)
+    result = llmprune("remove-blocks", "--blocks", "2", "--run", "run", "--out", out, "--force")
+    assert result.exit_code == 2
+    assert "the model that is to be pruned" in " ".join(result.stderr.split())
+    assert snapshot(opt) == before
+
+
 def test_from_python_a_pickled_model_is_a_path_like_any_other(opt):
     ranking = rank_blocks("tiny", calibration_windows("tiny", source="sea.txt", samples=4, seq_len=24), target=1)
     assert len(list(ranking)) == 1

@@ -39,14 +39,18 @@ def check_output(workspace: Workspace, out: Path, *, force: bool) -> None:
 
 
 def _keep_apart(workspace: Workspace, out: Path) -> None:
-    output, source, run = (path.resolve() for path in (out, workspace.directory, workspace.run.path))
-    if source == output or source.is_relative_to(output):
-        raise OutputExistsError(f"{out} holds the model that is to be pruned ({source}); {_ELSEWHERE}")
+    output, run = out.resolve(), workspace.run.path.resolve()
+    typed = Path(workspace.record.model)  # where this is converted, the checkpoint lies elsewhere
+    sources = [path.resolve() for path in ([typed] if typed.is_absolute() else []) + [workspace.directory]]
+    for source in sources:
+        if source.is_relative_to(output):
+            raise OutputExistsError(f"{out} holds the model that is to be pruned ({source}); {_ELSEWHERE}")
     if run.is_relative_to(output):
         raise OutputExistsError(f"{out} holds the run directory {workspace.run.path}; {_ELSEWHERE}")
     own = (workspace.run.calibration, workspace.run.partial_calibration, workspace.run.bench, workspace.run.dense)
     for place in (path.resolve() for path in own):
         if output.is_relative_to(place):
             raise OutputExistsError(f"{out} lies where the run keeps its {place.name}; {_ELSEWHERE}")
-    if output.is_relative_to(source) and not output.is_relative_to(run):
-        raise OutputExistsError(f"{out} lies inside the model that is to be pruned ({source}); {_ELSEWHERE}")
+    for source in sources:
+        if output.is_relative_to(source) and not output.is_relative_to(run):
+            raise OutputExistsError(f"{out} lies inside the model that is to be pruned ({source}); {_ELSEWHERE}")
