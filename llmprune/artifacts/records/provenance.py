@@ -61,7 +61,7 @@ class SourceIdentity(Record):
 
     Attributes:
         name: what was typed, less the folders of a local file.
-        kind: prose, or conversations as a chat template writes them.
+        kind: ``text``, or ``chat``: conversations as a chat template writes them.
         windows: how many windows were drawn from it.
         origin: where the text really comes from, with the revision or the version.
         fingerprint: SHA-256 of its rows.
@@ -82,7 +82,9 @@ class CorpusIdentity(Record):
         origin: where the text really comes from, with the revision or the version.
         fingerprint: SHA-256 of its rows; of a mixture, of the sources' fingerprints and counts.
         note: what had to be told about it, if anything.
-        kind: what the text is made of. In files from before it was kept, the name tells.
+        kind: what the text is made of: ``text``, ``chat`` (conversations as a chat template writes them), ``self`` (the
+            model wrote it), ``tokens`` (given as they are), ``mixture`` (of several kinds). In files from before it was
+            kept, the name tells.
         sources: of a mixture.
     """
 
