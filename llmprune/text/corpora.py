@@ -247,7 +247,7 @@ def _unknown(spec: str, purpose: Purpose) -> CorpusError:
     if "," in spec and purpose == "calibration":
         hint = "In a mixture, every source has a number of windows: wikitext2:64,c4:32."
     elif "," in spec:
-        hint = "For several texts, type `ppl` once for each."
+        hint = "Several texts are typed one by one, as in `source=wikitext2` `source=c4`."
     return CorpusError(
         f"There is no text source '{spec:.200}'. {hint} Named sources are {', '.join(_NAMES)}; "
         "others are a file or a Hub data set owner/name[:config[:split[:column]]]."

@@ -93,7 +93,10 @@ OPTIONS = {
     ),
     "a source that is missing": ("calibrate --force --source nosuch.txt", "There is no file 'nosuch.txt'"),
     "a data set without network": ("calibrate --force --source owner/data", "--source python-docs or a local file"),
-    "two bench texts in one": ("bench --ppl wikitext2,c4", "For several texts, type --ppl once for each"),
+    "two bench texts in one": (
+        "bench --ppl wikitext2,c4",
+        "Several texts are typed one by one, as in --ppl wikitext2 --ppl c4.",
+    ),
     "a bench text without network": ("bench --ppl owner/data", "--ppl python-docs or a local file"),
     "a Hub model without network": ("bench owner/name", "to go on offline, type the path"),
     "sampling more rows than there are": ("calibrate --force --source {text} --sampling rows", "--sampling windows"),
