@@ -12,7 +12,7 @@ from llmprune.artifacts.checkpoints.checkpoint import INDEX_NAME
 from llmprune.artifacts.records.pruning import RECORD_NAME
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import OutputExistsError
-from llmprune.publishing.belonging import beside_weights
+from llmprune.models.belonging import beside_weights
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.passes import is_left_by_a_pass
 
