@@ -62,12 +62,27 @@ def find_linears(block: nn.Module, tensor_of: Callable[[str], str | None]) -> di
     }
 
 
-def linear_layers(block: nn.Module) -> dict[str, nn.Linear | Conv1D]:
-    """Every linear layer of a block, by path."""
-    return {path: module for path, module in block.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+def linear_layers(block: nn.Module) -> dict[str, nn.Module]:
+    """Every linear layer of a block, by path, and every router that begins as one, whatever it goes on to do."""
+    experts = _expert_counts(block)
+    return {
+        path: module
+        for path, module in block.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) or _is_router(path, module, experts)
+    }
 
 
-def _slot(path: str, module: nn.Linear | Conv1D, tensor: str, experts: Mapping[str, frozenset[int]]) -> LinearSlot:
+def _is_router(path: str, module: nn.Module, experts: Mapping[str, frozenset[int]]) -> bool:
+    """Whether a module beside experts has a matrix with a row for each of them."""
+    weight = dict(module.named_parameters(recurse=False)).get("weight")
+    return weight is not None and weight.ndim == 2 and _is_beside(path, len(weight), experts)
+
+
+def _is_beside(path: str, rows: int, experts: Mapping[str, frozenset[int]]) -> bool:
+    return any(path.startswith(f"{owner}.") and rows in counts for owner, counts in experts.items())
+
+
+def _slot(path: str, module: Any, tensor: str, experts: Mapping[str, frozenset[int]]) -> LinearSlot:
     transposed = isinstance(module, Conv1D)
     rows, columns = module.weight.T.shape if transposed else module.weight.shape
     return LinearSlot(path, tensor, rows, columns, _part(path, rows, experts), transposed)
@@ -79,8 +94,7 @@ def _part(path: str, rows: int, experts: Mapping[str, frozenset[int]]) -> Part:
     A router stands beside experts and has a row for each, or is called one. A gate of one row weighs a branch.
     Attention is known by its name.
     """
-    beside = any(path.startswith(f"{owner}.") and rows in counts for owner, counts in experts.items())
-    if rows == 1 or beside or _ROUTER.search(path):
+    if rows == 1 or _is_beside(path, rows, experts) or _ROUTER.search(path):
         return Part.ROUTERS
     return Part.ATTENTION if any(word in path.lower() for word in _ATTENTION) else Part.FFN
 
@@ -134,10 +148,13 @@ def first_inputs_noted(modules: Mapping[str, nn.Module], note: Callable[[str, An
 
 @contextmanager
 def outputs_noted(modules: Mapping[str, nn.Module], note: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Call ``note(path, output)`` after each of the modules has run, for as long as the context lasts."""
+    """Call ``note(path, output)`` after each of the modules has run, for as long as the context lasts.
 
-    def hook(path: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-        return lambda _module, _inputs, output: note(path, output)
+    Of a module that returns several values (a router), the first is its output.
+    """
+
+    def hook(path: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        return lambda _module, _inputs, output: note(path, output[0] if isinstance(output, tuple) else output)
 
     with ExitStack() as hooks:
         for path, module in modules.items():
@@ -148,14 +165,24 @@ def outputs_noted(modules: Mapping[str, nn.Module], note: Callable[[str, Tensor]
 
 def input_of(module: nn.Module, run: Callable[[], object]) -> Tensor:
     """What ``module`` is given when ``run`` is called; nothing behind it is computed."""
-    caught: list[Tensor] = []
+    value: Tensor = arguments_of(module, run)[0]
+    return value
 
-    def stop(_: str, value: Tensor) -> None:
-        caught.append(value)
+
+def arguments_of(module: nn.Module, run: Callable[[], object]) -> tuple[Any, ...]:
+    """All that ``module`` is given by position when ``run`` is called; nothing behind it is computed."""
+    caught: list[tuple[Any, ...]] = []
+
+    def stop(_: nn.Module, args: tuple[Any, ...]) -> None:
+        caught.append(args)
         raise _Reached
 
-    with inputs_noted({"": module}, stop), suppress(_Reached):
-        run()
+    handle = module.register_forward_pre_hook(stop)
+    try:
+        with suppress(_Reached):
+            run()
+    finally:
+        handle.remove()
     return caught[0]
 
 

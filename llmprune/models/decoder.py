@@ -55,3 +55,10 @@ class Decoder(Protocol):
 
     def tensor_of(self, parameter: str) -> str | None:
         """The tensor that holds a parameter of the model as it is; None where none does."""
+
+    def tensors_of(self, parameter: str) -> tuple[tuple[str, ...], ...]:
+        """The tensors that hold a stack of matrices (experts), or the one that does; nothing where it is otherwise.
+
+        Of a stack whose matrices are stored one by one: the tensors with the first rows of each matrix, in order, then
+        those with the rows that follow.
+        """

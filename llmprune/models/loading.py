@@ -107,6 +107,10 @@ class CheckpointDecoder:
         """The tensor that becomes this parameter and nothing else; None where it is merged, split or transposed."""
         return self.plan.places.stored_as.get(parameter)
 
+    def tensors_of(self, parameter: str) -> tuple[tuple[str, ...], ...]:
+        """See ``Decoder``."""
+        return self.plan.places.tensors_of(parameter)
+
 
 def open_decoder(
     directory: Path,

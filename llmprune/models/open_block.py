@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from llmprune.models.block_linears import (
 from llmprune.models.capture import BlockCall, relayed
 from llmprune.models.compute import dtype_name
 from llmprune.models.decoder import Decoder
+from llmprune.models.experts import Experts, find_experts
 from llmprune.models.ffn_wiring import FfnWiring, find_ffn
 
 _FEW_TOKENS = 128  # enough to tell wirings apart
@@ -46,10 +47,19 @@ class OpenBlock:
         """Its linear layers by path."""
         return block_linears(self.decoder, self.index)
 
+    def experts(self) -> dict[str, Experts]:
+        """Its experts, by the path of the module that computes them."""
+        return experts_of_block(self.decoder, self.index)
+
     def other_matrices(self) -> list[str]:
-        """Paths of parameters that are matrices, or stacks of them (experts), but no linear layer's."""
+        """Paths of parameters that are matrices, or stacks of them, but no linear layer's and no expert's."""
         linear = {f"{path}.weight" for path in linear_layers(self.module)}
-        return [name for name, parameter in self.module.named_parameters() if parameter.ndim > 1 and name not in linear]
+        experts = tuple(f"{path}." for path in self.experts())
+        return [
+            name
+            for name, parameter in self.module.named_parameters()
+            if parameter.ndim > 1 and name not in linear and not name.startswith(experts)
+        ]
 
     def merged(self) -> list[str]:
         """Paths of linear layers whose matrices are made of several tensors, or of a part of one."""
@@ -70,6 +80,16 @@ class OpenBlock:
         with inputs_noted(modules, lambda path, value: seen.__setitem__(path, _flat(value))):
             output = self.forward(hidden, call)
         return seen, output
+
+    def forward_and_arguments(self, path: str, hidden: Tensor, call: BlockCall) -> tuple[Tensor, tuple[Any, ...]]:
+        """The block's output on ``hidden``, and all that the module at ``path`` is given by position meanwhile."""
+        seen: list[tuple[Any, ...]] = []
+        handle = self.module.get_submodule(path).register_forward_pre_hook(lambda _, args: seen.append(args))
+        try:
+            output = self.forward(hidden, call)
+        finally:
+            handle.remove()
+        return output, seen[0]
 
     def first_not_finite(self, hidden: Tensor, call: BlockCall) -> str | None:
         """The checkpoint's name of the first matrix, in order of use, that gives NaN or infinity; None: none does."""
@@ -109,9 +129,11 @@ class OpenBlock:
         _, rest = self.around_ffn(ffn, hidden, call)
         return self._is_sum(output, rest, ffn.down, hidden, call)
 
-    def adds_before_ffn(self, path: str, ffn: FfnWiring, hidden: Tensor, call: BlockCall) -> bool:
-        """Whether all that the block adds to its input before the FFN is what the layer at ``path`` gives."""
-        _, rest = self.around_ffn(ffn, hidden, call)
+    def adds_before_ffn(self, path: str, ffn: FfnWiring | None, hidden: Tensor, call: BlockCall) -> bool:
+        """Whether all that the block adds to its input before FFN and experts is what the layer at ``path`` gives."""
+        experts = [self.module.get_submodule(name) for name in self.experts()]
+        with relayed(experts, [lambda inputs, *_: torch.zeros_like(inputs)] * len(experts)):
+            rest = self.forward(hidden, call) if ffn is None else self.around_ffn(ffn, hidden, call)[1]
         return self._is_sum(rest, hidden, path, hidden, call)
 
     def adding(self, hidden: Tensor, call: BlockCall) -> tuple[list[str], list[str]]:
@@ -171,20 +193,25 @@ class OpenBlock:
         return bool(missed <= rounding + 1e-6 * own.square().sum())
 
     def groups(self, hidden: Tensor, call: BlockCall) -> tuple[list[tuple[str, ...]], FfnWiring | None]:
-        """Layers that share an input, in order of use, and the FFN where one of a known kind was seen to hold."""
-        modules = {path: self.module.get_submodule(path) for path in self.linears()}
-        traced = trace(modules, lambda: self.forward(hidden, call))
-        groups = by_input(traced)
+        """Layers that share an input, in order of use, and the FFN where one of a known kind was seen to hold.
+
+        Experts stand alone, by the path of their module, before everything else that has their input.
+        """
+        experts = self.experts()
+        modules = {path: self.module.get_submodule(path) for path in (*self.linears(), *experts)}
+        noted = trace(modules, lambda: self.forward(hidden, call))
+        traced = [(path, value) for path, value in noted if path not in experts]
+        groups = [part for group in by_input(noted) for part in _experts_first(group, experts)]
         inputs = {path: _flat(value)[:_FEW_TOKENS] for path, value in traced}
         layers = {path: self.layer(path) for path in inputs}
-        return groups, find_ffn(groups, layers, inputs)
+        return groups, find_ffn([group for group in groups if group[0] not in experts], layers, inputs)
 
     def layer(self, path: str) -> Linear:
         """The layer at ``path``, weight (out, in) and bias in float32."""
         module: Any = self.module.get_submodule(path)
         weight = self.linears()[path].turned(module.weight.detach()).float()
-        bias = None if module.bias is None else module.bias.detach().float()
-        return Linear(weight, bias)
+        bias = getattr(module, "bias", None)
+        return Linear(weight, None if bias is None else bias.detach().float())
 
     def stored_weights(self, slots: Iterable[LinearSlot]) -> dict[str, Tensor]:
         """The weights (out, in) by path, in the dtype of the checkpoint, unrounded by the dtype of computing."""
@@ -230,6 +257,24 @@ class OpenBlock:
 def block_linears(decoder: Decoder, index: int) -> dict[str, LinearSlot]:
     """The linear layers of a block by path whose matrices are stored as they are, whether or not they are loaded."""
     return find_linears(decoder.blocks[index], lambda name: decoder.tensor_of(f"{decoder.path}.{index}.{name}"))
+
+
+def experts_of_block(decoder: Decoder, index: int) -> dict[str, Experts]:
+    """The experts of a block by the path of their module, whether or not their weights are loaded."""
+    return find_experts(decoder.blocks[index], lambda name: decoder.tensors_of(f"{decoder.path}.{index}.{name}"))
+
+
+def block_matrices(decoder: Decoder, index: int) -> list[LinearSlot]:
+    """Every matrix of a block that may be pruned: those of its linear layers, and those of each expert."""
+    stacks = [matrix for experts in experts_of_block(decoder, index).values() for matrix in experts.matrices]
+    return [*block_linears(decoder, index).values(), *(slot for matrix in stacks for slot in matrix.slots())]
+
+
+def _experts_first(group: Iterable[str], experts: Container[str]) -> Iterator[tuple[str, ...]]:
+    """A group of paths, each experts' module taken out of it."""
+    yield from ((path,) for path in group if path in experts)
+    if layers := tuple(path for path in group if path not in experts):
+        yield layers
 
 
 def _flat(value: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
+    Concatenate,
+    MergeModulelist,
     WeightConverter,
     WeightRenaming,
     convert_and_load_state_dict_in_model,
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
+# How the loader makes one tensor of matrices: (matrices, rows, columns), the rows of several tensors one after another.
+_STACKING = ([(MergeModulelist, 0)], [(MergeModulelist, 0), (Concatenate, 1)])
 
 
 @dataclass(frozen=True)
@@ -45,16 +49,27 @@ class Places:
             those that it becomes or is a part of.
         converted: tensors that are merged, split or transposed on the way.
         unused: tensors that the model has no place for.
+        stacked: for each parameter that is a stack of matrices stored one by one (experts), the tensors whose rows
+            come first in each matrix, one of each, then those whose rows follow, and so on.
     """
 
     by_tensor: Mapping[str, str]
     converted: frozenset[str]
     unused: frozenset[str]
+    stacked: Mapping[str, tuple[tuple[str, ...], ...]]
 
     @cached_property
     def stored_as(self) -> dict[str, str]:
         """For each parameter that one tensor holds as it is, under whatever name: that tensor."""
         return {place: name for name, place in self.by_tensor.items() if name not in self.converted}
+
+    def tensors_of(self, parameter: str) -> tuple[tuple[str, ...], ...]:
+        """The tensors that make a stack of matrices, as ``stacked`` has them, or the one that holds it as it is.
+
+        Nothing where it is made in another way.
+        """
+        own = self.stored_as.get(parameter)
+        return self.stacked.get(parameter, ()) if own is None else ((own,),)
 
 
 def place_tensors(model: PreTrainedModel, names: Iterable[str]) -> Places:
@@ -65,6 +80,7 @@ def place_tensors(model: PreTrainedModel, names: Iterable[str]) -> Places:
     state, prefix = model.state_dict(), model.base_model_prefix
     by_tensor: dict[str, str] = {}
     converted, unused = set(), set()
+    stacks: dict[str, dict[str, list[str]]] = {}
     for name in sorted(names, key=dot_natural_key):  # the loader's order, on which some renamings depend
         place, converter = rename_source_key(name, renamings, converters, prefix, state)
         if place not in state and name in state:
@@ -75,7 +91,30 @@ def place_tensors(model: PreTrainedModel, names: Iterable[str]) -> Places:
         by_tensor[name] = place
         if converter is not None:
             converted.add(name)
-    return Places(by_tensor, frozenset(converted), frozenset(unused))
+            stacks.setdefault(place, {}).setdefault(converter, []).append(name)
+    return Places(by_tensor, frozenset(converted), frozenset(unused), _stacked(stacks, converters))
+
+
+def _stacked(
+    found: Mapping[str, Mapping[str, list[str]]], converters: Iterable[WeightConverter]
+) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """Of the converted parameters, those that are matrices laid upon one another, rows after rows.
+
+    Args:
+        found: for each parameter, the tensors by the pattern that took them, in the loader's order.
+        converters: what takes them.
+    """
+    orders = {
+        pattern: converter.source_patterns
+        for converter in converters
+        if [(type(step), getattr(step, "dim", None)) for step in converter.operations] in _STACKING
+        for pattern in converter.source_patterns
+    }
+    return {
+        place: tuple(tuple(parts[pattern]) for pattern in orders[next(iter(parts))] if pattern in parts)
+        for place, parts in found.items()
+        if parts.keys() <= orders.keys() and len({len(names) for names in parts.values()}) == 1
+    }
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,15 @@ ROUTERS = {
     "jetmoe": {"mlp.router.layer", "self_attention.experts.router.layer"},
     "llama4_text": {"feed_forward.router"},
     "phimoe": {"mlp.router"},
-    "qwen2_moe": {"mlp.shared_expert_gate"},
-    # None of a linear layer:
+    "qwen2_moe": {"mlp.gate", "mlp.shared_expert_gate"},
+    "qwen3_next": {"mlp.gate", "mlp.shared_expert_gate"},
+    "mixtral": {"mlp.gate"},
+    "gpt_oss": {"mlp.router"},
+    # None:
     "llama": set(),
-    "mixtral": set(),
     "mamba": set(),  # whose convolution has three dimensions too
     "recurrent_gemma": set(),
     "lfm3": set(),  # whose attention has a gate of as many rows as there are heads
-    "qwen3_next": {"mlp.shared_expert_gate"},
 }
 
 

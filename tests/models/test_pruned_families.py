@@ -22,8 +22,9 @@ from tests.tiny_models import DEPTH, FAMILIES, random_tokens
 
 CPU = torch.device("cpu")
 PATTERNS = {"60%": Unstructured(0.6), "2:4": SemiStructured(2, 4)}
-EXPERTS = ("mixtral", "qwen3-moe", "llama4")  # whose experts are no linear layers
-WHOLE = tuple(family for family in FAMILIES if family not in EXPERTS)
+DENSE = ("llama4",)  # whose experts take all tokens at once, and stay dense
+EXPERTS = ("mixtral", "qwen3-moe")
+WHOLE = tuple(family for family in FAMILIES if family not in (*DENSE, *EXPERTS))
 WINDOWS = TokenWindows(
     random_tokens(12, 32),
     bos=False,
@@ -84,20 +85,24 @@ def test_every_matrix_has_the_zeros_that_were_asked_for(family, pattern, pruned)
     found = matrices(report)
     turned = {matrix.tensor for matrix in found} if family == "gpt2" else ()
     counted = measure_sparsity(
-        open_checkpoint(report.directory), [m.tensor for m in found], PATTERNS[pattern], inputs_first=turned
+        open_checkpoint(report.directory),
+        [name for matrix in found for name in matrix.tensors],
+        PATTERNS[pattern],
+        inputs_first=turned,
     )
     zeros = {tensor.name: tensor.zeros for tensor in counted.tensors}
     assert counted.violations == 0
     for matrix in found:
         count = matrix.rows * matrix.columns
-        assert abs(zeros[matrix.tensor] - zero_count(PATTERNS[pattern].ratio, count)) <= 1
+        for name in matrix.tensors:
+            assert abs(zeros[name] - zero_count(PATTERNS[pattern].ratio, count)) <= 1
     assert sum(zeros.values()) == report.record.sparsity.zeros
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_nothing_but_the_pruned_matrices_changes(family, pruned, checkpoint):
     report = pruned(family, "60%")
-    changed = {matrix.tensor for matrix in matrices(report)}
+    changed = {name for matrix in matrices(report) for name in matrix.tensors}
     before, after = open_checkpoint(checkpoint(family)), open_checkpoint(report.directory)
     assert before.tensors.keys() == after.tensors.keys()
     old, new = before.load(before.tensors), after.load(after.tensors)
@@ -115,7 +120,19 @@ def test_all_blocks_are_pruned_whole_with_their_ffn_as_one_problem(family, prune
 
 
 @pytest.mark.parametrize("family", EXPERTS)
-def test_experts_stay_dense_and_it_is_said(family, pruned):
+def test_every_expert_is_pruned_as_one_problem_on_its_own_tokens(family, pruned):
+    report = pruned(family, "60%")
+    assert all("is a router, and stays dense" in remark for remark in report.record.sparsity.remarks)
+    sparse = [experts for block in report.record.sparsity.blocks for experts in block.experts]
+    assert len(sparse) == {"mixtral": DEPTH, "qwen3-moe": 2}[family]
+    for experts in sparse:
+        assert sum(experts.tokens) == 12 * 32 * 2  # two experts a token
+        assert experts.shared == ()
+        assert [ffn.errors[ffn.kept] == min(ffn.errors) for ffn in experts.ffns] == [True] * 4
+
+
+@pytest.mark.parametrize("family", DENSE)
+def test_experts_that_take_all_tokens_at_once_stay_dense_and_it_is_said(family, pruned):
     remarks = pruned(family, "60%").record.sparsity.remarks
     assert any("experts" in remark and "stays dense" in remark for remark in remarks)
 

@@ -68,12 +68,19 @@ class FfnChunk:
         outputs: Y (tokens, out), what the FFN has to give.
         up: z (tokens, hidden), auxiliary pre-activations.
         gate: s (tokens, hidden), the gate's; None for a plain FFN.
+        scale: (tokens,), what the FFN's outputs are multiplied by where they are used (an expert's, by the router):
+            a token's squared errors count with its square. None: 1 for all.
     """
 
     inputs: Tensor
     outputs: Tensor
     up: Tensor
     gate: Tensor | None = None
+    scale: Tensor | None = None
+
+    def scaled(self, rows: Tensor) -> Tensor:
+        """`rows` (tokens, any), each as much as its token counts."""
+        return rows if self.scale is None else rows * self.scale.to(_wide(rows.dtype)).unsqueeze(1)
 
 
 class ChunkStore(Protocol):
@@ -91,7 +98,12 @@ class ChunkStore(Protocol):
 
 
 def first_chunk(
-    ffn: Ffn, inputs: Tensor, *, dense_inputs: Tensor | None = None, outputs: Tensor | None = None
+    ffn: Ffn,
+    inputs: Tensor,
+    *,
+    dense_inputs: Tensor | None = None,
+    outputs: Tensor | None = None,
+    scale: Tensor | None = None,
 ) -> FfnChunk:
     """A chunk that starts at the dense activations, float32 or wider but for its inputs.
 
@@ -100,11 +112,12 @@ def first_chunk(
         inputs: X (tokens, in), the pruned model's.
         dense_inputs: (tokens, in), the dense model's for the same tokens; None: the same as `inputs`.
         outputs: Y (tokens, out), what the FFN has to give; None: what the dense FFN gives on the dense inputs.
+        scale: (tokens,), as `FfnChunk` has it.
     """
     up, gate = pre_activations(ffn, inputs if dense_inputs is None else dense_inputs)
     if outputs is None:
         outputs = ffn.down(hidden(ffn, up, gate), product=inputs.dtype)
-    return FfnChunk(inputs=inputs, outputs=outputs, up=up, gate=gate)
+    return FfnChunk(inputs=inputs, outputs=outputs, up=up, gate=gate, scale=scale)
 
 
 def pre_activations(ffn: Ffn, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -134,7 +147,7 @@ def widen(chunk: FfnChunk) -> FfnChunk:
     dtype = torch.promote_types(chunk.inputs.dtype, torch.promote_types(chunk.outputs.dtype, chunk.up.dtype))
     dtype = _wide(dtype)
     gate = None if chunk.gate is None else chunk.gate.to(dtype)
-    return FfnChunk(chunk.inputs, chunk.outputs.to(dtype), chunk.up.to(dtype), gate)
+    return FfnChunk(chunk.inputs, chunk.outputs.to(dtype), chunk.up.to(dtype), gate, chunk.scale)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -119,6 +119,12 @@ class FfnResult:
     best: FfnRound
     errors: tuple[float, ...]
 
+    @property
+    def relative_errors(self) -> tuple[float, ...]:
+        """`errors` as shares of ||Y||^2."""
+        energy = self.best.energy or 1.0
+        return tuple(error / energy for error in self.errors)
+
 
 def prune_ffn(ffn: Ffn, chunks: ChunkStore, settings: FfnSettings) -> FfnResult:
     """Run the rounds of the reference's protocol, and keep the best: never one that is worse than SparseGPT's.

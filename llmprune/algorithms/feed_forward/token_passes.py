@@ -1,7 +1,8 @@
 """Passes over the tokens of an FFN's pruning problem, of which sums remain: Gram matrices, moments, errors.
 
 Each function reads every chunk of the store once, in order. Names as in `subproblems`: inputs X, outputs Y,
-auxiliary pre-activations z and s, hidden activations p, whose rows are tokens.
+auxiliary pre-activations z and s, hidden activations p, whose rows are tokens. All sums are over tokens scaled as the
+chunks say. What is solved for each token on its own is the same at any scale.
 """
 
 from dataclasses import dataclass, replace
@@ -76,7 +77,7 @@ def input_gram(chunks: ChunkStore) -> Tensor:
     """X X^T (in, in)."""
     gram = GramAccumulator()
     for chunk in widened(chunks):
-        gram.update(chunk.inputs)
+        gram.update(chunk.scaled(chunk.inputs))
     return gram.result()
 
 
@@ -114,7 +115,8 @@ def hidden_moments_beside_dense(ffn: Ffn, dense: Ffn, chunks: ChunkStore) -> tup
     for chunk in widened(chunks):
         p = hidden(ffn, *pre_activations(ffn, chunk.inputs))
         moments.add(chunk, p)
-        cross.update(down(hidden(dense, chunk.up, chunk.gate), product=chunk.inputs.dtype), p)
+        outputs = down(hidden(dense, chunk.up, chunk.gate), product=chunk.inputs.dtype)
+        cross.update(chunk.scaled(outputs), chunk.scaled(p))
     return moments.result(), cross.result()
 
 
@@ -180,9 +182,10 @@ class _CrossSums:
         self._gate = CrossAccumulator()
 
     def add(self, chunk: FfnChunk) -> None:
-        self._up.update(self._ffn.up.without_bias(chunk.up), chunk.inputs)
+        inputs = chunk.scaled(chunk.inputs)
+        self._up.update(chunk.scaled(self._ffn.up.without_bias(chunk.up)), inputs)
         if isinstance(self._ffn, GatedFfn) and chunk.gate is not None:
-            self._gate.update(self._ffn.gate.without_bias(chunk.gate), chunk.inputs)
+            self._gate.update(chunk.scaled(self._ffn.gate.without_bias(chunk.gate)), inputs)
 
     def result(self) -> CrossMoments:
         gate = self._gate.result() if isinstance(self._ffn, GatedFfn) else None
@@ -198,11 +201,11 @@ class _HiddenSums:
         self._energy = 0.0
 
     def add(self, chunk: FfnChunk, p: Tensor) -> None:
-        target = self._down.without_bias(chunk.outputs)
+        target, p = chunk.scaled(self._down.without_bias(chunk.outputs)), chunk.scaled(p)
         self._gram.update(p)
         self._cross.update(target, p)
         self._target_energy += float(target.square().sum(dtype=torch.float64))
-        self._energy += float(chunk.outputs.square().sum(dtype=torch.float64))
+        self._energy += float(chunk.scaled(chunk.outputs).square().sum(dtype=torch.float64))
 
     def result(self) -> HiddenMoments:
         return HiddenMoments(self._gram.result(), self._cross.result(), self._target_energy, self._energy)
@@ -217,8 +220,8 @@ class _ErrorSums:
     def add(self, chunk: FfnChunk, up: Tensor, gate: Tensor | None) -> None:
         """Add the tokens of `chunk`, for the pre-activations that the FFN gives on them."""
         outputs = self._ffn.down(hidden(self._ffn, up, gate), product=chunk.inputs.dtype)
-        self._error += float((outputs - chunk.outputs).square_().sum(dtype=torch.float64))
-        self._energy += float(chunk.outputs.square().sum(dtype=torch.float64))
+        self._error += float(chunk.scaled(outputs - chunk.outputs).square().sum(dtype=torch.float64))
+        self._energy += float(chunk.scaled(chunk.outputs).square().sum(dtype=torch.float64))
 
     def result(self) -> OutputError:
         return OutputError(self._error, self._energy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import safe_open
 from safetensors.torch import load, save_file
 from torch import Tensor
 
@@ -47,6 +48,14 @@ class SpillingStore:
             return self._kept[key]
         device = self._spilled[key]
         return {name: tensor.to(device) for name, tensor in load(self._path(key).read_bytes()).items()}
+
+    def rows(self, key: str, rows: Tensor) -> dict[str, Tensor]:
+        """Some rows (int64 indices) of what was put under ``key``. Of a file, only their pages are read."""
+        if key in self._kept:
+            return {name: tensor[rows] for name, tensor in self._kept[key].items()}
+        device = self._spilled[key]
+        with safe_open(self._path(key), framework="pt") as file:
+            return {name: file.get_tensor(name)[rows.cpu()].to(device) for name in file.keys()}  # noqa: SIM118
 
     def drop(self, key: str) -> None:
         """Forget ``key``, if it is there."""

@@ -62,16 +62,18 @@ class SparsitySettings(Record):
 
 
 class MatrixRecord(Record):
-    """One pruned matrix.
+    """One pruned matrix, or the same one of several experts.
 
     Attributes:
         tensor: its name in the checkpoint.
         kind: its path in the block.
         rows: outputs.
         columns: inputs.
-        zeros: of its mask.
-        error: ||(W - T) X||^2 / ||T X||^2 for the weights T that were aimed at.
+        zeros: of its mask, or of all masks.
+        error: ||(W - T) X||^2 / ||T X||^2 for the weights T that were aimed at; of experts, both summed over all.
         damping: that its factorisation took, larger than the setting where it had to be raised.
+        experts: of how many experts it is.
+        others: names of the tensors of the others, where the checkpoint has one for each expert.
     """
 
     tensor: str
@@ -81,6 +83,18 @@ class MatrixRecord(Record):
     zeros: int
     error: float
     damping: float
+    experts: int = 1
+    others: tuple[str, ...] = ()
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of all tensors that hold it."""
+        return (self.tensor, *self.others)
+
+    @property
+    def numel(self) -> int:
+        """Weights."""
+        return self.experts * self.rows * self.columns
 
 
 class FfnRecord(Record):
@@ -96,6 +110,22 @@ class FfnRecord(Record):
     kept: int
 
 
+class ExpertsRecord(Record):
+    """The experts of a block, each pruned on the tokens that the router sent it.
+
+    Attributes:
+        path: of their module in the block.
+        tokens: that each expert was sent.
+        shared: experts that were sent too few, and were pruned on tokens of all experts instead.
+        ffns: of each pruned expert in order, where each was one problem.
+    """
+
+    path: str
+    tokens: tuple[int, ...]
+    shared: tuple[int, ...]
+    ffns: tuple[FfnRecord, ...] = ()
+
+
 class BlockRecord(Record):
     """One pruned block.
 
@@ -106,6 +136,7 @@ class BlockRecord(Record):
         output_error: ||pruned - dense||^2 / ||dense||^2 of the hidden states leaving it; None where it was not
             measured (with the papers' targets no dense model runs beside; the last block's output is not needed).
         seconds: wall time.
+        experts: one entry for each module that computes experts.
     """
 
     block: int
@@ -113,6 +144,7 @@ class BlockRecord(Record):
     ffn: FfnRecord | None
     output_error: float | None
     seconds: float
+    experts: tuple[ExpertsRecord, ...] = ()
 
     @property
     def zeros(self) -> int:
@@ -122,7 +154,7 @@ class BlockRecord(Record):
     @property
     def numel(self) -> int:
         """Weights of all its pruned matrices."""
-        return sum(matrix.rows * matrix.columns for matrix in self.matrices)
+        return sum(matrix.numel for matrix in self.matrices)
 
     def __str__(self) -> str:
         if not self.matrices:
@@ -132,6 +164,9 @@ class BlockRecord(Record):
         if self.ffn is not None:
             first, kept = self.ffn.errors[0], self.ffn.errors[self.ffn.kept]
             said = f"FFN error {first:.4f} -> {kept:.4f} (round {self.ffn.kept} of {len(self.ffn.errors) - 1})"
+        for experts in self.experts:
+            said += f", {len(experts.tokens)} experts"
+            said += f" ({len(experts.shared)} on tokens of all)" if experts.shared else ""
         leaving = "" if self.output_error is None else f", output error {self.output_error:.4f}"
         zeros = self.zeros / self.numel
         return f"block {self.block:3}: {said}{leaving}, {zeros:.1%} zeros ({self.seconds:.0f} s)"

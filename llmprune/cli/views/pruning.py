@@ -44,7 +44,7 @@ def show_pruning(console: Console, report: PruningReport) -> None:
 
 
 def _kind_row(kind: str, matrices: Sequence[MatrixRecord]) -> tuple[str, ...]:
-    zeros, numel = sum(m.zeros for m in matrices), sum(m.rows * m.columns for m in matrices)
+    zeros, numel = sum(m.zeros for m in matrices), sum(m.numel for m in matrices)
     errors = [m.error for m in matrices]
     return (
         kind,

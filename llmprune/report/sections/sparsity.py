@@ -73,10 +73,10 @@ def _matrices(record: PruningRecord, counted: SparsityReport | None) -> Iterator
     tensors = {tensor.name: tensor for tensor in counted.tensors} if counted else {}
     for block in record.sparsity.blocks if record.sparsity else ():
         for one in block.matrices:
-            zeros = tensors[one.tensor].zeros if one.tensor in tensors else one.zeros
+            zeros = sum(tensors[name].zeros for name in one.tensors) if one.tensor in tensors else one.zeros
             found = _IN_BLOCK.search(one.tensor)
             place = int(found["block"]) if found else block.block
-            yield Matrix(one.tensor, place, one.kind, one.rows * one.columns, zeros, one.error)
+            yield Matrix(one.tensor, place, one.kind, one.numel, zeros, one.error)
     for name in record.masked.tensors if record.masked else ():
         if name in tensors and (found := _IN_BLOCK.search(name)):
             yield Matrix(name, int(found["block"]), found["kind"], tensors[name].parameters, tensors[name].zeros, None)

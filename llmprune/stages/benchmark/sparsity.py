@@ -53,7 +53,11 @@ def _claim(checkpoint: Checkpoint) -> _Claim | None:
 
 def _claimed_by(sparsity: WeightSparsity, checkpoint: Checkpoint) -> _Claim:
     matrices = [matrix for block in sparsity.blocks for matrix in block.matrices if matrix.tensor in checkpoint.tensors]
-    names = tuple(matrix.tensor for matrix in matrices)
-    # A square matrix looks the same either way; but a model stores all of its matrices alike.
-    turned = any(checkpoint.tensors[one.tensor].shape != (one.rows, one.columns) for one in matrices)
-    return _Claim(parse_pattern(sparsity.settings.pattern), names, frozenset(names if turned else ()))
+    names = tuple(name for matrix in matrices for name in matrix.tensors)
+    # A square matrix looks the same either way; but a model stores all of its matrices alike, and all of its stacks.
+    turned: set[str] = set()
+    for dimensions in (2, 3):
+        alike = [one for one in matrices if len(checkpoint.tensors[one.tensor].shape) == dimensions]
+        if any(checkpoint.tensors[one.tensor].shape[-2:] != (one.rows, one.columns) for one in alike):
+            turned |= {name for one in alike for name in one.tensors}
+    return _Claim(parse_pattern(sparsity.settings.pattern), names, frozenset(turned))

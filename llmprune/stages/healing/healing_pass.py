@@ -213,6 +213,7 @@ def _layers(place: int, opened: OpenBlock, stream: Stream) -> tuple[list[str], l
     window = stream.first_window(opened.index)
     at_the_end, before = opened.adding(window.hidden, window.call)
     remarks = [f"Block {place}: {path} is no linear layer, and stays as it is" for path in opened.other_matrices()]
+    remarks += [f"Block {place}: {path} computes experts, which stay as they are" for path in opened.experts()]
     if not at_the_end and not before:
         remarks.append(
             f"Block {place} stays as it is: no linear layer of it was seen to add to the residual stream unchanged"

@@ -10,7 +10,7 @@ from llmprune.algorithms.weights.patterns import Pattern, SemiStructured, Unstru
 from llmprune.artifacts.records.sweep import SkippedPoint
 from llmprune.choices import Combine
 from llmprune.models.loading import CheckpointDecoder
-from llmprune.models.open_block import block_linears
+from llmprune.models.open_block import block_matrices
 from llmprune.stages.sweeping.settings import SweepSettings
 from llmprune.stages.weight_pruning import Selection
 
@@ -86,7 +86,7 @@ def measure_sizes(shell: CheckpointDecoder) -> ModelSizes:
     """Count a model's weights, from its files' headers alone."""
     tensors = shell.checkpoint.tensors
     taken = Selection().takes
-    slots = [list(filter(taken, block_linears(shell, block).values())) for block in range(len(shell.blocks))]
+    slots = [list(filter(taken, block_matrices(shell, block))) for block in range(len(shell.blocks))]
     return ModelSizes(
         stored=shell.checkpoint.num_parameters,
         nbytes=shell.checkpoint.nbytes,

@@ -10,19 +10,17 @@ are stored, and a pruned layer, on its own inputs, is to give what the dense lay
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
-from llmprune.algorithms.feed_forward.network import FfnChunk, Linear, first_chunk
+from llmprune.algorithms.feed_forward.network import Linear, first_chunk
 from llmprune.algorithms.feed_forward.sparsellm import FfnResult, FfnSettings, prune_ffn
-from llmprune.algorithms.weights.factor import factorise
 from llmprune.algorithms.weights.gram import CrossAccumulator, GramAccumulator
-from llmprune.algorithms.weights.layer import prune_layer
-from llmprune.algorithms.weights.least_squares import ridge_towards
 from llmprune.algorithms.weights.pruned import PrunedWeight
 from llmprune.artifacts.files.spill import SpillingStore
 from llmprune.choices import Part, Reference
@@ -30,6 +28,10 @@ from llmprune.errors import NumericalError
 from llmprune.models.block_linears import LinearSlot
 from llmprune.models.ffn_wiring import FfnWiring
 from llmprune.models.open_block import OpenBlock
+from llmprune.stages.weight_pruning.choose_experts import choose_experts
+from llmprune.stages.weight_pruning.chunks import StoredChunks
+from llmprune.stages.weight_pruning.experts import ExpertsPruning, ExpertsStep, PrunedExperts
+from llmprune.stages.weight_pruning.layers import prune_layers
 from llmprune.stages.weight_pruning.selection import Selection
 from llmprune.stages.weight_pruning.streams import Batch, Streams
 
@@ -38,27 +40,31 @@ from llmprune.stages.weight_pruning.streams import Batch, Streams
 _MEMORY = 1 << 30
 
 
+Step = tuple[str, ...] | FfnWiring | ExpertsStep
+
+
 @dataclass(frozen=True)
 class BlockSteps:
     """What is done to a block.
 
     Attributes:
-        order: each is a group of layers with the same input, or the FFN.
+        order: each is a group of layers with the same input, the FFN, or experts.
         slots: the layers to prune, by path.
         remarks: what is done differently than asked for.
     """
 
-    order: tuple[tuple[str, ...] | FfnWiring, ...]
+    order: tuple[Step, ...]
     slots: dict[str, LinearSlot]
     remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class PrunedBlock:
-    """A block's pruned weights (out, in) by path, and the rounds of its FFN if that was solved as one problem."""
+    """A block's pruned weights (out, in) by path, the rounds of its FFN if that was one problem, and its experts."""
 
     layers: dict[str, PrunedWeight]
     ffn: FfnResult | None
+    experts: tuple[PrunedExperts, ...] = ()
 
 
 def choose_steps(block: OpenBlock, window: Batch, selection: Selection, *, joint: bool) -> BlockSteps:
@@ -71,17 +77,19 @@ def choose_steps(block: OpenBlock, window: Batch, selection: Selection, *, joint
         joint: solve the FFN as one problem where it is of a known kind.
     """
     groups, ffn = block.groups(window.pruned, window.call)
+    experts, odd = choose_experts(block, window, selection, joint=joint)
     slots = {path: slot for path, slot in block.linears().items() if selection.takes(slot)}
     unused = [path for path in slots if not any(path in group for group in groups)]
     remarks = [f"{path} was used by no token, and stays dense" for path in unused]  # an expert, for example
     remarks += [f"{path} is no linear layer, and stays dense" for path in block.other_matrices()]
     remarks += [f"{path} is not stored as it is used, and stays dense" for path in block.merged()]
     remarks += [f"{path} is a router, and stays dense" for path in _dense_routers(block, selection)]
+    remarks += odd
     slots = {path: slot for path, slot in slots.items() if path not in unused}
     why = _why_not_joint(ffn, slots) if joint else None
     remarks += [f"{why}: such an FFN is pruned by SparseGPT, matrix by matrix"] if why else []
     whole = ffn if joint and ffn is not None and ffn.down in slots and why is None else None
-    return BlockSteps(tuple(_steps(groups, slots, whole)), slots, tuple(remarks))
+    return BlockSteps(tuple(_steps(groups, slots, whole, experts)), slots, tuple(remarks))
 
 
 def _dense_routers(block: OpenBlock, selection: Selection) -> list[str]:
@@ -102,10 +110,15 @@ def _why_not_joint(ffn: FfnWiring | None, slots: dict[str, LinearSlot]) -> str |
 
 
 def _steps(
-    groups: Sequence[tuple[str, ...]], slots: dict[str, LinearSlot], ffn: FfnWiring | None
-) -> Iterator[tuple[str, ...] | FfnWiring]:
+    groups: Sequence[tuple[str, ...]],
+    slots: dict[str, LinearSlot],
+    ffn: FfnWiring | None,
+    experts: Mapping[str, ExpertsStep],
+) -> Iterator[Step]:
     joint = (*ffn.inner, ffn.down) if ffn is not None else ()
     for group in groups:
+        if group[0] in experts:
+            yield experts[group[0]]
         if alone := tuple(path for path in group if path in slots and path not in joint):
             yield alone
         if ffn is not None and ffn.down in group:
@@ -138,10 +151,14 @@ class BlockPruning:
         self._weights = self._block.stored_weights(steps.slots.values())
         layers: dict[str, PrunedWeight] = {}
         found: FfnResult | None = None
+        experts: list[PrunedExperts] = []
         if self._dense:
-            self._note_dense_inputs([step.inner[0] if isinstance(step, FfnWiring) else step[0] for step in steps.order])
+            self._note_dense_inputs([_leader(step) for step in steps.order])
         repairing = self._repairing(steps) if self._dense else None
         for step in steps.order:
+            if isinstance(step, ExpertsStep):
+                experts.append(self._prune_experts(step))
+                continue
             if isinstance(step, FfnWiring):
                 with self._named((*step.inner, step.down)):
                     found = self._prune_ffn(step)
@@ -151,7 +168,14 @@ class BlockPruning:
                     pruned = self._prune_group(step, repairs=step == repairing)
             self._block.install({path: layer.weight for path, layer in pruned.items()})
             layers |= pruned
-        return PrunedBlock(layers, found)
+        return PrunedBlock(layers, found, tuple(experts))
+
+    def _prune_experts(self, step: ExpertsStep) -> PrunedExperts:
+        def named(name: str) -> AbstractContextManager[None]:
+            return self._named([name])
+
+        key = partial(self._key, step.path) if self._dense else None
+        return ExpertsPruning(self._streams, self._settings, self._store, key, named).prune(step)
 
     def _note_dense_inputs(self, leaders: Sequence[str]) -> None:
         """Run the dense block: store the inputs of each group (of its first layer), write what leaves the block."""
@@ -168,13 +192,15 @@ class BlockPruning:
         self._streams.dense.write(self._block.index + 1, outputs())
 
     def _repairing(self, steps: BlockSteps) -> tuple[str, ...] | None:
-        """The layer before the FFN whose output alone is added to the block's input (the attention's output).
+        """The layer before FFN and experts whose output alone is added to the block's input (the attention's output).
 
         Such a layer can also correct the error that the earlier blocks have left in the block's input. None: no layer.
         """
         window = self._streams.first_window(self._block.index)
-        ffns = [step for step in steps.order if isinstance(step, FfnWiring)]
-        alone = [step for step in steps.order if not isinstance(step, FfnWiring) and len(step) == 1]
+        ffns: list[FfnWiring | None] = [step for step in steps.order if isinstance(step, FfnWiring)]
+        if not ffns and any(isinstance(step, ExpertsStep) for step in steps.order):
+            ffns = [None]
+        alone = [step for step in steps.order if isinstance(step, tuple) and len(step) == 1]
         found = (
             step
             for ffn in ffns
@@ -201,40 +227,20 @@ class BlockPruning:
                     assert batch.dense is not None
                     lacks = batch.dense.float() - batch.pruned.float()
                     lacking.update(lacks.view(-1, lacks.shape[-1]), inputs)
-        return self._solve_group(
-            group,
+        return prune_layers(
+            {path: self._weights[path] for path in group},
             gram.result(),
-            cross.result() if self._dense else None,
-            lacking.result() if repairs else None,
+            self._settings,
+            cross=cross.result() if self._dense else None,
+            lacking=lacking.result() if repairs else None,
         )
-
-    def _solve_group(
-        self, group: tuple[str, ...], gram: Tensor, cross: Tensor | None, lacking: Tensor | None
-    ) -> dict[str, PrunedWeight]:
-        """Prune layers with the same inputs.
-
-        The target of each is its own weight, or, with the dense reference, the weight that comes closest on the pruned
-        model's inputs to what the dense layer gives on its own (ridge regression towards the dense weight).
-        """
-        layer = self._settings.layer
-        factor = factorise(gram, damping=layer.damping)
-        held = factorise(gram, damping=self._settings.relative_ridge) if cross is not None else factor
-        pruned: dict[str, PrunedWeight] = {}
-        for path in group:
-            weight = self._weights[path]
-            target = None
-            if cross is not None:
-                outputs = weight.to(gram.dtype) @ cross
-                target = ridge_towards(weight, outputs if lacking is None else outputs + lacking, gram, held)
-            pruned[path] = prune_layer(weight, gram, layer, target=target, factor=factor)
-        return pruned
 
     def _prune_ffn(self, wiring: FfnWiring) -> FfnResult:
         biases = {path: self._block.layer(path).bias for path in (*wiring.inner, wiring.down)}
         ffn = wiring.assembled({path: Linear(self._weights[path], bias) for path, bias in biases.items()})
         window = self._streams.first_window(self._block.index)
         adds = self._dense and self._block.adds_ffn(wiring, window.pruned, window.call)
-        chunks = _StoredChunks(self._store, prefix="ffn")
+        chunks = StoredChunks(self._store, prefix="ffn")
         for batch in self._streams.entering(self._block.index):
             if not self._dense:
                 inputs = self._block.input_of(wiring.inner[0], batch.pruned, batch.call)
@@ -275,22 +281,8 @@ class BlockPruning:
             ) from error
 
 
-class _StoredChunks:
-    """An FFN's chunks of tokens in a store."""
-
-    def __init__(self, store: SpillingStore, *, prefix: str) -> None:
-        self._store, self._prefix, self._count = store, prefix, 0
-
-    def append(self, chunk: FfnChunk) -> None:
-        self._count += 1
-        self[self._count - 1] = chunk
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int, /) -> FfnChunk:
-        return FfnChunk(**self._store.get(f"{self._prefix}-{index}"))
-
-    def __setitem__(self, index: int, chunk: FfnChunk, /) -> None:
-        tensors = {name: tensor for name, tensor in vars(chunk).items() if tensor is not None}
-        self._store.put(f"{self._prefix}-{index}", tensors)
+def _leader(step: Step) -> str:
+    """The module whose input is that of all that a step prunes first."""
+    if isinstance(step, ExpertsStep):
+        return step.path
+    return step.inner[0] if isinstance(step, FfnWiring) else step[0]

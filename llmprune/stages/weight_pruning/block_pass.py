@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from llmprune.algorithms.feed_forward.sparsellm import FfnSettings
-from llmprune.algorithms.weights.pruned import PrunedWeight
 from llmprune.artifacts.activations import CachedFile, cached_file
 from llmprune.artifacts.files.disk_space import explain_full_disk, require_free_space
 from llmprune.artifacts.records.weight_sparsity import BlockRecord, SparsitySettings
@@ -28,7 +27,7 @@ from llmprune.models.open_block import OpenBlock
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.passes import PassFolder, PassState, Stream
 from llmprune.stages.weight_pruning.block import BlockPruning, BlockSteps, PrunedBlock, choose_steps
-from llmprune.stages.weight_pruning.records import block_record, raised_dampings
+from llmprune.stages.weight_pruning.records import block_record, few_tokens, raised_dampings
 from llmprune.stages.weight_pruning.selection import Selection
 from llmprune.stages.weight_pruning.streams import Streams
 
@@ -121,14 +120,14 @@ class PruningPass:
             window = self._streams.first_window(block)
             steps = choose_steps(opened, window, self._settings.selection, joint=self._settings.joint)
             pruned = self._prune(opened, steps)
-            weights = self._write_weights(block, steps.slots, pruned.layers)
+            weights = self._write_weights(block, steps.slots, pruned)
             state = self._advanced(state, opened, pruned=pruned)
             record = block_record(block, steps, pruned, self._output_error(block), time.perf_counter() - began)
-        raised = raised_dampings(record, asked=self._settings.ffn.layer.damping)
+        odd = (*raised_dampings(record, asked=self._settings.ffn.layer.damping), *few_tokens(record))
         return state.model_copy(
             update={
                 "blocks": (*state.blocks, record),
-                "remarks": tuple(dict.fromkeys((*state.remarks, *steps.remarks, *raised))),
+                "remarks": tuple(dict.fromkeys((*state.remarks, *steps.remarks, *odd))),
                 "weights": {**state.weights, **weights},
             }
         )
@@ -158,15 +157,15 @@ class PruningPass:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
-    def _write_weights(
-        self, block: int, slots: Mapping[str, LinearSlot], layers: Mapping[str, PrunedWeight]
-    ) -> dict[str, CachedFile]:
+    def _write_weights(self, block: int, slots: Mapping[str, LinearSlot], pruned: PrunedBlock) -> dict[str, CachedFile]:
         """Write the block's finished shard, if the weights would go with the block."""
         if self._decoder.keeps_changes:
             return {}
-        return self._folder.write_weights(
-            block, {slots[path].tensor: slots[path].turned(layer.weight) for path, layer in layers.items()}
-        )
+        layers = pruned.layers.items()
+        finished = {slots[path].tensor: slots[path].turned(layer.weight) for path, layer in layers}
+        for experts in pruned.experts:
+            finished |= experts.tensors
+        return self._folder.write_weights(block, finished)
 
     def _advanced(self, state: PruningPassState, opened: OpenBlock, *, pruned: PrunedBlock | None) -> PruningPassState:
         """Run the hidden states through the block, unless it is the last one to prune.
@@ -176,7 +175,7 @@ class PruningPass:
         block = opened.index
         if block == max(self._settings.blocks):
             return state.model_copy(update={"entering": block + 1, "states": {}})
-        ran_dense = pruned is not None and pruned.layers
+        ran_dense = pruned is not None and (pruned.layers or pruned.experts)
         states: dict[str, CachedFile] = {}
         for side in self._streams.sides:
             name = side.file(block + 1)

@@ -16,7 +16,7 @@ from llmprune.choices import Method, Reference
 from llmprune.errors import NumericalError
 from llmprune.models.compute import Compute, bfloat16_products, dtype_name
 from llmprune.models.decoder import Decoder
-from llmprune.models.open_block import block_linears
+from llmprune.models.open_block import block_matrices
 from llmprune.stages.calibration import CalibrationText, text_of_windows
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.passes import PassFolder
@@ -171,12 +171,10 @@ def count_zeros_before(
 ) -> int:
     """Zeros that the dense model has in the selected matrices; says so where there are many."""
     slots = [
-        slot
-        for block in recorded.layers
-        for slot in block_linears(decoder, block).values()
-        if settings.selection.takes(slot)
+        slot for block in recorded.layers for slot in block_matrices(decoder, block) if settings.selection.takes(slot)
     ]
-    zeros = sum(slot.numel - int(decoder.stored([slot.tensor])[slot.tensor].count_nonzero()) for slot in slots)
+    stored = (decoder.stored([name])[name] for name in dict.fromkeys(slot.tensor for slot in slots))
+    zeros = sum(tensor.numel() - int(tensor.count_nonzero()) for tensor in stored)
     ratio = zeros / sum(slot.numel for slot in slots)
     if ratio > 0.01:
         progress.say(f"The model is sparse already: {ratio:.1%} of the weights to prune are zero.")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from llmprune.algorithms.feed_forward.sparsellm import FfnResult
 from llmprune.algorithms.weights.pruned import PrunedWeight
-from llmprune.artifacts.records.weight_sparsity import BlockRecord, FfnRecord, MatrixRecord
+from llmprune.artifacts.records.weight_sparsity import BlockRecord, ExpertsRecord, FfnRecord, MatrixRecord
 from llmprune.models.block_linears import LinearSlot
 from llmprune.stages.weight_pruning.block import BlockSteps, PrunedBlock
+from llmprune.stages.weight_pruning.experts import PrunedExperts
 
 
 def block_record(
@@ -15,10 +18,14 @@ def block_record(
     """What ``llmprune.json`` keeps of a pruned block."""
     return BlockRecord(
         block=block,
-        matrices=tuple(_matrix(steps.slots[path], layer) for path, layer in pruned.layers.items()),
+        matrices=(
+            *(_matrix(steps.slots[path], layer) for path, layer in pruned.layers.items()),
+            *(matrix for experts in pruned.experts for matrix in _matrices_of(experts)),
+        ),
         ffn=_ffn(pruned.ffn),
         output_error=output_error,
         seconds=seconds,
+        experts=tuple(_experts(experts) for experts in pruned.experts),
     )
 
 
@@ -37,8 +44,41 @@ def _matrix(slot: LinearSlot, layer: PrunedWeight) -> MatrixRecord:
 def _ffn(result: FfnResult | None) -> FfnRecord | None:
     if result is None:
         return None
-    energy = result.best.energy or 1.0
-    return FfnRecord(errors=tuple(error / energy for error in result.errors), kept=result.best.index)
+    return FfnRecord(errors=result.relative_errors, kept=result.best.index)
+
+
+def _matrices_of(pruned: PrunedExperts) -> Iterator[MatrixRecord]:
+    """One record for each matrix that the experts have."""
+    for matrix in pruned.step.experts.experts.matrices:
+        if numbers := pruned.numbers.get(matrix.path):
+            names = tuple(dict.fromkeys(matrix.slot(expert).tensor for expert in numbers))
+            energy = sum(one.energy for one in numbers.values())
+            yield MatrixRecord(
+                tensor=names[0],
+                kind=matrix.path,
+                rows=matrix.out_features,
+                columns=matrix.in_features,
+                zeros=sum(one.zeros for one in numbers.values()),
+                error=sum(one.error for one in numbers.values()) / (energy or 1.0),
+                damping=max(one.damping for one in numbers.values()),
+                experts=len(numbers),
+                others=names[1:],
+            )
+
+
+def _experts(pruned: PrunedExperts) -> ExpertsRecord:
+    ffns = tuple(pruned.ffns[expert] for expert in sorted(pruned.ffns))
+    return ExpertsRecord(path=pruned.step.path, tokens=pruned.tokens, shared=pruned.shared, ffns=ffns)
+
+
+def few_tokens(record: BlockRecord) -> list[str]:
+    """A remark where experts were sent too few tokens."""
+    return [
+        f"{len(experts.shared)} of {len(experts.tokens)} experts of block {record.block} were sent fewer tokens than "
+        "a matrix of theirs has inputs, and are pruned on tokens of all experts"
+        for experts in record.experts
+        if experts.shared
+    ]
 
 
 def raised_dampings(record: BlockRecord, *, asked: float) -> list[str]:

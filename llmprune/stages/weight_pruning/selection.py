@@ -12,7 +12,7 @@ from llmprune.choices import LAYERS, Part
 from llmprune.errors import TargetError
 from llmprune.models.block_linears import LinearSlot
 from llmprune.models.decoder import Decoder
-from llmprune.models.open_block import block_linears
+from llmprune.models.open_block import block_matrices
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def check_shapes(decoder: Decoder, blocks: Iterable[int], selection: Selection, 
     """
     widest = 0
     for block in blocks:
-        for slot in block_linears(decoder, block).values():
+        for slot in block_matrices(decoder, block):
             if selection.takes(slot):
                 _check_fits(pattern, slot)
                 widest = max(widest, slot.in_features)
@@ -85,7 +85,8 @@ def _check_fits(pattern: Pattern, slot: LinearSlot) -> None:
     try:
         check_fits(pattern, slot.in_features)
     except TargetError as error:
-        raise TargetError(f"{slot.tensor}: {error} Leave it out: `exclude='*{slot.path}'`") from None
+        alike = re.sub(r"\.[0-9]+(?=\.)", ".*", slot.tensor.removesuffix(".weight"))  # in all blocks, of all experts
+        raise TargetError(f"{slot.tensor}: {error} Leave it out: `exclude='{alike}'`") from None
 
 
 def _span(part: str, text: str) -> range:

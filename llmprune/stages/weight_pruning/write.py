@@ -65,8 +65,7 @@ def _measured(
 ) -> WeightSparsity:
     """The result, with the zeros counted in the written files."""
     matrices = [matrix for block in state.blocks for matrix in block.matrices]
-    turned = {m.tensor for m in matrices if written.tensors[m.tensor].shape != (m.rows, m.columns)}
-    counted = measure_sparsity(written, [matrix.tensor for matrix in matrices], inputs_first=turned)
+    counted = measure_sparsity(written, [name for matrix in matrices for name in matrix.tensors])
     return WeightSparsity(
         settings=recorded,
         blocks=state.blocks,

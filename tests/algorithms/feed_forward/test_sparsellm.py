@@ -192,7 +192,7 @@ def test_the_cut_into_chunks_does_not_matter():
     ffn = gated_ffn(12, 32, seed=0, dtype=torch.float64)
     chunks = chunks_of(ffn, count=1, tokens=240, seed=5)
     halves = [
-        replace(chunks[0], **{k: v[rows] for k, v in vars(chunks[0]).items()})
+        replace(chunks[0], **{k: v[rows] for k, v in vars(chunks[0]).items() if v is not None})
         for rows in (slice(0, 100), slice(100, 240))
     ]
     whole, cut = (prune_ffn(ffn, part, FfnSettings(PLAIN)) for part in (chunks, halves))
@@ -267,3 +267,18 @@ def test_silu_is_the_only_difference_between_two_gated_ffns():
     chunks = chunks_of(ffn, seed=5)
     gelu, silu = (prune_ffn(f, list(chunks), FfnSettings(PLAIN, rounds=1)).best for f in (ffn, other))
     assert torch.equal(gelu.up.weight, silu.up.weight)
+
+
+@pytest.mark.parametrize("reference", Reference)
+def test_a_token_at_the_scale_of_the_root_of_three_counts_as_three_tokens(reference):
+    ffn = gated_ffn(12, 32, seed=0, dtype=torch.float64)
+    (chunk,) = chunks_of(ffn, count=1, tokens=120, seed=5)
+    times = torch.arange(120) % 3 + 1
+    given = {name: tensor for name, tensor in vars(chunk).items() if tensor is not None}
+    repeated = replace(chunk, **{name: tensor.repeat_interleave(times, 0) for name, tensor in given.items()})
+    scaled = replace(chunk, scale=times.double().sqrt())
+    settings = FfnSettings(PLAIN, reference=reference, rounds=2)
+    one, other = (prune_ffn(ffn, [part], settings) for part in (repeated, scaled))
+    assert one.errors == pytest.approx(other.errors, rel=1e-9)
+    torch.testing.assert_close(one.best.up.weight, other.best.up.weight)
+    torch.testing.assert_close(one.best.down.weight, other.best.down.weight)

@@ -8,6 +8,7 @@ from llmprune.algorithms.weights.patterns import SemiStructured, Unstructured
 from llmprune.errors import TargetError
 from llmprune.stages.sweeping import SweepSettings, parse_patterns, parse_targets
 from llmprune.stages.sweeping.plan import ModelSizes, measure_sizes, plan_points
+from tests.zoo import save_zoo_model
 
 HALF, MOST = Unstructured(0.5), Unstructured(0.8)
 EVEN = ModelSizes(stored=1000, nbytes=4000, blocks=(80,) * 10, prunable=(70,) * 10, solved=(700,) * 10)
@@ -98,6 +99,18 @@ def test_sizes_are_counted_in_the_files(workspace, model):
     assert sizes.prunable[3] == sum(weight.numel() for weight in matrices.values())
     assert sizes.solved[3] == sum(weight.numel() * weight.shape[1] for weight in matrices.values())
     assert sizes.without((3,)) == sizes.stored - sizes.blocks[3]
+
+
+def test_experts_count_among_what_can_be_pruned(open_run, tmp_path):
+    small = {"num_hidden_layers": 2, "moe_intermediate_size": 16}
+    model = save_zoo_model(tmp_path / "moe", "qwen3_moe", **small)
+    shell = open_run(of=model).open_shell()
+    sizes = measure_sizes(shell)
+    outside = {"mlp.gate.weight": 4 * 32, "input_layernorm.weight": 32, "post_attention_layernorm.weight": 32}
+    norms = 2 * 8  # of queries and keys, one entry for each of a head's dimensions
+    assert [whole - part for whole, part in zip(sizes.blocks, sizes.prunable, strict=True)] == [
+        sum(outside.values()) + norms
+    ] * 2
 
 
 def test_lists_are_read():

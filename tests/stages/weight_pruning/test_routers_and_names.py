@@ -13,6 +13,12 @@ HALF = Unstructured(0.5)
 ROUTER = "model.layers.{}.block_sparse_moe.gate.weight"  # what is called mlp.router once it is loaded
 
 
+def experts_of(block: int) -> set[str]:
+    """The names of a block's experts' matrices, which are stacked once they are loaded."""
+    stored = "model.layers.{}.block_sparse_moe.experts.{}.w{}.weight"
+    return {stored.format(block, expert, place) for expert in range(4) for place in (1, 2, 3)}
+
+
 @pytest.fixture(scope="module")
 def phimoe(tmp_path_factory):
     return save_zoo_model(tmp_path_factory.mktemp("zoo") / "phimoe", "phimoe")
@@ -35,7 +41,8 @@ def changed(open_run, settings):
 def test_a_router_stays_dense_and_it_is_said(changed, phimoe):
     names, sparsity = changed(phimoe, Selection())
     kinds = ("q_proj", "k_proj", "v_proj", "o_proj")
-    assert names == {f"model.layers.{block}.self_attn.{kind}.weight" for block in range(DEPTH) for kind in kinds}
+    attention = {f"model.layers.{block}.self_attn.{kind}.weight" for block in range(DEPTH) for kind in kinds}
+    assert names == attention.union(*(experts_of(block) for block in range(DEPTH)))
     assert "mlp.router is a router, and stays dense" in sparsity.remarks
 
 
@@ -48,7 +55,9 @@ def test_a_router_that_is_asked_for_is_pruned_under_the_name_that_it_is_stored_b
 
 def test_matrices_that_loading_renames_are_pruned(changed, tmp_path):
     names, _ = changed(save_zoo_model(tmp_path / "hy", "hy_v3"), Selection("1", frozenset({Part.FFN})))
-    assert names == {f"model.layers.1.mlp.shared_mlp.{kind}_proj.weight" for kind in ("gate", "up", "down")}
+    modules = ("shared_mlp", *(f"experts.{expert}" for expert in range(4)))
+    kinds = ("gate", "up", "down")
+    assert names == {f"model.layers.1.mlp.{module}.{kind}_proj.weight" for module in modules for kind in kinds}
 
 
 def test_a_matrix_that_loading_merges_stays_dense_and_it_is_said(changed, phimoe, monkeypatch):
@@ -58,6 +67,6 @@ def test_a_matrix_that_loading_merges_stays_dense_and_it_is_said(changed, phimoe
     monkeypatch.setattr(
         CheckpointDecoder, "tensor_of", lambda self, name: None if "q_proj" in name else tensor_of(self, name)
     )
-    names, sparsity = changed(phimoe, Selection("0"))
+    names, sparsity = changed(phimoe, Selection("0", frozenset({Part.ATTENTION})))
     assert names == {f"model.layers.0.self_attn.{kind}.weight" for kind in ("k_proj", "v_proj", "o_proj")}
     assert "self_attn.q_proj is not stored as it is used, and stays dense" in sparsity.remarks

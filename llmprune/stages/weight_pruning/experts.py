@@ -1,0 +1,286 @@
+"""Pruning the experts of a block one by one, each on the tokens that the router sends it.
+
+The block runs once to see which tokens these are. Then an expert at a time has its tokens gathered, is pruned, and is
+given up: of all that grows with the number of experts, only the finished weights stay. A router that sends an expert
+fewer tokens than one of its matrices has inputs leaves that matrix's Gram matrix singular. Such an expert is pruned on
+tokens of all experts of its block instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from llmprune.algorithms.feed_forward.network import first_chunk
+from llmprune.algorithms.feed_forward.sparsellm import FfnSettings, prune_ffn
+from llmprune.algorithms.weights.gram import CrossAccumulator, GramAccumulator
+from llmprune.algorithms.weights.pruned import PrunedWeight
+from llmprune.artifacts.files.spill import SpillingStore
+from llmprune.artifacts.records.weight_sparsity import FfnRecord
+from llmprune.models.ffn_wiring import FfnWiring
+from llmprune.models.open_experts import OpenExperts, Routing
+from llmprune.stages.weight_pruning.chunks import StoredChunks
+from llmprune.stages.weight_pruning.layers import prune_layers
+from llmprune.stages.weight_pruning.streams import Batch, Streams
+
+# Tokens of all experts that stand in for those of one that saw too few, as a multiple of its widest matrix's inputs.
+_SHARED = 4
+
+
+@dataclass(frozen=True)
+class ExpertsStep:
+    """Experts of a block that are to be pruned.
+
+    Attributes:
+        experts: all of them.
+        chosen: for each expert to prune, the paths of the matrices to prune.
+        wiring: of each as an FFN that is one problem; None: they are pruned matrix by matrix.
+    """
+
+    experts: OpenExperts
+    chosen: Mapping[int, frozenset[str]]
+    wiring: FfnWiring | None
+
+    @property
+    def path(self) -> str:
+        """Of their module in the block."""
+        return self.experts.experts.path
+
+
+@dataclass(frozen=True)
+class MatrixNumbers:
+    """What is kept of an expert's pruned matrix beside its weights; see ``PrunedWeight``."""
+
+    zeros: int
+    error: float
+    energy: float
+    damping: float
+
+
+@dataclass(frozen=True)
+class PrunedExperts:
+    """Pruned experts of a block.
+
+    Attributes:
+        step: what was done.
+        tensors: finished ones by the names that the checkpoint has, as it stores them.
+        numbers: for each pruned matrix, by path, those of each expert.
+        ffns: what came of each expert that was one problem.
+        tokens: that each expert was sent.
+        shared: experts that were sent too few, and were pruned on tokens of all.
+    """
+
+    step: ExpertsStep
+    tokens: tuple[int, ...]
+    shared: tuple[int, ...]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    numbers: dict[str, dict[int, MatrixNumbers]] = field(default_factory=dict)
+    ffns: dict[int, FfnRecord] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Some tokens of an expert: rows of its inputs, of the dense model's, and what its outputs are multiplied by."""
+
+    inputs: Tensor
+    dense: Tensor | None
+    scale: Tensor | None
+
+    @classmethod
+    def joined(cls, parts: list[_Tokens]) -> _Tokens:
+        """All rows of the parts."""
+        dense = [part.dense for part in parts if part.dense is not None]
+        scale = [part.scale for part in parts if part.scale is not None]
+        return cls(
+            torch.cat([part.inputs for part in parts]),
+            torch.cat(dense) if dense else None,
+            torch.cat(scale) if scale else None,
+        )
+
+
+class ExpertsPruning:
+    """The work on the experts of one open block.
+
+    Args:
+        streams: the calibration windows.
+        settings: of FFNs, and of single matrices.
+        store: working tensors. Where the dense model is the reference, what it gives the experts is there already.
+        dense_key: under which key, for a batch; None: the dense model is no reference.
+        named: entered around the work on an expert of a name, to say so in errors.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        settings: FfnSettings,
+        store: SpillingStore,
+        dense_key: Callable[[Batch], str] | None,
+        named: Callable[[str], AbstractContextManager[None]],
+    ) -> None:
+        self._streams = streams
+        self._settings = settings
+        self._store = store
+        self._dense_key = dense_key
+        self._named = named
+
+    @torch.no_grad()
+    def prune(self, step: ExpertsStep) -> PrunedExperts:
+        """Prune the experts as ``step`` says, and let the block compute with them.
+
+        Raises:
+            NumericalError: activations or Gram matrices that cannot be solved with; names the expert.
+        """
+        routed = self._route(step)
+        known = step.experts.experts
+        counts = torch.stack([one.routing.counts(known.count) for one in routed]).sum(0).tolist()
+        shared = tuple(expert for expert in step.chosen if counts[expert] < known.widest)
+        done = PrunedExperts(step, tuple(counts), shared)
+        for expert, paths in step.chosen.items():
+            with self._named(f"{step.path}, expert {expert}"):
+                weights = step.experts.stored(expert)
+                source = partial(self._shared_tokens, step) if expert in shared else partial(self._own_tokens, expert)
+                tokens = partial(source, routed)
+                pruned = self._prune_expert(step, expert, weights, paths, tokens, done)
+            self._finish(step, expert, pruned, done)
+        for one in routed:
+            for key in one.keys:
+                self._store.drop(key)
+        step.experts.install({path: numbers.keys() for path, numbers in done.numbers.items()}, done.tensors)
+        return done
+
+    def _route(self, step: ExpertsStep) -> list[_Routed]:
+        """See what every batch sends to which experts; the inputs go to the store."""
+        routed = []
+        for batch in self._streams.entering(step.experts.block.index):
+            routing = step.experts.routing(batch.pruned, batch.call)
+            assert routing is not None, "the experts were seen to be routed to"
+            own = f"{step.path}-routed-{batch.place}"
+            self._store.put(own, {"inputs": routing.inputs})
+            keys = (own,) if self._dense_key is None else (own, self._dense_key(batch))
+            routed.append(_Routed(routing.without_inputs(), keys))
+        return routed
+
+    def _own_tokens(self, expert: int, routed: Iterable[_Routed]) -> Iterator[_Tokens]:
+        """An expert's tokens, with its gates."""
+        for one in routed:
+            rows, gates = one.routing.rows(expert)
+            if len(rows):
+                yield self._gathered(one, rows, gates)
+
+    def _shared_tokens(self, step: ExpertsStep, routed: list[_Routed]) -> Iterator[_Tokens]:
+        """Tokens of all experts, spread evenly over the calibration text."""
+        total = sum(len(one.routing.chosen) for one in routed)
+        stride = max(1, total // (_SHARED * step.experts.experts.widest))
+        for one in routed:
+            rows = torch.arange(0, len(one.routing.chosen), stride, device=one.routing.chosen.device)
+            yield self._gathered(one, rows, None)
+
+    def _gathered(self, one: _Routed, rows: Tensor, gates: Tensor | None) -> _Tokens:
+        found = [self._store.rows(key, rows)["inputs"] for key in one.keys]
+        return _Tokens(found[0], found[1] if len(found) > 1 else None, gates)
+
+    def _prune_expert(
+        self,
+        step: ExpertsStep,
+        expert: int,
+        weights: dict[str, Tensor],
+        paths: frozenset[str],
+        tokens: Callable[[], Iterator[_Tokens]],
+        done: PrunedExperts,
+    ) -> dict[str, PrunedWeight]:
+        if step.wiring is None or paths != weights.keys():
+            return self._prune_matrices(step, expert, weights, paths, tokens)
+        ffn = step.wiring.assembled(step.experts.layers(expert, weights))
+        chunks = StoredChunks(self._store, prefix="expert")
+        for part in _in_chunks(tokens(), self._streams.pruned.batch * self._streams.pruned.tokens.shape[1]):
+            chunks.append(first_chunk(ffn, part.inputs, dense_inputs=part.dense, scale=part.scale))
+        result = prune_ffn(ffn, chunks, self._settings)
+        chunks.clear()
+        done.ffns[expert] = FfnRecord(errors=result.relative_errors, kept=result.best.index)
+        return step.wiring.taken_apart(result.best)
+
+    def _prune_matrices(
+        self,
+        step: ExpertsStep,
+        expert: int,
+        weights: dict[str, Tensor],
+        paths: frozenset[str],
+        tokens: Callable[[], Iterator[_Tokens]],
+    ) -> dict[str, PrunedWeight]:
+        """Prune an expert's matrices one after another, as any layers with the same inputs are."""
+        known = step.experts.experts
+        inner = {m.path: weights[m.path] for m in known.inner if m.path in paths}
+        pruned = self._prune_alike(inner, ((part.inputs, part.dense, part.scale) for part in tokens()))
+        after = {**weights, **{path: layer.weight for path, layer in pruned.items()}}
+        if known.down.path in paths:
+            given = (
+                (
+                    step.experts.hidden(expert, part.inputs, after),
+                    None if part.dense is None else step.experts.hidden(expert, part.dense, weights),
+                    part.scale,
+                )
+                for part in tokens()
+            )
+            pruned |= self._prune_alike({known.down.path: weights[known.down.path]}, given)
+        return pruned
+
+    def _prune_alike(
+        self, weights: dict[str, Tensor], inputs: Iterable[tuple[Tensor, Tensor | None, Tensor | None]]
+    ) -> dict[str, PrunedWeight]:
+        """Prune matrices with the same inputs, the dense model's, and what the outputs are multiplied by."""
+        if not weights:
+            return {}
+        gram, cross = GramAccumulator(), CrossAccumulator()
+        with self._settings.products():
+            for own, dense, scale in inputs:
+                scaled = _scaled(own, scale)
+                gram.update(scaled)
+                if dense is not None:
+                    cross.update(_scaled(dense, scale), scaled)
+        with_dense = self._dense_key is not None
+        return prune_layers(weights, gram.result(), self._settings, cross=cross.result() if with_dense else None)
+
+    def _finish(self, step: ExpertsStep, expert: int, pruned: dict[str, PrunedWeight], done: PrunedExperts) -> None:
+        """Put an expert's pruned matrices where the finished ones go, and note what is kept of them."""
+        for matrix in step.experts.experts.matrices:
+            layer = pruned.get(matrix.path)
+            if layer is None:
+                continue
+            name = matrix.slot(expert).tensor
+            if name not in done.tensors:
+                done.tensors[name] = step.experts.block.decoder.stored([name])[name].clone()
+            matrix.of_stored(done.tensors[name], expert).copy_(layer.weight)
+            numbers = MatrixNumbers(layer.zeros, layer.error, layer.energy, layer.damping)
+            done.numbers.setdefault(matrix.path, {})[expert] = numbers
+
+
+@dataclass(frozen=True)
+class _Routed:
+    """A batch at the experts: who is sent what, and where its inputs are stored, the dense model's last."""
+
+    routing: Routing
+    keys: tuple[str, ...]
+
+
+def _scaled(rows: Tensor, scale: Tensor | None) -> Tensor:
+    if scale is None:
+        return rows
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    return rows.to(wide) * scale.to(wide).unsqueeze(1)
+
+
+def _in_chunks(tokens: Iterable[_Tokens], size: int) -> Iterator[_Tokens]:
+    """The same tokens, joined until there are at least ``size`` of them."""
+    waiting: list[_Tokens] = []
+    for part in tokens:
+        waiting.append(part)
+        if sum(len(one.inputs) for one in waiting) >= size:
+            yield _Tokens.joined(waiting)
+            waiting = []
+    if waiting:
+        yield _Tokens.joined(waiting)
