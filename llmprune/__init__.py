@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llmprune.api.rank_blocks import rank_blocks
     from llmprune.api.ranking import Ranking, Round
     from llmprune.api.remove_blocks import remove_blocks
+    from llmprune.api.remove_experts import remove_experts
     from llmprune.api.run import Run
     from llmprune.api.windows import calibration_windows
     from llmprune.text.windows import TokenWindows
@@ -49,6 +50,7 @@ __all__ = [
     "push",
     "rank_blocks",
     "remove_blocks",
+    "remove_experts",
 ]
 
 _HOMES = {
@@ -67,6 +69,7 @@ _HOMES = {
     "push": "llmprune.api.push",
     "rank_blocks": "llmprune.api.rank_blocks",
     "remove_blocks": "llmprune.api.remove_blocks",
+    "remove_experts": "llmprune.api.remove_experts",
 }
 
 

@@ -18,6 +18,13 @@ class Metric(StrEnum):
     ANGULAR = "angular"
 
 
+class ExpertMetric(StrEnum):
+    """What makes an expert important: gate times output norm, averaged over its tokens, or how many tokens it gets."""
+
+    REAP = "reap"
+    FREQUENCY = "frequency"
+
+
 class Search(StrEnum):
     """How the candidates of a round are compared: hopeless ones are dropped early, or all see every window."""
 
@@ -167,6 +174,9 @@ TARGET = "20%"
 PROTECT_FIRST = 1
 PROTECT_LAST = 1
 ERROR_RATE = 1e-3
+
+# Removing experts.
+EXPERT_TARGET = "25%"
 
 # Weight pruning. Coefficients that leave z and s freer than p measured best for gated and plain FFNs alike.
 SPARSITY = "50%"

@@ -30,6 +30,8 @@ class PrunedCheckpoint:
         ]
         if record.removal is not None:
             lines.append(f"without blocks {', '.join(map(str, sorted(record.removal.removed)))}")
+        if record.experts is not None:
+            lines.append(f"{record.experts.left} of {record.experts.before} experts in each block that has experts")
         if record.sparsity is not None:
             share = record.sparsity.zeros / record.sparsity.numel
             lines.append(f"{record.sparsity.zeros:,} zeros ({share:.2%}) in the pruned matrices")

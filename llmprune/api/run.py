@@ -12,6 +12,7 @@ from llmprune.api.ranking import Ranking
 from llmprune.api.windows import windows_of
 from llmprune.artifacts.activations import Calibration, open_calibration
 from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.records.expert_importance import ExpertImportance
 from llmprune.artifacts.records.sweep import SweepResult
 from llmprune.artifacts.run import RunDirectory
 from llmprune.text.windows import TokenWindows
@@ -64,6 +65,16 @@ class Run:
         return ranking_of(place) if place.exists() else None
 
     @property
+    def experts(self) -> ExpertImportance | None:
+        """What was measured of each expert, for ``remove_experts``.
+
+        Raises:
+            ArtifactError: it is damaged.
+        """
+        place = self._directory.experts
+        return ExpertImportance.read(place) if place.exists() else None
+
+    @property
     def checkpoints(self) -> list[PrunedCheckpoint]:
         """The pruned checkpoints that still exist, oldest first.
 
@@ -100,6 +111,8 @@ class Run:
             lines.append(f"calibration: {windows}")
         if (ranking := self.ranking) is not None:
             lines.append(f"ranking: {', '.join(map(str, ranking.order))}")
+        if (experts := self.experts) is not None:
+            lines.append(f"experts: measured in {len(experts.blocks)} blocks")
         lines += [f"checkpoint: {made.directory.name}" for made in self.checkpoints]
         lines += [f"benchmark: {found.result.model.name}, {found.result.created}" for found in self.benchmarks]
         if (sweep := self.sweep) is not None:

@@ -71,6 +71,11 @@ class RunDirectory:
         return self.path / "importance.json"
 
     @property
+    def experts(self) -> Path:
+        """The expert-importance file."""
+        return self.path / "experts.json"
+
+    @property
     def bench(self) -> Path:
         """Directory of benchmark results."""
         return self.path / "bench"

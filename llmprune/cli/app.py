@@ -24,6 +24,7 @@ from llmprune.cli.commands import (
     push,
     quickstart,
     remove_blocks,
+    remove_experts,
     report,
     sweep,
     verify_redundancy,
@@ -140,6 +141,7 @@ _add(quickstart.quickstart, quickstart.EXAMPLES)
 _add(calibrate.calibrate, calibrate.EXAMPLES)
 _add(verify_redundancy.verify_redundancy, verify_redundancy.EXAMPLES)
 _add(remove_blocks.remove_blocks, remove_blocks.EXAMPLES)
+_add(remove_experts.remove_experts, remove_experts.EXAMPLES)
 _add(global_prune.global_prune, global_prune.EXAMPLES)
 _add(heal.heal, heal.EXAMPLES)
 _add(apply_mask.apply_mask, apply_mask.EXAMPLES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import transformers
@@ -68,6 +69,17 @@ def load_config(directory: Path, *, trust_remote_code: bool = False) -> PreTrain
         raise refused or ModelError(f"{directory}/config.json cannot be used: {first_sentence(error)}") from error
     check_config(config, called=str(directory))
     return config  # type: ignore[no-any-return]
+
+
+def made_of(raw: Mapping[str, Any], kind: type[PreTrainedConfig]) -> PreTrainedConfig:
+    """A config of a kind from fields as config.json holds them, read as ``from_pretrained`` reads it.
+
+    ``from_dict`` takes an infinity as it is written there for a dictionary.
+    """
+    with TemporaryDirectory() as folder, quiet():
+        write_config(Path(folder), raw)
+        config: PreTrainedConfig = kind.from_pretrained(folder)
+    return config
 
 
 def own_code_refused(what: str, error: BaseException) -> ModelError | None:

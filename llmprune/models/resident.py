@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +71,10 @@ class ModelDecoder:
         """Itself."""
         return parameter
 
+    def tensors_of(self, parameter: str) -> tuple[tuple[str, ...], ...]:
+        """Itself."""
+        return ((parameter,),)
+
 
 def model_decoder(model: PreTrainedModel) -> ModelDecoder:
     """See a model in memory as a decoder.
@@ -101,13 +105,20 @@ def sharing_copy(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, shared)
 
 
-def with_weights_of(model: PreTrainedModel, empty: PreTrainedModel, renames: Mapping[str, str]) -> PreTrainedModel:
+def with_weights_of(
+    model: PreTrainedModel,
+    empty: PreTrainedModel,
+    renames: Mapping[str, str],
+    *,
+    entries: Mapping[str, tuple[int, Sequence[int]]] | None = None,
+) -> PreTrainedModel:
     """Fill a model that has no weights with those of ``model``, which both use from then on.
 
     Args:
         model: in memory.
         empty: its parameters on the meta device, its buffers real.
         renames: names in ``model`` of the parameters and buffers to take -> names in ``empty``.
+        entries: names in ``model`` of those of which only some entries of a dimension are taken, and copied.
 
     Returns:
         ``empty``, in the mode of ``model`` and on its device.
@@ -116,6 +127,10 @@ def with_weights_of(model: PreTrainedModel, empty: PreTrainedModel, renames: Map
         ModelError: a parameter of ``empty`` is not among them.
     """
     given = sharing_copy(model).state_dict(keep_vars=True)
+    for name, (axis, kept) in (entries or {}).items():
+        some = given[name].detach().index_select(axis, torch.tensor(kept, device=given[name].device))
+        whole = isinstance(given[name], nn.Parameter)
+        given[name] = nn.Parameter(some, requires_grad=given[name].requires_grad) if whole else some
     for old, new in renames.items():
         path, _, leaf = new.rpartition(".")
         setattr(empty.get_submodule(path), leaf, given[old])

@@ -13,6 +13,7 @@ from accelerate import init_empty_weights
 
 from llmprune.models.anatomy import BlockNames, block_count, depth_name, find_blocks, name_blocks
 from llmprune.models.block_fields import BlockFields
+from llmprune.models.config import made_of
 from llmprune.models.index_rules import said_anew
 from llmprune.models.resident import with_weights_of
 from llmprune.quiet import quiet
@@ -65,6 +66,38 @@ def cut_config(
     if not path or _is_flat(raw, path, text):
         return _cut_fields(raw, text, kept, behind)
     return _cut_section(raw, path, text, kept, behind)
+
+
+def with_text_fields(raw: Mapping[str, Any], config: PreTrainedConfig, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with other values of some fields of its text part, and of whatever repeats these beside it.
+
+    Args:
+        raw: config.json as it is on disk.
+        config: the same, loaded.
+        fields: by name.
+    """
+    text = config.get_text_config(decoder=True)
+    path = _section(config, text)
+    if not path or _is_flat(raw, path, text):
+        return {**raw, **fields}
+    before = text.to_dict()
+    repeated = {name: fields[name] for name in fields if name in raw and raw[name] == before.get(name)}
+    return {**raw, **repeated, path[0]: _deep(raw.get(path[0]) or {}, path[1:], fields)}
+
+
+def text_fields(raw: Mapping[str, Any], config: PreTrainedConfig) -> Mapping[str, Any]:
+    """The fields of a config's text part as they are on disk."""
+    text = config.get_text_config(decoder=True)
+    path = _section(config, text)
+    if not path or _is_flat(raw, path, text):
+        return raw
+    for name in path:
+        raw = raw.get(name) or {}
+    return raw
+
+
+def _deep(own: Mapping[str, Any], path: Sequence[str], fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {**own, path[0]: _deep(own.get(path[0]) or {}, path[1:], fields)} if path else {**own, **fields}
 
 
 def _section(config: PreTrainedConfig, text: PreTrainedConfig) -> tuple[str, ...]:
@@ -190,16 +223,23 @@ def cut_model(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
         ModelError: it has parameters that ``model`` does not have.
     """
     config = model.config
-    cut = type(config).from_dict(cut_config(json.loads(config.to_json_string()), config, kept))
+    empty = emptied(model, cut_config(json.loads(config.to_json_string()), config, kept))
+    path, blocks = find_blocks(model, config)
+    own = list(model.state_dict())
+    names = name_blocks(own, dict(zip(own, own, strict=True)), path=path, num_blocks=len(blocks))
+    return with_weights_of(model, empty, renamed_tensors(names, kept))
+
+
+def emptied(model: PreTrainedModel, raw: Mapping[str, Any]) -> PreTrainedModel:
+    """A model of the same class from another config, its parameters on the meta device, its buffers real."""
+    config = model.config
+    cut = made_of(raw, type(config))
     cut.name_or_path = config.name_or_path
     with init_empty_weights(include_buffers=False), quiet():
-        empty = type(model)._from_config(
+        empty: PreTrainedModel = type(model)._from_config(
             cut,
             dtype=model.dtype,
             attn_implementation=config._attn_implementation,
             experts_implementation=config._experts_implementation,
         )
-    path, blocks = find_blocks(model, config)
-    own = list(model.state_dict())
-    names = name_blocks(own, dict(zip(own, own, strict=True)), path=path, num_blocks=len(blocks))
-    return with_weights_of(model, empty, renamed_tensors(names, kept))
+    return empty

@@ -18,7 +18,7 @@ from llmprune.errors import ArtifactError
 from llmprune.models.architecture import auto_class_name
 from llmprune.publishing.citations import papers
 from llmprune.publishing.description import describe_pattern, describe_step
-from llmprune.publishing.history import base_name, base_on_hub, patterns, removed_blocks, steps
+from llmprune.publishing.history import base_name, base_on_hub, expert_counts, patterns, removed_blocks, steps
 from llmprune.publishing.licence import Licence
 from llmprune.publishing.measured import qualities, speeds
 from llmprune.publishing.metadata import card_metadata
@@ -74,10 +74,13 @@ def model_card(facts: CardFacts) -> str:
         base_name=name,
         base_model=base_model,
         removed=removed_blocks(record),
+        experts=expert_counts(record),
         any_zeros=bool(patterns(record)),
         any_healed=any(step.healing for step in steps(record)),
         any_groups=any(":" in pattern for pattern in patterns(record)),
-        any_calibration=any(step.removal and step.removal.calibration for step in steps(record)),
+        any_calibration=any(
+            chosen.calibration for step in steps(record) for chosen in (step.removal, step.experts) if chosen
+        ),
         zeros=facts.zeros,
         qualities=measured,
         speeds=speeds(facts.results),
@@ -129,6 +132,8 @@ def _title(record: PruningRecord, base: str) -> str:
     first = steps(record)[0].source
     removed = len(removed_blocks(record))
     what = [f"{removed} of {first.num_blocks} blocks removed"] if removed else []
+    if (experts := expert_counts(record)) is not None:
+        what.append(f"{experts[0] - experts[1]} of {experts[0]} experts removed")
     what += [f"weights pruned to {describe_pattern(pattern)}" for pattern in patterns(record)]
     what += ["healed"] if any(step.healing for step in steps(record)) else []
     return f"{base}, {' and '.join(what)}"

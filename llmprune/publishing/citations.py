@@ -84,10 +84,19 @@ _DEEPER = _paper(
     "The Unreasonable Ineffectiveness of the Deeper Layers",
     "Gromov, Andrey and Tirumala, Kushal and Shapourian, Hassan and Glorioso, Paolo and Roberts, Daniel A.",
 )
+_REAP = _paper(
+    "REAP",
+    "lasby2025reap",
+    "2510.13999",
+    2025,
+    "{REAP} the Experts: Why Pruning Prevails for One-Shot {MoE} Compression",
+    "Lasby, Mike and Lazarevich, Ivan and Sinnadurai, Nish and Lie, Sean and Ioannou, Yani and Thangarasa, Vithursan",
+)
 _PAPERS: Mapping[str, tuple[Paper, ...]] = {
     "sleb": (_SLEB,),
     "block-influence": (_SHORTGPT,),
     "angular": (_DEEPER,),
+    "reap": (_REAP,),
     "sparsellm": (_SPARSELLM, _SPARSEGPT),
     "sparsegpt": (_SPARSEGPT,),
     "wanda": (_WANDA,),
@@ -99,6 +108,7 @@ def methods(record: PruningRecord) -> tuple[str, ...]:
     named: list[str | None] = []
     for step in steps(record):
         named.append(step.removal.metric if step.removal else None)
+        named.append(step.experts.metric if step.experts else None)
         named.append(step.sparsity.settings.method if step.sparsity else None)
     return tuple(dict.fromkeys(name for name in named if name))
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llmprune.artifacts.records.healing import Healing
-from llmprune.artifacts.records.pruning import BlockRemoval, MaskApplication, PruningRecord, Verification
+from llmprune.artifacts.records.pruning import (
+    BlockRemoval,
+    ExpertRemoval,
+    MaskApplication,
+    PruningRecord,
+    Verification,
+)
 from llmprune.artifacts.records.weight_sparsity import WeightSparsity
 
 
@@ -14,6 +20,8 @@ def describe_step(step: PruningRecord) -> str:
     sentences: list[str] = []
     if step.removal is not None:
         sentences += _removal(step.removal, depth=step.source.num_blocks)
+    if step.experts is not None:
+        sentences += _experts(step.experts)
     if step.sparsity is not None:
         sentences += _sparsity(step.sparsity, depth=step.source.num_blocks)
     if step.masked is not None:
@@ -49,6 +57,24 @@ def _removal(removal: BlockRemoval, *, depth: int) -> Iterator[str]:
         after = f", {removal.pruned_loss:.4f} after" if removal.pruned_loss is not None else ""
         before = f"{removal.dense_loss:.4f}" if removal.dense_loss is not None else "unknown"
         yield f"Calibration: {removal.calibration}; loss on it {before} nats/token before{after}."
+
+
+def _experts(removal: ExpertRemoval) -> Iterator[str]:
+    count, blocks = removal.before - removal.left, len(removal.removed)
+    yield f"{count} of {removal.before} experts removed from each of {blocks} blocks, with their router rows."
+    if removal.metric == "reap":
+        yield (
+            "They are those with the smallest router weight times output norm, averaged over the tokens that they are "
+            "sent ([REAP](https://arxiv.org/abs/2510.13999))."
+        )
+    elif removal.metric is not None:
+        yield "They are those that the router sent the fewest tokens."
+    else:
+        yield "They were named by hand."
+    if removal.calibration is not None:
+        yield f"Calibration: {removal.calibration}."
+    gone = "; ".join(f"block {block}: {', '.join(map(str, one))}" for block, one in sorted(removal.removed.items()))
+    yield f"By their index before: {gone}."
 
 
 def _sparsity(sparsity: WeightSparsity, *, depth: int) -> Iterator[str]:

@@ -22,6 +22,12 @@ def removed_blocks(record: PruningRecord) -> tuple[int, ...]:
     return tuple(sorted(set(range(first.num_blocks)) - set(left)))
 
 
+def expert_counts(record: PruningRecord) -> tuple[int, int] | None:
+    """Experts of a block before the first removal of experts, and now; None where none were removed."""
+    steps_of_experts = [step.experts for step in steps(record) if step.experts is not None]
+    return (steps_of_experts[0].before, steps_of_experts[-1].left) if steps_of_experts else None
+
+
 def patterns(record: PruningRecord) -> tuple[str, ...]:
     """The patterns that weights were pruned to, step by step. For a mask: the pattern that it names, or ``unknown``."""
     sparse = (step for step in steps(record) if step.pruned_tensors)

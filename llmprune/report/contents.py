@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.records.expert_importance import ExpertImportance
 from llmprune.artifacts.records.generations import Generations
 from llmprune.artifacts.records.importance import Importance
 from llmprune.artifacts.records.pruning import PruningRecord
@@ -52,6 +53,7 @@ class RunContents:
         model: name of the dense model.
         calibration: the manifest; None: there is none.
         importance: the ranking; None: there is none.
+        experts: what was measured of each expert; None: there is nothing.
         checkpoints: pruned checkpoints, oldest first.
         measurements: benchmarks, oldest first.
         sweep: its points; None: there was none.
@@ -63,6 +65,7 @@ class RunContents:
     model: str
     calibration: CalibrationManifest | None = None
     importance: Importance | None = None
+    experts: ExpertImportance | None = None
     checkpoints: tuple[Checkpoint, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     sweep: SweepResult | None = None
@@ -75,6 +78,11 @@ class RunContents:
         swept = {PurePath(point.bench).name for point in self.sweep.measured} if self.sweep else set()
         own = tuple(one.result for one in self.measurements if one.file not in swept)
         return own or tuple(one.result for one in self.measurements[-1:])
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether experts were measured or removed."""
+        return self.experts is not None or any(one.record.experts for one in self.checkpoints)
 
     def with_remarks(self, remarks: tuple[str, ...]) -> RunContents:
         """The same contents with these remarks."""
@@ -99,5 +107,5 @@ def role_of(record: PruningRecord) -> Role:
     chain = [record]
     while chain[-1].source_record is not None:
         chain.append(chain[-1].source_record)
-    removed, zeroed = any(one.removal for one in chain), any(one.pruned_tensors for one in chain)
+    removed, zeroed = any(one.removal or one.experts for one in chain), any(one.pruned_tensors for one in chain)
     return "both" if removed and zeroed else "blocks" if removed else "weights"

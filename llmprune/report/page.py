@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from llmprune.report.contents import RunContents
 from llmprune.report.parts import Section
+from llmprune.report.sections.experts import experts_section
 from llmprune.report.sections.generations import generations_section
 from llmprune.report.sections.measured import measured_section
 from llmprune.report.sections.provenance import provenance_section
@@ -40,10 +41,11 @@ class Drawn:
 
 
 def report_sections(contents: RunContents) -> list[Section]:
-    """All sections, also empty ones, in the order of the page."""
+    """All sections, also empty ones, in the order of the page; that of experts where the run has something of them."""
     makers = (
         measured_section,
         search_section,
+        *([experts_section] if contents.has_experts else []),
         sparsity_section,
         sweep_section,
         generations_section,

@@ -94,6 +94,8 @@ def _label(record: PruningRecord) -> str:
     earlier = [] if record.source_record is None else [_label(record.source_record)]
     if record.removal is not None:
         earlier.append(f"{record.num_blocks} of {record.source.num_blocks} blocks")
+    if record.experts is not None:
+        earlier.append(f"{record.experts.left} of {record.experts.before} experts")
     if record.sparsity is not None:
         settings = record.sparsity.settings
         earlier.append(f"{settings.pattern} zeros" if earlier else f"{settings.pattern} zeros, {settings.method}")

@@ -181,12 +181,14 @@ def test_quick_is_other_defaults(asked):
 SEVERAL_MEANINGS = {
     "--bos",  # of calibration windows, of perplexity windows
     "--force",  # what the run holds, what the repository holds
+    "--metric",  # of blocks, of experts
     "--out",  # a checkpoint, a page
     "--pattern",  # one, a list
     "--private",  # of push, of --push-to-hub
     "--prompt",  # so many tokens, a text
     "--source",  # explained by calibrate, to which the others point
     "--sparsity",  # one, a list
+    "--target",  # of blocks, of experts
 }
 
 

@@ -109,15 +109,23 @@ class Checkpoint:
         Raises:
             CheckpointError: a file is malformed, or holds a tensor that this checkpoint lacks or has in another shape.
         """
-        replaced = dict(self.tensors)
-        files = tuple(newer)
-        for entry in (entry for file in files for entry in read_header(file)):
+        newer = tuple(newer)
+        for entry in (entry for file in newer for entry in read_header(file)):
             if self.entry(entry.name).shape != entry.shape:
                 raise CheckpointError(
                     f"{entry.shard} holds {entry.name!r:.100} in another shape than {self.directory}."
                 )
-            replaced[entry.name] = entry
-        return dataclasses.replace(self, tensors=replaced, shards=(*self.shards, *files))
+        return self.replaced(newer)
+
+    def replaced(self, newer: Iterable[Path]) -> Self:
+        """The same tensors in the same order, those that the safetensors files ``newer`` hold in place of the old ones.
+
+        Raises:
+            CheckpointError: a file is malformed.
+        """
+        files = tuple(newer)
+        entries = {entry.name: entry for file in files for entry in read_header(file)}
+        return dataclasses.replace(self, tensors={**self.tensors, **entries}, shards=(*self.shards, *files))
 
     def fingerprint(self) -> str:
         """A SHA-256 that tells checkpoints apart after reading at most 64 KiB of each tensor.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Literal
 
@@ -11,6 +12,7 @@ from llmprune.artifacts.records.provenance import Artifact, CorpusIdentity, Mode
 from llmprune.artifacts.records.weight_sparsity import WeightSparsity
 
 RECORD_NAME = "llmprune.json"
+_EXPERT = re.compile(r"(?P<before>.*\.experts\.)(?P<expert>[0-9]+)(?P<behind>\..*)")
 
 
 class BlockRemoval(Record):
@@ -33,6 +35,26 @@ class BlockRemoval(Record):
     dense_loss: float | None = None
     pruned_loss: float | None = None
     corpus: CorpusIdentity | None = None
+
+
+class ExpertRemoval(Record):
+    """Which experts were removed, and why these.
+
+    Attributes:
+        removed: for each block with experts, those that went, by their index in the source model, in ascending order.
+        before: experts of each of these blocks in the source.
+        left: that stayed.
+        metric: what chose them; None: they were named by hand.
+        importance: SHA-256 of the expert-importance file's content; None: there is none.
+        calibration: what the metric was measured on, for people; None: by hand.
+    """
+
+    removed: dict[int, tuple[int, ...]]
+    before: int
+    left: int
+    metric: str | None = None
+    importance: str | None = None
+    calibration: str | None = None
 
 
 class MaskApplication(Record):
@@ -86,6 +108,7 @@ class PruningRecord(Artifact):
         source: the model that was pruned.
         source_record: the source's own ``llmprune.json``, when it was pruned before.
         removal: which blocks were removed; None: none.
+        experts: which experts were removed; None: none.
         sparsity: which weights were pruned; None: none.
         masked: which weights a mask made zero; None: none.
         healing: which weights were solved anew towards the dense model; None: none.
@@ -103,6 +126,7 @@ class PruningRecord(Artifact):
     source: ModelIdentity
     source_record: PruningRecord | None = None
     removal: BlockRemoval | None = None
+    experts: ExpertRemoval | None = None
     sparsity: WeightSparsity | None = None
     masked: MaskApplication | None = None
     healing: Healing | None = None
@@ -123,7 +147,7 @@ class PruningRecord(Artifact):
         if self.masked is not None:
             return self.masked.tensors
         blocks = self.sparsity.blocks if self.sparsity is not None else ()
-        return tuple(matrix.tensor for block in blocks for matrix in block.matrices)
+        return tuple(name for block in blocks for matrix in block.matrices for name in matrix.tensors)
 
     @property
     def pattern(self) -> str | None:
@@ -138,6 +162,8 @@ class PruningRecord(Artifact):
         earlier = self.source_record.zeroed_tensors if self.source_record is not None else ()
         if self.removal is not None:
             earlier = tuple(_renumbered(earlier, kept_blocks(self.source.num_blocks, self.removal.removed)))
+        if self.experts is not None:
+            earlier = tuple(_of_experts(earlier, self.experts))
         return tuple(dict.fromkeys((*earlier, *self.pruned_tensors)))
 
     @property
@@ -176,3 +202,15 @@ def _renumbered(names: Iterable[str], kept: Sequence[int]) -> Iterator[str]:
             yield name
         elif parts[1] in new:
             yield f"{parts[0]}{new[parts[1]]}{parts[2]}"
+
+
+def _of_experts(names: Iterable[str], removal: ExpertRemoval) -> Iterator[str]:
+    """The names of weights when experts are gone. One that is an expert's own has its number behind ``experts``."""
+    for name in names:
+        parts, match = split_at_number(name), _EXPERT.fullmatch(name)
+        if parts is None or match is None or parts[1] not in removal.removed:
+            yield name
+            continue
+        left = [expert for expert in range(removal.before) if expert not in removal.removed[parts[1]]]
+        if int(match["expert"]) in left:
+            yield f"{match['before']}{left.index(int(match['expert']))}{match['behind']}"

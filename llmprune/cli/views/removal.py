@@ -30,12 +30,13 @@ def show_removal(console: Console, report: RemovalReport) -> None:
         check = record.verification
         console.line(
             f"Verified in {check.dtype}: logits differ from the bypassed source's by at most "
-            f"{check.largest_difference:.2g} on {check.tokens} tokens{_generated(check)}."
+            f"{check.largest_difference:.2g} on {check.tokens} tokens{generated(check)}."
         )
     console.line(f"Written to {report.directory}")
 
 
-def _generated(check: Verification) -> str:
+def generated(check: Verification) -> str:
+    """What was seen of generation, where the written checkpoint was loaded whole."""
     if check.generated_tokens is None:
         return ", block by block"
     return f"; {check.generated_tokens} tokens generated alike with and without the KV cache"

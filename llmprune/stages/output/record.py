@@ -9,7 +9,13 @@ from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.artifacts.checkpoints.copying import CopyReport
 from llmprune.artifacts.files.atomic import write_json_atomic, write_text_atomic
 from llmprune.artifacts.records.healing import Healing
-from llmprune.artifacts.records.pruning import RECORD_NAME, BlockRemoval, MaskApplication, PruningRecord
+from llmprune.artifacts.records.pruning import (
+    RECORD_NAME,
+    BlockRemoval,
+    ExpertRemoval,
+    MaskApplication,
+    PruningRecord,
+)
 from llmprune.artifacts.records.weight_sparsity import WeightSparsity
 from llmprune.errors import ArtifactError, CheckpointError, OutputExistsError
 from llmprune.publishing.card import CardFacts, model_card
@@ -58,6 +64,7 @@ def new_record(
     *,
     command: str | None,
     removal: BlockRemoval | None = None,
+    experts: ExpertRemoval | None = None,
     sparsity: WeightSparsity | None = None,
     masked: MaskApplication | None = None,
     healing: Healing | None = None,
@@ -69,6 +76,7 @@ def new_record(
         copied: what was written.
         command: what makes it again; None: no command does.
         removal: which blocks were removed, if any.
+        experts: which experts were removed, if any.
         sparsity: which weights were pruned, if any.
         masked: which weights a mask made zero, if any.
         healing: which weights were solved anew, if any.
@@ -81,6 +89,7 @@ def new_record(
         source=workspace.model,
         source_record=PruningRecord.read(earlier) if earlier.exists() else None,
         removal=removal,
+        experts=experts,
         sparsity=sparsity,
         masked=masked,
         healing=healing,

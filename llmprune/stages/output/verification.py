@@ -1,8 +1,8 @@
-"""Seeing that a written checkpoint computes what its source does, blocks bypassed or weights replaced."""
+"""Seeing that a written checkpoint computes what its source does without what was removed, with what was replaced."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.decoder import Decoder
 from llmprune.models.loading import load_tokenizer, load_whole, open_decoder
 from llmprune.models.source import positions
+from llmprune.models.unchosen import unchosen
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.generation_check import allowed_difference, compare_generation, same_in_source
 
@@ -29,7 +30,12 @@ _WHOLE = 1.2  # memory to load a model with plain transformers, in sizes of its 
 
 
 def verify_checkpoint(
-    workspace: Workspace, pruned: Path, *, removed: Sequence[int] = (), weights: Sequence[Path] = ()
+    workspace: Workspace,
+    pruned: Path,
+    *,
+    removed: Sequence[int] = (),
+    weights: Sequence[Path] = (),
+    experts: Mapping[int, Sequence[int]] | None = None,
 ) -> Verification:
     """Compare the files of ``pruned`` with the source, block by block, then load it as any user would and generate.
 
@@ -41,6 +47,8 @@ def verify_checkpoint(
         pruned: the new checkpoint's directory.
         removed: the blocks that it lacks, by their index in the source.
         weights: files of the tensors in which it differs from the source.
+        experts: for each block, the experts that it lacks, by their index in the source: there the source's router is
+            kept from choosing them.
 
     Raises:
         VerificationError: it cannot be loaded, its logits differ, or generation with and without the KV cache does
@@ -58,7 +66,7 @@ def verify_checkpoint(
             dtype=source.dtype,
             trust_remote_code=workspace.trust_remote_code,
         )
-        expected, difference = _compare_blocks(source, written, tokens, removed)
+        expected, difference = _compare_blocks(source, written, tokens, removed, experts or {})
     seen = Verification(dtype=dtype_name(source.dtype), tokens=tokens.numel(), largest_difference=difference)
     checkpoint, dtype, remark = written.checkpoint, source.dtype, None
     del source, written
@@ -93,14 +101,16 @@ def _loading_is_required() -> Iterator[None]:
         raise VerificationError(f"The written checkpoint cannot be loaded again: {error}") from error
 
 
-def _compare_blocks(source: Decoder, written: Decoder, tokens: Tensor, removed: Sequence[int]) -> tuple[Tensor, float]:
+def _compare_blocks(
+    source: Decoder, written: Decoder, tokens: Tensor, removed: Sequence[int], experts: Mapping[int, Sequence[int]]
+) -> tuple[Tensor, float]:
     """The logits that the source's blocks give, run one by one, and how far the written ones' are from them."""
     kept = kept_blocks(len(source.blocks), removed)
     theirs, ours = source.runner.embed(tokens), written.runner.embed(tokens)
     their_calls, our_calls = source.runner.calls(tokens), written.runner.calls(tokens)
     first = None
     for new, old in enumerate(kept):
-        with source.block(old):
+        with source.block(old), unchosen(source.blocks[old], experts.get(old, ())):
             theirs = source.runner.forward_block(old, theirs, their_calls[old])
         with written.block(new):
             ours = written.runner.forward_block(new, ours, our_calls[new])
@@ -127,20 +137,28 @@ def _lack_of_memory(workspace: Workspace, checkpoint: Checkpoint, dtype: torch.d
     return f"to load it whole takes about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
 
 
-def verify_model(decoder: Decoder, model: PreTrainedModel, *, removed: Sequence[int] = ()) -> None:
+def verify_model(
+    decoder: Decoder,
+    model: PreTrainedModel,
+    *,
+    removed: Sequence[int] = (),
+    experts: Mapping[int, Sequence[int]] | None = None,
+) -> None:
     """Compare the logits of a model in memory with those of the one that it was made from.
 
     Args:
         decoder: the source.
         model: the new model, in the source's dtype.
         removed: the blocks that it lacks, by their index in the source.
+        experts: for each block, the experts that it lacks.
 
     Raises:
         VerificationError: they differ.
     """
     tokens = _random_tokens(decoder, min(_SEQ_LEN, positions(decoder.model.config)))
     training = model.training
-    _require_same_logits(model.eval(), tokens, _bypassed_logits(decoder, tokens, removed), called="new model")
+    expected = _bypassed_logits(decoder, tokens, removed, experts or {})
+    _require_same_logits(model.eval(), tokens, expected, called="new model")
     model.train(training)
 
 
@@ -175,7 +193,7 @@ def check_loads(directory: Path, *, compute: Compute, trust_remote_code: bool = 
     """
     decoder = open_decoder(directory, device=compute.device, dtype=compute.dtype, trust_remote_code=trust_remote_code)
     with torch.inference_mode():
-        logits = _bypassed_logits(decoder, _random_tokens(decoder, seq_len=8), ())
+        logits = _bypassed_logits(decoder, _random_tokens(decoder, seq_len=8), (), {})
     if not torch.isfinite(logits).all():
         raise NumericalError(f"{directory} computes NaN or infinity in {dtype_name(decoder.dtype)}.")
     if (directory / "tokenizer_config.json").exists():
@@ -189,11 +207,13 @@ def _random_tokens(decoder: Decoder, seq_len: int) -> Tensor:
     return torch.randint(vocabulary, (_WINDOWS, seq_len), generator=generator).to(decoder.device)
 
 
-def _bypassed_logits(decoder: Decoder, tokens: Tensor, removed: Sequence[int]) -> Tensor:
+def _bypassed_logits(
+    decoder: Decoder, tokens: Tensor, removed: Sequence[int], experts: Mapping[int, Sequence[int]]
+) -> Tensor:
     hidden = decoder.runner.embed(tokens)
     calls = decoder.runner.calls(tokens)
     for block in kept_blocks(len(decoder.blocks), removed):
-        with decoder.block(block):
+        with decoder.block(block), unchosen(decoder.blocks[block], experts.get(block, ())):
             hidden = decoder.runner.forward_block(block, hidden, calls[block])
     return decoder.runner.logits(hidden)
 

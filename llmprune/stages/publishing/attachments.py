@@ -87,15 +87,19 @@ def collect_artifacts(
 
 
 def _importance(run: RunDirectory | None, record: PruningRecord) -> Iterator[LocalFile]:
-    """The importance file that decided which blocks were removed; a later one is left out."""
-    wanted = {step.removal.importance for step in steps(record) if step.removal} - {None}
-    if run is not None and run.importance.is_file() and sha256_of(run.importance) in wanted:
-        yield LocalFile(run.importance.name, run.importance)
+    """The importance files that decided which blocks or experts were removed; a later one is left out."""
+    chosen = (one for step in steps(record) for one in (step.removal, step.experts) if one is not None)
+    wanted = {one.importance for one in chosen} - {None}
+    for path in (run.importance, run.experts) if run is not None else ():
+        if path.is_file() and sha256_of(path) in wanted:
+            yield LocalFile(path.name, path)
 
 
 def _missing(names: set[str], record: PruningRecord) -> Iterator[tuple[str, str]]:
     if record.removal is not None and record.removal.importance is not None and "importance.json" not in names:
         yield "importance file", "verify-redundancy"
+    if record.experts is not None and record.experts.importance is not None and "experts.json" not in names:
+        yield "expert-importance file", "remove-experts"
     if not any(name.startswith("bench/") for name in names):
         yield "benchmark", "bench"
     if _REPORT not in names:

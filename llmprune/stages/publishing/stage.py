@@ -270,4 +270,6 @@ def _message(record: PruningRecord) -> str:
         return f"{source} without {len(record.removal.removed)} of its {record.source.num_blocks} blocks{healed}"
     if record.healing is not None:
         return f"{source}, healed"
+    if record.experts is not None:
+        return f"{source} with {record.experts.left} of {record.experts.before} experts"
     return f"{source}, weights pruned to {describe_pattern(record.pattern or '')}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from llmprune.artifacts.activations import MANIFEST, CalibrationManifest
 from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.records.expert_importance import ExpertImportance
 from llmprune.artifacts.records.generations import Generations
 from llmprune.artifacts.records.importance import Importance
 from llmprune.artifacts.records.provenance import ModelIdentity
@@ -27,11 +28,12 @@ def read_contents(run: RunDirectory) -> RunContents:
     manifest = run.calibration / MANIFEST
     calibration = CalibrationManifest.read(manifest) if manifest.exists() else None
     importance = Importance.read(run.importance) if run.importance.exists() else None
+    experts = ExpertImportance.read(run.experts) if run.experts.exists() else None
     sweep = SweepResult.read(run.sweep) if run.sweep.exists() else None
     generations = Generations.read(run.generations) if run.generations.exists() else None
     checkpoints = tuple(_checkpoints(run))
     measurements, outdated = _measurements(run, checkpoints)
-    if not (calibration or importance or sweep or generations or checkpoints or measurements):
+    if not (calibration or importance or experts or sweep or generations or checkpoints or measurements):
         raise ArtifactError(
             f"{run.path} holds nothing to report yet; type: llmprune quickstart, or llmprune calibrate MODEL --run "
             f"{run.path}"
@@ -41,6 +43,7 @@ def read_contents(run: RunDirectory) -> RunContents:
         model=record.name if record else _named_by(measurements),
         calibration=calibration,
         importance=importance,
+        experts=experts,
         checkpoints=checkpoints,
         measurements=measurements,
         sweep=sweep,
@@ -84,6 +87,8 @@ def _identities(contents: RunContents) -> Iterator[tuple[str, ModelIdentity]]:
         yield f"calibration/{MANIFEST}", contents.calibration.model
     if contents.importance is not None:
         yield "importance.json", contents.importance.model
+    if contents.experts is not None:
+        yield "experts.json", contents.experts.model
     for one in contents.checkpoints:
         record = one.record
         while record.source_record is not None:

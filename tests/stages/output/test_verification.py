@@ -130,7 +130,7 @@ def test_one_block_of_each_is_in_memory_at_a_time(source, space, monkeypatch):
     seen = []
     compare = verification._compare_blocks
 
-    def watch(source, written, tokens, removed):
+    def watch(source, written, tokens, removed, experts):
         for decoder in (source, written):
             forward = decoder.runner.forward_block
 
@@ -140,7 +140,7 @@ def test_one_block_of_each_is_in_memory_at_a_time(source, space, monkeypatch):
                 return forward(block, hidden, call)
 
             monkeypatch.setattr(decoder.runner, "forward_block", forward_block)
-        return compare(source, written, tokens, removed)
+        return compare(source, written, tokens, removed, experts)
 
     monkeypatch.setattr(verification, "_compare_blocks", watch)
     remove_blocks(space(source), RemovalSettings(blocks=REMOVED))
