@@ -2,7 +2,8 @@
 
 Each type has a tiny model with random weights (tests/zoo.py). It goes through the real commands: its losses block by
 block are held against those of plain transformers, several cuts are written and verified, half of its weights are
-zeroed. A type works if all of that does. Every other one must be refused by name, in a sentence, before any work.
+zeroed, and of a mixture of experts one expert of each block is removed. A type works if all but the last does. Every
+other one must be refused by name, in a sentence, before any work.
 Types that are encoders by default must be refused so, and are then tried as decoders (``is_decoder``).
 
     python benchmarks/families.py --out benchmarks/families.json            # all types: about 20 minutes on one core
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import constants
@@ -40,6 +42,11 @@ from tests.zoo import CAUSAL_LM_TYPES, ENCODERS, NOT_MADE, save_zoo_model, tiny_
 CUTS = ("2", "1,3", "2,3,4")
 SAMPLES, SEQ_LEN = 4, 32
 _SMALL = ["--samples", str(SAMPLES), "--seq-len", str(SEQ_LEN)]
+_EXPERTS = """\
+What `global-prune` and [`remove-experts`](experts.md) do to the experts of each type that has some. "By SparseGPT"
+means matrix by matrix with `--method sparsellm` too, because the activation is none that SparseLLM knows. Experts stay
+dense where a module computes all of them on all tokens, or has their matrices in one. The rest of such a block is
+pruned. `inkling_text` keeps its experts because its router has rows for shared experts among theirs."""
 _CLOSE = 1e-4  # nats/token, relative
 
 
@@ -53,6 +60,7 @@ class Tried:
         loss: relative difference of the dense loss to plain transformers'; None where it was not measured.
         cuts: for each of ``CUTS`` "works", or why not.
         zeros: "works", "works, N matrices stay dense", or why not.
+        experts: what is done to experts: "pruned, removed", or why not; nothing where there are none.
         reason: why the type cannot be used at all; None where it can.
         decoder: whether it is an encoder by default, and was tried as a decoder.
     """
@@ -62,6 +70,7 @@ class Tried:
     loss: float | None = None
     cuts: tuple[str, ...] = ()
     zeros: str = ""
+    experts: str = ""
     reason: str | None = None
     decoder: bool = False
 
@@ -96,7 +105,18 @@ def _try_config(model_type: str, folder: Path, **changes: object) -> Tried:
         _outcome("remove-blocks", "--blocks", cut, "--out", folder / f"cut-{place}", *run)
         for place, cut in enumerate(CUTS)
     )
-    return Tried(model_type, name, loss, cuts, _zeroed(folder, run))
+    return Tried(model_type, name, loss, cuts, _zeroed(folder, run), try_experts(folder, run))
+
+
+def experts_alone(model_type: str, folder: Path, **changes: Any) -> str:
+    """What is done to the experts of a type, whose config may be changed, without the rest of ``try_type``."""
+    directory = save_zoo_model(folder / "model", model_type, **changes)
+    run = ["--run", str(folder / "run")]
+    code, said = _type("calibrate", directory, "--source", write_text(folder / "text.txt"), *_SMALL, *run)
+    if code:
+        return said
+    _zeroed(folder, run)
+    return try_experts(folder, run)
 
 
 def _zeroed(folder: Path, run: list[str]) -> str:
@@ -106,6 +126,21 @@ def _zeroed(folder: Path, run: list[str]) -> str:
         return said
     remarks = json.loads((out / "llmprune.json").read_text())["sparsity"]["remarks"]
     return "works" if not remarks else "works; " + "; ".join(remarks)
+
+
+def try_experts(folder: Path, run: list[str]) -> str:
+    """What was pruned of a type's experts, behind ``_zeroed``, and what comes of removing one of each block."""
+    path = folder / "sparse" / "llmprune.json"
+    if not path.exists():
+        return ""
+    sparsity = json.loads(path.read_text())["sparsity"]
+    pruned = "pruned" if any(block["experts"] for block in sparsity["blocks"]) else "dense"
+    if any("no known activation" in remark for remark in sparsity["remarks"]):
+        pruned += " by SparseGPT"
+    said = _outcome("remove-experts", "--target", "1", "--out", folder / "fewer", *run)
+    if "has no experts" in said:
+        return "dense, not removed" if any("expert" in remark for remark in sparsity["remarks"]) else ""
+    return f"{pruned}, removed" if said == "works" else f"{pruned}, not removed: {said}"
 
 
 def _outcome(*words: object) -> str:
@@ -154,6 +189,12 @@ inside multimodal checkpoints (`tests/models/test_wrapped_families.py`).
 
 {_table("remark", works, _remark)}
 
+## Mixtures of experts
+
+{_EXPERTS}
+
+{_experts_table(tried)}
+
 ## What works in part
 
 The cuts that no config of the type can state are refused before any work, also with `--no-verify`. A result that
@@ -167,6 +208,16 @@ In a sentence, before anything is written.
 
 {_table("reason", refused, _why)}
 """
+
+
+def _experts_table(tried: list[Tried]) -> str:
+    """Types by what is done to their experts."""
+    kinds: dict[str, list[str]] = {}
+    for one in tried:
+        if one.experts:
+            kinds.setdefault(one.experts.partition(":")[0], []).append(f"`{one.model_type}`")
+    rows = "\n".join(f"| {kind} | {', '.join(types)} |" for kind, types in sorted(kinds.items(), reverse=True))
+    return f"| experts | types |\n|---|---|\n{rows}"
 
 
 def _table(title: str, types: list[Tried], text: Callable[[Tried], str]) -> str:

@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
+from transformers import OPTConfig, OPTForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from weight_pruning import main as measure
 
 from llmprune.artifacts.files.atomic import write_text_atomic
@@ -73,7 +73,7 @@ def main() -> None:
 def train(texts: list[str], options: argparse.Namespace) -> dict[str, float]:
     """Train tokenizer and model on `texts`, write both, and say how it went."""
     tokenizer = trained_tokenizer(texts, options.vocab)
-    tokens = torch.cat([_ids(tokenizer, text) for text in texts])
+    tokens = torch.cat([token_ids(tokenizer, text) for text in texts])
     torch.manual_seed(options.seed)
     model = OPTForCausalLM(
         OPTConfig(
@@ -90,7 +90,7 @@ def train(texts: list[str], options: argparse.Namespace) -> dict[str, float]:
             eos_token_id=2,
         )
     )
-    loss, seconds = _optimise(model.train(), tokens, options)
+    loss, seconds = optimise(model.train(), tokens, options)
     model.eval().save_pretrained(options.model)
     tokenizer.save_pretrained(options.model)
     seen = options.steps * options.batch * options.seq_len
@@ -117,7 +117,7 @@ def trained_tokenizer(texts: list[str], vocab: int) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token=pad, bos_token=bos, eos_token=eos)
 
 
-def _optimise(model: OPTForCausalLM, tokens: Tensor, options: argparse.Namespace) -> tuple[float, float]:
+def optimise(model: PreTrainedModel, tokens: Tensor, options: argparse.Namespace) -> tuple[float, float]:
     """AdamW over windows from random positions of `tokens`; mean loss of the last steps (nats/token), and seconds."""
     optimiser = _optimiser(model)
     state = options.model.with_name(options.model.name + ".training.safetensors")
@@ -140,7 +140,7 @@ def _optimise(model: OPTForCausalLM, tokens: Tensor, options: argparse.Namespace
     return loss, seconds
 
 
-def _optimiser(model: OPTForCausalLM) -> torch.optim.Optimizer:
+def _optimiser(model: PreTrainedModel) -> torch.optim.Optimizer:
     sides = {PEAK: [], PEAK_OF_EMBEDDINGS: []}
     for name, parameter in model.named_parameters():
         sides[PEAK_OF_EMBEDDINGS if "embed" in name or "lm_head" in name else PEAK].append(parameter)
@@ -148,7 +148,7 @@ def _optimiser(model: OPTForCausalLM) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), weight_decay=0.1)
 
 
-def _step(model: OPTForCausalLM, optimiser: torch.optim.Optimizer, windows: Tensor) -> float:
+def _step(model: PreTrainedModel, optimiser: torch.optim.Optimizer, windows: Tensor) -> float:
     loss = model(input_ids=windows, labels=windows, use_cache=False).loss
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -164,7 +164,7 @@ def _windows(tokens: Tensor, step: int, options: argparse.Namespace) -> Tensor:
     return tokens[starts + torch.arange(options.seq_len)]
 
 
-def _save(model: OPTForCausalLM, optimiser: torch.optim.Optimizer, path: Path, step: int, seconds: float) -> None:
+def _save(model: PreTrainedModel, optimiser: torch.optim.Optimizer, path: Path, step: int, seconds: float) -> None:
     """So that an interrupted training goes on from here."""
     tensors = {"weight." + name: parameter.detach() for name, parameter in model.named_parameters()}
     for name, parameter in model.named_parameters():
@@ -173,7 +173,7 @@ def _save(model: OPTForCausalLM, optimiser: torch.optim.Optimizer, path: Path, s
     path.with_suffix(".new").replace(path)
 
 
-def _restore(model: OPTForCausalLM, optimiser: torch.optim.Optimizer, path: Path) -> tuple[int, float]:
+def _restore(model: PreTrainedModel, optimiser: torch.optim.Optimizer, path: Path) -> tuple[int, float]:
     """Steps that an interrupted training took, and its seconds."""
     if not path.exists():
         return 0, 0.0
@@ -191,14 +191,15 @@ def unigram_perplexity(texts: list[str], options: argparse.Namespace) -> dict[st
     tokenizer = load_tokenizer(options.model)
     counts = torch.ones(len(tokenizer), dtype=torch.float64)
     for text in texts:
-        counts += torch.bincount(_ids(tokenizer, text), minlength=len(tokenizer))
+        counts += torch.bincount(token_ids(tokenizer, text), minlength=len(tokenizer))
     corpus = load_corpus(options.ppl, purpose="evaluation")
     windows = consecutive_windows(corpus, tokenizer, seq_len=options.seq_len, max_windows=options.windows)
     losses = -(counts / counts.sum()).log()[windows.tokens[:, 1:]]
     return {options.ppl.rsplit("/", 1)[-1]: math.exp(float(losses.mean()))}
 
 
-def _ids(tokenizer: PreTrainedTokenizerFast, text: str) -> Tensor:
+def token_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> Tensor:
+    """(tokens,) of a text."""
     return tokenizer(text, return_tensors="pt", verbose=False).input_ids[0]
 
 

@@ -92,6 +92,39 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypat
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "again"}
 
 
+@pytest.mark.slow
+def test_a_small_mixture_is_trained_pruned_and_loses_experts(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import experts
+
+    text, out = tmp_path / "sea.txt", tmp_path / "results.json"
+    text.write_text(TEXT, encoding="utf-8")
+    words = [
+        tmp_path / "moe",
+        "--text",
+        text,
+        "--ppl",
+        text,
+        "--steps",
+        6,
+        "--vocab",
+        280,
+        "--hidden",
+        64,
+        "--blocks",
+        1,
+    ]
+    words += ["--seq-len", 16, "--experts", 4, "--samples", 8, "--windows", 4, "--patterns", "50%", "--out", out]
+    monkeypatch.setattr("sys.argv", ["experts.py", *map(str, words), "--rows", "sparsellm+refit"])
+    experts.main()
+    known = json.loads(out.read_text())
+    assert known["rows"]["all 50% sparsellm+refit"]["zeros"] == pytest.approx(0.5, abs=1e-3)
+    assert set(known["removed"]) == {
+        f"25% {name}" for name in ("reap", "frequency", *(f"random {n}" for n in (0, 1, 2)))
+    }
+    assert "| random, mean of 3 | removed |" in capsys.readouterr().out
+
+
 def test_healing_is_measured_row_by_row_beside_an_upper_bound(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import healing

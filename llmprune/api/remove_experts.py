@@ -169,7 +169,7 @@ def _removal(
     with TemporaryDirectory(prefix="llmprune-") as folder:
         measured = list(measure_experts(decoder, layout, windows.tokens, Path(folder), compute, progress))
     removed = least_of(measured, settings.metric, count=count, groups=layout.groups)
-    text = f"{windows.num_windows} windows of {windows.seq_len} tokens of {windows.corpus_name}"
+    text = f"{windows.num_windows} windows of {windows.seq_len} tokens of {windows.identity().described}"
     return _record(removed, layout).model_copy(update={"metric": settings.metric.value, "calibration": text})
 
 

@@ -38,7 +38,8 @@ def _told(removal: ExpertRemoval) -> str:
 def _measured(known: ExpertImportance) -> str:
     return (
         "Importance of an expert (REAP): router weight times output norm, averaged over the tokens that it was sent. "
-        f"Measured on {known.num_windows} windows of {known.seq_len} tokens of {known.corpus.name}, in {known.dtype}."
+        f"Measured on {known.num_windows} windows of {known.seq_len} tokens of {known.corpus.described}, "
+        f"in {known.dtype}."
     )
 
 

@@ -69,7 +69,7 @@ def _chosen(removal: ExpertRemoval, known: ExpertImportance, metric: ExpertMetri
         update={
             "metric": metric.value,
             "importance": sha256_of(path),
-            "calibration": f"{known.num_windows} windows of {known.seq_len} tokens of {known.corpus.name}",
+            "calibration": f"{known.num_windows} windows of {known.seq_len} tokens of {known.corpus.described}",
         }
     )
 
