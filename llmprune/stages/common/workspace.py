@@ -16,10 +16,8 @@ from llmprune.artifacts.run import RunDirectory, RunRecord, belongs_to_another
 from llmprune.errors import ArtifactError, ModelError
 from llmprune.models.compute import Compute, choose_compute, dtype_name
 from llmprune.models.demo import DEMO_NAME, demo_model
-from llmprune.models.gguf import convert_gguf
 from llmprune.models.hub_download import absent_shards, lacks_shards
 from llmprune.models.loading import CheckpointDecoder, load_tokenizer, open_decoder, open_shell, stored_dtype
-from llmprune.models.pickles import convert_pickles
 from llmprune.models.source import (
     ModelSource,
     check_model,
@@ -31,6 +29,7 @@ from llmprune.models.source import (
     vocabulary,
 )
 from llmprune.stages.common.command_line import command_folder
+from llmprune.stages.common.conversion import convert
 from llmprune.stages.common.progress import Progress, Silent
 from llmprune.text.tokenizer_identity import tokenizer_fingerprint
 
@@ -290,17 +289,8 @@ def _checkpoint(
     if source.must_be_converted:
         if not run.dense.is_dir():
             with run.writing(record):
-                _convert(source, run.dense, progress, trust_remote_code=trust_remote_code)
+                convert(source, run.dense, progress, trust_remote_code=trust_remote_code)
         return run.dense
     if source.path != directory:  # a Hub cache that was cleared and filled again, perhaps by a newer revision
         progress.say(f"{record.model} is now in {source.path}.")
     return source.path
-
-
-def _convert(source: ModelSource, directory: Path, progress: Progress, *, trust_remote_code: bool) -> None:
-    if source.is_gguf:
-        progress.say(f"Converting {source.path.name} to a float32 checkpoint in {directory} (once).")
-        convert_gguf(source.path, directory)
-    else:
-        progress.say(f"Converting the pickled weights of {source.name} to safetensors in {directory} (once).")
-        convert_pickles(source.path, directory, trust_remote_code=trust_remote_code)

@@ -20,7 +20,7 @@ from llmprune.models.loading import load_tokenizer, load_whole, open_decoder
 from llmprune.models.source import positions
 from llmprune.models.unchosen import unchosen
 from llmprune.stages.common.workspace import Workspace
-from llmprune.stages.output.generation_check import allowed_difference, compare_generation, same_in_source
+from llmprune.stages.output.generation_check import Generated, allowed_difference, compare_generation, same_in_source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -74,22 +74,32 @@ def verify_checkpoint(
         remark = f"It was compared block by block alone, and did not generate: {lack}."
         workspace.progress.say(remark)
         return seen.model_copy(update={"remark": remark})
-    workspace.progress.say("Loading the written checkpoint again, to generate with it.")
     with _loading_is_required():
+        workspace.progress.say("Loading the written checkpoint again, to generate with it.")
         model = _load(workspace, pruned, dtype)
     difference = max(difference, _require_same_logits(model, tokens, expected, called="written checkpoint"))
     check = compare_generation(model, tokens[:1, :8])
+    del model
     if check.fault is not None:
-        del model
-        if (lack := _lack_of_memory(workspace, workspace.open_checkpoint(), dtype)) is not None:
-            raise VerificationError(
-                f"The written checkpoint {check.fault}. Whether the source does so too cannot be seen: {lack}."
-            )
-        workspace.progress.say("Loading the source model whole to see whether it generates like that too.")
-        remark = same_in_source(_load(workspace, workspace.directory, dtype), tokens[:1, :8], check)
-        workspace.progress.say(remark)
+        remark = _source_does_so_too(workspace, tokens[:1, :8], check, dtype)
     found = {"largest_difference": difference, "generated_tokens": check.same, "remark": remark}
     return seen.model_copy(update=found)
+
+
+def _source_does_so_too(workspace: Workspace, prompt: Tensor, check: Generated, dtype: torch.dtype) -> str:
+    """Load the source whole, and see that it generates with its cache as the written checkpoint does; a remark.
+
+    Raises:
+        VerificationError: it does not, or it does not fit in memory.
+    """
+    if (lack := _lack_of_memory(workspace, workspace.open_checkpoint(), dtype)) is not None:
+        raise VerificationError(
+            f"The written checkpoint {check.fault}. Whether the source does so too cannot be seen: {lack}."
+        )
+    workspace.progress.say("Loading the source model whole to see whether it generates like that too.")
+    remark = same_in_source(_load(workspace, workspace.directory, dtype), prompt, check)
+    workspace.progress.say(remark)
+    return remark
 
 
 @contextmanager
