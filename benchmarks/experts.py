@@ -7,7 +7,8 @@ cores, only once; an interrupted training goes on.
     python benchmarks/experts.py MODEL --text wikitext2:wiki.train.raw --ppl wikitext2:wiki.test.raw --out results.json
 
 Calibration is on the training text. Zeros: 50% and 70% with the experts dense and pruned, SparseGPT and SparseLLM.
-Experts: a quarter of each block removed by REAP, by how many tokens they are sent, and at random (three choices).
+Experts: a quarter of each block removed by REAP, by how many tokens they are sent, by the size of their weights, and at
+random (three choices).
 --table prints the rows of the results file as Markdown, and does nothing else. Other options are those of
 weight_pruning.py.
 """
@@ -32,7 +33,8 @@ from llmprune.text.corpora import load_corpus
 
 SEEDS = (0, 1, 2)  # of random choices
 DENSE_EXPERTS = "--exclude *.experts.*"
-ROWS = ("sparsegpt+refit", "sparsellm+refit", f"sparsegpt+refit {DENSE_EXPERTS}", f"sparsellm+refit {DENSE_EXPERTS}")
+_METHODS = ("magnitude", "sparsegpt+refit", "sparsellm+refit")
+ROWS = (*_METHODS, *(f"{method} {DENSE_EXPERTS}" for method in _METHODS))
 
 
 def main() -> None:
@@ -78,7 +80,7 @@ def remove(options: argparse.Namespace, run: Path) -> None:
     """Measure the model without some experts of each block, and add the rows to the results file."""
     known = json.loads(options.out.read_text())
     rows = known.setdefault("removed", {})
-    for name in ("reap", "frequency", *(f"random {seed}" for seed in SEEDS)):
+    for name in ("reap", "frequency", "magnitude", *(f"random {seed}" for seed in SEEDS)):
         if (row := f"{options.target} {name}") not in rows:
             rows[row] = _perplexity_without(options, run, name)
             write_text_atomic(options.out, json.dumps(known, indent=1) + "\n")
@@ -87,14 +89,23 @@ def remove(options: argparse.Namespace, run: Path) -> None:
 
 def _perplexity_without(options: argparse.Namespace, run: Path, name: str) -> float:
     chosen: dict[str, Any] = {"target": options.target, "metric": name}
+    gone = target_count(options.target, total=options.experts, noun="expert")
+    if name == "magnitude":
+        chosen = {"experts": {block: norms.argsort()[:gone].tolist() for block, norms in enumerate(_norms(options))}}
     if name.startswith("random"):
         generator = torch.Generator().manual_seed(int(name.split()[1]))
-        gone = target_count(options.target, total=options.experts, noun="expert")
         orders = [torch.randperm(options.experts, generator=generator)[:gone].tolist() for _ in range(options.blocks)]
         chosen = {"experts": dict(enumerate(orders))}
     model = llmprune.remove_experts(str(options.model), **chosen, run=run, dtype="float32")
     measured = argparse.Namespace(ppl_seq_len=options.seq_len, windows=options.windows)
     return perplexity(model, options.model, options.ppl, measured)
+
+
+def _norms(options: argparse.Namespace) -> list[torch.Tensor]:
+    """For each block, the norm of all weights of each expert (experts,)."""
+    model = Qwen3MoeForCausalLM.from_pretrained(options.model)
+    stacks = [(layer.mlp.experts.gate_up_proj, layer.mlp.experts.down_proj) for layer in model.model.layers]
+    return [sum(one.detach().square().sum((1, 2)) for one in pair).sqrt() for pair in stacks]
 
 
 def table(known: dict[str, Any]) -> str:

@@ -120,7 +120,7 @@ def test_a_small_mixture_is_trained_pruned_and_loses_experts(tmp_path, monkeypat
     known = json.loads(out.read_text())
     assert known["rows"]["all 50% sparsellm+refit"]["zeros"] == pytest.approx(0.5, abs=1e-3)
     assert set(known["removed"]) == {
-        f"25% {name}" for name in ("reap", "frequency", *(f"random {n}" for n in (0, 1, 2)))
+        f"25% {name}" for name in ("reap", "frequency", "magnitude", *(f"random {n}" for n in (0, 1, 2)))
     }
     assert "| random, mean of 3 | removed |" in capsys.readouterr().out
 
