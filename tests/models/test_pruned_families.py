@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from llmprune.algorithms.weights.patterns import SemiStructured, Unstructured, zero_count
 from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
-from llmprune.choices import Method, Reference
+from llmprune.choices import Cache, ChatTemplate, Method, Reference
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.models.loading import load_whole
 from llmprune.stages.calibration.artifact import write_calibration
@@ -46,7 +46,7 @@ def calibrated(checkpoint: Callable[[str], Path], workspace: Callable[[Path], Wo
     def calibrated(family: str) -> Workspace:
         space = workspace(checkpoint(family))
         with space.writing():
-            write_calibration(space, WINDOWS, space.run.calibration, cache="first")
+            write_calibration(space, WINDOWS, space.run.calibration, cache=Cache.FIRST, chat_template=ChatTemplate.AUTO)
         return space
 
     return calibrated
