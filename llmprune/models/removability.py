@@ -195,6 +195,8 @@ class RemovalCheck:
             _put(place, name, parameter)
         for name, buffer in source.named_buffers():
             if f"{self._whole.path}.{old}.{name}" in self._filled:
+                if buffer.is_floating_point():  # its value would come from the files: here it is whatever memory held
+                    buffer.copy_(self._weights.of(buffer.shape, buffer.dtype))
                 place.get_buffer(name).copy_(buffer)
         try:
             one = self._whole.runner.forward_block(old, hidden, calls[0])

@@ -138,3 +138,17 @@ def test_looking_leaves_no_weights_behind(tmp_path):
     check = check_of(save_zoo_model(tmp_path / "m", "llama"))
     check.require([0, 2, 3, 5])
     assert all(parameter.is_meta for parameter in check._whole.blocks.parameters())
+
+
+def test_what_stored_buffers_hold_before_they_are_read_does_not_matter(tmp_path, monkeypatch):
+    """xIELU keeps scalars as stored buffers. In a model without weights they hold whatever was in memory."""
+    compute = removability.compute_buffers
+
+    def spoilt(model, *, device):
+        compute(model, device=device)
+        for name, buffer in model.named_buffers():
+            if name in model.state_dict() and buffer.is_floating_point():
+                buffer.fill_(float("nan"))
+
+    monkeypatch.setattr(removability, "compute_buffers", spoilt)
+    check_of(save_zoo_model(tmp_path / "m", "apertus")).require([0, 1, 5])
