@@ -63,6 +63,6 @@ def test_forked_losses_are_those_of_skipping_each_block_in_a_full_forward_pass(s
     candidates = range(1, 29)
     losses = forked_losses(evaluator, 0, remaining=range(30), candidates=candidates)
     ours = losses.sums.sum(dim=1) / (losses.tokens * losses.sums.shape[1])
-    for candidate, loss in zip(candidates, ours, strict=True):
+    for candidate, loss in [*zip(candidates, ours, strict=True)][::4]:
         with bypassed(whole.model.layers, [candidate], decoder.runner.returned):
             assert abs(plain_loss(whole, tokens).mean() - loss) < 1e-4
