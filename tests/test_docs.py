@@ -57,3 +57,20 @@ def test_no_page_shows_an_import_that_is_no_interface():
     pages = [ROOT / "README.md", *DOCS.glob("*.md")]
     deep = re.compile(r"(from |import |`)llmprune\.(?!(algorithms|errors)\b)[a-z_]+\.")
     assert not [(page.name, found[0]) for page in pages for found in deep.finditer(page.read_text(encoding="utf-8"))]
+
+
+def test_the_tables_of_experts_and_healing_are_what_was_measured(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import experts
+
+    known, healed = (
+        json.loads((ROOT / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("experts", "healing")
+    )
+    assert experts.table(known) in (DOCS / "experts.md").read_text(encoding="utf-8")
+    page = (DOCS / "healing.md").read_text(encoding="utf-8")
+    for way in ("cut", "all"):
+        row = healed["rows"][f"20% {way}"]
+        first, second = (f"{value:.2f}" for value in row["perplexity"].values())
+        cells = next(line for line in page.splitlines() if line.startswith(f"| `--heal {way}` |")).split(" | ")
+        assert (cells[1], cells[3], cells[5].rstrip(" |")) == (first, second, f"{row['agreement']:.1%}")
