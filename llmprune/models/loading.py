@@ -25,6 +25,9 @@ from llmprune.quiet import first_sentence, quiet
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+LOADING_ROOM = 1.2
+"""Memory that loading a whole model takes, in sizes of its weights."""
+
 
 @dataclass
 class CheckpointDecoder:

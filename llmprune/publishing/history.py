@@ -42,4 +42,4 @@ def base_on_hub(record: PruningRecord) -> str | None:
 
 def base_name(record: PruningRecord) -> str:
     """The name of the first model in the history, without owner and revision."""
-    return steps(record)[0].source.name.split("@")[0].rsplit("/", 1)[-1].removesuffix(".gguf")
+    return steps(record)[0].source.own_name

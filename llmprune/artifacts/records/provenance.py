@@ -55,6 +55,11 @@ class ModelIdentity(Record):
     num_blocks: int
     num_parameters: int
 
+    @property
+    def own_name(self) -> str:
+        """The name without owner, revision and ``.gguf``: what the names of results begin with."""
+        return self.name.split("@")[0].rsplit("/", 1)[-1].removesuffix(".gguf")
+
 
 class SourceIdentity(Record):
     """One source of a mixture of texts.

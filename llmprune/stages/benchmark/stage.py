@@ -17,6 +17,7 @@ from llmprune.evaluation.energy import EnergyMeter, find_energy_meter
 from llmprune.evaluation.machine import attention_kernel, describe_machine
 from llmprune.evaluation.zero_shot import ZeroShotTasks
 from llmprune.models.compute import Compute, dtype_name
+from llmprune.models.loading import LOADING_ROOM
 from llmprune.stages.benchmark.gate import require_metrics
 from llmprune.stages.benchmark.metrics import collect_metrics, metric_names
 from llmprune.stages.benchmark.opened import Loaded, Streamed
@@ -27,8 +28,6 @@ from llmprune.stages.benchmark.subjects import Subject, choose_subjects
 from llmprune.stages.benchmark.tasks import measure_tasks, open_asked_tasks, task_differences
 from llmprune.stages.common.progress import Progress
 from llmprune.text.windows import TokenWindows
-
-_ROOM = 1.2  # memory to load a model, in sizes of its weights
 
 
 @dataclass(frozen=True)
@@ -206,7 +205,7 @@ def _streamed(
     """
     sizes, free = {subject.name: subject.needed_bytes(dtype) for subject in subjects}, compute.free_bytes()
     if not settings.speed and not settings.tasks:
-        return frozenset(name for name, size in sizes.items() if _ROOM * size > free)
+        return frozenset(name for name, size in sizes.items() if LOADING_ROOM * size > free)
     largest = max(sizes, key=lambda name: sizes[name])
     together = sizes if settings.speed else {largest: sizes[largest]}
     if (needed := sum(together.values())) > free:

@@ -120,7 +120,7 @@ def _is_same(record: PruningRecord, removal: BlockRemoval, healing: RemovalHeali
 
 def _default_out(workspace: Workspace, removal: BlockRemoval, heal: Heal, kept: int) -> Path:
     """The place of a result without ``--out``: named after the model and the blocks that stay."""
-    name = workspace.model.name.split("@")[0].rsplit("/", 1)[-1].removesuffix(".gguf")
+    name = workspace.model.own_name
     chosen = removal.metric or "-".join(map(str, sorted(removal.removed)))
     healed = "" if heal is Heal.NONE else f"-heal-{heal.value}"
     return workspace.run.path / f"{name}-{kept}of{workspace.model.num_blocks}-{chosen}{healed}"

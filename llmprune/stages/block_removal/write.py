@@ -18,8 +18,8 @@ from llmprune.stages.common.command_line import model_argument, recorded_command
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.healing import HealedWeights
 from llmprune.stages.output.carried_files import carry_files
-from llmprune.stages.output.record import new_record, write_record
-from llmprune.stages.output.verification import verify_checkpoint
+from llmprune.stages.output.finish import finish_checkpoint
+from llmprune.stages.output.record import new_record
 
 
 def write_checkpoint(
@@ -57,11 +57,9 @@ def write_checkpoint(
         healing = healed.record if healed is not None else None
         command = _command(workspace, settings, removal, out) if repeatable else None
         record = new_record(workspace, copied, removal=removal, healing=healing, command=command)
-        if settings.verify:
-            seen = verify_checkpoint(workspace, partial, removed=removal.removed, weights=files)
-            record = record.model_copy(update={"verification": seen})
-        write_record(workspace, record, partial)
-    return record
+        return finish_checkpoint(
+            workspace, partial, record, verify=settings.verify, removed=removal.removed, weights=files
+        )
 
 
 def _command(workspace: Workspace, settings: RemovalSettings, removal: BlockRemoval, out: Path) -> str:

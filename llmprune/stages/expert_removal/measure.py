@@ -1,6 +1,6 @@
 """The pass behind ``remove-experts``: what each expert gives on the calibration windows, block by block.
 
-Hidden states go from file to file, as ``calibration.dense_pass`` has it.
+Hidden states go from file to file in a ``Stream``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from llmprune.algorithms.experts import ExpertStatistics
-from llmprune.artifacts.activations import HiddenStatesWriter, hidden_name, open_hidden_states
 from llmprune.artifacts.files.disk_space import explain_full_disk, require_free_space
 from llmprune.artifacts.records.expert_importance import BlockExperts
 from llmprune.errors import ModelError
@@ -22,6 +21,7 @@ from llmprune.models.expert_surgery import ExpertLayout
 from llmprune.models.open_block import OpenBlock
 from llmprune.models.open_experts import outputs_of, routing_of
 from llmprune.stages.common.progress import Progress
+from llmprune.stages.passes import Stream
 
 
 def measure_experts(
@@ -46,48 +46,38 @@ def measure_experts(
         LlmpruneError: the disk is full.
     """
     last = max(layout.blocks)
-    batches = tokens.split(max(1, compute.batch_tokens // tokens.shape[1]))
+    stream = Stream("measured", decoder, tokens, folder, max(1, compute.batch_tokens // tokens.shape[1]))
     with explain_full_disk(folder), progress.task("Measuring experts", (last + 1) * len(tokens)) as advance:
-        _write(decoder, tokens, folder, 0, (decoder.runner.embed(part.to(decoder.device)) for part in batches))
+        require_free_space(folder, 2 * stream.nbytes)
+        stream.embedded()
         for block in range(last + 1):
             statistics = ExpertStatistics(layout.count)
             path = layout.blocks.get(block)
             with decoder.block(block):
-                outputs = _outputs(decoder, block, path, batches, folder, statistics)
+                outputs = _outputs(stream, block, path, statistics)
                 if block < last:
-                    _write(decoder, tokens, folder, block + 1, outputs)
+                    stream.write(block + 1, outputs)
                 else:
                     for _ in outputs:
                         pass
-            (folder / hidden_name(block)).unlink()
+            (folder / stream.file(block)).unlink()
             advance(len(tokens))
             if path is not None:
                 yield BlockExperts(block=block, path=path, tokens=statistics.tokens, reap=statistics.reap)
 
 
-def _outputs(
-    decoder: Decoder,
-    block: int,
-    path: str | None,
-    batches: tuple[Tensor, ...],
-    folder: Path,
-    statistics: ExpertStatistics,
-) -> Iterator[Tensor]:
+def _outputs(stream: Stream, block: int, path: str | None, statistics: ExpertStatistics) -> Iterator[Tensor]:
     """What leaves a block, batch by batch; what its experts give is added up meanwhile."""
-    opened, start = OpenBlock(decoder, block), 0
-    with open_hidden_states(folder / hidden_name(block)) as entering:
-        for part in batches:
-            hidden = entering.windows(start, start + len(part)).to(decoder.device)
-            start += len(part)
-            call = decoder.runner.calls(part.to(decoder.device))[block]
-            if path is None:
-                after = opened.forward(hidden, call)
-            else:
-                after, args = opened.forward_and_arguments(path, hidden, call)
-                _measure(opened, path, args, statistics)
-            if not bool(torch.isfinite(after).all()):
-                raise opened.not_finite(hidden, call)
-            yield after
+    opened = OpenBlock(stream.decoder, block)
+    for batch in stream.entering(block):
+        if path is None:
+            after = opened.forward(batch.hidden, batch.call)
+        else:
+            after, args = opened.forward_and_arguments(path, batch.hidden, batch.call)
+            _measure(opened, path, args, statistics)
+        if not bool(torch.isfinite(after).all()):
+            raise opened.not_finite(batch.hidden, batch.call)  # while the block is open, the matrix can be named
+        yield after
 
 
 @torch.inference_mode()
@@ -103,20 +93,3 @@ def _measure(opened: OpenBlock, path: str, args: tuple[object, ...], statistics:
         if expert < len(statistics.tokens):  # another index stands for no expert
             rows, gates = routing.rows(expert)
             statistics.update(expert, gates.cpu(), outputs_of(module, expert, routing.inputs[rows], gates).cpu())
-
-
-def _write(decoder: Decoder, tokens: Tensor, folder: Path, block: int, batches: Iterator[Tensor]) -> None:
-    """Write the hidden states entering ``block``."""
-    writer: HiddenStatesWriter | None = None
-    try:
-        for states in batches:
-            if writer is None:
-                shape = (*tokens.shape, states.shape[-1])
-                require_free_space(folder, 2 * tokens.numel() * shape[-1] * states.dtype.itemsize)
-                writer = HiddenStatesWriter(folder / hidden_name(block), shape=shape, dtype=decoder.runner.stream_dtype)
-            writer.append(states)
-        assert writer is not None, "there is at least one window"
-        writer.finish()
-    finally:
-        if writer is not None:
-            writer.discard()

@@ -105,5 +105,5 @@ def _is_same(record: PruningRecord, removal: ExpertRemoval) -> bool:
 
 def _default_out(workspace: Workspace, removal: ExpertRemoval) -> Path:
     """The place of a result without ``--out``: named after the model and the experts that stay."""
-    name = workspace.model.name.split("@")[0].rsplit("/", 1)[-1].removesuffix(".gguf")
+    name = workspace.model.own_name
     return workspace.run.path / f"{name}-{removal.left}of{removal.before}experts-{removal.metric or 'chosen'}"

@@ -26,8 +26,8 @@ from llmprune.stages.common.command_line import model_argument, recorded_command
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.expert_removal.settings import ExpertSettings
 from llmprune.stages.output.carried_files import carry_files
-from llmprune.stages.output.record import new_record, write_record
-from llmprune.stages.output.verification import verify_checkpoint
+from llmprune.stages.output.finish import finish_checkpoint
+from llmprune.stages.output.record import new_record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -60,11 +60,7 @@ def write_checkpoint(
         write_config(partial, config_with_experts(raw, config, before=removal.before, left=removal.left))
         carry_files(workspace, partial)
         record = new_record(workspace, copied, experts=removal, command=_command(workspace, settings, removal, out))
-        if settings.verify:
-            seen = verify_checkpoint(_precise(workspace), partial, experts=removal.removed)
-            record = record.model_copy(update={"verification": seen})
-        write_record(workspace, record, partial)
-    return record
+        return finish_checkpoint(_precise(workspace), partial, record, verify=settings.verify, experts=removal.removed)
 
 
 def _precise(workspace: Workspace) -> Workspace:

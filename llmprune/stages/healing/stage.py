@@ -11,6 +11,7 @@ from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES
 from llmprune.artifacts.files.atomic import atomic_directory
 from llmprune.artifacts.records.command_line import unless_usual
 from llmprune.artifacts.records.healing import BlockHealing
+from llmprune.artifacts.records.provenance import ModelIdentity
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord, blocks_left
 from llmprune.errors import ArtifactError
 from llmprune.models.source import is_hub_id, origin_of
@@ -20,9 +21,9 @@ from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.healing.plan import HealedWeights, HealingPlan, heal_student, plan_healing, remove_finished
 from llmprune.stages.healing.settings import HealSettings
 from llmprune.stages.healing.student import of_its_own
+from llmprune.stages.output.finish import finish_checkpoint
 from llmprune.stages.output.place import check_output
-from llmprune.stages.output.record import made_before, new_record, write_record
-from llmprune.stages.output.verification import verify_checkpoint
+from llmprune.stages.output.record import made_before, new_record
 from llmprune.stages.output.whole_copy import copy_whole
 from llmprune.stages.passes import working_folder
 from llmprune.text.windows import TokenWindows
@@ -80,7 +81,7 @@ def heal(
             f"{checkpoint} was made from {history.source.name}, not from {workspace.model.name} as it is in "
             f"{workspace.directory}; type `teacher=MODEL` with the model that it was made from, and a `run` of that."
         )
-    out = settings.out or workspace.run.path / default_name(pruned.model.name, settings.scope.value)
+    out = settings.out or workspace.run.path / default_name(pruned.model, settings.scope.value)
     for space in (workspace, pruned):
         check_output(space, out, force=settings.force)
     folder = working_folder(out)
@@ -102,9 +103,9 @@ def heal(
     return HealingReport(out, record)
 
 
-def default_name(model: str, scope: str) -> str:
+def default_name(model: ModelIdentity, scope: str) -> str:
     """The name of a result without ``--out``: after the pruned model and the blocks that were healed."""
-    return f"{model.split('@')[0].rsplit('/', 1)[-1]}-healed-{scope}"
+    return f"{model.own_name}-healed-{scope}"
 
 
 def _is_same(record: PruningRecord, plan: HealingPlan) -> bool:
@@ -142,11 +143,7 @@ def _write(
     with atomic_directory(out, overwrite=settings.force) as partial:
         copied = copy_whole(pruned, source, partial, max_shard_bytes=settings.max_shard_bytes)
         record = new_record(pruned, copied, healing=healed.record, command=command)
-        if settings.verify:
-            seen = verify_checkpoint(pruned, partial, weights=healed.files)
-            record = record.model_copy(update={"verification": seen})
-        write_record(pruned, record, partial)
-    return record
+        return finish_checkpoint(pruned, partial, record, verify=settings.verify, weights=healed.files)
 
 
 def _command(workspace: Workspace, pruned: Workspace, checkpoint: str, settings: HealSettings, out: Path) -> str:

@@ -21,9 +21,9 @@ from llmprune.errors import ArtifactError
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.stages.common.command_line import model_argument, recorded_command
 from llmprune.stages.common.workspace import Workspace
+from llmprune.stages.output.finish import finish_checkpoint
 from llmprune.stages.output.place import check_output
-from llmprune.stages.output.record import made_before, new_record, write_record
-from llmprune.stages.output.verification import verify_checkpoint
+from llmprune.stages.output.record import made_before, new_record
 from llmprune.stages.output.whole_copy import copy_whole
 
 
@@ -131,10 +131,7 @@ def _write(workspace: Workspace, source: Checkpoint, mask: Mask, out: Path, sett
         record = new_record(workspace, copied, masked=masked, command=_command(workspace, settings, out))
         if settings.verify:
             require_masked(source, written, mask)
-            seen = verify_checkpoint(workspace, partial, weights=written.shards)
-            record = record.model_copy(update={"verification": seen})
-        write_record(workspace, record, partial)
-    return record
+        return finish_checkpoint(workspace, partial, record, verify=settings.verify, weights=written.shards)
 
 
 def _command(workspace: Workspace, settings: MaskSettings, out: Path) -> str:
@@ -172,6 +169,6 @@ def _is_same(record: PruningRecord, mask: Mask) -> bool:
 
 def _default_name(workspace: Workspace, mask: Mask) -> str:
     """The name of a result without ``--out``: after the model and the mask's pattern."""
-    name = workspace.model.name.split("@")[0].rsplit("/", 1)[-1].removesuffix(".gguf")
     pattern = (mask.pattern or "").replace("%", "pct").replace(":", "of")
-    return f"{name}-masked" + (f"-{pattern}" if re.fullmatch(r"[0-9.]+pct|[0-9]+of[0-9]+", pattern) else "")
+    known = re.fullmatch(r"[0-9.]+pct|[0-9]+of[0-9]+", pattern)
+    return f"{workspace.model.own_name}-masked" + (f"-{pattern}" if known else "")

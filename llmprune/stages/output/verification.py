@@ -16,7 +16,7 @@ from llmprune.artifacts.records.pruning import Verification
 from llmprune.errors import CheckpointError, ModelError, NumericalError, VerificationError
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.decoder import Decoder
-from llmprune.models.loading import load_tokenizer, load_whole, open_decoder
+from llmprune.models.loading import LOADING_ROOM, load_tokenizer, load_whole, open_decoder
 from llmprune.models.source import positions
 from llmprune.models.unchosen import unchosen
 from llmprune.stages.common.workspace import Workspace
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _WINDOWS, _SEQ_LEN = 2, 64
-_WHOLE = 1.2  # memory to load a model with plain transformers, in sizes of its weights
 
 
 def verify_checkpoint(
@@ -140,7 +139,7 @@ def _compare_blocks(
 
 def _lack_of_memory(workspace: Workspace, checkpoint: Checkpoint, dtype: torch.dtype) -> str | None:
     """Why plain transformers does not load a checkpoint here; None: it fits."""
-    needed = int(_WHOLE * dtype.itemsize * sum(tensor.numel for tensor in checkpoint.tensors.values()))
+    needed = int(LOADING_ROOM * dtype.itemsize * sum(tensor.numel for tensor in checkpoint.tensors.values()))
     free = workspace.compute.free_bytes()
     if needed <= free:
         return None

@@ -11,6 +11,7 @@ from llmprune.algorithms.weights.layer import LayerMethod, LayerSettings
 from llmprune.algorithms.weights.patterns import Pattern, SemiStructured, parse_sparsity
 from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES
 from llmprune.artifacts.records.command_line import Value, unless_usual
+from llmprune.artifacts.records.provenance import ModelIdentity
 from llmprune.choices import BLOCK_SIZE, DAMPING, REFIT_STEPS, ROUNDS, SPARSITY, Method, Reference
 from llmprune.stages.common.checks import require_at_least
 from llmprune.stages.weight_pruning.selection import Selection
@@ -108,9 +109,8 @@ def _spell_parts(selection: Selection) -> str:
     return ",".join(sorted(selection.parts))
 
 
-def default_name(settings: PruningSettings, *, model: str) -> str:
+def default_name(settings: PruningSettings, *, model: ModelIdentity) -> str:
     """The name of a result without ``--out``: after the model, the method and the pattern."""
-    name = model.split("@")[0].rsplit("/", 1)[-1].removesuffix(".gguf")
     pattern = str(settings.pattern).replace("%", "pct").replace(":", "of")
     where = "" if settings.selection == Selection() else f"-{settings.selection.layers}"
-    return f"{name}-{settings.method.value}-{pattern}{where}"
+    return f"{model.own_name}-{settings.method.value}-{pattern}{where}"

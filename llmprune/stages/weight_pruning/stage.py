@@ -77,7 +77,7 @@ def global_prune(
         VerificationError: the written checkpoint does not compute what it should.
         LlmpruneError: the disk is full.
     """
-    out = settings.out or workspace.run.path / default_name(settings, model=workspace.model.name)
+    out = settings.out or workspace.run.path / default_name(settings, model=workspace.model)
     check_output(workspace, out, force=settings.force)
     blocks = parse_layers(settings.selection.layers, depth=workspace.model.num_blocks)
     widest = check_shapes(workspace.open_shell(), blocks, settings.selection, settings.pattern)

@@ -10,8 +10,8 @@ from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.artifacts.records.weight_sparsity import SparsitySettings, WeightSparsity
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.stages.common.workspace import Workspace
-from llmprune.stages.output.record import new_record, write_record
-from llmprune.stages.output.verification import verify_checkpoint
+from llmprune.stages.output.finish import finish_checkpoint
+from llmprune.stages.output.record import new_record
 from llmprune.stages.output.whole_copy import copy_whole
 from llmprune.stages.weight_pruning.block_pass import PruningPassState
 from llmprune.stages.weight_pruning.settings import PruningSettings
@@ -53,11 +53,7 @@ def write_checkpoint(
         copied = copy_whole(workspace, overlaid, partial, max_shard_bytes=settings.max_shard_bytes)
         sparsity = _measured(open_checkpoint(partial), recorded, state, zeros_before)
         record = new_record(workspace, copied, sparsity=sparsity, command=command)
-        if settings.verify:
-            seen = verify_checkpoint(workspace, partial, weights=weights)
-            record = record.model_copy(update={"verification": seen})
-        write_record(workspace, record, partial)
-    return record
+        return finish_checkpoint(workspace, partial, record, verify=settings.verify, weights=weights)
 
 
 def _measured(

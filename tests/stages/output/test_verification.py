@@ -164,7 +164,7 @@ def test_what_fails_is_set_aside_and_named(source, space, monkeypatch, tmp_path)
     def fail(*_, **__):
         raise VerificationError("The logits differ.")
 
-    monkeypatch.setattr("llmprune.stages.block_removal.write.verify_checkpoint", fail)
+    monkeypatch.setattr("llmprune.stages.output.finish.verify_checkpoint", fail)
     for aside in (tmp_path / "out.failed", tmp_path / "out.failed-1"):
         with pytest.raises(VerificationError, match=rf"^The logits differ. What was written is in {aside}\.$"):
             remove_blocks(workspace, RemovalSettings(blocks=REMOVED, out=out))
