@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from llmprune.artifacts.records.bench import BenchResult
-from llmprune.artifacts.records.figures import QUANTITIES
+from llmprune.artifacts.records.quantities import QUANTITIES
 
 HEAD = f"""# The JSON of `llmprune bench`
 

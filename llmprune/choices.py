@@ -144,6 +144,7 @@ class Amounts:
         batch: sequences generated together.
         gen: new tokens of each.
         prompt: prompt tokens of each.
+        agreement: prompts behind which greedy choices are compared.
         repeats: timed repeats at least.
         max_seconds: within which more repeats begin.
     """
@@ -153,12 +154,13 @@ class Amounts:
     batch: int = 64
     gen: int = 128
     prompt: int = 64
+    agreement: int = 32
     repeats: int = 5
     max_seconds: float = 120.0
 
 
 USUAL = Amounts()
-QUICK = Amounts(tokens=512, max_windows=8, batch=8, gen=32, repeats=3, max_seconds=20.0)
+QUICK = Amounts(tokens=512, max_windows=8, batch=8, gen=32, agreement=8, repeats=3, max_seconds=20.0)
 
 # Where and in what to compute.
 DEVICE = "auto"

@@ -41,6 +41,40 @@ def write_task(folder: Path, *, name: str = "sea") -> Path:
     return folder
 
 
+def write_written_task(folder: Path, items: list[dict[str, str]], *, name: str = "tide", examples: int = 2) -> Path:
+    """A task whose answers are written: up to a full stop, right where they are the target to the letter."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = folder / f"{name}.jsonl"
+    data.write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
+    lines = [
+        f"task: {name}",
+        "dataset_path: json",
+        "dataset_kwargs:",
+        "  data_files:",
+        f"    train: {data}",
+        f"    validation: {data}",
+        "output_type: generate_until",
+        "training_split: train",
+        "validation_split: validation",
+        'doc_to_text: "{{question}}"',
+        'doc_to_target: "{{answer}}"',
+        'target_delimiter: ""',
+        "generation_kwargs:",
+        '  until: ["."]',
+        "  max_gen_toks: 4",
+        f"num_fewshot: {examples}",
+        "metric_list:",
+        "  - {metric: exact_match, aggregation: mean, higher_is_better: true}",
+        "filter_list:",
+        "  - name: whole",
+        "    filter: [{function: take_first}]",
+        "  - name: nothing",
+        "    filter: [{function: regex, regex_pattern: 'never'}, {function: take_first}]",
+    ]
+    (folder / f"{name}.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
 def loglikelihood(model, tokenizer, context: str, continuation: str) -> float:
     """Of a continuation, in nats, token by token from the definition."""
     before = tokenizer(context, add_special_tokens=False)["input_ids"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typer.main import get_command
 
 from llmprune.artifacts.records.bench import BenchResult
-from llmprune.artifacts.records.figures import QUANTITIES
+from llmprune.artifacts.records.quantities import QUANTITIES
 from llmprune.cli.app import app
 from llmprune.stages.benchmark.metrics import metric_names
 

@@ -15,7 +15,8 @@ from llmprune.api.models import Model, OnDisk
 from llmprune.api.progress import Logged
 from llmprune.api.tables import table
 from llmprune.api.windows import Windows, as_windows
-from llmprune.artifacts.records.bench import BenchResult, Estimate
+from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.records.estimates import Estimate
 from llmprune.artifacts.run import RunDirectory
 from llmprune.choices import DEVICE, QUICK, USUAL, Bos, Dtype
 from llmprune.errors import ModelError
@@ -68,6 +69,9 @@ def bench(
     tasks: str | Sequence[str] = (),
     lm_eval_include: Path | str | None = None,
     limit: int | None = None,
+    num_fewshot: int | None = None,
+    agreement: int | None = None,
+    draft: bool = False,
     speed: bool = True,
     batch: int | Sequence[int] | None = None,
     gen: int | None = None,
@@ -93,9 +97,12 @@ def bench(
         ppl_seq_len: tokens in a window of a source; None: 2048, or as many as the models have positions.
         max_windows: largest number of windows of each source; None: that of its published protocol, or all.
         bos: whether windows and items of tasks start with BOS: ``auto`` as the tokenizer does, ``always``, ``never``.
-        tasks: zero-shot tasks by lm-eval's names.
+        tasks: tasks by lm-eval's names.
         lm_eval_include: a folder with more task files.
         limit: how many items of each task, from the first on; None: all.
+        num_fewshot: solved examples before each item; None: as many as the task itself asks for.
+        agreement: prompts behind which the model's greedy choices are held against the baseline's; None: 32; 0: none.
+        draft: measure the model as a draft for the baseline, by transformers' assisted generation.
         speed: measure speed.
         batch: sequences that are generated together, or several such sizes; None: 64.
         gen: new tokens for each; None: 128.
@@ -135,6 +142,9 @@ def bench(
         tasks=(tasks,) if isinstance(tasks, str) else tuple(tasks),
         lm_eval_include=None if lm_eval_include is None else Path(lm_eval_include),
         limit=limit,
+        num_fewshot=num_fewshot,
+        agreement=usual.agreement if agreement is None else agreement,
+        draft=draft,
         speed=speed,
         batch=(usual.batch,) if batch is None else (batch,) if isinstance(batch, int) else tuple(batch),
         gen=usual.gen if gen is None else gen,

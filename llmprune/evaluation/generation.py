@@ -58,7 +58,7 @@ def generate(
     Returns:
         (batch, new tokens) int64.
     """
-    with torch.inference_mode(), _own_config(model, config):
+    with torch.inference_mode(), own_generation_config(model, config):
         output = model.generate(  # type: ignore[operator]
             prompt,
             generation_config=config,
@@ -70,7 +70,8 @@ def generate(
 
 
 @contextmanager
-def _own_config(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
+def own_generation_config(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
+    """Set a model's generation config aside, and ``config`` in its place."""
     before = model.generation_config
     model.generation_config = config
     try:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from scipy.special import stdtrit
 
-from llmprune.artifacts.records.bench import Estimate
+from llmprune.artifacts.records.estimates import Estimate
 
 _TAIL = 0.975  # two-sided 95%
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from llmprune.artifacts.records.bench import Estimate
+from llmprune.artifacts.records.estimates import Estimate
 from llmprune.evaluation.intervals import estimate_ratio
 
 

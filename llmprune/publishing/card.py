@@ -20,7 +20,7 @@ from llmprune.publishing.citations import papers
 from llmprune.publishing.description import describe_pattern, describe_step
 from llmprune.publishing.history import base_name, base_on_hub, expert_counts, patterns, removed_blocks, steps
 from llmprune.publishing.licence import Licence
-from llmprune.publishing.measured import qualities, speeds
+from llmprune.publishing.measured import only_choices, qualities, speeds
 from llmprune.publishing.metadata import card_metadata
 from llmprune.quiet import quiet
 
@@ -84,6 +84,7 @@ def model_card(facts: CardFacts) -> str:
         zeros=facts.zeros,
         qualities=measured,
         speeds=speeds(facts.results),
+        only_choices=only_choices(facts.results),
         compared_with=_compared_with(facts.results),
         repo_id=facts.repo_id,
         auto_class=auto_class_name(record.source.model_type),

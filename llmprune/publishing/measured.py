@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llmprune.artifacts.records.bench import BenchResult, PerplexityProtocol, SpeedProtocol, TaskProtocol
-from llmprune.artifacts.records.figures import Figure, figures
+from llmprune.artifacts.records.agreement import AgreementProtocol
+from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.records.figures import Figure, figures, measures_writing
+from llmprune.artifacts.records.protocols import PerplexityProtocol, SpeedProtocol, TaskProtocol
 from llmprune.text.protocols import PROTOCOLS
 
 _SPEEDS = ("generation", "first_token", "prompt", "peak_bytes")
@@ -35,11 +37,11 @@ class Measure:
 
 
 def qualities(results: Sequence[BenchResult]) -> tuple[Measure, ...]:
-    """Perplexities and accuracies, the newest of each text and of each task's metric."""
+    """Perplexities, accuracies and agreement, the newest of each text and of each task's metric."""
     found: dict[tuple[str, str | None], Measure] = {}
     for result in _newest_first(results):
         for figure in figures(result):
-            if figure.quantity.kind in {"perplexity", "accuracy"}:
+            if figure.quantity.kind in {"perplexity", "accuracy", "agreement"}:
                 found.setdefault((figure.quantity.key, figure.which), _measure(result, figure))
     return tuple(found.values())
 
@@ -51,6 +53,11 @@ def speeds(results: Sequence[BenchResult]) -> tuple[Measure, ...]:
             measured = figures(result)
             return tuple(_measure(result, one) for key in _SPEEDS for one in measured if one.quantity.key == key)
     return ()
+
+
+def only_choices(results: Sequence[BenchResult]) -> bool:
+    """Whether tasks were measured, and nothing of what the model writes."""
+    return any(result.tasks for result in results) and not any(map(measures_writing, results))
 
 
 def _newest_first(results: Sequence[BenchResult]) -> list[BenchResult]:
@@ -65,8 +72,11 @@ def _measure(result: BenchResult, figure: Figure) -> Measure:
         return Measure(figure, which, f"{protocol.corpus.origin}, {windows}, {result.dtype}", _dataset(which))
     if isinstance(protocol, TaskProtocol):
         items = f"{len(figure.model.values)} items"
-        return Measure(figure, which, f"lm-eval {protocol.lm_eval}, 0-shot, {items}, {result.dtype}", which)
-    assert protocol is not None, "what is only counted is not measured"
+        asked = protocol.examples(which)
+        return Measure(figure, which, f"lm-eval {protocol.lm_eval}, {asked}, {items}, {result.dtype}", which)
+    if isinstance(protocol, AgreementProtocol):
+        return Measure(figure, "what the base model writes", f"{protocol}, {result.dtype}")
+    assert isinstance(protocol, SpeedProtocol), "what is only counted is not measured"
     return _speed(result, figure, protocol)
 
 

@@ -42,7 +42,7 @@ def card_metadata(
         licence: the base model's licence.
         measures: perplexities and accuracies.
     """
-    results = [_eval_result(measure) for measure in measures]
+    results = [_eval_result(measure) for measure in measures if measure.dataset is not None]
     others: dict[str, Any] = {"base_model_relation": _RELATION} if base_model else {}
     data = ModelCardData(
         base_model=base_model,

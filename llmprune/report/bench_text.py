@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from llmprune.artifacts.records.bench import BenchResult, Estimate, ModelResult
-from llmprune.artifacts.records.figures import Figure, Reading, figures
+from llmprune.artifacts.records.bench import BenchResult, ModelResult
+from llmprune.artifacts.records.estimates import Estimate
+from llmprune.artifacts.records.figures import Figure, Reading, figures, measures_writing
+from llmprune.artifacts.records.protocols import TaskProtocol
 from llmprune.artifacts.records.zeros_counted import SparsityReport
+from llmprune.report.wording import ONLY_CHOICES
 
 _FEW_ZEROS = 0.01  # rounding to few bits makes some (SmolLM2 in Q4_1: 0.24%): not worth a word
 _KNOWN = 0.05  # a ratio whose interval ends further away than this share of it is called uncertain
@@ -53,7 +56,8 @@ def _is_sparse(one: ModelResult) -> bool:
 
 def _row(figure: Figure, others: list[Figure]) -> list[str]:
     alone = sum(figure.quantity == other.quantity for other in others) == 1
-    return [figure.label(alone=alone), *map(_cell, figure.readings), *_comparison(figure)]
+    dense = [""] if figure.quantity.kind == "agreement" else []
+    return [figure.label(alone=alone), *dense, *map(_cell, figure.readings), *_comparison(figure)]
 
 
 def _cell(one: Reading) -> str:
@@ -63,6 +67,8 @@ def _cell(one: Reading) -> str:
             return _spell(one, one.shown)
         case "perplexity":
             return spell_estimate(one.value, one.interval, _SPELLINGS["ppl"])
+        case "agreement":
+            return spell_estimate(one.value, one.interval, ".3g")
         case "accuracy":
             return f"{one.value:.3f}{_stderr(one.stderr)}"
         case "repeated":
@@ -96,9 +102,21 @@ def _quality_protocols(result: BenchResult) -> Iterator[str]:
     if result.tasks is not None:
         items = f"the first {result.tasks.limit} items of each task" if result.tasks.limit else "all items"
         yield (
-            f"Zero-shot: lm-eval {result.tasks.lm_eval}, {items}, {_bos(result.tasks.bos)}, {result.dtype}; "
-            "SE: standard errors, of differences on the same items."
+            f"Tasks: lm-eval {result.tasks.lm_eval}, {items}, {_bos(result.tasks.bos)}, {result.dtype}; "
+            f"{_examples(result.tasks)}; SE: standard errors, of differences on the same items."
         )
+    if result.agreement is not None:
+        yield f"Greedy agreement: with {result.agreement}, {result.dtype}; ± 95% over prompts."
+    if result.tasks is not None and not measures_writing(result):
+        yield ONLY_CHOICES
+
+
+def _examples(protocol: TaskProtocol) -> str:
+    """Of all tasks alike, or of each."""
+    known = {task: protocol.examples(task) for task in protocol.tasks}
+    if len(set(known.values())) == 1:
+        return next(iter(known.values()))
+    return "; ".join(f"{task}: {said}" for task, said in known.items())
 
 
 def _speed_protocol(result: BenchResult, found: list[Figure]) -> Iterator[str]:

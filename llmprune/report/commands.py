@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from llmprune.artifacts.activations import CalibrationManifest
     from llmprune.artifacts.records.bench import BenchResult
     from llmprune.artifacts.records.importance import Importance
+    from llmprune.artifacts.records.protocols import TaskProtocol
 
 
 def calibrate_command(manifest: CalibrationManifest) -> str:
@@ -48,7 +49,7 @@ def search_command(importance: Importance) -> str:
 
 def bench_command(result: BenchResult) -> str:
     """The command of a benchmark."""
-    texts, tasks, speed = result.perplexity, result.tasks, result.speed
+    texts, tasks, speed, agreement = result.perplexity, result.tasks, result.speed, result.agreement
     bos = texts[0].bos if texts else tasks.bos if tasks else None
     return spell_command(
         "bench",
@@ -61,15 +62,24 @@ def bench_command(result: BenchResult) -> str:
         bos=_bos(bos) if bos is not None else None,
         tasks=",".join(tasks.tasks) if tasks else None,
         limit=tasks.limit if tasks else None,
+        num_fewshot=_examples(tasks),
+        agreement=agreement.prompts if agreement else 0,
+        draft=result.model.draft is not None,
         no_speed=speed is None,
         batch=",".join(map(str, speed.batch)) if speed else None,
-        gen=speed.new_tokens if speed else None,
-        prompt=speed.prompt_tokens if speed else None,
+        gen=speed.new_tokens if speed else agreement.new_tokens if agreement else None,
+        prompt=speed.prompt_tokens if speed else agreement.prompt_tokens if agreement else None,
         prefill=speed.prefill_tokens if speed else None,
         repeats=speed.repeats if speed else None,
         max_seconds=speed.max_seconds if speed else None,
         dtype=result.dtype,
     )
+
+
+def _examples(tasks: TaskProtocol | None) -> int | None:
+    """The number of examples where all tasks had as many; None: each had its own."""
+    numbers = set(tasks.num_fewshot) if tasks else set()
+    return numbers.pop() if len(numbers) == 1 else None
 
 
 def _bos(bos: bool) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from llmprune.artifacts.records.bench import BenchResult, PerplexityProtocol, SpeedProtocol, TaskProtocol
+from llmprune.artifacts.records.agreement import AgreementProtocol
+from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.figures import Figure, figures
+from llmprune.artifacts.records.protocols import PerplexityProtocol, SpeedProtocol, TaskProtocol
 from llmprune.report.wording import accuracy_protocol, perplexity_protocol, speed_protocol
 
 
@@ -58,5 +60,7 @@ def _protocol(result: BenchResult, figure: Figure) -> str | None:
             return accuracy_protocol(figure.protocol, figure.model, result.dtype)
         case SpeedProtocol():
             return speed_protocol(figure.protocol, result)
+        case AgreementProtocol():
+            return f"{figure.protocol}, {result.dtype}"
         case None:
             return None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llmprune.report.contents import RunContents
     from llmprune.report.theme import Role
 
-_ORDER = ("perplexity", "accuracy", "generation", "prompt")  # kinds of quality, keys of speed
+_ORDER = ("perplexity", "accuracy", "agreement", "generation", "prompt")  # kinds of quality, keys of speed
 _ARROW = "\N{RIGHTWARDS ARROW}"
 
 
@@ -26,7 +26,7 @@ class Tile:
 
     Attributes:
         label: what was measured.
-        value: the dense model's value and the pruned one's.
+        value: the dense model's value and the pruned one's; of their agreement the one there is.
         remark: their ratio or difference, with its interval.
     """
 
@@ -93,8 +93,8 @@ def _fewer(dense: Reading, pruned: Reading) -> tuple[str, str]:
 
 
 def _tile(row: Row) -> Tile:
-    dense, pruned = (spelled(one.quantity.kind, one.value) for one in row.figure.readings)
-    return Tile(row.figure.label(), f"{dense} {_ARROW} {pruned}", comparison(row.figure))
+    value = f" {_ARROW} ".join(spelled(one.quantity.kind, one.value) for one in row.figure.readings)
+    return Tile(row.figure.label(), value, comparison(row.figure))
 
 
 def _millions(count: float) -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llmprune.artifacts.records.bench import BenchResult, Estimate, PerplexityProtocol, SpeedProtocol, TaskProtocol
-from llmprune.artifacts.records.figures import Figure, Kind, Reading
+from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.records.estimates import Estimate
+from llmprune.artifacts.records.figures import Figure, Reading
+from llmprune.artifacts.records.protocols import PerplexityProtocol, SpeedProtocol, TaskProtocol
 from llmprune.artifacts.records.pruning import PruningRecord
+from llmprune.artifacts.records.quantities import Kind
 from llmprune.report.contents import RunContents
 from llmprune.report.parts import Cell
 
+ONLY_CHOICES = "Only tasks with choices were measured. Writing suffers first: measure a task whose answers are written."
 TIMES = "\N{MULTIPLICATION SIGN}"
 _LONGEST = 28  # characters of a label that charts have room for
 
@@ -76,7 +80,7 @@ def accuracy_protocol(protocol: TaskProtocol, one: Reading, dtype: str) -> str:
     """How an accuracy was measured."""
     items = f"the first {len(one.values)} items" if protocol.limit else f"all {len(one.values)} items"
     bos = "each with BOS" if protocol.bos else "no BOS"
-    return f"lm-eval {protocol.lm_eval}, {items} of {one.which}, no examples, {bos}, {dtype}"
+    return f"lm-eval {protocol.lm_eval}, {items} of {one.which}, {protocol.examples(one.which or '')}, {bos}, {dtype}"
 
 
 def speed_protocol(protocol: SpeedProtocol, result: BenchResult) -> str:

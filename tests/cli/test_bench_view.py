@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmprune.artifacts.records.bench import Estimate, Repeats
+from llmprune.artifacts.records.estimates import Estimate, Repeats
 from llmprune.cli.views.bench import show_bench
 from tests.report.made_bench import DENSE, bench, model_result
 

@@ -10,16 +10,15 @@ from hypothesis import strategies as st
 
 from llmprune.artifacts.records.bench import (
     BenchResult,
-    Estimate,
     Machine,
     ModelResult,
-    PerplexityProtocol,
     PerplexityResult,
     TaskDifference,
-    TaskProtocol,
     TaskResult,
 )
+from llmprune.artifacts.records.estimates import Estimate
 from llmprune.artifacts.records.healing import BlockHealing, Healing, HealingSettings, LayerHealing
+from llmprune.artifacts.records.protocols import PerplexityProtocol, TaskProtocol
 from llmprune.artifacts.records.provenance import CorpusIdentity, ModelIdentity
 from llmprune.artifacts.records.pruning import BlockRemoval, MaskApplication, PruningRecord
 from llmprune.artifacts.records.weight_sparsity import BlockRecord, MatrixRecord, SparsitySettings, WeightSparsity

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from llmprune.artifacts.activations import BlockStatistics, CalibrationManifest
-from llmprune.artifacts.records.bench import Estimate, Protocols
+from llmprune.artifacts.records.estimates import Estimate
 from llmprune.artifacts.records.generations import Generations, ModelGenerations
 from llmprune.artifacts.records.importance import CandidateRecord, Importance, RoundRecord, SearchSettings
+from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.pruning import BlockRemoval, PruningRecord
 from llmprune.artifacts.records.sweep import ParetoSets, SweepPoint, SweepPruning, SweepResult
 from llmprune.artifacts.records.weight_sparsity import BlockRecord, MatrixRecord, SparsitySettings, WeightSparsity

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 
+from llmprune.artifacts.records.agreement import AgreementProtocol, AgreementResult, DraftResult
 from llmprune.artifacts.records.bench import (
     BenchResult,
-    Estimate,
     GenerationResult,
     Machine,
     ModelResult,
-    PerplexityProtocol,
     PerplexityResult,
-    Repeats,
-    SpeedProtocol,
     TaskDifference,
-    TaskProtocol,
     TaskResult,
 )
+from llmprune.artifacts.records.estimates import Estimate, Repeats
+from llmprune.artifacts.records.protocols import PerplexityProtocol, SpeedProtocol, TaskProtocol
 from llmprune.artifacts.records.provenance import CorpusIdentity, ModelIdentity
 from llmprune.artifacts.records.zeros_counted import SparsityReport, TensorSparsity
 
@@ -40,7 +38,16 @@ def counted(zeros: int) -> SparsityReport:
     )
 
 
-def model_result(name: str, *, ppl: float, speed: float, blocks: int, parameters: int, zeros: int = 0) -> ModelResult:
+def model_result(
+    name: str,
+    *,
+    ppl: float,
+    speed: float,
+    blocks: int,
+    parameters: int,
+    zeros: int = 0,
+    agreement: float | None = None,
+) -> ModelResult:
     interval = (ppl * 0.9, ppl * 1.1)
     return ModelResult(
         name=name,
@@ -55,6 +62,8 @@ def model_result(name: str, *, ppl: float, speed: float, blocks: int, parameters
             ),
         ),
         tasks=(TaskResult(task="sea", metric="acc", accuracy=0.5, stderr=0.1, items=(0.0, 1.0)),),
+        agreement=_agreement(agreement) if agreement is not None else None,
+        draft=_draft(speed) if agreement is not None else None,
         generation=(
             GenerationResult(
                 batch=8,
@@ -69,10 +78,30 @@ def model_result(name: str, *, ppl: float, speed: float, blocks: int, parameters
     )
 
 
+def _agreement(share: float) -> AgreementResult:
+    return AgreementResult(
+        share=Estimate(value=share, interval=(share - 0.05, share + 0.05)),
+        length=Estimate(value=7.5, interval=(6.5, 8.5)),
+        shares=(share, share),
+        lengths=(7, 8),
+    )
+
+
+def _draft(speed: float) -> DraftResult:
+    return DraftResult(
+        alone=Repeats(values=(100.0, 100.0)),
+        assisted=Repeats(values=(speed, speed)),
+        speedup=Estimate(value=speed / 100, interval=(speed / 100, speed / 100)),
+        proposed=(20, 20),
+        accepted=(13, 12),
+    )
+
+
 DENSE = model_result(MODEL.name, ppl=12.34, speed=100.0, blocks=DEPTH, parameters=MODEL.num_parameters)
 SPEED = SpeedProtocol(
     batch=(8,), prompt_tokens=64, new_tokens=32, prefill_tokens=512, repeats=3, max_seconds=20, energy="not measured"
 )
+AGREEMENT = AgreementProtocol(source="sea.txt", prompts=2, prompt_tokens=64, new_tokens=32)
 PROTOCOL = PerplexityProtocol(corpus=TEXT, seq_len=512, windows=2, bos=False)
 
 
@@ -94,6 +123,7 @@ def bench(model: ModelResult, *, baseline: ModelResult | None = DENSE, **changes
         perplexity=(PROTOCOL,),
         tasks=TaskProtocol(tasks=("sea",), limit=2, lm_eval="0.4.13", bos=False),
         speed=SPEED,
+        agreement=AGREEMENT if model.agreement is not None else None,
         baseline=baseline,
         model=model,
         differences=(TaskDifference(task="sea", metric="acc", difference=-0.125, stderr=None),),

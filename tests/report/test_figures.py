@@ -1,6 +1,6 @@
 """Figures of benchmarks: the newest counts, and only figures of one protocol are put together."""
 
-from llmprune.artifacts.records.bench import Estimate
+from llmprune.artifacts.records.estimates import Estimate
 from llmprune.report.figures import newest_rows
 from llmprune.report.summary import headlines
 from llmprune.report.wording import interval, label_of, spelled

@@ -5,33 +5,13 @@ The page docs/bench-schema.md is made from the docstrings here (``python docs/be
 
 from __future__ import annotations
 
-from statistics import median
 from typing import ClassVar, Literal
 
-from llmprune.artifacts.records.provenance import Artifact, CorpusIdentity, Record
+from llmprune.artifacts.records.agreement import AgreementProtocol, AgreementResult, DraftResult
+from llmprune.artifacts.records.estimates import Estimate, Repeats
+from llmprune.artifacts.records.protocols import PerplexityProtocol, SpeedProtocol, TaskProtocol
+from llmprune.artifacts.records.provenance import Artifact, Record
 from llmprune.artifacts.records.zeros_counted import SparsityReport
-
-_CLEAR = 2.0  # a ratio of speeds that is not known within this factor says nothing
-
-
-class Estimate(Record):
-    """A figure, and how well it is known.
-
-    Attributes:
-        value: the figure.
-        interval: its 95% confidence interval; null for a count, a median, and a figure of one measurement.
-    """
-
-    value: float
-    interval: tuple[float, float] | None = None
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the interval of a positive figure ends within a factor of two of it on both sides."""
-        if self.interval is None:
-            return False
-        low, high = self.interval
-        return self.value <= _CLEAR * low and high <= _CLEAR * self.value
 
 
 class Machine(Record):
@@ -60,93 +40,6 @@ class Machine(Record):
         return f"{self.processor}, {place}, {self.memory_bytes / 2**30:.0f} GiB"
 
 
-class PerplexityProtocol(Record):
-    """How perplexity was measured on one text: on windows that do not overlap, with logits in float32.
-
-    Attributes:
-        corpus: the text.
-        seq_len: tokens in each window, BOS included.
-        windows: the number of windows.
-        bos: whether every window starts with BOS.
-    """
-
-    corpus: CorpusIdentity
-    seq_len: int
-    windows: int
-    bos: bool
-
-
-class TaskProtocol(Record):
-    """How zero-shot accuracy was measured: by lm-eval, on the same items for both models.
-
-    Attributes:
-        tasks: lm-eval's names of the tasks.
-        limit: how many items of each task, from the first on; null: all.
-        lm_eval: the version of lm-eval.
-        bos: whether every item starts with BOS.
-    """
-
-    tasks: tuple[str, ...]
-    limit: int | None
-    lm_eval: str
-    bos: bool
-
-
-class SpeedProtocol(Record):
-    """How speed was measured: baseline and model in turn, after one warm-up of each.
-
-    Attributes:
-        batch: batch sizes, in sequences generated together; each was measured separately.
-        prompt_tokens: tokens of the prompt of each sequence.
-        new_tokens: tokens generated for each sequence, greedily, with the KV cache.
-        prefill_tokens: tokens of the single long prompt.
-        repeats: the least number of timed repeats.
-        max_seconds: the time after which no further repeat began, once there were ``repeats``.
-        energy: which device's energy was counted, the processor's or the GPU's; or why none was.
-    """
-
-    batch: tuple[int, ...]
-    prompt_tokens: int
-    new_tokens: int
-    prefill_tokens: int
-    repeats: int
-    max_seconds: float
-    energy: str
-
-
-class Protocols(Record):
-    """How all benchmarks of a sweep measure, so that their numbers compare.
-
-    Attributes:
-        perplexity: one protocol for each text.
-        tasks: null without zero-shot tasks.
-        speed: null where speed is not measured.
-        dtype: the dtype that was computed in.
-        device: ``cpu``, ``cuda:0`` or another GPU's number.
-    """
-
-    perplexity: tuple[PerplexityProtocol, ...]
-    tasks: TaskProtocol | None = None
-    speed: SpeedProtocol | None
-    dtype: str
-    device: str
-
-
-class Repeats(Record):
-    """Every repeat of one measurement.
-
-    Attributes:
-        values: one for each repeat, in the order taken.
-    """
-
-    values: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        """Their median."""
-        return median(self.values)
-
-
 class PerplexityResult(Record):
     """The perplexity of one model on one text.
 
@@ -166,7 +59,9 @@ class TaskResult(Record):
 
     Attributes:
         task: the task's name.
-        metric: lm-eval's name of the metric: ``acc``, ``acc_norm``.
+        metric: lm-eval's name of the metric: ``acc``, ``acc_norm``, ``exact_match``.
+        filter: lm-eval's name of how the answer was found in what the model wrote, the task's first; ``none``: it is
+            the answer.
         accuracy: mean over items.
         stderr: standard error of the mean; null for a single item.
         items: the score of every item, in the order of their numbers.
@@ -174,6 +69,7 @@ class TaskResult(Record):
 
     task: str
     metric: str
+    filter: str = "none"
     accuracy: float
     stderr: float | None
     items: tuple[float, ...]
@@ -225,6 +121,10 @@ class ModelResult(Record):
         load_seconds: from files to a model in memory, measured once; the files had just been read.
         perplexity: one result for each text, in the order of the protocols.
         tasks: one result for each task and metric.
+        greedy: token ids of prompts, and of what this model wrote greedily behind them; empty unless it is the dense
+            model, and another was compared with it.
+        agreement: how often it chooses what the dense model wrote; null for the dense model itself.
+        draft: how it does as a draft for the dense model; null without ``--draft``.
         generation: one result for each batch size.
         prompt: prompt tokens/s of the single long prompt.
         peak_bytes: the weights and the most memory in use above them, over all batches and the long prompt.
@@ -238,6 +138,9 @@ class ModelResult(Record):
     load_seconds: float | None = None
     perplexity: tuple[PerplexityResult, ...] = ()
     tasks: tuple[TaskResult, ...] = ()
+    greedy: tuple[tuple[int, ...], ...] = ()
+    agreement: AgreementResult | None = None
+    draft: DraftResult | None = None
     generation: tuple[GenerationResult, ...] = ()
     prompt: Repeats | None = None
     peak_bytes: int | None = None
@@ -271,6 +174,7 @@ class BenchResult(Artifact):
         perplexity: one protocol for each text.
         tasks: null without ``--tasks``.
         speed: null with ``--no-speed``.
+        agreement: null where the models' greedy choices were not compared.
         baseline: the model that was compared with; null where there is none.
         model: the model that was asked for.
         differences: one for each task and metric; empty without a baseline.
@@ -289,6 +193,7 @@ class BenchResult(Artifact):
     perplexity: tuple[PerplexityProtocol, ...] = ()
     tasks: TaskProtocol | None = None
     speed: SpeedProtocol | None = None
+    agreement: AgreementProtocol | None = None
     baseline: ModelResult | None
     model: ModelResult
     differences: tuple[TaskDifference, ...] = ()

@@ -4,100 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-from llmprune.artifacts.records.bench import (
-    BenchResult,
-    Estimate,
-    GenerationResult,
-    ModelResult,
-    PerplexityProtocol,
-    Repeats,
-    SpeedProtocol,
-    TaskProtocol,
-    TaskResult,
-)
+from llmprune.artifacts.records.agreement import AgreementProtocol
+from llmprune.artifacts.records.bench import BenchResult, GenerationResult, ModelResult, TaskResult
+from llmprune.artifacts.records.estimates import Estimate, Repeats
+from llmprune.artifacts.records.protocols import PerplexityProtocol, SpeedProtocol, TaskProtocol
+from llmprune.artifacts.records.quantities import QUANTITIES, Quantity, accuracy_by
 
-Kind = Literal["count", "perplexity", "accuracy", "repeated"]
+Protocol = PerplexityProtocol | TaskProtocol | SpeedProtocol | AgreementProtocol
 _NORMAL = 1.96  # standard errors on either side of a mean: 95%
 
-
-@dataclass(frozen=True)
-class Quantity:
-    """Something that a benchmark measures.
-
-    Attributes:
-        key: its name among the metrics.
-        label: what people read, with the unit.
-        meaning: one line for the documentation.
-        kind: what a value is made from: a count, losses of windows, scores of items, or repeats.
-        unit: what one of the label's unit is, in the unit that is stored.
-        lower_is_better: whether of several texts, tasks or batch sizes the highest is the worst.
-        compared: whether the two models' values are set against each other.
-    """
-
-    key: str
-    label: str
-    meaning: str
-    kind: Kind = "count"
-    unit: float = 1.0
-    lower_is_better: bool = False
-    compared: bool = True
-
-    @property
-    def comparison(self) -> str:
-        """What the metric of the comparison is called: ``ppl_ratio``, ``acc_diff``."""
-        return f"{self.key}_{'diff' if self.kind == 'accuracy' else 'ratio'}"
-
-
-QUANTITIES: Mapping[str, Quantity] = {
-    one.key: one
-    for one in (
-        Quantity("sparsity", "share of zeros", "share of the stored weights that are zero", compared=False),
-        Quantity("blocks", "blocks", "transformer blocks"),
-        Quantity("params", "parameters", "weights stored, tied ones once"),
-        Quantity("effective_params", "not zero", "those that are not zero"),
-        Quantity("bytes", "MB on disk", "of the weights on disk", unit=1e6),
-        Quantity(
-            "load_seconds",
-            "s to load",
-            "from files to a model in memory; one run, so no ratio",
-            "repeated",
-        ),
-        Quantity("peak_bytes", "peak MB", "weights, and the most memory in use above them", unit=1e6),
-        Quantity("ppl", "perplexity", "perplexity on a text", "perplexity", lower_is_better=True),
-        Quantity(
-            "acc",
-            "accuracy",
-            "accuracy on a task, and by any other name (`acc_norm`) that lm-eval gives a metric",
-            "accuracy",
-        ),
-        Quantity(
-            "prompt", "prompt tokens/s", "prompt tokens/s of the single long prompt, median of the repeats", "repeated"
-        ),
-        Quantity(
-            "generation",
-            "generated tokens/s",
-            "generated tokens/s at a batch size, median of the repeats",
-            "repeated",
-        ),
-        Quantity(
-            "first_token",
-            "first token, ms",
-            "ms until every sequence of the batch has its first new token, median of the repeats",
-            "repeated",
-            lower_is_better=True,
-        ),
-        Quantity(
-            "joules",
-            "J/token",
-            "joules a generated token at a batch size, where the device counts energy",
-            "repeated",
-            lower_is_better=True,
-        ),
-    )
-}
-"""Every quantity by its key, in the order in which it is shown."""
 
 BATCHED: Mapping[str, Callable[[GenerationResult], Repeats | None]] = {
     "generation": lambda one: one.tokens_per_second,
@@ -148,7 +64,7 @@ class Figure:
 
     Attributes:
         model: the model's.
-        baseline: the baseline's; None: there is no baseline.
+        baseline: the baseline's; None: there is no baseline, or it has no such figure.
         against: the model's over the baseline's, of accuracies less it, from paired measurements; None: not compared.
         stderr: of a difference of accuracies.
         protocol: how it was measured; None: it was counted.
@@ -158,7 +74,7 @@ class Figure:
     baseline: Reading | None
     against: Estimate | None
     stderr: float | None
-    protocol: PerplexityProtocol | TaskProtocol | SpeedProtocol | None
+    protocol: Protocol | None
 
     @property
     def quantity(self) -> Quantity:
@@ -204,6 +120,7 @@ def readings(one: ModelResult) -> Iterator[Reading]:
         yield Reading(QUANTITIES["ppl"], text.corpus, found.value, found.interval, values=text.window_losses)
     for task in one.tasks:
         yield _accuracy(task)
+    yield from _agreements(one)
     if one.prompt is not None:
         yield _repeated("prompt", None, one.prompt)
     for key, read in BATCHED.items():
@@ -213,7 +130,7 @@ def readings(one: ModelResult) -> Iterator[Reading]:
 
 
 def figures(result: BenchResult) -> list[Figure]:
-    """Every figure that all models of a result have, in the order of ``QUANTITIES``."""
+    """Every figure that all models of a result have, and agreement between them, in the order of ``QUANTITIES``."""
     known = {} if result.baseline is None else {_place(one): one for one in readings(result.baseline)}
     errors: dict[tuple[str, str | None], float | None] = {
         (one.metric, one.task): one.stderr for one in result.differences
@@ -227,13 +144,13 @@ def figures(result: BenchResult) -> list[Figure]:
             _protocol(result, own),
         )
         for own in readings(result.model)
-        if result.baseline is None or _place(own) in known
+        if result.baseline is None or own.quantity.kind == "agreement" or _place(own) in known
     ]
 
 
-def accuracy_by(metric: str) -> Quantity:
-    """Accuracy by one of lm-eval's metrics."""
-    return Quantity(metric, metric, QUANTITIES["acc"].meaning, "accuracy")
+def measures_writing(result: BenchResult) -> bool:
+    """Whether a benchmark says anything of what the model writes: a task with written answers, or greedy agreement."""
+    return result.agreement is not None or bool(result.tasks and result.tasks.generative)
 
 
 def _counts(one: ModelResult) -> Iterator[Reading]:
@@ -259,6 +176,17 @@ def _accuracy(task: TaskResult) -> Reading:
     return Reading(accuracy_by(task.metric), task.task, task.accuracy, ends, task.stderr, task.items)
 
 
+def _agreements(one: ModelResult) -> Iterator[Reading]:
+    """What stands between a model and its dense model, greedily decoded."""
+    if one.agreement is not None:
+        for key, found in (("agreement", one.agreement.share), ("agreed_tokens", one.agreement.length)):
+            yield Reading(QUANTITIES[key], None, found.value, found.interval)
+    if one.draft is not None:
+        faster = one.draft.speedup
+        yield Reading(QUANTITIES["draft_acceptance"], None, one.draft.acceptance)
+        yield Reading(QUANTITIES["draft_speedup"], None, faster.value, faster.interval)
+
+
 def _repeated(key: str, which: str | None, repeats: Repeats) -> Reading:
     spread = (min(repeats.values), max(repeats.values)) if len(repeats.values) > 1 else None
     return Reading(QUANTITIES[key], which, repeats.median, spread, values=repeats.values)
@@ -268,7 +196,7 @@ def _place(one: Reading) -> tuple[str, str | None]:
     return one.quantity.key, one.which
 
 
-def _protocol(result: BenchResult, one: Reading) -> PerplexityProtocol | TaskProtocol | SpeedProtocol | None:
+def _protocol(result: BenchResult, one: Reading) -> Protocol | None:
     match one.quantity.kind:
         case "perplexity":
             return next(protocol for protocol in result.perplexity if protocol.corpus.name == one.which)
@@ -276,5 +204,7 @@ def _protocol(result: BenchResult, one: Reading) -> PerplexityProtocol | TaskPro
             return result.tasks
         case "repeated":
             return result.speed if one.quantity.key != "load_seconds" else None
+        case "agreement":
+            return result.agreement
         case "count":
             return result.speed if one.quantity.key == "peak_bytes" else None

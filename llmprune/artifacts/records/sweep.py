@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from llmprune.artifacts.records.bench import Estimate, Machine, Protocols
+from llmprune.artifacts.records.bench import Machine
+from llmprune.artifacts.records.estimates import Estimate
+from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.provenance import Artifact, CorpusIdentity, ModelIdentity, Record
 
 DENSE = "dense"

@@ -5,10 +5,13 @@ from __future__ import annotations
 from llmprune.choices import DEVICE, Bos, Dtype
 from llmprune.cli.console import Console
 from llmprune.cli.options.bench import (
+    AgreementOpt,
     BaselineOpt,
     BatchOpt,
     BosOpt,
+    DraftOpt,
     FailIfOpt,
+    FewshotOpt,
     GenOpt,
     IncludeOpt,
     LimitOpt,
@@ -41,6 +44,7 @@ EXAMPLES = """
 llmprune bench --quick
 llmprune bench --ppl wikitext2 --ppl c4 --batch 1,8,64 --gen 128
 llmprune bench ./pruned --baseline ./dense --no-speed --fail-if "ppl_ratio>1.5"
+llmprune bench --tasks gsm8k --num-fewshot 5 --limit 200 --fail-if "gsm8k_drop>0.05"
 """
 
 
@@ -57,6 +61,9 @@ def bench(
     tasks: TasksOpt = None,
     lm_eval_include: IncludeOpt = None,
     limit: LimitOpt = None,
+    num_fewshot: FewshotOpt = None,
+    agreement: AgreementOpt = None,
+    draft: DraftOpt = False,
     batch: BatchOpt = None,
     gen: GenOpt = None,
     prompt: PromptOpt = None,
@@ -89,6 +96,9 @@ def bench(
         tasks=tasks,
         lm_eval_include=lm_eval_include,
         limit=limit,
+        num_fewshot=num_fewshot,
+        agreement=agreement,
+        draft=draft,
         batch=batch,
         gen=gen,
         prompt=prompt,

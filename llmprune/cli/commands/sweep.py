@@ -7,6 +7,7 @@ from llmprune.cli.console import Console
 from llmprune.cli.options.bench import (
     BatchOpt,
     BosOpt,
+    FewshotOpt,
     GenOpt,
     IncludeOpt,
     LimitOpt,
@@ -89,6 +90,7 @@ def sweep(
     tasks: TasksOpt = None,
     lm_eval_include: IncludeOpt = None,
     limit: LimitOpt = None,
+    num_fewshot: FewshotOpt = None,
     batch: BatchOpt = None,
     gen: GenOpt = None,
     prompt: PromptOpt = None,
@@ -122,6 +124,7 @@ def sweep(
         tasks=tasks,
         lm_eval_include=lm_eval_include,
         limit=limit,
+        num_fewshot=num_fewshot,
         batch=batch,
         gen=gen,
         prompt=prompt,

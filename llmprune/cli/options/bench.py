@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from llmprune.stages.benchmark import BenchSettings
 
 PERPLEXITY = "Perplexity"
-TASKS = "Zero-shot tasks"
+TASKS = "Tasks"
+WRITING = "Writing as the dense model does"
 SPEED = "Speed"
 _TOKENS = f"{USUAL.tokens}, with --quick {QUICK.tokens}, or all positions of a shorter model"
 
@@ -77,7 +78,7 @@ TasksOpt = Annotated[
     str | None,
     typer.Option(
         metavar="LIST",
-        help="Tasks by lm-eval's names: piqa,winogrande.",
+        help="Tasks by lm-eval's names: piqa,gsm8k.",
         show_default="none",
         rich_help_panel=TASKS,
     ),
@@ -95,6 +96,32 @@ IncludeOpt = Annotated[
 LimitOpt = Annotated[
     int | None,
     typer.Option(help="Only so many first items of each task.", show_default="all", rich_help_panel=TASKS),
+]
+FewshotOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--num-fewshot",
+        help="Solved examples before each item.",
+        show_default="as many as the task asks for",
+        rich_help_panel=TASKS,
+    ),
+]
+AgreementOpt = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PROMPTS",
+        help="Compare the models' greedy choices behind so many prompts; 0: leave it out.",
+        show_default=f"{USUAL.agreement}, with --quick {QUICK.agreement}",
+        rich_help_panel=WRITING,
+    ),
+]
+DraftOpt = Annotated[
+    bool,
+    typer.Option(
+        "--draft",
+        help="Measure the model as a draft for the dense one: how many of its tokens are taken, and the speed.",
+        rich_help_panel=WRITING,
+    ),
 ]
 BatchOpt = Annotated[
     str | None,
@@ -152,6 +179,9 @@ def read_bench(
     tasks: str | None,
     lm_eval_include: Path | None,
     limit: int | None,
+    num_fewshot: int | None = None,
+    agreement: int | None = None,
+    draft: bool = False,
     batch: str | None,
     gen: int | None,
     prompt: int | None,
@@ -177,6 +207,9 @@ def read_bench(
         tasks=settings.parse_tasks(tasks),
         lm_eval_include=lm_eval_include,
         limit=limit,
+        num_fewshot=num_fewshot,
+        agreement=typed_or(agreement, usual.agreement),
+        draft=draft,
         speed=not no_speed,
         batch=usual.batch if batch is None else settings.parse_batches(batch),
         gen=typed_or(gen, usual.gen),

@@ -103,7 +103,7 @@ def _protocols(result: SweepResult) -> Iterator[str]:
         )
     if measuring.tasks is not None:
         items = f"the first {measuring.tasks.limit} items of each task" if measuring.tasks.limit else "all items"
-        yield f"Zero-shot: lm-eval {measuring.tasks.lm_eval}, {items}, {measuring.dtype}."
+        yield f"Tasks: lm-eval {measuring.tasks.lm_eval}, {items}, {measuring.dtype}."
     speed = measuring.speed
     if speed is not None:
         yield (

@@ -7,11 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from llmprune.artifacts.records.bench import ModelResult
-from llmprune.artifacts.records.figures import QUANTITIES, Figure, Reading, readings
+from llmprune.artifacts.records.figures import Figure, Reading, measures_writing, readings
+from llmprune.artifacts.records.quantities import QUANTITIES
 from llmprune.report.charts.measured import Bar, Panel, draw_panels
 from llmprune.report.figures import Row, newest_rows
 from llmprune.report.parts import Cell, Chart, Missing, Section, Table
-from llmprune.report.wording import TIMES, comparison, label_of, model_cell, shortened, spelled, value_of
+from llmprune.report.wording import ONLY_CHOICES, TIMES, comparison, label_of, model_cell, shortened, spelled, value_of
 
 if TYPE_CHECKING:
     from llmprune.report.contents import RunContents
@@ -28,7 +29,7 @@ def measured_section(contents: RunContents) -> Section:
     if not rows:
         return Section("measured", title, missing=(Missing("Nothing was measured in this run yet.", "llmprune bench"),))
     numbers = _numbered(rows)
-    quality = [row for row in rows if row.figure.quantity.kind in {"perplexity", "accuracy"}]
+    quality = [row for row in rows if row.figure.quantity.kind in {"perplexity", "accuracy", "agreement"}]
     speed = [row for row in rows if row.figure.quantity.key in {"generation", "prompt"}]
     charts, missing = [], []
     if quality:
@@ -39,6 +40,8 @@ def measured_section(contents: RunContents) -> Section:
         charts.append(_speed_chart(contents, speed, numbers))
     else:
         missing.append(Missing("Speed was not measured.", "llmprune bench --no-ppl"))
+    if any(one.tasks for one in contents.results) and not any(map(measures_writing, contents.results)):
+        missing.append(Missing(ONLY_CHOICES, "llmprune bench --tasks gsm8k"))
     missing += _unmeasured(contents, {row.model for row in rows})
     return Section(
         "measured",
@@ -67,9 +70,9 @@ def _quality_chart(contents: RunContents, rows: list[Row], numbers: dict[str, in
         "quality",
         "Quality, dense and pruned",
         "Each panel is one text or task under one protocol (P1, ...: see the table of protocols). Figures of different "
-        "panels do not compare. Lines are 95% intervals, over windows of text for a perplexity and over items for an "
-        "accuracy. All models get the same windows and items, so their ratio is known better than these intervals "
-        "suggest: see the table.",
+        "panels do not compare. Lines are 95% intervals, over windows of text for a perplexity, over items for an "
+        "accuracy and over prompts for greedy agreement. All models get the same windows, items and prompts, so their "
+        "ratio is known better than these intervals suggest: see the table.",
         partial(draw_panels, panels),
     )
 

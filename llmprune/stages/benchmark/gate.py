@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from llmprune.artifacts.records.bench import BenchResult, Estimate, GateCheck
+from llmprune.artifacts.records.bench import BenchResult, GateCheck
+from llmprune.artifacts.records.estimates import Estimate
 from llmprune.errors import GateError, TargetError
 
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {

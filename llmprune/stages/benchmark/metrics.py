@@ -2,15 +2,18 @@
 
 A figure of one text, task or batch size is called FIGURE.WHICH; FIGURE alone is the worst of them. With a
 baseline, FIGURE_ratio is the model's over the baseline's, and FIGURE_diff (accuracies) the model's less the
-baseline's. Both have an interval from paired measurements. A single run gives no ratio.
+baseline's, and TASK_drop the accuracy that a task lost. All have an interval from paired measurements. A single run
+gives no ratio.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llmprune.artifacts.records.bench import Estimate, ModelResult
-from llmprune.artifacts.records.figures import BATCHED, QUANTITIES, Quantity, Reading, accuracy_by, readings
+from llmprune.artifacts.records.bench import ModelResult
+from llmprune.artifacts.records.estimates import Estimate
+from llmprune.artifacts.records.figures import BATCHED, Reading, readings
+from llmprune.artifacts.records.quantities import QUANTITIES, Quantity, accuracy_by
 from llmprune.evaluation.intervals import estimate_loss_ratio, estimate_mean
 from llmprune.evaluation.repeats import estimate_paired_ratio
 
@@ -24,7 +27,21 @@ def collect_metrics(model: ModelResult, baseline: ModelResult | None) -> dict[st
         other = known.get(one.named(one.quantity.key))
         if other is not None and (compared := _compared(one, other)) is not None:
             _enter(metrics, one, one.quantity.comparison, compared)
+            if one.quantity.kind == "accuracy":
+                _enter_drop(metrics, one, compared)
     return metrics
+
+
+def drop_name(task: str) -> str:
+    """The name of how much accuracy a task lost: ``gsm8k_drop``."""
+    return f"{task}_drop"
+
+
+def _enter_drop(metrics: dict[str, Estimate], one: Reading, difference: Estimate) -> None:
+    """Enter the accuracy that a task lost, by the metric that lost most."""
+    ends = difference.interval and (-difference.interval[1], -difference.interval[0])
+    drop, name = Estimate(value=-difference.value, interval=ends), drop_name(str(one.which))
+    metrics[name] = max(metrics.get(name, drop), drop, key=lambda estimate: estimate.value)
 
 
 def metric_names(
@@ -36,6 +53,8 @@ def metric_names(
     energy: bool,
     loaded: bool,
     compared: bool,
+    agreement: bool,
+    draft: bool,
 ) -> list[str]:
     """What ``collect_metrics`` will name, known before anything is measured.
 
@@ -47,12 +66,16 @@ def metric_names(
         energy: whether the platform counts energy.
         loaded: whether the model is loaded whole from its files.
         compared: whether there is a baseline.
+        agreement: whether greedy choices are compared.
+        draft: whether the model is measured as a draft.
     """
     singles = [one for one in QUANTITIES.values() if one.kind == "count" or one.key in {"load_seconds", "prompt"}]
     left_out = {*(() if batch else ("peak_bytes", "prompt")), *(() if loaded else ("load_seconds",))}
     measured: list[tuple[Quantity, str | None]] = [(one, None) for one in singles if one.key not in left_out]
     measured += [(QUANTITIES["ppl"], text) for text in texts]
     measured += [(accuracy_by(metric), task) for task, metric in tasks]
+    measured += [(QUANTITIES[key], None) for key in ("agreement", "agreed_tokens") if agreement]
+    measured += [(QUANTITIES[key], None) for key in ("draft_acceptance", "draft_speedup") if draft]
     measured += [(QUANTITIES[key], str(size)) for key in BATCHED if energy or key != "joules" for size in batch]
     names: list[str] = []
     for quantity, which in measured:
@@ -60,6 +83,7 @@ def metric_names(
         has_ratio = compared and quantity.compared and (quantity.kind != "repeated" or runs > 1)
         for name in [quantity.key, quantity.comparison][: 1 + has_ratio]:
             names += [name] if which is None else [name, f"{name}.{which}"]
+    names += [drop_name(task) for task, _ in tasks if compared]
     return list(dict.fromkeys(names))
 
 
@@ -78,6 +102,8 @@ def _own(one: Reading) -> Estimate:
             return estimate_mean(one.values)
         case "perplexity":
             return Estimate(value=one.value, interval=one.interval)
+        case "agreement":
+            return Estimate(value=one.value, interval=one.interval)
         case "count" | "repeated":
             return Estimate(value=one.value)
 
@@ -93,5 +119,7 @@ def _compared(one: Reading, other: Reading) -> Estimate | None:
             return estimate_loss_ratio(one.values, other.values)
         case "accuracy":
             return estimate_mean([mine - theirs for mine, theirs in zip(one.values, other.values, strict=True)])
+        case "agreement":
+            return None
         case "repeated":
             return None if one.is_one_run else estimate_paired_ratio(one.values, other.values)

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from llmprune.artifacts.records.bench import PerplexityProtocol, PerplexityResult
+from llmprune.artifacts.records.bench import PerplexityResult
+from llmprune.artifacts.records.protocols import PerplexityProtocol
 from llmprune.choices import Bos
 from llmprune.errors import CorpusError, ModelError, NumericalError, TargetError
 from llmprune.evaluation.intervals import estimate_exp_mean

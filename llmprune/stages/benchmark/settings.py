@@ -25,9 +25,12 @@ class BenchSettings:
         ppl_seq_len: tokens in a perplexity window; None: ``usual``.
         max_windows: largest number of windows of each text; None: that of its published protocol, or all.
         bos: whether windows and the items of tasks start with BOS; ``auto``: as the tokenizer does.
-        tasks: zero-shot tasks by lm-eval's names.
+        tasks: tasks by lm-eval's names.
         lm_eval_include: a folder with more task files.
         limit: how many items of each task, from the first on; None: all.
+        num_fewshot: solved examples before each item; None: as many as the task itself asks for.
+        agreement: prompts behind which a model's greedy choices are held against the dense model's; 0: none.
+        draft: measure the model as a draft for the dense model.
         speed: measure speed.
         batch: batch sizes, each measured separately.
         gen: new tokens for each sequence.
@@ -50,6 +53,9 @@ class BenchSettings:
     tasks: tuple[str, ...] = ()
     lm_eval_include: Path | None = None
     limit: int | None = None
+    num_fewshot: int | None = None
+    agreement: int = USUAL.agreement
+    draft: bool = False
     speed: bool = True
     batch: tuple[int, ...] = (USUAL.batch,)
     gen: int = USUAL.gen
@@ -63,15 +69,15 @@ class BenchSettings:
         require_at_least(2, ppl_seq_len=self.ppl_seq_len)
         require_at_least(1, batch=min(self.batch), gen=self.gen, prompt=self.prompt, prefill=self.prefill)
         require_at_least(1, repeats=self.repeats, max_windows=self.max_windows, limit=self.limit)
+        require_at_least(0, num_fewshot=self.num_fewshot, agreement=self.agreement)
+        if self.draft and not self.agreement:
+            raise TargetError("`draft` uses the prompts of `agreement`, and `agreement=0`; type a number of prompts.")
         if not 0 <= self.max_seconds < math.inf:
             raise TargetError(f"`max_seconds={self.max_seconds:g}` is out of range; type 0 or more.")
-        if not (self.ppl or self.windows or self.tasks or self.speed):
-            raise TargetError(
-                "Without perplexity, tasks and speed there is nothing to measure; leave out `ppl=None` or "
-                "`speed=False`."
-            )
-        if not self.tasks and (self.lm_eval_include is not None or self.limit is not None):
-            raise TargetError("`lm_eval_include` and `limit` are about zero-shot tasks; type `tasks` with them.")
+        self.require_something(compared=True)
+        of_tasks = (self.lm_eval_include, self.limit, self.num_fewshot)
+        if not self.tasks and any(one is not None for one in of_tasks):
+            raise TargetError("`lm_eval_include`, `limit` and `num_fewshot` are about tasks; type `tasks` with them.")
         _ = self.conditions
 
     @property
@@ -100,6 +106,26 @@ class BenchSettings:
                 )
         return seq_len, prefill
 
+    def require_something(self, *, compared: bool) -> None:
+        """Refuse to measure nothing.
+
+        Args:
+            compared: whether a model is compared with another.
+
+        Raises:
+            TargetError: perplexity, tasks, speed and greedy agreement are all left out.
+        """
+        if not (self.ppl or self.windows or self.tasks or self.speed or (compared and self.agreement)):
+            raise TargetError(
+                "Without perplexity, tasks and speed there is nothing to measure; leave out `ppl=None` or "
+                "`speed=False`."
+            )
+
+    def written(self, positions: int) -> tuple[int, int]:
+        """Tokens of a prompt and of the text behind it, where the models write: at most all ``positions``."""
+        prompt = min(self.prompt, max(1, positions // 2))
+        return prompt, min(self.gen, positions - prompt)
+
 
 QUICK = BenchSettings(
     usual=choices.QUICK.tokens,
@@ -107,6 +133,7 @@ QUICK = BenchSettings(
     batch=(choices.QUICK.batch,),
     gen=choices.QUICK.gen,
     prompt=choices.QUICK.prompt,
+    agreement=choices.QUICK.agreement,
     repeats=choices.QUICK.repeats,
     max_seconds=choices.QUICK.max_seconds,
 )

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from llmprune.artifacts.records.bench import GenerationResult, Repeats, SpeedProtocol
+from llmprune.artifacts.records.bench import GenerationResult
+from llmprune.artifacts.records.estimates import Repeats
+from llmprune.artifacts.records.protocols import SpeedProtocol
 from llmprune.evaluation.energy import EnergyMeter
 from llmprune.evaluation.intervals import is_within
 from llmprune.evaluation.latency import GenerationTime, peak_memory, random_prompt, time_generation

@@ -3,54 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
-
 from llmprune.artifacts.files.disk_space import explain_full_disk
-from llmprune.artifacts.records.bench import BenchResult, Machine, ModelResult, Protocols, TaskProtocol
+from llmprune.artifacts.records.bench import BenchResult, Machine, ModelResult
+from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.run import RunDirectory
-from llmprune.errors import TargetError
-from llmprune.evaluation.energy import EnergyMeter, find_energy_meter
 from llmprune.evaluation.machine import attention_kernel, describe_machine
-from llmprune.evaluation.zero_shot import ZeroShotTasks
-from llmprune.models.compute import Compute, dtype_name
-from llmprune.models.loading import LOADING_ROOM
-from llmprune.stages.benchmark.gate import require_metrics
-from llmprune.stages.benchmark.metrics import collect_metrics, metric_names
+from llmprune.models.compute import Compute
+from llmprune.stages.benchmark.agreement import dense_texts, measure_agreement, measure_draft
+from llmprune.stages.benchmark.checked import Measurements, check
+from llmprune.stages.benchmark.metrics import collect_metrics
 from llmprune.stages.benchmark.opened import Loaded, Streamed
-from llmprune.stages.benchmark.perplexity import measure_perplexity, perplexity_protocol, read_texts
+from llmprune.stages.benchmark.perplexity import measure_perplexity
 from llmprune.stages.benchmark.settings import BenchSettings
-from llmprune.stages.benchmark.speed import measure_speed, speed_protocol
+from llmprune.stages.benchmark.speed import measure_speed
 from llmprune.stages.benchmark.subjects import Subject, choose_subjects
-from llmprune.stages.benchmark.tasks import measure_tasks, open_asked_tasks, task_differences
+from llmprune.stages.benchmark.tasks import measure_tasks, task_differences
 from llmprune.stages.common.progress import Progress
-from llmprune.text.windows import TokenWindows
-
-
-@dataclass(frozen=True)
-class _Measurements:
-    """What will be measured, once all that could be refused has been looked at.
-
-    Attributes:
-        settings: as asked for.
-        dtype: what both models are computed in.
-        prefill: tokens of the long prompt.
-        texts: windows of every text.
-        tasks: zero-shot tasks, and how they are asked; None: there are none.
-        meter: of energy.
-        streamed: names of the models that are run block by block, since memory has no room for them.
-    """
-
-    settings: BenchSettings
-    dtype: torch.dtype
-    prefill: int
-    texts: list[TokenWindows]
-    tasks: tuple[ZeroShotTasks, TaskProtocol] | None
-    meter: EnergyMeter
-    streamed: frozenset[str]
 
 
 def bench(
@@ -118,26 +89,62 @@ def measure(
     Raises:
         LlmpruneError: as ``bench`` does.
     """
-    wanted = _check(subjects, settings, compute, progress)
+    wanted = check(subjects, settings, compute, progress)
     known = [None, _known_quality(wanted, dense, compute)]
+    together = settings.speed or settings.draft
     results: list[ModelResult] = []
     kernels: list[str] = []
     loaded: list[Loaded] = []
-    for subject, quality in zip(subjects, known, strict=False):
-        if quality is not None and not settings.speed:
+    for subject, quality in reversed(
+        list(zip(subjects, known, strict=False))
+    ):  # the baseline first: the other is held against it
+        if quality is not None and not together and wanted.agreement is None:
             results.append(_with(subject.described(), perplexity=quality.perplexity, tasks=quality.tasks))
             continue
         whole = subject.name not in wanted.streamed
         one = subject.open(wanted.dtype, whole=whole, compute=compute, progress=progress)
-        results.append(_measure_quality(one, wanted, quality, compute, progress))
+        found = _measure_quality(one, wanted, quality, compute, progress)
+        if wanted.agreement is not None and isinstance(one, Loaded):
+            found = _agreed(one, found, results[0] if results else None, wanted, compute, progress)
+        results.append(found)
         kernels.append(attention_kernel(one.model))
-        if settings.speed and isinstance(one, Loaded):
+        if together and isinstance(one, Loaded):
             loaded.append(one)
         del one  # before the next one is loaded: only for speed both are in memory
+    if settings.draft and wanted.agreement is not None:
+        results[1] = _drafted(loaded, results, wanted, progress)
+    results.reverse()
     if settings.speed:
-        speeds = measure_speed(loaded, settings, prefill=wanted.prefill, meter=wanted.meter, progress=progress)
+        speeds = measure_speed(loaded[::-1], settings, prefill=wanted.prefill, meter=wanted.meter, progress=progress)
         results = [_with(one, **vars(found)) for one, found in zip(results, speeds, strict=True)]
     return _result(wanted, results, describe_machine(compute.device, kernels), compute)
+
+
+def _agreed(
+    one: Loaded,
+    found: ModelResult,
+    baseline: ModelResult | None,
+    wanted: Measurements,
+    compute: Compute,
+    progress: Progress,
+) -> ModelResult:
+    """What the dense model writes, or how often the other chooses the same."""
+    assert wanted.agreement is not None
+    if baseline is None:
+        texts = dense_texts(one, wanted.agreement, wanted.texts, compute=compute, progress=progress)
+        return _with(found, greedy=texts)
+    agreement = measure_agreement(one, baseline.greedy, wanted.agreement, compute=compute, progress=progress)
+    return _with(found, agreement=agreement)
+
+
+def _drafted(
+    loaded: Sequence[Loaded], results: Sequence[ModelResult], wanted: Measurements, progress: Progress
+) -> ModelResult:
+    """The model's result with how it does as a draft. Both lists have the baseline first."""
+    assert wanted.agreement is not None
+    (dense, one), (baseline, found) = loaded, results
+    draft = measure_draft(dense, one, baseline.greedy, wanted.agreement, settings=wanted.settings, progress=progress)
+    return _with(found, draft=draft)
 
 
 def check_bench(
@@ -160,66 +167,12 @@ def check_bench(
     (subject, *_) = choose_subjects(
         run, model, None, compute=compute, progress=progress, trust_remote_code=trust_remote_code
     )
-    return _protocols(_check([subject], settings, compute, progress), compute)
+    return check([subject], settings, compute, progress).protocols(compute)
 
 
-def _protocols(wanted: _Measurements, compute: Compute) -> Protocols:
-    settings = wanted.settings
-    return Protocols(
-        perplexity=tuple(perplexity_protocol(windows) for windows in wanted.texts),
-        tasks=wanted.tasks[1] if wanted.tasks else None,
-        speed=speed_protocol(settings, prefill=wanted.prefill, meter=wanted.meter) if settings.speed else None,
-        dtype=dtype_name(wanted.dtype),
-        device=str(compute.device),
-    )
-
-
-def _check(subjects: Sequence[Subject], settings: BenchSettings, compute: Compute, progress: Progress) -> _Measurements:
-    """Check everything that may be wrong before the first model is loaded."""
-    seq_len, prefill = settings.lengths(min(subject.positions for subject in subjects))
-    texts = read_texts(subjects, settings, seq_len=seq_len, progress=progress)
-    tasks = open_asked_tasks(subjects, settings)
-    meter = find_energy_meter(compute.device)
-    dtype = compute.dtype or subjects[-1].dtype()
-    streamed = _streamed(subjects, settings, dtype, compute)
-    names = metric_names(
-        texts=[windows.identity().name for windows in texts],
-        tasks=tasks[0].metrics if tasks else (),
-        batch=settings.batch if settings.speed else (),
-        repeats=settings.repeats,
-        energy=bool(meter.counters),
-        loaded=subjects[0].needed_bytes(dtype) > 0 and subjects[0].name not in streamed,
-        compared=len(subjects) > 1,
-    )
-    require_metrics(settings.conditions, names)
-    return _Measurements(settings, dtype, prefill, texts, tasks, meter, streamed)
-
-
-def _streamed(
-    subjects: Sequence[Subject], settings: BenchSettings, dtype: torch.dtype, compute: Compute
-) -> frozenset[str]:
-    """Names of the models that memory has no room for. Tasks and speed need whole models, and speed all of them.
-
-    Raises:
-        TargetError: there is no room for what has to be in memory.
-    """
-    sizes, free = {subject.name: subject.needed_bytes(dtype) for subject in subjects}, compute.free_bytes()
-    if not settings.speed and not settings.tasks:
-        return frozenset(name for name, size in sizes.items() if LOADING_ROOM * size > free)
-    largest = max(sizes, key=lambda name: sizes[name])
-    together = sizes if settings.speed else {largest: sizes[largest]}
-    if (needed := sum(together.values())) > free:
-        without = "`speed=False` and no `tasks`" if settings.tasks else "`speed=False`"
-        raise TargetError(
-            f"{needed / 1e9:.3g} GB of memory are needed for {' beside '.join(together)} in {dtype_name(dtype)}, and "
-            f"{free / 1e9:.3g} GB are free; type {without}: perplexity is then measured block by block."
-        )
-    return frozenset()
-
-
-def _known_quality(wanted: _Measurements, dense: BenchResult | None, compute: Compute) -> ModelResult | None:
+def _known_quality(wanted: Measurements, dense: BenchResult | None, compute: Compute) -> ModelResult | None:
     """What an earlier benchmark of the baseline measured under the same protocols; None: nothing."""
-    protocols = _protocols(wanted, compute)
+    protocols = wanted.protocols(compute)
     of_quality = ("perplexity", "tasks", "dtype", "device")
     same = dense is not None and all(getattr(dense, name) == getattr(protocols, name) for name in of_quality)
     return dense.model if dense is not None and same else None
@@ -227,7 +180,7 @@ def _known_quality(wanted: _Measurements, dense: BenchResult | None, compute: Co
 
 def _measure_quality(
     one: Loaded | Streamed,
-    wanted: _Measurements,
+    wanted: Measurements,
     known: ModelResult | None,
     compute: Compute,
     progress: Progress,
@@ -246,11 +199,11 @@ def _with(result: ModelResult, **measured: object) -> ModelResult:
     return result.model_copy(update=measured)
 
 
-def _result(wanted: _Measurements, measured: Sequence[ModelResult], machine: Machine, compute: Compute) -> BenchResult:
+def _result(wanted: Measurements, measured: Sequence[ModelResult], machine: Machine, compute: Compute) -> BenchResult:
     """What was measured, beside its protocols, and checked against the conditions."""
     model, baseline = measured[0], measured[1] if len(measured) > 1 else None
     metrics = collect_metrics(model, baseline)
-    protocols = _protocols(wanted, compute)
+    protocols = wanted.protocols(compute)
     return BenchResult(
         machine=machine,
         device=protocols.device,
@@ -258,6 +211,7 @@ def _result(wanted: _Measurements, measured: Sequence[ModelResult], machine: Mac
         perplexity=protocols.perplexity,
         tasks=protocols.tasks,
         speed=protocols.speed,
+        agreement=protocols.agreement,
         model=model,
         baseline=baseline,
         differences=task_differences(model, baseline),

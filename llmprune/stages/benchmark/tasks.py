@@ -1,14 +1,15 @@
-"""The zero-shot part of a benchmark: all models get the same items."""
+"""The tasks of a benchmark: all models get the same items and examples."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llmprune.artifacts.records.bench import ModelResult, TaskDifference, TaskProtocol, TaskResult
+from llmprune.artifacts.records.bench import ModelResult, TaskDifference, TaskResult
+from llmprune.artifacts.records.protocols import TaskProtocol
 from llmprune.choices import Bos
 from llmprune.errors import TargetError
 from llmprune.evaluation.intervals import standard_error
-from llmprune.evaluation.zero_shot import ZeroShotTasks, count_requests, open_tasks, score_tasks
+from llmprune.evaluation.tasks import OpenTasks, Scores, count_requests, open_tasks, score_tasks
 from llmprune.models.compute import Compute
 from llmprune.stages.benchmark.opened import Loaded
 from llmprune.stages.benchmark.settings import BenchSettings
@@ -19,7 +20,7 @@ from llmprune.text.windows import adds_bos
 _TOKENS = 256  # of an item, as a guess: a batch holds as many items as fill the device
 
 
-def open_asked_tasks(subjects: Sequence[Subject], settings: BenchSettings) -> tuple[ZeroShotTasks, TaskProtocol] | None:
+def open_asked_tasks(subjects: Sequence[Subject], settings: BenchSettings) -> tuple[OpenTasks, TaskProtocol] | None:
     """The tasks that were asked for, and their protocol; None without tasks.
 
     Raises:
@@ -29,7 +30,7 @@ def open_asked_tasks(subjects: Sequence[Subject], settings: BenchSettings) -> tu
     """
     if not settings.tasks:
         return None
-    tasks = open_tasks(settings.tasks, include=settings.lm_eval_include)
+    tasks = open_tasks(settings.tasks, include=settings.lm_eval_include, num_fewshot=settings.num_fewshot)
     adds = adds_bos(subjects[0].tokenizer())
     if settings.bos == Bos.ALWAYS and not adds:
         raise TargetError(
@@ -37,13 +38,18 @@ def open_asked_tasks(subjects: Sequence[Subject], settings: BenchSettings) -> tu
             "`bos=auto`, or measure the tasks alone."
         )
     protocol = TaskProtocol(
-        tasks=tuple(tasks.tasks), limit=settings.limit, lm_eval=tasks.lm_eval, bos=adds and settings.bos != Bos.NEVER
+        tasks=tuple(tasks.tasks),
+        limit=settings.limit,
+        lm_eval=tasks.lm_eval,
+        bos=adds and settings.bos != Bos.NEVER,
+        num_fewshot=tuple(tasks.num_fewshot.values()),
+        generative=tasks.generative,
     )
     return tasks, protocol
 
 
 def measure_tasks(
-    one: Loaded, tasks: ZeroShotTasks, protocol: TaskProtocol, *, compute: Compute, progress: Progress
+    one: Loaded, tasks: OpenTasks, protocol: TaskProtocol, *, compute: Compute, progress: Progress
 ) -> tuple[TaskResult, ...]:
     """Accuracy of a model on every task, by each of its metrics.
 
@@ -60,12 +66,18 @@ def measure_tasks(
             bos=protocol.bos,
             on_requests=advance,
         )
-    return tuple(_result(task, metric, items) for (task, metric), items in scores.items())
+    return tuple(_result(task, metric, found) for (task, metric), found in scores.items())
 
 
-def _result(task: str, metric: str, items: tuple[float, ...]) -> TaskResult:
-    accuracy = sum(items) / len(items)
-    return TaskResult(task=task, metric=metric, accuracy=accuracy, stderr=standard_error(items), items=items)
+def _result(task: str, metric: str, found: Scores) -> TaskResult:
+    return TaskResult(
+        task=task,
+        metric=metric,
+        filter=found.found_by,
+        accuracy=sum(found.items) / len(found.items),
+        stderr=standard_error(found.items),
+        items=found.items,
+    )
 
 
 def task_differences(model: ModelResult, baseline: ModelResult | None) -> tuple[TaskDifference, ...]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmprune.artifacts.records.bench import Protocols
 from llmprune.artifacts.records.command_line import unless_usual
+from llmprune.artifacts.records.protocols import Protocols
 from llmprune.choices import Bos
 from llmprune.stages.common.command_line import model_argument, recorded_command
 from llmprune.stages.common.workspace import Workspace
@@ -29,6 +29,8 @@ def bench_command(
         tasks=",".join(asked.tasks) or None,
         lm_eval_include=asked.lm_eval_include,
         limit=asked.limit,
+        num_fewshot=asked.num_fewshot,
+        agreement=0,
         no_speed=speed is None,
         batch=",".join(map(str, speed.batch)) if speed is not None else None,
         gen=speed.new_tokens if speed is not None else None,

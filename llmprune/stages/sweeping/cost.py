@@ -11,7 +11,7 @@ from statistics import median
 import torch
 
 from llmprune.artifacts.files.sizes import format_size
-from llmprune.artifacts.records.bench import Protocols
+from llmprune.artifacts.records.protocols import Protocols
 from llmprune.choices import Method, Metric
 from llmprune.errors import LlmpruneError
 from llmprune.models.decoder import Decoder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmprune.artifacts.records.bench import Protocols
+from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.sweep import SweepPruning, SweepResult
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from llmprune.artifacts.records.bench import BenchResult, Protocols
+from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.artifacts.records.sweep import DENSE, SweepPoint, SweepResult
 from llmprune.errors import ArtifactError
@@ -59,7 +60,7 @@ def _bench(context: SweepContext, model: str, dense: BenchResult | None) -> tupl
         workspace.run,
         model=model,
         baseline=None,
-        settings=context.settings.bench,
+        settings=context.settings.measured,
         compute=workspace.compute,
         progress=workspace.progress,
         trust_remote_code=workspace.trust_remote_code,

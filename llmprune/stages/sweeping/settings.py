@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llmprune.algorithms.weights.patterns import Pattern, parse_pattern, parse_sparsity
 from llmprune.choices import Combine, Method, Metric
@@ -47,6 +47,11 @@ class SweepSettings:
     limits: Limits = field(default_factory=Limits)
     verify: bool = True
     force: bool = False
+
+    @property
+    def measured(self) -> BenchSettings:
+        """What is measured: without greedy agreement, for which every point would load the dense model again."""
+        return replace(self.bench, agreement=0, draft=False)
 
     def __post_init__(self) -> None:
         if not (self.targets or self.patterns):

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from llmprune.algorithms.blocks.target import removal_count
 from llmprune.artifacts.activations import Calibration, open_calibration
-from llmprune.artifacts.records.bench import BenchResult, Protocols
+from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.importance import Importance, RoundRecord
+from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.sweep import SkippedPoint, SweepPoint, SweepPruning, SweepResult
 from llmprune.choices import SEQ_LEN, Metric
 from llmprune.errors import ArtifactError, NumericalError, TargetError, VerificationError
@@ -108,7 +109,7 @@ def _check(workspace: Workspace, settings: SweepSettings) -> Protocols:
     return check_bench(
         workspace.run,
         model=workspace.record.model,
-        settings=settings.bench,
+        settings=settings.measured,
         compute=workspace.compute,
         progress=workspace.progress,
         trust_remote_code=workspace.trust_remote_code,

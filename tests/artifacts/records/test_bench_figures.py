@@ -2,11 +2,12 @@
 
 import pytest
 
-from llmprune.artifacts.records.bench import Estimate, Repeats
-from llmprune.artifacts.records.figures import QUANTITIES, figures, readings
-from tests.report.made_bench import DENSE, PROTOCOL, SPEED, bench, model_result
+from llmprune.artifacts.records.estimates import Estimate, Repeats
+from llmprune.artifacts.records.figures import figures, readings
+from llmprune.artifacts.records.quantities import QUANTITIES
+from tests.report.made_bench import AGREEMENT, DENSE, PROTOCOL, SPEED, bench, model_result
 
-PRUNED = model_result("sea-6of8", ppl=23.45, speed=125.0, blocks=6, parameters=6_500_000, zeros=500)
+PRUNED = model_result("sea-6of8", ppl=23.45, speed=125.0, blocks=6, parameters=6_500_000, zeros=500, agreement=0.625)
 
 
 def by_key(result):
@@ -26,6 +27,10 @@ def test_every_figure_has_both_values_and_its_protocol():
     assert values["ppl"] == [12.34, 23.45]
     assert values["generation"] == [100.0, 125.0]
     assert values["first_token"] == [100.0, 80.0]
+    assert (values["agreement"], values["agreed_tokens"]) == ([0.625], [7.5])
+    assert (values["draft_acceptance"], values["draft_speedup"]) == ([0.625], [1.25])
+    assert found["agreement"].protocol == AGREEMENT
+    assert found["agreement"].baseline is None
     assert found["ppl"].protocol == PROTOCOL
     assert found["acc"].protocol.lm_eval == "0.4.13"
     assert {key for key, one in found.items() if one.protocol == SPEED} == {

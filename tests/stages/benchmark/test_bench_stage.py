@@ -150,7 +150,12 @@ def test_numbers_that_no_model_allows_are_refused(wrong, argument):
 
 def test_nothing_to_measure_is_refused():
     with pytest.raises(TargetError, match="nothing to measure"):
-        BenchSettings(ppl=(), speed=False)
+        BenchSettings(ppl=(), speed=False, agreement=0)
+
+
+def test_greedy_agreement_of_a_model_alone_is_nothing(run, model):
+    with pytest.raises(TargetError, match="nothing to measure"):
+        measure(run, BenchSettings(ppl=(), speed=False), model=model)
 
 
 def test_models_that_tokenise_differently_are_not_compared(workspace, only_text, tmp_path, run):
@@ -215,7 +220,9 @@ def test_models_larger_than_memory_have_the_same_perplexity_block_by_block(
     request.getfixturevalue("little_memory")
     monkeypatch.setattr(subjects, "load_whole", None)  # nothing is loaded whole
     streamed, _ = measure(workspace.run, only_text)
-    assert streamed.metrics == {name: value for name, value in whole.metrics.items() if name != "load_seconds"}
+    of_whole_models = {"load_seconds", "agreement", "agreed_tokens"}
+    assert streamed.agreement is None
+    assert streamed.metrics == {name: value for name, value in whole.metrics.items() if name not in of_whole_models}
     with pytest.raises(TargetError, match="measures no 'load_seconds'"):
         measure(workspace.run, replace(only_text, fail_if=("load_seconds>1",)))
     for one, other in ((streamed.model, whole.model), (streamed.baseline, whole.baseline)):

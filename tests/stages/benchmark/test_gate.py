@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmprune.artifacts.records.bench import Estimate
+from llmprune.artifacts.records.estimates import Estimate
 from llmprune.errors import TargetError
 from llmprune.stages.benchmark.gate import parse_condition, require_metrics
 

@@ -2,14 +2,9 @@
 
 import pytest
 
-from llmprune.artifacts.records.bench import (
-    Estimate,
-    GenerationResult,
-    ModelResult,
-    PerplexityResult,
-    Repeats,
-    TaskResult,
-)
+from llmprune.artifacts.records.agreement import AgreementResult, DraftResult
+from llmprune.artifacts.records.bench import GenerationResult, ModelResult, PerplexityResult, TaskResult
+from llmprune.artifacts.records.estimates import Estimate, Repeats
 from llmprune.evaluation.intervals import estimate_exp_mean
 from llmprune.stages.benchmark.metrics import collect_metrics, metric_names
 
@@ -56,19 +51,40 @@ def model(shift=0.0, speed=1.0, joules=True):
 
 
 PLANNED = {"texts": ["easy", "hard"], "tasks": [("piqa", "acc"), ("boolq", "acc")], "batch": [1, 8], "repeats": 2}
+ALONE = {"agreement": False, "draft": False}
+AGREED = AgreementResult(share=Estimate(value=0.75), length=Estimate(value=3.0), shares=(0.5, 1.0), lengths=(2, 4))
+DRAFT = DraftResult(
+    alone=repeats(10.0, 10.0),
+    assisted=repeats(15.0, 15.0),
+    speedup=Estimate(value=1.5, interval=(1.5, 1.5)),
+    proposed=(4, 6),
+    accepted=(4, 1),
+)
 
 
 @pytest.mark.parametrize("energy", [True, False])
 @pytest.mark.parametrize("compared", [True, False])
 def test_what_was_promised_is_measured_and_nothing_else(energy, compared):
     baseline = model(joules=energy) if compared else None
-    promised = metric_names(**PLANNED, energy=energy, loaded=True, compared=compared)
-    assert set(collect_metrics(model(0.1, joules=energy), baseline)) == set(promised)
+    promised = metric_names(
+        **PLANNED, energy=energy, loaded=True, compared=compared, agreement=compared, draft=compared
+    )
+    one = model(0.1, joules=energy).model_copy(update={"agreement": AGREED, "draft": DRAFT} if compared else {})
+    assert set(collect_metrics(one, baseline)) == set(promised)
+
+
+def test_agreement_and_drafts_have_no_ratio():
+    metrics = collect_metrics(model().model_copy(update={"agreement": AGREED, "draft": DRAFT}), model())
+    assert metrics["agreement"].value == 0.75
+    assert metrics["agreed_tokens"].value == 3.0
+    assert metrics["draft_acceptance"].value == 0.5
+    assert metrics["draft_speedup"] == Estimate(value=1.5, interval=(1.5, 1.5))
+    assert not any(name.startswith(("agreement_", "draft_speedup_")) for name in metrics)
 
 
 def test_a_model_of_which_only_sizes_are_known():
     one = ModelResult(name="m", num_blocks=6, num_parameters=1000, weight_bytes=4000, load_seconds=1.0)
-    promised = metric_names(texts=[], tasks=[], batch=[], repeats=2, energy=False, loaded=True, compared=True)
+    promised = metric_names(texts=[], tasks=[], batch=[], repeats=2, energy=False, loaded=True, compared=True, **ALONE)
     assert set(collect_metrics(one, one)) == set(promised)
 
 
@@ -78,6 +94,9 @@ def test_the_short_name_is_the_worst():
     assert metrics["ppl_ratio"] == metrics["ppl_ratio.easy"]  # shifted twice as far
     assert metrics["acc"] == metrics["acc.piqa"]
     assert metrics["acc_diff"] == metrics["acc_diff.piqa"]
+    assert metrics["piqa_drop"].value == -metrics["acc_diff.piqa"].value == 0.25
+    assert metrics["piqa_drop"].interval == tuple(-end for end in reversed(metrics["acc_diff.piqa"].interval))
+    assert metrics["boolq_drop"].value == 0.0
     assert metrics["generation"] == metrics["generation.1"]
     assert metrics["first_token"] == metrics["first_token.8"]
 
@@ -98,7 +117,7 @@ def test_a_single_run_gives_no_ratio():
     metrics = collect_metrics(once, once)
     assert metrics["prompt"].value == 100.0
     assert {"prompt_ratio", "load_seconds_ratio"}.isdisjoint(metrics)
-    promised = metric_names(**{**PLANNED, "repeats": 1}, energy=True, loaded=True, compared=True)
+    promised = metric_names(**{**PLANNED, "repeats": 1}, energy=True, loaded=True, compared=True, **ALONE)
     assert not any(name.startswith(("prompt_ratio", "generation_ratio", "load_seconds_ratio")) for name in promised)
     assert "ppl_ratio" in promised
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from llmprune.artifacts.records.bench import Estimate, Protocols
+from llmprune.artifacts.records.estimates import Estimate
+from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.provenance import CorpusIdentity, ModelIdentity
 from llmprune.artifacts.records.sweep import SweepPoint, SweepPruning, SweepResult
 from llmprune.errors import GateError, TargetError

@@ -1,45 +1,70 @@
-"""Zero-shot accuracy through lm-eval, item by item, so that two models can be compared on the same items."""
+"""Accuracy on tasks through lm-eval, item by item, so that two models can be compared on the same items."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transformers import GenerationConfig
+
 from llmprune.errors import TaskError
+from llmprune.evaluation.generation import own_generation_config
 from llmprune.quiet import no_bars_in, quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Scores = Mapping[tuple[str, str], tuple[float, ...]]
-"""(task, metric) -> the score of every item, in the order of their numbers."""
+_WRITTEN = "generate_until"  # lm-eval's name of tasks whose answers are written
+_SEED = 1234  # lm-eval's own, of which examples stand before an item
 
 
 @dataclass(frozen=True)
-class ZeroShotTasks:
+class Scores:
+    """What a model got in one task by one metric.
+
+    Attributes:
+        found_by: lm-eval's name of how the answer is found in what the model says, the task's first way.
+        items: the score of every item, in the order of their numbers.
+    """
+
+    found_by: str
+    items: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class OpenTasks:
     """Tasks with their data, ready to be asked.
 
     Attributes:
         tasks: lm-eval's task objects by name.
         metrics: (task, metric) of every metric that is a mean over items, more being better.
+        num_fewshot: for each task, how many solved examples stand before an item.
         lm_eval: the version of lm-eval.
     """
 
     tasks: Mapping[str, Any]
     metrics: tuple[tuple[str, str], ...]
+    num_fewshot: Mapping[str, int]
     lm_eval: str
 
+    @property
+    def generative(self) -> tuple[str, ...]:
+        """Names of the tasks whose answers a model writes."""
+        return tuple(name for name, task in self.tasks.items() if task.OUTPUT_TYPE == _WRITTEN)
 
-def open_tasks(names: Sequence[str], *, include: Path | None = None) -> ZeroShotTasks:
+
+def open_tasks(names: Sequence[str], *, include: Path | None = None, num_fewshot: int | None = None) -> OpenTasks:
     """Find tasks by name and load their data.
 
     Args:
         names: of tasks, or of groups of tasks, as lm-eval knows them.
         include: a folder with more task files, which go before lm-eval's.
+        num_fewshot: solved examples before each item; None: as many as the task itself asks for.
 
     Raises:
         TaskError: lm-eval is not installed, a name is unknown, or a task's data cannot be had.
@@ -53,6 +78,7 @@ def open_tasks(names: Sequence[str], *, include: Path | None = None) -> ZeroShot
         try:
             tasks = manager.load(list(names))["tasks"]
             metrics = tuple(pair for name, task in tasks.items() for pair in _metrics(name, task))
+            examples = {name: _with_examples(task, num_fewshot) for name, task in tasks.items()}
         except TaskError:
             raise
         except Exception as error:  # a task's own code, a data set's, the Hub's: it may be anything
@@ -60,20 +86,20 @@ def open_tasks(names: Sequence[str], *, include: Path | None = None) -> ZeroShot
                 f"The tasks {', '.join(names)} cannot be loaded: {_gist(error)}. Without the Hub, write task files "
                 "that read local data and type `lm_eval_include=FOLDER`."
             ) from error
-    return ZeroShotTasks(tasks, metrics, version("lm-eval"))
+    return OpenTasks(tasks, metrics, examples, version("lm-eval"))
 
 
 def score_tasks(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    tasks: ZeroShotTasks,
+    tasks: OpenTasks,
     *,
     limit: int | None,
     batch_size: int,
     bos: bool,
     on_requests: Callable[[int], None] = lambda _: None,
-) -> Scores:
-    """Ask a model every item of every task, without examples.
+) -> Mapping[tuple[str, str], Scores]:
+    """Ask a model every item of every task. Where it writes the answers, its own generation config is set aside.
 
     Args:
         model: in memory, in eval mode.
@@ -90,9 +116,10 @@ def score_tasks(
     from lm_eval.api import task as requests  # noqa: PLC0415 - an extra, and a second to import
     from lm_eval.evaluator import evaluate  # noqa: PLC0415 - as above
 
-    with quiet(), no_bars_in(requests):  # it draws a bar while it puts a task's requests together
+    with ExitStack() as stack, quiet(), no_bars_in(requests):  # it draws a bar while it puts a task's requests together
         for task in tasks.tasks.values():
-            task.set_config("num_fewshot", 0)
+            task.set_fewshot_seed(seed=_SEED)  # anew for each model: both get the same examples
+        stack.enter_context(own_generation_config(model, _ended_as(model)))
         try:
             asked = _asked_model(on_requests)(
                 pretrained=model, tokenizer=tokenizer, batch_size=batch_size, add_bos_token=bos
@@ -103,8 +130,8 @@ def score_tasks(
     return {(task, metric): _scores(found["samples"][task], metric) for task, metric in tasks.metrics}
 
 
-def count_requests(tasks: ZeroShotTasks, limit: int | None) -> int:
-    """How many sequences a model will be asked, about: items, times the choices of a task's first."""
+def count_requests(tasks: OpenTasks, limit: int | None) -> int:
+    """How many sequences a model will be asked, about: items, times the choices of a task's first, or its one text."""
     total = 0
     for task in tasks.tasks.values():
         items = list(task.eval_docs)[:limit]
@@ -151,10 +178,30 @@ def _metrics(name: str, task: Any) -> Iterator[tuple[str, str]]:
     yield from found
 
 
-def _scores(samples: Sequence[Mapping[str, Any]], metric: str) -> tuple[float, ...]:
-    """Scores by item; where a task filters answers in several ways, by the first."""
-    first = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
-    return tuple(float(sample[metric]) for sample in sorted(first, key=lambda sample: int(sample["doc_id"])))
+def _with_examples(task: Any, wanted: int | None) -> int:
+    """Set how many solved examples stand before an item, and tell the number.
+
+    Raises:
+        TaskError: the task has no text to take examples from.
+    """
+    own = task.get_config("num_fewshot")
+    number = int(own or 0) if wanted is None else wanted
+    task.set_config("num_fewshot", number)
+    if number and not task.fewshot_docs():
+        raise TaskError(f"The task {task.config.task} has no solved examples to show; type `num_fewshot=0`.")
+    return number
+
+
+def _ended_as(model: PreTrainedModel) -> GenerationConfig:
+    """Plain decoding that ends where a text ends in this model; lm-eval adds what the task asks for."""
+    own = model.generation_config
+    return GenerationConfig(eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id)
+
+
+def _scores(samples: Sequence[Mapping[str, Any]], metric: str) -> Scores:
+    found_by = samples[0]["filter"]
+    first = sorted((one for one in samples if one["filter"] == found_by), key=lambda one: int(one["doc_id"]))
+    return Scores(found_by, tuple(float(one[metric]) for one in first))
 
 
 def _asked_model(on_requests: Callable[[int], None]) -> Any:
@@ -174,6 +221,10 @@ def _asked_model(on_requests: Callable[[int], None]) -> Any:
         def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
             on_requests(len(inps))
             return super()._model_call(inps, *args, **kwargs)
+
+        def _model_generate(self, context: Any, *args: Any, **kwargs: Any) -> Any:
+            on_requests(len(context))
+            return super()._model_generate(context, *args, **kwargs)
 
     return Asked
 
