@@ -29,7 +29,8 @@ METRICS = """## Metrics
 The names under `metrics`, which `--fail-if` takes. A figure of one text, task or batch size is called FIGURE.WHICH
 (`ppl.wikitext2`, `acc.piqa`, `generation.64`); FIGURE alone is the worst of them. Against a baseline, FIGURE_ratio is
 the model's over the baseline's (`ppl_ratio`, `ppl_ratio.wikitext2`, `prompt_ratio`), and for accuracies FIGURE_diff the
-model's less the baseline's (`acc_diff.piqa`). Conditions compare the value, not its interval.
+model's less the baseline's (`acc_diff.piqa`). TASK_drop is the accuracy that a task lost (`gsm8k_drop`), by
+the metric that lost most. Conditions compare the value, not its interval.
 
 | figure | what it is |
 |---|---|

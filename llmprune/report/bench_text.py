@@ -56,8 +56,9 @@ def _is_sparse(one: ModelResult) -> bool:
 
 def _row(figure: Figure, others: list[Figure]) -> list[str]:
     alone = sum(figure.quantity == other.quantity for other in others) == 1
-    dense = [""] if figure.quantity.kind == "agreement" else []
-    return [figure.label(alone=alone), *dense, *map(_cell, figure.readings), *_comparison(figure)]
+    if figure.quantity.kind == "agreement":  # between the two, so it stands with the pruned one
+        return [figure.label(), "", _cell(figure.model), ""]
+    return [figure.label(alone=alone), *map(_cell, figure.readings), *_comparison(figure)]
 
 
 def _cell(one: Reading) -> str:
@@ -67,13 +68,11 @@ def _cell(one: Reading) -> str:
             return _spell(one, one.shown)
         case "perplexity":
             return spell_estimate(one.value, one.interval, _SPELLINGS["ppl"])
-        case "agreement":
-            return spell_estimate(one.value, one.interval, ".3g")
         case "accuracy":
             return f"{one.value:.3f}{_stderr(one.stderr)}"
-        case "repeated":
+        case "repeated" | "agreement":
             if one.interval is None:
-                return f"{_spell(one, one.value)} (one run)"
+                return f"{_spell(one, one.value)}{' (one run)' if one.is_one_run else ''}"
             low, high = one.interval
             return f"{_spell(one, one.value)} ({_spell(one, low)}-{_spell(one, high)})"
 
@@ -106,7 +105,7 @@ def _quality_protocols(result: BenchResult) -> Iterator[str]:
             f"{_examples(result.tasks)}; SE: standard errors, of differences on the same items."
         )
     if result.agreement is not None:
-        yield f"Greedy agreement: with {result.agreement}, {result.dtype}; ± 95% over prompts."
+        yield f"Greedy agreement: with {result.agreement}, {result.dtype}; 95% intervals over prompts."
     if result.tasks is not None and not measures_writing(result):
         yield ONLY_CHOICES
 

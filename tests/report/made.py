@@ -151,7 +151,7 @@ def zeroed() -> Checkpoint:
 
 
 def measurements() -> tuple[Measurement, ...]:
-    short = model_result("sea-6of8", ppl=23.45, speed=125.0, blocks=6, parameters=6_500_000)
+    short = model_result("sea-6of8", ppl=23.45, speed=125.0, blocks=6, parameters=6_500_000, agreement=0.625)
     sparse = model_result("sea-50", ppl=17.89, speed=100.0, blocks=8, parameters=8_000_000, zeros=5000)
     return Measurement("1.json", bench(short)), Measurement("2.json", bench(sparse))
 

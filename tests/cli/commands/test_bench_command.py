@@ -207,7 +207,10 @@ def test_tasks_are_asked_of_both_models_and_compared_item_by_item(pruned, tmp_pa
     tasks = ["--tasks", "sea", "--lm-eval-include", write_task(tmp_path / "tasks")]
     result = llmprune("bench", *ONLY_TASKS, *tasks, "--fail-if", "acc_diff.sea<=1", "--run", pruned)
     assert result.exit_code == 3, result.stderr
-    assert "all items, no BOS, float32; SE: standard errors, of differences on the same items" in result.stdout
+    assert (
+        "all items, no BOS, float32; no examples; SE: standard errors, of differences on the same items"
+        in result.stdout
+    )
     measured = BenchResult.read(next((pruned / "bench").iterdir()))
     assert (measured.tasks.tasks, measured.tasks.limit) == (("sea",), None)
     assert [(one.task, one.metric) for one in measured.differences] == [("sea", "acc"), ("sea", "acc_norm")]
