@@ -57,9 +57,9 @@ def naive_search(
     return rounds
 
 
-def baseline_losses(evaluator: BlockEvaluator, chunk: int, *, remaining: Iterable[int]) -> WindowLosses:
-    """Losses of one chunk of the model that has only the blocks ``remaining``: one state."""
-    states = evaluator.entering(chunk)[None].clone()
+def baseline_losses(evaluator: BlockEvaluator, windows: range, *, remaining: Iterable[int]) -> WindowLosses:
+    """Losses of the model that has only the blocks ``remaining``: one state."""
+    states = evaluator.entering(windows)[None].clone()
     for block in remaining:
-        evaluator.apply_block(block, states, chunk)
-    return evaluator.losses(states, chunk)
+        evaluator.apply_block(block, states, windows)
+    return evaluator.losses(states, windows)

@@ -58,10 +58,9 @@ def test_perplexity_is_that_of_plain_transformers(smollm2, whole):
 def test_forked_losses_are_those_of_skipping_each_block_in_a_full_forward_pass(smollm2, whole):
     tokens = sample_windows(load_corpus("python-docs"), load_tokenizer(smollm2), num_windows=2, seq_len=64).tokens
     decoder = open_decoder(smollm2, device=CPU)
-    decoder.keep_resident()
-    evaluator = WindowEvaluator(decoder, tokens, chunk_windows=2, batch_size=3)
+    evaluator = WindowEvaluator(decoder, tokens, batch_size=3)
     candidates = range(1, 29)
-    losses = forked_losses(evaluator, 0, remaining=range(30), candidates=candidates)
+    losses = forked_losses(evaluator, range(2), remaining=range(30), candidates=candidates)
     ours = losses.sums.sum(dim=1) / (losses.tokens * losses.sums.shape[1])
     for candidate, loss in [*zip(candidates, ours, strict=True)][::4]:
         with bypassed(whole.model.layers, [candidate], decoder.runner.returned):

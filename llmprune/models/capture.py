@@ -34,6 +34,21 @@ class BlockCall:
         return any(isinstance(value, HandedOn) for value in (*self.args, *self.kwargs.values()))
 
 
+def tensor_bytes(calls: Iterable[BlockCall]) -> int:
+    """Bytes of all tensors among the arguments; what several blocks are given counts once."""
+    found: dict[int, int] = {}
+    waiting: list[Any] = [value for call in calls for value in (*call.args, *call.kwargs.values())]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            found[value.data_ptr()] = value.untyped_storage().nbytes()
+        elif isinstance(value, list | tuple):
+            waiting += value
+        elif isinstance(value, dict):
+            waiting += value.values()
+    return sum(found.values())
+
+
 class _Stop(BaseException):
     """Ends a forward pass once everything wanted from it is known.
 

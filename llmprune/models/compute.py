@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 
 from llmprune.choices import DEVICE, Dtype
 from llmprune.errors import TargetError
+from llmprune.models.memory import MemoryBudget, host_free_bytes, parse_memory_budget, still_free
 from llmprune.models.timing import Speedup, speedup, time_in_turn
 
 _DTYPES: dict[str, torch.dtype] = {
@@ -32,10 +32,12 @@ class Compute:
         device: ``cpu``, or a GPU with its number. ``cuda`` becomes the GPU that torch means by it, ``cuda:0`` as a
             rule, so that what is measured on one device says so in one way.
         dtype: what to compute in.
+        budget: most memory to use.
     """
 
     device: torch.device
     dtype: torch.dtype | None = None
+    budget: MemoryBudget = field(default_factory=MemoryBudget)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", _numbered(self.device))
@@ -65,21 +67,28 @@ class Compute:
         return lambda: factor @ factor
 
     def free_bytes(self) -> int:
-        """Memory of the device that can be had now."""
+        """Memory of the device that may still be used now: what is free less a margin, and within the budget."""
         if self.device.type == "cuda":
-            return torch.cuda.mem_get_info(self.device)[0]
-        return int(psutil.virtual_memory().available)
+            used = torch.cuda.memory_allocated(self.device)
+            cached = torch.cuda.memory_reserved(self.device) - used
+            return still_free(torch.cuda.mem_get_info(self.device)[0] + cached, used, self.budget.device)
+        return host_free_bytes(self.budget.device)
+
+    def free_host_bytes(self) -> int:
+        """The same of the host's memory beside a device's own; 0 where the device is the host."""
+        return 0 if self.device.type == "cpu" else host_free_bytes(self.budget.host)
 
 
-def choose_compute(device: str = DEVICE, dtype: str = Dtype.AUTO) -> Compute:
-    """Read the ``--device`` and ``--dtype`` options.
+def choose_compute(device: str = DEVICE, dtype: str = Dtype.AUTO, memory_budget: str | None = None) -> Compute:
+    """Read the ``--device``, ``--dtype`` and ``--memory-budget`` options.
 
     Args:
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
         dtype: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
+        memory_budget: see ``parse_memory_budget``; None: what is free.
 
     Raises:
-        TargetError: no such device or dtype.
+        TargetError: no such device, dtype or size.
     """
     if dtype != Dtype.AUTO and dtype not in _DTYPES:
         raise TargetError(f"'{dtype}' is not a dtype to compute in; type auto, {', '.join(_DTYPES)}.")
@@ -93,7 +102,7 @@ def choose_compute(device: str = DEVICE, dtype: str = Dtype.AUTO) -> Compute:
         raise TargetError(f"'{device}' is not a device that llmprune computes on; type auto, cpu or cuda.")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise TargetError(f"This machine has no device '{device}' that torch can use; type `device=cpu`.")
-    return Compute(chosen, _DTYPES.get(dtype))
+    return Compute(chosen, _DTYPES.get(dtype), parse_memory_budget(memory_budget))
 
 
 def _numbered(device: torch.device) -> torch.device:

@@ -44,11 +44,18 @@ class Decoder(Protocol):
     def block(self, index: int) -> AbstractContextManager[None]:
         """Block ``index`` has its weights for as long as the context lasts."""
 
-    def keep_resident(self) -> None:
-        """Load every block's weights and keep them."""
+    def keep(self, *, device: int, host: int) -> None:
+        """Keep blocks between their uses: as many as so many bytes of the device and of the host hold."""
+
+    def expect(self, blocks: Iterable[int]) -> None:
+        """From now on just these blocks are opened, in this order: the next one is fetched while one is open."""
 
     def block_bytes(self, index: int) -> int:
         """Memory that opening block ``index`` takes."""
+
+    @property
+    def pass_seconds(self) -> float:
+        """Seconds that reading takes in a walk over the expected blocks, as far as it was seen; 0: all are kept."""
 
     def stored(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Tensors as the model is stored, unrounded by the dtype of computing."""

@@ -13,13 +13,26 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from llmprune.artifacts.checkpoints.finiteness import find_non_finite, refuse_non_finite
+from llmprune.artifacts.checkpoints.reading import read_tensors
 from llmprune.errors import ModelError
 from llmprune.models.anatomy import BlockNames, find_blocks, name_blocks
 from llmprune.models.architecture import attention_of, auto_class, empty_model
 from llmprune.models.capture import BlockRunner
 from llmprune.models.config import load_config, own_code_refused
 from llmprune.models.requirements import require_own_weights, require_separable
-from llmprune.models.weights import LoadPlan, drop_parameters, finish_loading, load_tensors, place_tensors, plan_loading
+from llmprune.models.residency import Residency, Tensors
+from llmprune.models.weights import (
+    LoadPlan,
+    Places,
+    drop_parameters,
+    finish_loading,
+    parameters_of,
+    place_tensors,
+    plan_loading,
+    put_tensors,
+    set_parameters,
+)
 from llmprune.quiet import first_sentence, quiet
 
 if TYPE_CHECKING:
@@ -56,7 +69,9 @@ class CheckpointDecoder:
     runner: BlockRunner
     device: torch.device
     dtype: torch.dtype
-    _resident: set[int] = field(default_factory=set)
+    residency: Residency
+    _open: dict[int, Tensors] = field(default_factory=dict)  # stored tensors of the open blocks that were read
+    _finite: set[str] = field(default_factory=set)  # tensors that were read and looked at
     _defaults: frozenset[int] = frozenset()  # ids of the blocks' parameters that no tensor fills
 
     @property
@@ -71,40 +86,80 @@ class CheckpointDecoder:
 
     @contextmanager
     def block(self, index: int) -> Iterator[None]:
-        """Block ``index`` has its weights for as long as the context lasts (longer when it is resident)."""
-        if index in self._resident:
+        """Block ``index`` has its weights for as long as the context lasts; changes of them go with it.
+
+        Raises:
+            NonFiniteWeightsError: they are NaN or infinite.
+            CheckpointError: a file can no longer be read.
+        """
+        if index in self._open:
             yield
             return
-        self.load(self.names.by_block[index])
+        fetched = self.residency.take(index, self.read_block)
+        if fetched.stored is None:
+            set_parameters(self.blocks[index], fetched.on_device)
+        else:
+            put_tensors(self.model, fetched.on_device, device=self.device)
+            self._finite |= fetched.stored.keys()
+            self.residency.put(index, parameters_of(self.blocks[index], besides=self._defaults))
+        self._open[index] = fetched.stored or {}
+        del fetched
         try:
             yield
         finally:
+            del self._open[index]
             drop_parameters(self.blocks[index], besides=self._defaults)
 
     def load_outside(self) -> None:
-        """Load everything but the blocks, and compute what no tensor holds."""
-        self.load(self.names.outside)
+        """Load everything but the blocks, and compute what no tensor holds.
+
+        Raises:
+            NonFiniteWeightsError: weights are NaN or infinite.
+        """
+        names = [name for name in self.names.outside if name in self.used]
+        refuse_non_finite(find_non_finite(self.checkpoint, names))
+        put_tensors(self.model, self.checkpoint.load(names), device=self.device)
         finish_loading(self.model, self.plan, device=self.device)
         self._defaults = frozenset(id(p) for p in self.blocks.parameters() if not p.is_meta)
 
-    def keep_resident(self) -> None:
-        """Load every block's weights and keep them."""
-        self.load(name for names in self.names.by_block for name in names)
-        self._resident = set(range(len(self.blocks)))
+    def keep(self, *, device: int, host: int) -> None:
+        """See ``Residency.keep``."""
+        self.residency.keep(device=device, host=host)
+
+    def expect(self, blocks: Iterable[int]) -> None:
+        """See ``Residency.expect``."""
+        self.residency.expect(tuple(blocks))
 
     def block_bytes(self, index: int) -> int:
         """Bytes of block ``index`` in the computing dtype."""
-        entries = (self.checkpoint.tensors[name] for name in self.names.by_block[index] if name in self.used)
-        return sum(entry.numel for entry in entries) * self.dtype.itemsize
+        return self.residency.sizes[index]
 
-    def load(self, names: Iterable[str]) -> None:
-        """Load tensors into the model, all but those that it has no place for."""
-        used = [name for name in names if name in self.used]
-        load_tensors(self.model, self.checkpoint, used, device=self.device)
+    @property
+    def pass_seconds(self) -> float:
+        """See ``Residency.pass_seconds``."""
+        return self.residency.pass_seconds
+
+    def read_from(self, checkpoint: Checkpoint) -> None:
+        """Take the blocks from other files, which hold the same tensors."""
+        self.checkpoint = checkpoint
+        self._finite.clear()
+        self.residency.forget()
+
+    def read_block(self, index: int) -> Tensors:
+        """The tensors of block ``index`` as they are stored, in host memory; it can run beside computing.
+
+        Raises:
+            NonFiniteWeightsError: they are NaN or infinite.
+            CheckpointError: a file can no longer be read.
+        """
+        names = [name for name in self.names.by_block[index] if name in self.used]
+        return read_tensors(self.checkpoint, names, known=self._finite, pinned=self.device.type == "cuda")
 
     def stored(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Tensors as they are in the files."""
-        return self.checkpoint.load(names)
+        """Tensors as they are in the files; those of an open block that was read are there already."""
+        names = list(names)
+        there = {name: tensor for block in self._open.values() for name, tensor in block.items() if name in names}
+        return there | self.checkpoint.load(name for name in names if name not in there)
 
     def tensor_of(self, parameter: str) -> str | None:
         """The tensor that becomes this parameter and nothing else; None where it is merged, split or transposed."""
@@ -140,6 +195,7 @@ def open_decoder(
     decoder.load_outside()
     with decoder.block(0):
         require_separable(decoder)
+    decoder.expect(range(len(decoder.blocks)))
     return decoder
 
 
@@ -183,7 +239,16 @@ def shell_of(
     places = place_tensors(model, checkpoint.names)
     names = name_blocks(checkpoint.names, places.by_tensor, path=path, num_blocks=len(blocks))
     plan = plan_loading(model, checkpoint, places, path=path)
-    return CheckpointDecoder(model, path, blocks, names, checkpoint, plan, BlockRunner(model, blocks), device, dtype)
+    sizes = [_computed_bytes(checkpoint, places, of_block, dtype) for of_block in names.by_block]
+    runner = BlockRunner(model, blocks)
+    residency = Residency(sizes, device)
+    return CheckpointDecoder(model, path, blocks, names, checkpoint, plan, runner, device, dtype, residency)
+
+
+def _computed_bytes(checkpoint: Checkpoint, places: Places, names: Iterable[str], dtype: torch.dtype) -> int:
+    """Bytes of some tensors in the computing dtype; of those elsewhere nothing is known."""
+    entries = (checkpoint.tensors[name] for name in names if name in checkpoint.tensors and name in places.by_tensor)
+    return sum(entry.numel for entry in entries) * dtype.itemsize
 
 
 def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

@@ -56,8 +56,16 @@ class ModelDecoder:
         """Its weights are always there."""
         yield
 
-    def keep_resident(self) -> None:
+    def keep(self, *, device: int, host: int) -> None:
         """They are."""
+
+    def expect(self, blocks: Iterable[int]) -> None:
+        """In any order."""
+
+    @property
+    def pass_seconds(self) -> float:
+        """Nothing is read."""
+        return 0.0
 
     def block_bytes(self, index: int) -> int:
         """None beside what the model takes."""

@@ -163,9 +163,21 @@ def plan_loading(model: PreTrainedModel, checkpoint: Checkpoint, places: Places,
     return LoadPlan(places, info)
 
 
-def load_tensors(model: PreTrainedModel, checkpoint: Checkpoint, names: Iterable[str], *, device: torch.device) -> None:
-    """Load a few of the tensors that a model has a place for, in the dtypes that the model has."""
-    _convert(model, checkpoint.load(names), device=str(device))
+def put_tensors(model: PreTrainedModel, tensors: Mapping[str, Tensor], *, device: torch.device) -> None:
+    """Put a few of the tensors that a model has a place for there, in the dtypes that the model has."""
+    _convert(model, dict(tensors), device=str(device))
+
+
+def parameters_of(block: nn.Module, *, besides: Set[int]) -> dict[str, Tensor]:
+    """A block's parameters by path, but for those of the ids ``besides``."""
+    return {path: parameter.detach() for path, parameter in block.named_parameters() if id(parameter) not in besides}
+
+
+def set_parameters(block: nn.Module, parameters: Mapping[str, Tensor]) -> None:
+    """Give a block the parameters that ``parameters_of`` gave."""
+    for path, value in parameters.items():
+        owner, _, name = path.rpartition(".")
+        setattr(block.get_submodule(owner), name, nn.Parameter(value, requires_grad=False))
 
 
 def finish_loading(model: PreTrainedModel, plan: LoadPlan, *, device: torch.device) -> None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from llmprune.algorithms.blocks.search import forked_losses
 from llmprune.evaluation import losses as losses_module
 from llmprune.evaluation.losses import token_losses
 from llmprune.evaluation.perplexity import streamed_window_losses, window_losses
@@ -81,28 +82,35 @@ def test_perplexity_block_by_block_is_the_same_to_the_last_bit(batch_tokens, chu
 def test_window_sums_are_sums_of_token_losses(checkpoint):
     tokens = random_tokens(3, 20)
     decoder = open_decoder(checkpoint("llama"), device=torch.device("cpu"))
-    evaluator = WindowEvaluator(decoder, tokens, chunk_windows=3, batch_size=2)
-    found = baseline_losses(evaluator, 0, remaining=range(evaluator.num_blocks))
+    evaluator = WindowEvaluator(decoder, tokens, batch_size=2)
+    found = baseline_losses(evaluator, range(3), remaining=range(evaluator.num_blocks))
     assert found.tokens == 19
     assert found.sums.dtype == torch.float64
     torch.testing.assert_close(found.sums, plain_losses(tiny_model("llama"), tokens).sum(1)[None], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
-    ("chunk", "looks", "sizes"),
-    [(64, (4, 6), [4, 2, 3]), (3, (4, 6), [3, 1, 2, 3]), (1, (4,), [1] * 9), (2, (), [2, 2, 2, 2, 1])],
+    ("batch_size", "options", "windows"),
+    [(3, {}, 9), (2, {"chunk_windows": 5}, 4), (4, {"chunk_windows": 2}, 2), (2, {"state_bytes": 5}, 4)]
+    + [(2, {"state_bytes": 4}, 4), (2, {"state_bytes": 0}, 2), (3, {"state_bytes": 1}, 3)],
 )
-def test_chunks_end_where_candidates_are_compared(checkpoint, chunk, looks, sizes):
+def test_a_chunk_is_whole_batches_and_one_at_least(checkpoint, batch_size, options, windows):
     decoder = open_decoder(checkpoint("llama"), device=torch.device("cpu"))
-    evaluator = WindowEvaluator(decoder, random_tokens(9, 4), chunk_windows=chunk, batch_size=2, looks=looks)
-    assert [evaluator.windows_in(chunk) for chunk in range(evaluator.num_chunks)] == sizes
+    if "state_bytes" in options:  # in windows of three states
+        options = {"state_bytes": options["state_bytes"] * 3 * 4 * HIDDEN * 4}
+    evaluator = WindowEvaluator(decoder, random_tokens(9, 4), batch_size=batch_size, **options)
+    assert evaluator.fitting(3) == windows
 
 
-def test_chunks_cover_all_windows_once(checkpoint):
+def test_no_number_depends_on_the_size_of_chunks(checkpoint):
     tokens = random_tokens(7, 4)
     decoder = open_decoder(checkpoint("llama"), device=torch.device("cpu"))
-    evaluator = WindowEvaluator(decoder, tokens, chunk_windows=3, batch_size=2)
-    assert [evaluator.windows_in(chunk) for chunk in range(evaluator.num_chunks)] == [3, 3, 1]
-    states = torch.cat([evaluator.entering(chunk) for chunk in range(3)])
-    assert states.shape == (7, 4, HIDDEN)
+    evaluator = WindowEvaluator(decoder, tokens, batch_size=3)
+    whole = forked_losses(evaluator, range(7), remaining=range(6), candidates=[1, 3, 4]).sums
+    parts = [
+        forked_losses(evaluator, part, remaining=range(6), candidates=[1, 3, 4]).sums
+        for part in (range(3), range(3, 6), range(6, 7))
+    ]
+    assert torch.equal(torch.cat(parts, 1), whole)
+    states = torch.cat([evaluator.entering(range(4)), evaluator.entering(range(4, 7))])
     assert torch.equal(states, decoder.runner.embed(tokens))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -70,15 +71,15 @@ def test_a_block_is_given_up_even_when_running_it_fails(checkpoint):
     assert all(p.is_meta for p in decoder.blocks.parameters())
 
 
-def test_resident_blocks_stay(checkpoint):
+def test_all_blocks_may_be_open_together(checkpoint):
     decoder = opened(checkpoint("mixtral"))
-    decoder.keep_resident()
-    with decoder.block(2):
-        pass
-    assert not any(p.is_meta for p in decoder.model.parameters())
     tokens = random_tokens(2, 9)
-    with torch.no_grad():
+    with ExitStack() as stack, torch.no_grad():
+        for block in (*range(DEPTH), 2):
+            stack.enter_context(decoder.block(block))
+        assert not any(p.is_meta for p in decoder.model.parameters())
         torch.testing.assert_close(decoder.model(tokens).logits, tiny_model("mixtral")(tokens).logits)
+    assert all(p.is_meta for p in decoder.blocks.parameters())
 
 
 def test_dtype_is_the_stored_one_unless_another_is_asked_for(tmp_path):

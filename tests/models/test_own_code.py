@@ -1,6 +1,7 @@
 """Models with Python code of their own beside their weights: refused unless it may run, and as any other if it may."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -54,8 +55,9 @@ def test_its_own_code_runs_where_that_is_allowed(own):
     decoder = open_decoder(own, device=CPU, trust_remote_code=True)
     assert type(decoder.model).__name__ == "OwnForCausalLM"
     whole = load_whole(own, device=CPU, dtype=torch.float32, trust_remote_code=True)
-    decoder.keep_resident()
-    with torch.no_grad():
+    with ExitStack() as stack, torch.no_grad():
+        for block in range(len(decoder.blocks)):
+            stack.enter_context(decoder.block(block))
         assert torch.equal(decoder.model(tokens).logits, whole(tokens).logits)
 
 

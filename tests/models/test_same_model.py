@@ -171,10 +171,11 @@ def test_what_blocks_hand_on_in_float32_is_kept_in_float32(tmp_path):
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(tiny_config("mamba"), dtype=torch.bfloat16).save_pretrained(tmp_path)
     decoder = open_decoder(tmp_path, device=CPU)
-    evaluator = WindowEvaluator(decoder, TOKENS, chunk_windows=2, batch_size=1)
-    states = evaluator.entering(0)[None].clone()
+    evaluator = WindowEvaluator(decoder, TOKENS, batch_size=1)
+    windows = range(evaluator.num_windows)
+    states = evaluator.entering(windows)[None].clone()
     for block in range(evaluator.num_blocks):
-        evaluator.apply_block(block, states, 0)
+        evaluator.apply_block(block, states, windows)
     logits = load_whole(tmp_path, device=CPU, dtype=torch.bfloat16)(TOKENS, use_cache=False).logits
     assert states.dtype == torch.float32
     assert torch.equal(decoder.runner.logits(states[0]), logits)

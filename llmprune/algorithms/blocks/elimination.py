@@ -21,10 +21,7 @@ from torch import Tensor
 
 from llmprune.choices import ERROR_RATE
 
-_FIRST = 4  # windows before the first comparison: with fewer the t quantile is beyond any difference that is seen
-# Times as many windows before each next one. On SmolLM2's losses 1.25 and 1.5, and a first comparison after 4, 6 or 8
-# windows, cost the same to 5% with 32 windows and more.
-_GROWTH = 1.5
+_FIRST = 12  # most windows before the first comparison, when the states of all candidates are in memory
 
 
 @dataclass(frozen=True)
@@ -55,12 +52,15 @@ class EliminationRule:
 
     @staticmethod
     def looks(num_windows: int) -> tuple[int, ...]:
-        """After how many of `num_windows` windows candidates are compared: 4, 6, 9, 13, 19 ..., never after all."""
-        looks, windows = [], _FIRST
-        while windows < num_windows:
-            looks.append(windows)
-            windows = int(windows * _GROWTH)
-        return tuple(looks)
+        """After how many of ``num_windows`` windows candidates are compared: at most twice, and never after all.
+
+        The windows between two comparisons go through the model together. So a round reads a model that does not fit
+        into memory three times, where comparing after 4, 6, 9, 13 ... windows would read it once for each.
+        First after 2 sqrt(n) windows, 12 at most, then after the geometric mean of these and all.
+        """
+        first = min(_FIRST, round(2 * num_windows**0.5))
+        looks = {first, round((first * num_windows) ** 0.5)}
+        return tuple(sorted(look for look in looks if look < num_windows))
 
     def hopeless(self, losses: Tensor, *, candidates: int, num_windows: int) -> Tensor:
         """Which candidates are worse than the best one beyond doubt.

@@ -5,12 +5,17 @@ each in a full forward pass runs the blocks before j again and again on the same
 states. Here the blocks are walked once: a shared prefix forks a tail at every
 candidate, and each block runs on the prefix and on all tails that have passed their
 own fork. The numbers are the same; the block forwards are about half.
+
+The windows go through the model in chunks, each of which reads the model once. A chunk
+is as large as memory allows for the candidates that are left, and ends where candidates
+are compared: three chunks a round where memory has room for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -23,11 +28,11 @@ from llmprune.errors import NumericalError
 
 @dataclass(frozen=True)
 class WindowLosses:
-    """Losses of several states on the windows of one chunk.
+    """Losses of several states on some windows.
 
     Attributes:
         sums: (states, windows) float64, sum of the token losses of a window, in nats.
-        tokens: predicted tokens in each window, of all chunks alike.
+        tokens: predicted tokens in each window, of all alike.
     """
 
     sums: Tensor
@@ -35,26 +40,29 @@ class WindowLosses:
 
 
 class BlockEvaluator(Protocol):
-    """What the search needs of a model and its calibration windows, chunk by chunk."""
+    """What the search needs of a model and its calibration windows; a range says which windows."""
 
     @property
     def num_blocks(self) -> int:
         """Blocks of the model."""
 
     @property
-    def num_chunks(self) -> int:
-        """Chunks that the calibration windows are cut into."""
+    def num_windows(self) -> int:
+        """Calibration windows."""
 
-    def windows_in(self, chunk: int) -> int:
-        """How many windows a chunk holds."""
+    def fitting(self, states: int) -> int:
+        """How many windows may go through the model together when each has so many states; no number depends on it."""
 
-    def entering(self, chunk: int) -> Tensor:
+    def expect(self, blocks: Sequence[int]) -> None:
+        """From now on just these blocks are run, in this order, again and again."""
+
+    def entering(self, windows: range) -> Tensor:
         """(windows, seq_len, hidden_size): hidden states entering the first block."""
 
-    def apply_block(self, block: int, states: Tensor, chunk: int) -> None:
+    def apply_block(self, block: int, states: Tensor, windows: range) -> None:
         """Replace ``states`` (n, windows, seq_len, hidden_size) by the block's outputs on them."""
 
-    def losses(self, states: Tensor, chunk: int) -> WindowLosses:
+    def losses(self, states: Tensor, windows: range) -> WindowLosses:
         """Losses of ``states`` (n, windows, seq_len, hidden_size) leaving the last block."""
 
 
@@ -156,29 +164,36 @@ def greedy_rounds(
         yield decided
 
 
+def chunks(evaluator: BlockEvaluator, start: int, stop: int, *, states: int) -> Iterator[range]:
+    """The windows from ``start`` to ``stop`` in chunks that fit into memory in so many states each."""
+    while start < stop:
+        yield range(start, min(stop, start + evaluator.fitting(states)))
+        start += evaluator.fitting(states)
+
+
 def forked_losses(
-    evaluator: BlockEvaluator, chunk: int, *, remaining: Sequence[int], candidates: Sequence[int]
+    evaluator: BlockEvaluator, windows: range, *, remaining: Sequence[int], candidates: Sequence[int]
 ) -> WindowLosses:
-    """Losses of one chunk with each candidate skipped, walking the blocks once.
+    """Losses with each candidate skipped, walking the blocks once.
 
     Args:
         evaluator: model and calibration windows.
-        chunk: which windows.
+        windows: which of them.
         remaining: the model's blocks, in order.
         candidates: the blocks to skip in turn, in order.
 
     Returns:
         The losses, a row for each candidate.
     """
-    entering = evaluator.entering(chunk)
+    entering = evaluator.entering(windows)
     states = entering.new_empty((len(candidates) + 1, *entering.shape))
     states[0] = entering  # row 0 is the shared prefix, row i the tail of the i-th candidate
     for block, running, forked in _walk(remaining, candidates):
         if forked is not None:
             states[forked] = states[0]
         if running:
-            evaluator.apply_block(block, states[running.start : running.stop], chunk)
-    return evaluator.losses(states[1:], chunk)
+            evaluator.apply_block(block, states[running.start : running.stop], windows)
+    return evaluator.losses(states[1:], windows)
 
 
 def forked_forwards(remaining: Sequence[int], candidates: Sequence[int]) -> int:
@@ -237,19 +252,18 @@ def _search_round(
     on_chunk: Callable[[ChunkDone], None],
 ) -> Round:
     measured = _Candidates(candidates)
-    forwards = seen = 0
-    chunks = range(evaluator.num_chunks)
-    windows = sum(evaluator.windows_in(chunk) for chunk in chunks)
-    looks = [] if rule is None else list(rule.looks(windows))
-    for chunk in chunks:
-        forwards += forked_forwards(remaining, measured.surviving) * evaluator.windows_in(chunk)
-        measured.add(forked_losses(evaluator, chunk, remaining=remaining, candidates=measured.surviving))
-        seen += evaluator.windows_in(chunk)
-        if rule is not None and looks and looks[0] <= seen < windows:
-            measured.drop(rule, num_windows=windows)
-            looks = [look for look in looks if look > seen]  # chunks that pass over one look at it late, and once
-        on_chunk(ChunkDone(evaluator.windows_in(chunk), seen, windows, len(measured.surviving)))
+    forwards, total = 0, evaluator.num_windows
+    evaluator.expect(remaining)
+    looks = () if rule is None else rule.looks(total)
+    for start, stop in pairwise((0, *looks, total)):
+        surviving = measured.surviving
+        for windows in chunks(evaluator, start, stop, states=len(surviving) + 1):
+            forwards += forked_forwards(remaining, surviving) * len(windows)
+            measured.add(forked_losses(evaluator, windows, remaining=remaining, candidates=surviving))
+            if rule is not None and windows.stop in looks:
+                measured.drop(rule, num_windows=total)
+            on_chunk(ChunkDone(len(windows), windows.stop, total, len(measured.surviving)))
     results = measured.results()
     best = min((c for c in results if c.complete), key=lambda candidate: candidate.loss)
-    naive = len(candidates) * (len(remaining) - 1) * windows
+    naive = len(candidates) * (len(remaining) - 1) * total
     return Round(best.block, best.loss, results, forwards, naive)

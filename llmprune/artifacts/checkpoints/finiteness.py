@@ -58,6 +58,22 @@ def is_finite(file: FileIO, entry: TensorEntry) -> bool:
     return True
 
 
+def read_finite(file: FileIO, entry: TensorEntry, content: NDArray[np.uint8]) -> bool:
+    """Read the whole tensor ``entry`` into ``content`` (nbytes,); whether it holds neither NaN nor infinity.
+
+    Each piece is looked at while it is still in the core's cache.
+
+    Raises:
+        CheckpointError: the file became shorter.
+    """
+    finite = True
+    for start in range(0, entry.nbytes, _CHUNK):
+        piece = content[start : start + _CHUNK]
+        read_into(file, entry.start + start, piece.data)
+        finite = finite and (entry.dtype not in _INFINITY or _piece_is_finite(piece, entry.dtype))
+    return finite
+
+
 def refuse_non_finite(names: list[str]) -> None:
     """Raise for tensors that `find_non_finite` found, if it found any.
 

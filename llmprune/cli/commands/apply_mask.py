@@ -11,6 +11,7 @@ from llmprune.cli.options.common import (
     DtypeOpt,
     ForceOpt,
     JsonOpt,
+    MemoryBudgetOpt,
     QuietOpt,
     RemoteCodeOpt,
     RunOpt,
@@ -29,6 +30,7 @@ def apply_mask(
     mask: MaskArg,
     device: DeviceOpt = DEVICE,
     dtype: DtypeOpt = Dtype.AUTO,
+    memory_budget: MemoryBudgetOpt = None,
     trust_remote_code: RemoteCodeOpt = False,
     out: OutOpt = None,
     max_shard_size: ShardSizeOpt = SHARD_SIZE,
@@ -47,7 +49,7 @@ def apply_mask(
 
     console = Console(as_json=as_json, quiet=quiet)
     settings = MaskSettings(mask=mask, out=out, max_shard_bytes=parse_size(max_shard_size), verify=verify, force=force)
-    compute = choose_compute(device, dtype)
+    compute = choose_compute(device, dtype, memory_budget)
     workspace = open_workspace(run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code)
     report = run_stage(workspace, settings)
     data = {"directory": str(report.directory), **report.record.model_dump(mode="json")}

@@ -20,6 +20,7 @@ from llmprune.cli.options.common import (
     DtypeOpt,
     ForceOpt,
     JsonOpt,
+    MemoryBudgetOpt,
     ModelArg,
     QuietOpt,
     RemoteCodeOpt,
@@ -47,6 +48,7 @@ def calibrate(
     cache: CacheOpt = Cache.FIRST,
     device: DeviceOpt = DEVICE,
     dtype: DtypeOpt = Dtype.AUTO,
+    memory_budget: MemoryBudgetOpt = None,
     trust_remote_code: RemoteCodeOpt = False,
     run: RunOpt = DEFAULT_RUN,
     force: ForceOpt = False,
@@ -70,7 +72,7 @@ def calibrate(
         cache=cache,
         chat_template=chat_template,
     )
-    compute = choose_compute(device, dtype)
+    compute = choose_compute(device, dtype, memory_budget)
     workspace = open_workspace(run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code)
     calibration = run_stage(workspace, settings, force=force)
     data = calibration.manifest.model_dump(mode="json")

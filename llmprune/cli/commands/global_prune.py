@@ -27,6 +27,7 @@ from llmprune.cli.options.common import (
     DtypeOpt,
     ForceOpt,
     JsonOpt,
+    MemoryBudgetOpt,
     ModelArg,
     QuietOpt,
     RemoteCodeOpt,
@@ -81,6 +82,7 @@ def global_prune(
     calibration: CalibrationOpt = None,
     device: DeviceOpt = DEVICE,
     dtype: DtypeOpt = Dtype.AUTO,
+    memory_budget: MemoryBudgetOpt = None,
     trust_remote_code: RemoteCodeOpt = False,
     out: OutOpt = None,
     max_shard_size: ShardSizeOpt = SHARD_SIZE,
@@ -121,7 +123,7 @@ def global_prune(
         force=force,
     )
     publishing = read_push(push_to_hub, private=private)
-    compute = choose_compute(device, dtype)
+    compute = choose_compute(device, dtype, memory_budget)
     workspace = open_workspace(run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code)
     report = run_stage(workspace, settings, on_block=block_teller(console))
     pushed = push_written(workspace, report.directory, publishing, on_listing=listing_teller(console))

@@ -12,6 +12,7 @@ from llmprune.cli.options.common import (
     DtypeOpt,
     ForceOpt,
     JsonOpt,
+    MemoryBudgetOpt,
     QuietOpt,
     RemoteCodeOpt,
     RunOpt,
@@ -37,6 +38,7 @@ def heal(
     calibration: CalibrationOpt = None,
     device: DeviceOpt = DEVICE,
     dtype: DtypeOpt = Dtype.AUTO,
+    memory_budget: MemoryBudgetOpt = None,
     trust_remote_code: RemoteCodeOpt = False,
     out: OutOpt = None,
     max_shard_size: ShardSizeOpt = SHARD_SIZE,
@@ -68,7 +70,7 @@ def heal(
         force=force,
     )
     publishing = read_push(push_to_hub, private=private)
-    compute = choose_compute(device, dtype)
+    compute = choose_compute(device, dtype, memory_budget)
     workspace = open_workspace(run, teacher, compute=compute, progress=console, trust_remote_code=trust_remote_code)
     report = run_stage(workspace, checkpoint, settings, on_block=healing_teller(console))
     pushed = push_written(workspace, report.directory, publishing, on_listing=listing_teller(console))

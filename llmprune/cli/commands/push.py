@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from llmprune.choices import DEVICE, Dtype
 from llmprune.cli.console import Console
-from llmprune.cli.options.common import DEFAULT_RUN, DeviceOpt, DtypeOpt, JsonOpt, QuietOpt, RemoteCodeOpt, RunOpt
+from llmprune.cli.options.common import (
+    DEFAULT_RUN,
+    DeviceOpt,
+    DtypeOpt,
+    JsonOpt,
+    MemoryBudgetOpt,
+    QuietOpt,
+    RemoteCodeOpt,
+    RunOpt,
+)
 from llmprune.cli.options.publishing import (
     ArtifactsOpt,
     BaseModelOpt,
@@ -39,6 +48,7 @@ def push(
     force: ReplaceOpt = False,
     device: DeviceOpt = DEVICE,
     dtype: DtypeOpt = Dtype.AUTO,
+    memory_budget: MemoryBudgetOpt = None,
     trust_remote_code: RemoteCodeOpt = False,
     run: RunOpt = DEFAULT_RUN,
     as_json: JsonOpt = False,
@@ -62,7 +72,7 @@ def push(
         checkpoint,
         settings,
         run=RunDirectory(run),
-        compute=choose_compute(device, dtype),
+        compute=choose_compute(device, dtype, memory_budget),
         progress=console,
         trust_remote_code=trust_remote_code,
         on_listing=listing_teller(console),

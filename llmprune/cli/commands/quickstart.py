@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmprune.choices import DEVICE, Dtype
 from llmprune.cli.console import Console
-from llmprune.cli.options.common import DEFAULT_RUN, DeviceOpt, DtypeOpt, JsonOpt, QuietOpt, RunOpt
+from llmprune.cli.options.common import DEFAULT_RUN, DeviceOpt, DtypeOpt, JsonOpt, MemoryBudgetOpt, QuietOpt, RunOpt
 from llmprune.cli.views.quickstart import show_quickstart
 from llmprune.cli.views.search import round_teller
 
@@ -17,6 +17,7 @@ llmprune quickstart --run /tmp/try-llmprune --dtype float32
 def quickstart(
     device: DeviceOpt = DEVICE,
     dtype: DtypeOpt = Dtype.AUTO,
+    memory_budget: MemoryBudgetOpt = None,
     run: RunOpt = DEFAULT_RUN,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
@@ -26,7 +27,9 @@ def quickstart(
     from llmprune.stages.quickstart import quickstart as run_stage
 
     console = Console(as_json=as_json, quiet=quiet)
-    report = run_stage(run, compute=choose_compute(device, dtype), progress=console, on_round=round_teller(console))
+    report = run_stage(
+        run, compute=choose_compute(device, dtype, memory_budget), progress=console, on_round=round_teller(console)
+    )
     data = {
         "directory": str(report.removal.directory),
         "record": report.removal.record.model_dump(mode="json"),

@@ -11,6 +11,7 @@ from llmprune.cli.options.common import (
     DtypeOpt,
     ForceOpt,
     JsonOpt,
+    MemoryBudgetOpt,
     ModelArg,
     QuietOpt,
     RemoteCodeOpt,
@@ -35,6 +36,7 @@ def remove_experts(
     metric: ExpertMetricOpt = ExpertMetric.REAP,
     device: DeviceOpt = DEVICE,
     dtype: DtypeOpt = Dtype.AUTO,
+    memory_budget: MemoryBudgetOpt = None,
     trust_remote_code: RemoteCodeOpt = False,
     out: OutOpt = None,
     max_shard_size: ShardSizeOpt = SHARD_SIZE,
@@ -68,7 +70,7 @@ def remove_experts(
     workspace = open_workspace(
         run,
         model,
-        compute=choose_compute(device, dtype),
+        compute=choose_compute(device, dtype, memory_budget),
         progress=console,
         trust_remote_code=trust_remote_code,
     )

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from llmprune.choices import DEVICE, Dtype
 from llmprune.cli.console import Console
-from llmprune.cli.options.common import DEFAULT_RUN, DeviceOpt, DtypeOpt, JsonOpt, QuietOpt, RemoteCodeOpt, RunOpt
+from llmprune.cli.options.common import (
+    DEFAULT_RUN,
+    DeviceOpt,
+    DtypeOpt,
+    JsonOpt,
+    MemoryBudgetOpt,
+    QuietOpt,
+    RemoteCodeOpt,
+    RunOpt,
+)
 from llmprune.cli.options.reporting import PageOpt, PromptsOpt, RunArg
 from llmprune.cli.views.report import show_report
 
@@ -20,6 +29,7 @@ def report(
     prompt: PromptsOpt = None,
     device: DeviceOpt = DEVICE,
     dtype: DtypeOpt = Dtype.AUTO,
+    memory_budget: MemoryBudgetOpt = None,
     trust_remote_code: RemoteCodeOpt = False,
     out: PageOpt = None,
     run: RunOpt = DEFAULT_RUN,
@@ -34,7 +44,7 @@ def report(
 
     console, place = Console(as_json=as_json, quiet=quiet), RunDirectory(directory or run)
     if prompt:
-        compute = choose_compute(device, dtype)
+        compute = choose_compute(device, dtype, memory_budget)
         write_generations(place, prompt, compute=compute, progress=console, trust_remote_code=trust_remote_code)
     written = run_stage(place, out=out, progress=console)
     data = {

@@ -37,6 +37,7 @@ from llmprune.cli.options.common import (
     DtypeOpt,
     ForceOpt,
     JsonOpt,
+    MemoryBudgetOpt,
     ModelArg,
     QuietOpt,
     RemoteCodeOpt,
@@ -100,6 +101,7 @@ def sweep(
     no_speed: NoSpeedOpt = False,
     device: DeviceOpt = DEVICE,
     dtype: DtypeOpt = Dtype.AUTO,
+    memory_budget: MemoryBudgetOpt = None,
     trust_remote_code: RemoteCodeOpt = False,
     keep: KeepOpt = True,
     verify: VerifyOpt = True,
@@ -146,7 +148,7 @@ def sweep(
         verify=verify,
         force=force,
     )
-    compute = choose_compute(device, dtype)
+    compute = choose_compute(device, dtype, memory_budget)
     workspace = open_workspace(run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code)
     result = run_stage(workspace, settings, on_point=point_teller(console), on_round=round_teller(console))
     best, refusal = choose_best(result, settings.limits)

@@ -10,6 +10,7 @@ from llmprune.cli.options.common import (
     DtypeOpt,
     ForceOpt,
     JsonOpt,
+    MemoryBudgetOpt,
     ModelArg,
     QuietOpt,
     RemoteCodeOpt,
@@ -46,6 +47,7 @@ def verify_redundancy(
     batch_size: BatchSizeOpt = None,
     device: DeviceOpt = DEVICE,
     dtype: DtypeOpt = Dtype.AUTO,
+    memory_budget: MemoryBudgetOpt = None,
     trust_remote_code: RemoteCodeOpt = False,
     run: RunOpt = DEFAULT_RUN,
     force: ForceOpt = False,
@@ -69,7 +71,7 @@ def verify_redundancy(
         chunk_windows=chunk_windows,
         batch_size=batch_size,
     )
-    compute = choose_compute(device, dtype)
+    compute = choose_compute(device, dtype, memory_budget)
     workspace = open_workspace(run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code)
     importance = run_stage(workspace, settings, on_round=round_teller(console), force=force)
     console.result(importance.model_dump(mode="json"), shown=lambda console: show_importance(console, importance))

@@ -34,6 +34,15 @@ DtypeOpt = Annotated[
         rich_help_panel=COMPUTE,
     ),
 ]
+MemoryBudgetOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Most memory to use: 12GB, or 12GB,48GB on a GPU and on the host. No number depends on it.",
+        show_default="what is free, less a margin",
+        rich_help_panel=COMPUTE,
+    ),
+]
 RemoteCodeOpt = Annotated[
     bool,
     typer.Option(

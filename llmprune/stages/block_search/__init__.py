@@ -1,6 +1,6 @@
 """``llmprune verify-redundancy``."""
 
-from llmprune.stages.block_search.cost import TYPICAL_SURVIVORS, SearchCost, WindowCost, spell_seconds
+from llmprune.stages.block_search.cost import SearchCost, WindowCost, spell_seconds
 from llmprune.stages.block_search.one_shot import order_blocks, score_blocks
 from llmprune.stages.block_search.removable import Removable, open_check
 from llmprune.stages.block_search.search import dense_loss, search_rounds, window_evaluator
@@ -8,7 +8,6 @@ from llmprune.stages.block_search.settings import RedundancySettings
 from llmprune.stages.block_search.stage import search_steps, verify_redundancy
 
 __all__ = [
-    "TYPICAL_SURVIVORS",
     "RedundancySettings",
     "Removable",
     "SearchCost",

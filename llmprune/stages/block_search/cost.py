@@ -1,36 +1,34 @@
-"""The cost of a block search: memory for its states, block forwards, and time."""
+"""The cost of a block search: memory for its states, block forwards, reading, and time."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from statistics import median
 
-from torch import Tensor
-
+from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.algorithms.blocks.search import ChunkDone, forked_forwards
-from llmprune.models.compute import Compute
-from llmprune.models.decoder import Decoder
 from llmprune.models.timing import time_in_turn
 from llmprune.stages.block_search.evaluator import WindowEvaluator
 
-_STATE_SHARE = 4  # of the free memory, one part in four may hold states
-# Early elimination costs about as much as if all candidates saw so many windows, and so few all others: by simulation
-# on SmolLM2's losses, 0.29 of the naive block forwards with 32 windows and 0.15 with 128.
-_TYPICAL_WINDOWS = 13
-TYPICAL_SURVIVORS = 3
+# On SmolLM2's losses the first comparison leaves about half of the candidates, and the second one 3 to 5 of 28.
+TYPICAL_SURVIVORS = 4
 
 
 @dataclass(frozen=True)
 class WindowCost:
-    """Measured seconds for one window.
+    """Measured seconds.
 
     Attributes:
-        block: one forward pass of one block.
-        head: final norm, head and loss.
+        block: one forward pass of one block on one window.
+        head: final norm, head and loss of one window.
+        reading: a walk over the model's blocks that reads them from files; 0: they are in memory.
     """
 
     block: float
     head: float
+    reading: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,7 @@ class SearchCost:
         rounds: how many to search.
         windows: calibration windows.
         eliminates: whether hopeless candidates are dropped early.
+        fitting: how many windows go through the model together, in so many states each; None: all do.
     """
 
     remaining: tuple[int, ...]
@@ -50,62 +49,66 @@ class SearchCost:
     rounds: int
     windows: int
     eliminates: bool
+    fitting: Callable[[int], int] | None = None
 
     @property
     def steps(self) -> float:
-        """Steps of the progress bar: one a window, more for those that most candidates see."""
-        return self.rounds * self._steps_of(self.windows)
+        """Steps of the progress bar: states of a window, about."""
+        return self.rounds * sum(windows * len(left) for windows, left in self._parts(self._candidates(0)))
 
     def step(self, done: ChunkDone) -> float:
         """Steps that one finished chunk is worth."""
-        return self._steps_of(done.seen) - self._steps_of(done.seen - done.windows)
+        parts = list(self._parts(self._candidates(0)))
+        ends = accumulate(windows for windows, _ in parts)
+        return done.windows * next(len(left) for end, (_, left) in zip(ends, parts, strict=True) if done.seen <= end)
 
-    def seconds(self, window: WindowCost, *, survivors: int | None) -> float:
-        """Expected time if so many candidates are left after the first windows (None: all)."""
+    def seconds(self, window: WindowCost, *, typical: bool) -> float:
+        """Expected time if so many candidates are dropped as is usual, or none."""
         total = 0.0
         for gone in range(self.rounds):
             blocks = list(self.remaining[gone:])  # which blocks are gone makes little difference
-            candidates = [block for block in blocks if block not in self.protected]
-            first = min(self.windows, _TYPICAL_WINDOWS)
-            total += first * _window_seconds(blocks, candidates, window)
-            middle = len(candidates) // 2
-            others = candidates if survivors is None else candidates[middle : middle + survivors]
-            total += (self.windows - first) * _window_seconds(blocks, others, window)
+            for windows, left in self._parts(self._candidates(gone), typical=typical):
+                each = forked_forwards(blocks, left) * window.block + len(left) * window.head
+                together = windows if self.fitting is None else self.fitting(len(left) + 1)
+                whole, rest = divmod(windows, together)
+                total += whole * max(together * each, window.reading) + (
+                    max(rest * each, window.reading) if rest else 0
+                )
         return total
 
     def announcement(self, window: WindowCost) -> str:
         """The expected cost in words."""
-        most = spell_seconds(self.seconds(window, survivors=None))
+        most = spell_seconds(self.seconds(window, typical=False))
         measured = f"one block on one window: {1000 * window.block:.1f} ms, head and loss: {1000 * window.head:.1f} ms"
+        if window.reading:
+            measured += f", reading the blocks: {spell_seconds(window.reading)}"
         if not self.eliminates:
             return f"{self.rounds} rounds, expected to take {most} ({measured})."
-        likely = spell_seconds(self.seconds(window, survivors=TYPICAL_SURVIVORS))
+        likely = spell_seconds(self.seconds(window, typical=True))
         return f"{self.rounds} rounds, expected to take {likely}, at most {most} ({measured})."
 
-    def _steps_of(self, seen: int) -> float:
-        """Steps of the first so many windows of a round."""
-        weight = max(1.0, len(self.remaining) / TYPICAL_SURVIVORS) if self.eliminates else 1.0
-        first = min(seen, _TYPICAL_WINDOWS)
-        return first * weight + seen - first
+    def _candidates(self, gone: int) -> list[int]:
+        return [block for block in self.remaining[gone:] if block not in self.protected]
 
-
-def chunk_windows(decoder: Decoder, tokens: Tensor, compute: Compute) -> int:
-    """How many windows may go through the model together: all candidates' states in a share of the free memory."""
-    window = decoder.runner.embed(tokens[:1].to(decoder.device))
-    states = window.numel() * window.element_size() * (len(decoder.blocks) + 1)
-    fitting = max(1, compute.free_bytes() // _STATE_SHARE // states)
-    return min(fitting, len(tokens))
+    def _parts(self, candidates: list[int], *, typical: bool = True) -> Iterator[tuple[int, list[int]]]:
+        """The windows between comparisons: how many, and which candidates are left meanwhile."""
+        looks = EliminationRule.looks(self.windows) if self.eliminates else ()
+        for number, (start, stop) in enumerate(pairwise((0, *looks, self.windows))):
+            yield stop - start, _some(candidates, number) if typical else candidates
 
 
 def measure_window_cost(evaluator: WindowEvaluator) -> WindowCost:
-    """The median times of one forward pass of one block, and of the head, on one batch of windows."""
+    """The median times of one forward pass of one block, and of the head, on one batch of windows; and of reading."""
     batch = evaluator.first_batch()
-    states = batch.entering(0)[None]
-    times = time_in_turn(
-        [lambda: batch.apply_block(0, states.clone(), 0), lambda: batch.losses(states, 0)], states.device
-    )
-    block, head = (median(seconds) / batch.windows_in(0) for seconds in times)
-    return WindowCost(block=block, head=head)
+    windows = range(batch.num_windows)
+    states = batch.entering(windows)[None]
+    with batch.opened(0):
+        times = time_in_turn(
+            [lambda: batch.apply_block(0, states.clone(), windows), lambda: batch.losses(states, windows)],
+            states.device,
+        )
+    block, head = (median(seconds) / len(windows) for seconds in times)
+    return WindowCost(block=block, head=head, reading=evaluator.pass_seconds)
 
 
 def spell_seconds(seconds: float) -> str:
@@ -115,5 +118,15 @@ def spell_seconds(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
-def _window_seconds(blocks: list[int], candidates: list[int], window: WindowCost) -> float:
-    return forked_forwards(blocks, candidates) * window.block + len(candidates) * window.head
+def _split(windows: int, together: int) -> list[int]:
+    """Sizes of the chunks of so many windows."""
+    whole, rest = divmod(windows, together)
+    return [together] * whole + [rest] * (rest > 0)
+
+
+def _some(candidates: list[int], comparisons: int) -> list[int]:
+    """As many candidates from the middle as are usually left after so many comparisons."""
+    few = min(TYPICAL_SURVIVORS, len(candidates))
+    left = (len(candidates), max(few, len(candidates) // 2), few)[comparisons]
+    start = (len(candidates) - left) // 2
+    return candidates[start : start + left]

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
 from llmprune.algorithms.blocks.search import WindowLosses
 from llmprune.evaluation.losses import token_losses
-from llmprune.models.capture import BlockCall
+from llmprune.models.capture import BlockCall, tensor_bytes
 from llmprune.models.decoder import Decoder
+
+_CALLS_BYTES = 64 * 2**20  # of arguments (masks, rotary tables) that are kept from block to block
 
 
 class WindowEvaluator:
     """A ``BlockEvaluator`` over token windows.
 
+    The windows run in batches that are cut from the first window of a chunk on, and a chunk holds whole batches: so
+    every forward pass is over the same windows whatever the size of the chunks, and so are its numbers.
+
     Args:
         decoder: the model.
         tokens: (num_windows, seq_len) int64.
-        chunk_windows: most windows that go through the model together.
-        looks: after how many windows a chunk ends whatever its size, so that what is decided there does not depend
-            on the memory of the machine.
         batch_size: windows in one forward pass of a block.
+        chunk_windows: most windows that go through the model together; None: as many as ``state_bytes`` hold.
+        state_bytes: memory for the states of a chunk, of which one batch is held in any case; None: no bound.
         on_forwards: called with the number of windows that a block was run on.
     """
 
@@ -31,22 +36,24 @@ class WindowEvaluator:
         decoder: Decoder,
         tokens: Tensor,
         *,
-        chunk_windows: int,
         batch_size: int,
-        looks: Sequence[int] = (),
+        chunk_windows: int | None = None,
+        state_bytes: int | None = None,
         on_forwards: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._decoder = decoder
-        parts = tokens.to(decoder.device).tensor_split(list(looks))
-        self._chunks = [chunk for part in parts for chunk in part.split(chunk_windows)]
-        self._batch_size = batch_size
+        self._tokens = tokens.to(decoder.device)
+        self._batch_size = min(batch_size, chunk_windows or len(tokens))
+        self._chunk_windows = chunk_windows
+        self._state_bytes = state_bytes
+        self._window_bytes = decoder.runner.embed(self._tokens[:1]).nbytes
         self._on_forwards = on_forwards
-        self._calls: dict[tuple[int, int, int], list[BlockCall]] = {}
+        self._calls: dict[tuple[range, int], list[BlockCall]] = {}
 
     def first_batch(self) -> WindowEvaluator:
         """An evaluator of the windows alone that go through a block together first: enough to time it."""
-        tokens = self._chunks[0][: self._batch_size]
-        return WindowEvaluator(self._decoder, tokens, chunk_windows=len(tokens), batch_size=len(tokens))
+        tokens = self._tokens[: self._batch_size]
+        return WindowEvaluator(self._decoder, tokens, batch_size=len(tokens))
 
     @property
     def num_blocks(self) -> int:
@@ -54,45 +61,69 @@ class WindowEvaluator:
         return len(self._decoder.blocks)
 
     @property
-    def num_chunks(self) -> int:
-        """Chunks that the windows are cut into."""
-        return len(self._chunks)
+    def num_windows(self) -> int:
+        """Calibration windows."""
+        return len(self._tokens)
+
+    def fitting(self, states: int) -> int:
+        """How many windows may go through the model together when each has so many states: whole batches."""
+        most = self._chunk_windows
+        if most is None:
+            most = self.num_windows if self._state_bytes is None else self._state_bytes // (states * self._window_bytes)
+        return max(1, most // self._batch_size) * self._batch_size
+
+    def expect(self, blocks: Sequence[int]) -> None:
+        """See ``Decoder.expect``."""
+        self._decoder.expect(blocks)
 
     @property
-    def num_windows(self) -> int:
-        """Windows of all chunks."""
-        return sum(map(len, self._chunks))
+    def pass_seconds(self) -> float:
+        """See ``Decoder.pass_seconds``."""
+        return self._decoder.pass_seconds
 
-    def windows_in(self, chunk: int) -> int:
-        """How many windows a chunk holds."""
-        return len(self._chunks[chunk])
+    def opened(self, block: int) -> AbstractContextManager[None]:
+        """See ``Decoder.block``."""
+        return self._decoder.block(block)
 
-    def entering(self, chunk: int) -> Tensor:
+    def entering(self, windows: range) -> Tensor:
         """(windows, seq_len, hidden_size): hidden states entering the first block."""
-        return self._decoder.runner.embed(self._chunks[chunk])
+        return torch.cat([self._decoder.runner.embed(self._tokens_of(batch)) for batch in self._batches(windows)])
 
-    def apply_block(self, block: int, states: Tensor, chunk: int) -> None:
+    def apply_block(self, block: int, states: Tensor, windows: range) -> None:
         """Replace ``states`` (n, windows, seq_len, hidden_size) by the block's outputs on them."""
-        rows = states.view(-1, *states.shape[2:])  # a view, never a copy: what is written here is the answer
         with self._decoder.block(block):
-            for start in range(0, len(rows), self._batch_size):
-                batch = rows[start : start + self._batch_size]
-                call = self._calls_of(chunk, start, len(batch))[block]
-                batch.copy_(self._decoder.runner.forward_block(block, batch, call))
-                self._on_forwards(len(batch))
+            for batch in self._batches(windows):
+                held = slice(batch.start - windows.start, batch.stop - windows.start)
+                for rows in states.split(max(1, self._batch_size // len(batch))):
+                    several = rows[:, held]
+                    call = self._calls_of(batch, len(several))[block]
+                    outputs = self._decoder.runner.forward_block(block, several.flatten(0, 1), call)
+                    several.copy_(outputs.view(several.shape))
+                    self._on_forwards(len(outputs))
 
-    def losses(self, states: Tensor, chunk: int) -> WindowLosses:
+    def losses(self, states: Tensor, windows: range) -> WindowLosses:
         """Losses of ``states`` (n, windows, seq_len, hidden_size) leaving the last block."""
-        tokens = self._chunks[chunk]
-        sums = torch.stack([token_losses(self._decoder.runner, state, tokens).double().sum(dim=1) for state in states])
-        return WindowLosses(sums.cpu(), tokens.shape[1] - 1)
+        sums = torch.empty(states.shape[:2], dtype=torch.float64)
+        for batch in self._batches(windows):
+            held = slice(batch.start - windows.start, batch.stop - windows.start)
+            for at, state in enumerate(states):
+                found = token_losses(self._decoder.runner, state[held], self._tokens_of(batch))
+                sums[at, held] = found.double().sum(dim=1).cpu()
+        return WindowLosses(sums, self._tokens.shape[1] - 1)
 
-    def _calls_of(self, chunk: int, start: int, rows: int) -> list[BlockCall]:
-        """The arguments of every block for a batch: row i of the stacked states holds window i mod windows."""
-        windows = self.windows_in(chunk)
-        key = (chunk, start % windows, rows)
+    def _batches(self, windows: range) -> Iterator[range]:
+        for start in range(windows.start, windows.stop, self._batch_size):
+            yield range(start, min(start + self._batch_size, windows.stop))
+
+    def _tokens_of(self, windows: range) -> Tensor:
+        return self._tokens[windows.start : windows.stop]
+
+    def _calls_of(self, windows: range, states: int) -> list[BlockCall]:
+        """The arguments of every block for so many states of some windows, all windows of a state one after another."""
+        key = (windows, states)
         if key not in self._calls:
-            self._calls = {known: calls for known, calls in self._calls.items() if known[0] == chunk}
-            tiled = self._chunks[chunk][(torch.arange(rows, device=self._decoder.device) + start) % windows]
-            self._calls[key] = self._decoder.runner.calls(tiled)
+            calls = self._decoder.runner.calls(self._tokens_of(windows).repeat(states, 1))
+            if (len(self._calls) + 1) * tensor_bytes(calls) > _CALLS_BYTES:
+                self._calls.clear()
+            self._calls[key] = calls
         return self._calls[key]

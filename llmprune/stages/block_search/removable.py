@@ -21,7 +21,7 @@ def open_check(workspace: Workspace) -> RemovalCheck:
     return RemovalCheck(
         read_config(workspace.directory),
         load_config(workspace.directory, trust_remote_code=workspace.trust_remote_code),
-        frozenset(workspace.open_decoder().plan.places.by_tensor.values()),
+        frozenset(workspace.open_shell().plan.places.by_tensor.values()),
         make=partial(empty_model, dtype=workspace.dtype, trust_remote_code=workspace.trust_remote_code),
         device=workspace.compute.device,
     )

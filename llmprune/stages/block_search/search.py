@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
-from llmprune.algorithms.blocks.search import Round, greedy_rounds
+from llmprune.algorithms.blocks.search import Round, chunks, greedy_rounds
 from llmprune.artifacts.records.importance import CandidateRecord, RoundRecord
 from llmprune.models.compute import Compute
 from llmprune.models.decoder import Decoder
-from llmprune.stages.block_search.cost import SearchCost, chunk_windows, measure_window_cost
+from llmprune.stages.block_search.cost import SearchCost, measure_window_cost
 from llmprune.stages.block_search.evaluator import WindowEvaluator
 from llmprune.stages.block_search.removable import Removable
 from llmprune.stages.block_search.settings import RedundancySettings, protected_blocks
@@ -36,26 +36,46 @@ def window_evaluator(
     """
     generator = torch.Generator().manual_seed(seed)
     tokens = tokens[torch.randperm(len(tokens), generator=generator)]
-    blocks_bytes = sum(decoder.block_bytes(block) for block in range(len(decoder.blocks)))
-    if blocks_bytes < compute.free_bytes() // 2:
-        decoder.keep_resident()
-    else:
-        progress.say("The blocks do not fit into memory: each is read from disk whenever it is run.")
-    chunk = settings.chunk_windows or chunk_windows(decoder, tokens, compute)
     batch = settings.batch_size or max(1, compute.batch_tokens // tokens.shape[1])
+    state_bytes = _divide_memory(decoder, tokens, settings, compute, progress)
+    return WindowEvaluator(
+        decoder, tokens, batch_size=batch, chunk_windows=settings.chunk_windows, state_bytes=state_bytes
+    )
+
+
+def _divide_memory(
+    decoder: Decoder, tokens: Tensor, settings: RedundancySettings, compute: Compute, progress: Progress
+) -> int:
+    """Keep blocks in memory if all fit beside the states, or if there is memory that states have no use for.
+
+    Returns:
+        Bytes for the states of a chunk.
+    """
+    sizes = [decoder.block_bytes(block) for block in range(len(decoder.blocks))]
+    free, open_blocks = compute.free_bytes(), 2 * max(sizes)  # one that computes, and one that is read meanwhile
+    if sum(sizes) <= free // 2:
+        decoder.keep(device=sum(sizes), host=0)
+        return (free - sum(sizes)) // 2
+    window = decoder.runner.embed(tokens[:1].to(decoder.device)).nbytes
     looks = EliminationRule.looks(len(tokens)) if settings.eliminates else ()
-    return WindowEvaluator(decoder, tokens, chunk_windows=chunk, batch_size=batch, looks=looks)
+    candidates = len(sizes) - len(protected_blocks(settings, len(sizes)))
+    most = window * (looks[0] if looks else len(tokens)) * (candidates + 1)
+    states = max(min(most, (free - open_blocks) // 2), 0)
+    decoder.keep(device=max(free - open_blocks - 2 * states, 0), host=compute.free_host_bytes())
+    if decoder.pass_seconds:
+        progress.say("The blocks do not fit into memory: those that do not are read from disk in every pass over them.")
+    return states
 
 
 def dense_loss(evaluator: WindowEvaluator) -> float:
     """Mean loss with no block skipped, in nats/token."""
     loss, tokens = 0.0, 0
-    for chunk in range(evaluator.num_chunks):
-        states = evaluator.entering(chunk)[None].clone()
+    for windows in chunks(evaluator, 0, evaluator.num_windows, states=1):
+        states = evaluator.entering(windows)[None].clone()
         for block in range(evaluator.num_blocks):
-            evaluator.apply_block(block, states, chunk)
-        found = evaluator.losses(states, chunk)
-        loss, tokens = loss + float(found.sums.sum()), tokens + found.tokens * evaluator.windows_in(chunk)
+            evaluator.apply_block(block, states, windows)
+        found = evaluator.losses(states, windows)
+        loss, tokens = loss + float(found.sums.sum()), tokens + found.tokens * len(windows)
     return loss / tokens
 
 
@@ -91,6 +111,7 @@ def search_rounds(
         rounds=count - len(removed),
         windows=evaluator.num_windows,
         eliminates=settings.eliminates,
+        fitting=evaluator.fitting,
     )
     progress.say(cost.announcement(measure_window_cost(evaluator)))
     with progress.task("Searching", cost.steps) as advance:

@@ -144,7 +144,7 @@ class Workspace:
         if self.compute.dtype is not None or dtype == dtype_name(self.dtype):
             return self
         self.progress.say(f"Computing in {dtype}, in which {artifact} was made.")
-        return replace(self, compute=choose_compute(str(self.compute.device), dtype))
+        return replace(self, compute=replace(self.compute, dtype=choose_compute(dtype=dtype).dtype))
 
     def remark_slow_dtype(self) -> None:
         """Say so where a dtype narrower than float32 is slower on this machine, before long work in it."""

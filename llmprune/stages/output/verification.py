@@ -56,7 +56,7 @@ def verify_checkpoint(
     """
     workspace.progress.say("Comparing the written checkpoint with the source model, block by block.")
     source = workspace.open_decoder()
-    source.checkpoint = source.checkpoint.overlaid(weights)
+    source.read_from(source.checkpoint.overlaid(weights))
     tokens = _random_tokens(source, min(_SEQ_LEN, workspace.positions))
     with _loading_is_required():
         written = open_decoder(
@@ -118,6 +118,7 @@ def _compare_blocks(
     theirs, ours = source.runner.embed(tokens), written.runner.embed(tokens)
     their_calls, our_calls = source.runner.calls(tokens), written.runner.calls(tokens)
     first = None
+    source.expect(kept)
     for new, old in enumerate(kept):
         with source.block(old), unchosen(source.blocks[old], experts.get(old, ())):
             theirs = source.runner.forward_block(old, theirs, their_calls[old])

@@ -16,7 +16,7 @@ from llmprune.choices import Method, Metric
 from llmprune.errors import LlmpruneError
 from llmprune.models.decoder import Decoder
 from llmprune.models.timing import time_in_turn
-from llmprune.stages.block_search import TYPICAL_SURVIVORS, SearchCost, WindowCost, spell_seconds
+from llmprune.stages.block_search import SearchCost, WindowCost, spell_seconds
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.sweeping.plan import ModelSizes, PlannedPoint
 from llmprune.stages.sweeping.settings import SweepSettings
@@ -137,7 +137,7 @@ def _search_seconds(decoder: Decoder, workspace: Workspace, text: Text, cost: To
         eliminates=True,
     )
     window = WindowCost(block=cost.block * text.seq_len, head=cost.head * text.seq_len)
-    return search.seconds(window, survivors=TYPICAL_SURVIVORS)
+    return search.seconds(window, typical=True)
 
 
 def _point_seconds(

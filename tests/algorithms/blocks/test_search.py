@@ -29,28 +29,34 @@ class Ledger:
     """An evaluator whose states record which blocks ran on them, and whose losses are looked up by who did not.
 
     A block adds 1 to its own component of the state; ``losses_without`` gives (windows,) mean
-    losses for a set of skipped blocks. Every window has 4 tokens, every chunk ``windows`` windows.
+    losses for a set of skipped blocks. Every window has 4 tokens, ``room`` states of windows fit in memory.
     """
 
-    def __init__(self, depth, num_chunks, losses_without, *, windows=8):
-        self.num_blocks, self.num_chunks, self._windows = depth, num_chunks, windows
+    def __init__(self, depth, num_windows, losses_without, *, room=10**9):
+        self.num_blocks, self.num_windows, self._room = depth, num_windows, room
         self._losses_without = losses_without
-        self.ran = 0
+        self.ran, self.walks, self.expected = 0, [], []
 
-    def windows_in(self, chunk):
-        return self._windows
+    def fitting(self, states):
+        return max(1, self._room // states)
 
-    def entering(self, chunk):
-        return torch.zeros(self._windows, 1, self.num_blocks)
+    def expect(self, blocks):
+        self.expected = list(blocks)
 
-    def apply_block(self, block, states, chunk):
+    def entering(self, windows):
+        self.walks.append(windows)
+        return torch.zeros(len(windows), 1, self.num_blocks)
+
+    def apply_block(self, block, states, windows):
         assert not states[..., block:].any(), "blocks run in order, and none runs twice on a state"
+        assert block in self.expected
+        assert states.shape[1] == len(windows)
         states[..., block] += 1
         self.ran += states.shape[0] * states.shape[1]
 
-    def losses(self, states, chunk):
-        part = slice(chunk * self._windows, (chunk + 1) * self._windows)
+    def losses(self, states, windows):
         skipped = [frozenset((state[0].flatten() == 0).nonzero().flatten().tolist()) for state in states]
+        part = slice(windows.start, windows.stop)
         sums = torch.stack([4 * self._losses_without(blocks)[part] for blocks in skipped])
         return WindowLosses(sums, 4)
 
@@ -111,7 +117,7 @@ def test_counted_block_forwards_are_the_ones_that_ran(checkpoint, chunk_windows,
     told, ran = [], []
     decoder = open_decoder(checkpoint("llama"), device=torch.device("cpu"))
     if resident:
-        decoder.keep_resident()
+        decoder.keep(device=10**9, host=0)
     evaluator = WindowEvaluator(
         decoder, TOKENS, chunk_windows=chunk_windows, batch_size=batch_size, on_forwards=told.append
     )
@@ -137,7 +143,9 @@ def test_continuing_a_search_is_one_long_search(checkpoint):
 def test_baseline_skips_only_what_is_gone(checkpoint):
     evaluator = evaluator_of(checkpoint("bloom"), chunk_windows=5, batch_size=2)
     rounds = list(greedy_rounds(evaluator, count=1))
-    losses = baseline_losses(evaluator, 0, remaining=[block for block in range(DEPTH) if block != rounds[0].removed])
+    losses = baseline_losses(
+        evaluator, range(5), remaining=[block for block in range(DEPTH) if block != rounds[0].removed]
+    )
     assert float(losses.sums.mean() / losses.tokens) == pytest.approx(rounds[0].loss, abs=1e-6)
 
 
@@ -146,9 +154,8 @@ def test_any_search_is_greedy_and_runs_what_it_counts(depth, seed, data):
     protected = data.draw(st.frozensets(st.integers(0, depth - 1), max_size=depth - 2))
     removed = data.draw(st.lists(st.sampled_from([b for b in range(depth) if b not in protected]), max_size=1))
     count = data.draw(st.integers(1, depth - len(protected) - 1))
-    chunks = data.draw(st.integers(1, 3))
-    losses = random_losses(seed, 8 * chunks)
-    ledger = Ledger(depth, chunks, losses)
+    losses = random_losses(seed, 16)
+    ledger = Ledger(depth, 16, losses, room=data.draw(st.integers(1, 200)))
     gone = list(removed)
     for decided in greedy_rounds(ledger, count=count, removed=removed, protected=protected):
         expected = {
@@ -185,8 +192,7 @@ def test_block_forwards_are_about_half_of_the_naive_ones(blocks, forwards):
 @given(st.integers(3, 7), st.integers(0, 10**6))
 def test_elimination_that_is_never_wrong_chooses_as_exhaustive_search(depth, seed):
     def search(rule):
-        ledger = Ledger(depth, 6, random_losses(seed, 48))
-        return list(greedy_rounds(ledger, count=depth - 1, rule=rule))
+        return list(greedy_rounds(Ledger(depth, 48, random_losses(seed, 48)), count=depth - 1, rule=rule))
 
     exhaustive, eliminating = search(None), search(NEVER_WRONG)
     for full, early in zip(exhaustive, eliminating, strict=True):
@@ -206,44 +212,60 @@ def test_hopeless_candidates_are_dropped_with_what_they_saw():
         wobble = torch.randn(40, generator=torch.Generator().manual_seed(block), dtype=torch.float64)
         return 5 + means[block] + noise + 0.2 * wobble
 
-    ledger, told = Ledger(4, 5, losses), []
+    ledger, told = Ledger(4, 40, losses), []
     (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule(), on_chunk=told.append)
+    assert EliminationRule.looks(40) == (12, 22)
     seen = {c.block: (c.complete, c.tokens) for c in decided.candidates}
-    assert seen == {0: (False, 32), 1: (True, 160), 2: (False, 32), 3: (True, 160)}
-    assert {c.block for c in decided.candidates if not c.complete} == {0, 2}
+    assert seen == {0: (False, 48), 1: (True, 160), 2: (False, 48), 3: (True, 160)}
     for candidate in decided.candidates:
         expected = losses([candidate.block])[: candidate.tokens // 4].mean()
         assert candidate.loss == pytest.approx(float(expected))
-    assert told == [ChunkDone(8, seen, 40, 2) for seen in (8, 16, 24, 32, 40)]
-    # All four in the first chunk: 3 + 6; afterwards only 1 and 3: the prefix runs 3, the tail of 1 runs 2.
-    assert decided.block_forwards == ledger.ran == 8 * (9 + 4 * 5)
+    assert told == [ChunkDone(12, 12, 40, 2), ChunkDone(10, 22, 40, 2), ChunkDone(18, 40, 40, 2)]
+    # All four on the first windows: 3 + 6; afterwards only 1 and 3: the prefix runs 3, the tail of 1 runs 2.
+    assert decided.block_forwards == ledger.ran == 12 * 9 + 28 * 5
 
 
-def test_candidates_are_compared_at_the_looks_alone_and_once_where_a_chunk_passes_over_some(monkeypatch):
-    seen = []
-
-    def note(rule, losses, *, candidates, num_windows):
-        seen.append((losses.shape[1], candidates, num_windows))
-        return torch.zeros(len(losses), dtype=torch.bool)
-
-    monkeypatch.setattr(EliminationRule, "hopeless", note)
-    for windows in (1, 5):
-        list(greedy_rounds(Ledger(3, 20 // windows, random_losses(0, 20), windows=windows), count=1, rule=NEVER_WRONG))
-    assert seen == [(look, 3, 20) for look in (4, 6, 9, 13, 19, 5, 10, 15)]
+@given(st.integers(3, 7), st.integers(5, 60), st.integers(0, 10**6), st.integers(1, 400))
+def test_a_round_is_the_same_whatever_fits_into_memory(depth, windows, seed, room):
+    losses = random_losses(seed, windows, spread=3.0)
+    rounds = [
+        list(greedy_rounds(Ledger(depth, windows, losses, room=size), count=2, rule=EliminationRule()))
+        for size in (room, 10**9)
+    ]
+    assert rounds[0] == rounds[1]
 
 
-def test_nothing_is_dropped_after_the_last_chunk():
+@pytest.mark.parametrize("windows", [5, 8, 16, 32, 128])
+def test_where_memory_has_room_a_round_walks_over_the_model_at_most_three_times(windows):
+    ledger = Ledger(5, windows, random_losses(0, windows))
+    list(greedy_rounds(ledger, count=1, rule=EliminationRule()))
+    assert [walk.stop for walk in ledger.walks] == [*EliminationRule.looks(windows), windows]
+    assert len(ledger.walks) <= 3
+
+
+def test_chunks_grow_as_candidates_are_dropped():
+    means = torch.tensor([9.0, 1.0, 8.0, 7.0, 1.0], dtype=torch.float64)
+    losses = random_losses(0, 32, spread=0.0)
+    ledger = Ledger(5, 32, lambda skipped: losses(skipped) + 9 * means[list(skipped)].sum(), room=24)
+    (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule())
+    assert sum(c.complete for c in decided.candidates) == 2
+    # Six states of a window: 4 windows together; then three states: 8.
+    assert [len(walk) for walk in ledger.walks] == [4, 4, 3, 8, 8, 5]
+    assert ledger.expected == [0, 1, 2, 3, 4]
+
+
+def test_nothing_is_dropped_after_the_last_window():
     means, told = torch.tensor([1.0, 100.0, 1.0], dtype=torch.float64), []
-    ledger = Ledger(3, 1, lambda skipped: means[list(skipped)] + torch.arange(8) / 100)
+    ledger = Ledger(3, 4, lambda skipped: means[list(skipped)] + torch.arange(4) / 100)
     (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule(), on_chunk=told.append)
     assert all(candidate.complete for candidate in decided.candidates)
-    assert told == [ChunkDone(8, 8, 8, 3)]
+    assert told == [ChunkDone(4, 4, 4, 3)]
 
 
 def test_a_dropped_candidate_that_only_saw_easy_text_is_not_chosen():
     text = torch.cat([torch.zeros(8), torch.full((8,), 50.0)]).double()
     means = torch.tensor([1.0, 5.0], dtype=torch.float64)
-    ledger = Ledger(2, 2, lambda skipped: text + means[list(skipped)])
+    ledger = Ledger(2, 16, lambda skipped: text + means[list(skipped)])
     (decided,) = greedy_rounds(ledger, count=1, rule=EliminationRule())
     assert [(c.loss, c.complete) for c in decided.candidates] == [(26.0, True), (5.0, False)]
     assert (decided.removed, decided.loss) == (0, 26.0)
@@ -255,7 +277,7 @@ def test_a_loss_that_is_no_number_is_told_with_its_block(bad):
         return torch.full((8,), bad if 2 in skipped else 1.0, dtype=torch.float64)
 
     with pytest.raises(NumericalError, match="block 2 skipped"):
-        list(greedy_rounds(Ledger(4, 1, losses), count=1))
+        list(greedy_rounds(Ledger(4, 8, losses), count=1))
 
 
 def test_only_blocks_that_may_go_after_the_others_are_measured():
@@ -267,8 +289,8 @@ def test_only_blocks_that_may_go_after_the_others_are_measured():
     def not_beside(gone, block):
         return not any(abs(block - other) == 1 for other in gone)
 
-    rounds = list(greedy_rounds(Ledger(5, 1, losses), count=3, may_go=not_beside))
+    rounds = list(greedy_rounds(Ledger(5, 8, losses), count=3, may_go=not_beside))
     assert [decided.removed for decided in rounds] == [0, 2, 4]
     assert [[c.block for c in decided.candidates] for decided in rounds] == [[0, 1, 2, 3, 4], [2, 3, 4], [4]]
     with pytest.raises(TargetError, match=r"When blocks 0, 2, 4 are gone no other .* type `target=3` or less"):
-        list(greedy_rounds(Ledger(5, 1, losses), count=4, may_go=not_beside))
+        list(greedy_rounds(Ledger(5, 8, losses), count=4, may_go=not_beside))

@@ -44,21 +44,21 @@ def test_a_stall_and_a_cold_start_change_no_estimate_of_a_search(decoder, machin
     machine.slow(WindowEvaluator, "apply_block", BLOCK)
     machine.slow(WindowEvaluator, "losses", HEAD)
     machine.stalls = {stalled: 60.0}
-    cost = measure_window_cost(WindowEvaluator(decoder, TOKENS, chunk_windows=6, batch_size=4))
+    cost = measure_window_cost(WindowEvaluator(decoder, TOKENS, batch_size=4))
     assert (cost.block, cost.head) == (BLOCK / 4, HEAD / 4)
     assert machine.runs >= 8
 
 
 def test_the_evaluator_is_as_before(decoder):
-    evaluator = WindowEvaluator(decoder, TOKENS, chunk_windows=3, batch_size=8)
-    states = evaluator.entering(0)[None].clone()
-    evaluator.apply_block(0, states, 0)
-    expected = evaluator.losses(states, 0).sums
+    evaluator = WindowEvaluator(decoder, TOKENS, batch_size=3)
+    states = evaluator.entering(range(3))[None].clone()
+    evaluator.apply_block(0, states, range(3))
+    expected = evaluator.losses(states, range(3)).sums
     cost = measure_window_cost(evaluator)
     assert min(cost.block, cost.head) > 0
-    states = evaluator.entering(0)[None].clone()
-    evaluator.apply_block(0, states, 0)
-    assert torch.equal(evaluator.losses(states, 0).sums, expected)
+    states = evaluator.entering(range(3))[None].clone()
+    evaluator.apply_block(0, states, range(3))
+    assert torch.equal(evaluator.losses(states, range(3)).sums, expected)
 
 
 @pytest.mark.parametrize("stalled", [None, *range(8)])

@@ -1,0 +1,61 @@
+"""Tensors read into memory of their own, and looked at for NaN and infinity while they are there."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+
+import torch
+from torch import Tensor
+
+from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
+from llmprune.artifacts.checkpoints.finiteness import read_finite, refuse_non_finite
+from llmprune.artifacts.files.ranges import open_shards, read_into
+
+_DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "BOOL": torch.bool,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "C64": torch.complex64,
+}
+
+
+def read_tensors(
+    checkpoint: Checkpoint, names: Iterable[str], *, known: Container[str] = (), pinned: bool = False
+) -> dict[str, Tensor]:
+    """Read tensors as they are stored, each byte once; the file may change afterwards.
+
+    It can run in a thread beside computing: most of its time is spent outside the interpreter.
+
+    Args:
+        checkpoint: where they are.
+        names: of the tensors.
+        known: names of those that are known to be finite.
+        pinned: into memory that a device can copy from by itself.
+
+    Raises:
+        NonFiniteWeightsError: there is NaN or infinity among them.
+        CheckpointError: a name that the checkpoint lacks, or a file that can no longer be read.
+    """
+    entries = sorted((checkpoint.entry(name) for name in names), key=lambda entry: (entry.shard, entry.start))
+    tensors: dict[str, Tensor] = {}
+    bad: list[str] = []
+    with open_shards(dict.fromkeys(entry.shard for entry in entries)) as files:
+        for entry in entries:
+            buffer = torch.empty(entry.nbytes, dtype=torch.uint8, pin_memory=pinned)
+            if entry.name in known:
+                read_into(files[entry.shard], entry.start, buffer.numpy().data)
+            elif not read_finite(files[entry.shard], entry, buffer.numpy()):
+                bad.append(entry.name)
+            tensors[entry.name] = buffer.view(_DTYPES[entry.dtype]).view(entry.shape)
+    refuse_non_finite(bad)
+    return tensors
