@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
 
@@ -31,26 +31,26 @@ from llmprune.text.corpora import load_corpus
 from llmprune.text.windows import sample_windows
 
 
-def plain_losses(evaluator: WindowEvaluator, chunk: int, *, remaining: Iterable[int]) -> WindowLosses:
-    """Losses of one chunk with the blocks ``remaining`` alone."""
-    states = evaluator.entering(chunk)[None].clone()
+def plain_losses(evaluator: WindowEvaluator, windows: range, *, remaining: Iterable[int]) -> WindowLosses:
+    """Losses with the blocks ``remaining`` alone."""
+    states = evaluator.entering(windows)[None].clone()
     for block in remaining:
-        evaluator.apply_block(block, states, chunk)
-    return evaluator.losses(states, chunk)
+        evaluator.apply_block(block, states, windows)
+    return evaluator.losses(states, windows)
 
 
 def naive_rounds(evaluator: WindowEvaluator, *, count: int) -> Iterator[tuple[int, dict[int, float], int]]:
     """SLEB as it is defined: for every candidate a full forward pass without it."""
     removed: list[int] = []
+    windows = range(evaluator.num_windows)
     for _ in range(count):
         remaining = [block for block in range(evaluator.num_blocks) if block not in removed]
         losses, forwards = {}, 0
         for candidate in remaining[1:-1]:
             others = [block for block in remaining if block != candidate]
-            chunks = [plain_losses(evaluator, chunk, remaining=others) for chunk in range(evaluator.num_chunks)]
-            forwards += len(others) * sum(evaluator.windows_in(chunk) for chunk in range(evaluator.num_chunks))
-            tokens = sum(chunk.tokens * chunk.sums.shape[1] for chunk in chunks)
-            losses[candidate] = sum(float(chunk.sums.sum()) for chunk in chunks) / tokens
+            found = plain_losses(evaluator, windows, remaining=others)
+            forwards += len(others) * len(windows)
+            losses[candidate] = float(found.sums.mean()) / found.tokens
         removed.append(min(losses, key=lambda block: losses[block]))
         yield removed[-1], losses, forwards
 
@@ -116,7 +116,8 @@ def main() -> None:
     options = _options()
     compute = choose_compute("auto", options.dtype)
     decoder = open_decoder(options.model, device=compute.device, dtype=compute.dtype)
-    decoder.keep_resident()
+    for block in range(len(decoder.blocks)):  # all stay open, for plain transformers
+        decoder.block(block).__enter__()
     windows = sample_windows(
         load_corpus(options.source),
         load_tokenizer(options.model),
@@ -125,16 +126,13 @@ def main() -> None:
     )
     batch = max(1, compute.batch_tokens // options.seq_len)
 
-    def evaluator(looks: Sequence[int] = ()) -> WindowEvaluator:
-        return WindowEvaluator(decoder, windows.tokens, chunk_windows=batch, batch_size=batch, looks=looks)
-
-    full, stepwise = evaluator(), evaluator(EliminationRule.looks(options.windows))
-    plain_losses(full, 0, remaining=range(full.num_blocks))  # warm-up
+    full = WindowEvaluator(decoder, windows.tokens, batch_size=batch)
+    plain_losses(full, range(batch), remaining=range(full.num_blocks))  # warm-up
     ways = {
         "plain": lambda: plain_rounds(full, decoder, windows.tokens, count=options.rounds, batch=batch),
         "naive": lambda: naive_rounds(full, count=options.rounds),
         "exhaustive": lambda: search_rounds(full, count=options.rounds, rule=None),
-        "eliminate": lambda: search_rounds(stepwise, count=options.rounds, rule=EliminationRule()),
+        "eliminate": lambda: search_rounds(full, count=options.rounds, rule=EliminationRule()),
     }
     results: dict[str, dict] = {}
     for way in options.ways.split(",") * options.repeats:

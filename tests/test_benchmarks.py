@@ -181,3 +181,19 @@ def test_the_upper_bound_gives_the_dense_models_output_where_a_linear_map_can(tm
     dense.model.layers[2]._forward_hooks.clear()
     with torch.no_grad(), healing.holes_filled(dense, filled):
         torch.testing.assert_close(dense(tokens, use_cache=False).logits, whole, rtol=1e-3, atol=1e-3)
+
+
+def test_elimination_is_replayed_on_losses_that_were_measured(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import elimination_cost as script
+
+    model, text = save_tiny_llama(tmp_path / "model"), tmp_path / "sea.txt"
+    text.write_text(TEXT, encoding="utf-8")
+    losses = script.measure_losses(model, str(text), windows=5, seq_len=16)
+    assert losses.shape == (4, 5)
+    row = script.compare(losses, (16,), rounds=3)[0].split(" | ")
+    assert [row[0], row[2], row[5]] == ["| 16", "3", "5 |"]
+    clear = torch.arange(4.0)[:, None] + torch.randn(1, 16)  # every other is out at the first look
+    forwards, left, right = script.replay(clear, script.EliminationRule())
+    assert (left, right) == ([1, 1], True)
+    assert forwards == 8 * (4 + 3 + 4 + 3) + 8 * (1 + 4)

@@ -313,6 +313,16 @@ def load_whole(
     return model.to(device).eval()  # type: ignore[no-any-return]
 
 
+def require_finite(model: PreTrainedModel) -> None:
+    """See that no weight of a model in memory is NaN or infinite.
+
+    Raises:
+        NonFiniteWeightsError: one is.
+    """
+    floats = ((name, value) for name, value in model.named_parameters() if value.is_floating_point() and value.numel())
+    refuse_non_finite([name for name, value in floats if not all(map(torch.isfinite, torch.aminmax(value.detach())))])
+
+
 def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     """The floating dtype that most of a checkpoint's bytes are stored in."""
     sizes: dict[torch.dtype, int] = {}

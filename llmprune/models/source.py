@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, has_only_pickles, open_checkpoint
-from llmprune.artifacts.checkpoints.finiteness import find_non_finite, refuse_non_finite
 from llmprune.artifacts.records.provenance import ModelIdentity
 from llmprune.errors import LlmpruneError, ModelError
 from llmprune.models.anatomy import block_count
@@ -21,7 +20,7 @@ from llmprune.models.architecture import empty_model
 from llmprune.models.config import load_config, read_config, require_language_model
 from llmprune.models.demo import DEMO_NAME, demo_model
 from llmprune.models.hub_download import download_model
-from llmprune.models.loading import CheckpointDecoder, open_shell, shell_of
+from llmprune.models.loading import CheckpointDecoder, shell_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -147,18 +146,6 @@ def check_weights(
     except Exception as error:  # whatever a wrong value in a config may lead to, it is the config that is wrong
         reason = " ".join(f"{type(error).__name__}: {error}".replace("`", "'").split())
         raise ModelError(f"{directory}/config.json cannot be used ({reason:.300}); get an intact copy.") from error
-
-
-def require_finite(directory: Path, *, trust_remote_code: bool = False) -> None:
-    """See that no weight that the model uses is NaN or infinite. What it does not use is not looked at.
-
-    Raises:
-        NonFiniteWeightsError: one is.
-        ModelError: no causal LM, or a config that cannot be used.
-        CheckpointError: weights missing or malformed.
-    """
-    shell = open_shell(directory, device=_CPU, trust_remote_code=trust_remote_code)
-    refuse_non_finite(find_non_finite(shell.checkpoint, shell.used))
 
 
 def identify(

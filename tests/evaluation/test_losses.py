@@ -91,8 +91,15 @@ def test_window_sums_are_sums_of_token_losses(checkpoint):
 
 @pytest.mark.parametrize(
     ("batch_size", "options", "windows"),
-    [(3, {}, 9), (2, {"chunk_windows": 5}, 4), (4, {"chunk_windows": 2}, 2), (2, {"state_bytes": 5}, 4)]
-    + [(2, {"state_bytes": 4}, 4), (2, {"state_bytes": 0}, 2), (3, {"state_bytes": 1}, 3)],
+    [
+        (3, {}, 9),
+        (2, {"chunk_windows": 5}, 4),
+        (4, {"chunk_windows": 2}, 2),
+        (2, {"state_bytes": 5}, 4),
+        (2, {"state_bytes": 4}, 4),
+        (2, {"state_bytes": 0}, 2),
+        (3, {"state_bytes": 1}, 3),
+    ],
 )
 def test_a_chunk_is_whole_batches_and_one_at_least(checkpoint, batch_size, options, windows):
     decoder = open_decoder(checkpoint("llama"), device=torch.device("cpu"))

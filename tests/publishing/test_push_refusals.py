@@ -109,10 +109,13 @@ def other_depth(checkpoint):
     (checkpoint / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 5}))
 
 
-def make_nan(checkpoint):
-    weights = load_file(checkpoint / "model.safetensors")
-    weights["model.norm.weight"][0] = float("nan")
-    save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
+def with_norm(value):
+    def damage(checkpoint):
+        weights = load_file(checkpoint / "model.safetensors")
+        weights["model.norm.weight"][:] = value
+        save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
+
+    return damage
 
 
 def fill_zeros(checkpoint):
@@ -136,7 +139,8 @@ def drop_record(checkpoint):
         (damage_shard, "model.safetensors"),
         (drop_tensor, "The weights lack "),
         (other_depth, "blocks"),
-        (make_nan, "computes NaN or infinity"),
+        (with_norm(float("nan")), "NaN or infinity in the weights model.norm.weight"),
+        (with_norm(3e38), "computes NaN or infinity"),
         (fill_zeros, "zeros in its pruned weights, but its llmprune.json says"),
         (break_card, "The metadata of README.md are broken"),
         (drop_record, "has no llmprune.json: push sends checkpoints that llmprune wrote"),

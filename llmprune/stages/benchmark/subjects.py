@@ -14,9 +14,9 @@ from llmprune.artifacts.run import RunDirectory
 from llmprune.evaluation.sparsity import measure_model
 from llmprune.models.anatomy import block_count
 from llmprune.models.compute import Compute, dtype_name
-from llmprune.models.loading import load_tokenizer, load_whole, open_decoder, stored_dtype
+from llmprune.models.loading import load_tokenizer, load_whole, open_decoder, require_finite, stored_dtype
 from llmprune.models.resident import sharing_copy, tokenizer_of
-from llmprune.models.source import check_model, find_model, positions, require_finite, vocabulary
+from llmprune.models.source import check_model, find_model, positions, vocabulary
 from llmprune.models.timing import now
 from llmprune.stages.benchmark.opened import Loaded, Streamed
 from llmprune.stages.benchmark.sparsity import count_zeros
@@ -125,7 +125,9 @@ class CheckpointSubject:
         progress.say(f"Loading {self.name} in {dtype_name(dtype)}.")
         started = now(compute.device)
         model = load_whole(self.directory, device=compute.device, dtype=dtype, trust_remote_code=self.trust_remote_code)
-        return Loaded(self, model, now(compute.device) - started)
+        seconds = now(compute.device) - started
+        require_finite(model)
+        return Loaded(self, model, seconds)
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def choose_subjects(
 
     Raises:
         ModelError: no such model, or none at all.
-        CheckpointError: weights that are not whole, not finite, or not what the config says.
+        CheckpointError: weights that are not whole, or not what the config says.
         ArtifactError: a model that would have to be converted in another model's run.
     """
     known = run.record()
@@ -212,7 +214,6 @@ def choose_subjects(
         name, directory = _locate(run, spec, compute, progress, trust_remote_code)
         if directory.resolve() not in {subject.directory.resolve() for subject in subjects}:
             config, checkpoint = check_model(directory, trust_remote_code=trust_remote_code)
-            require_finite(directory, trust_remote_code=trust_remote_code)
             subjects.append(
                 CheckpointSubject(
                     name,

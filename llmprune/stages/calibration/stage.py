@@ -12,7 +12,6 @@ from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.choices import SAMPLES, SEED, SEQ_LEN, SOURCE, Bos, Cache, ChatTemplate, Sampling
 from llmprune.errors import ArtifactError, TargetError
 from llmprune.models.compute import dtype_name
-from llmprune.models.source import require_finite
 from llmprune.stages.calibration.artifact import write_calibration
 from llmprune.stages.calibration.windows import draw_windows
 from llmprune.stages.common.checks import require_at_least, require_positions
@@ -170,7 +169,6 @@ def _make(
 ) -> Calibration:
     """Run the pass, in place of what was there before."""
     place = workspace.run.calibration
-    require_finite(workspace.directory, trust_remote_code=workspace.trust_remote_code)
     workspace.remark_slow_dtype()
     with workspace.writing(), explain_full_disk(workspace.run.path):
         write_calibration(

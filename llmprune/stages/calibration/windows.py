@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from llmprune.choices import Bos, ChatTemplate, Sampling
-from llmprune.models.loading import load_tokenizer, load_whole
-from llmprune.models.source import require_finite
+from llmprune.models.loading import load_tokenizer, load_whole, require_finite
 from llmprune.stages.common.checks import require_vocabulary
 from llmprune.stages.common.workspace import Workspace
 from llmprune.text.drawing import draw_from
@@ -53,8 +52,8 @@ def draw_windows(
 def _written_by_the_model(workspace: Workspace, *, samples: int, seq_len: int, seed: int) -> TokenWindows:
     """Windows that the model writes itself; the whole of it is in memory for as long as it writes."""
     directory, trust = workspace.directory, workspace.trust_remote_code
-    require_finite(directory, trust_remote_code=trust)
     model = load_whole(directory, device=workspace.compute.device, dtype=workspace.dtype, trust_remote_code=trust)
+    require_finite(model)
     written = 0
     with workspace.progress.task("The model writes its calibration text", samples) as advance:
 

@@ -10,6 +10,8 @@ from transformers import AutoModelForCausalLM
 from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.records.importance import Importance
 from llmprune.errors import ArtifactError, TargetError
+from llmprune.models.compute import Compute
+from llmprune.models.loading import CheckpointDecoder
 from llmprune.stages.block_search import RedundancySettings, verify_redundancy
 from tests.tiny import NUM_BLOCKS, SAMPLES, SEQ_LEN, save_tiny_llama, snapshot
 
@@ -65,6 +67,29 @@ def test_the_file_is_there_after_every_round(workspace, run):
 
     verify_redundancy(workspace, RedundancySettings("3"), on_round=on_round)
     assert rounds == [1, 2, 3]
+
+
+@pytest.mark.parametrize("search", ["exhaustive", "eliminate"])
+def test_no_byte_depends_on_the_memory_that_may_be_used(search, workspace, run, listener, monkeypatch):
+    settings = RedundancySettings("3", search=search, batch_size=3)
+    read, written = [], []
+    monkeypatch.setattr(CheckpointDecoder, "read_block", counted(CheckpointDecoder.read_block, read))
+    # All in memory; one batch at a time, each block read whenever it is opened; and larger chunks.
+    for free in (10**9, 0, 360_000):
+        monkeypatch.setattr(Compute, "free_bytes", lambda self, free=free: free)
+        verify_redundancy(workspace, settings)
+        written.append((content(run), len(read)))
+        (run / "importance.json").unlink()
+        read.clear()
+    assert written[0][0] == written[1][0] == written[2][0]
+    reads = [count for _, count in written]
+    assert NUM_BLOCKS <= reads[0] < reads[2] < reads[1]
+    assert listener.heard("do not fit into memory")
+    assert listener.heard("reading the blocks: ")
+
+
+def counted(function, calls):
+    return lambda *args, **kwargs: calls.append(args) or function(*args, **kwargs)
 
 
 def test_an_interrupted_search_goes_on_and_decides_the_same(workspace, run, calibrated, open_run):
