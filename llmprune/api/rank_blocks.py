@@ -15,7 +15,8 @@ from llmprune.api.models import Model, OnDisk
 from llmprune.api.progress import Logged
 from llmprune.api.ranking import Ground, Ranking, Round, Target, count_blocks
 from llmprune.api.windows import Windows, as_windows, required
-from llmprune.artifacts.records.importance import Importance, RoundRecord
+from llmprune.artifacts.records.importance import Importance, RoundRecord, measured_on
+from llmprune.artifacts.records.pruning import zeroed_tensors
 from llmprune.choices import DEVICE, ERROR_RATE, PROTECT_FIRST, PROTECT_LAST, Dtype, Metric, Search
 from llmprune.errors import TargetError
 from llmprune.models.compute import Compute
@@ -32,6 +33,7 @@ from llmprune.stages.block_search import (
     score_blocks,
     search_rounds,
     search_steps,
+    solving_windows,
     verify_redundancy,
     window_evaluator,
 )
@@ -52,6 +54,7 @@ def rank_blocks(
     protect_first: int = PROTECT_FIRST,
     protect_last: int = PROTECT_LAST,
     error_rate: float = ERROR_RATE,
+    heal: bool = False,
     seed: int | None = None,
     run: Path | str | None = None,
     device: str = DEVICE,
@@ -74,6 +77,8 @@ def rank_blocks(
         protect_first: blocks at the start that stay.
         protect_last: blocks at the end that stay.
         error_rate: chance, in one round, of dropping early the block that exhaustive would remove.
+        heal: measure each candidate with the block before it healed by least squares for its absence, on half of the
+            windows (at most 32), and measure on the others; the healed model goes into the next round.
         seed: of the order in which windows are visited; None: that of the windows.
         run: for a model on disk, a run directory in which every round is kept: what it holds of this search already is
             not decided again.
@@ -96,7 +101,13 @@ def rank_blocks(
         ...         break
     """
     asked = RedundancySettings(
-        "1", choice(Metric, metric=metric), choice(Search, search=search), protect_first, protect_last, error_rate
+        "1",
+        choice(Metric, metric=metric),
+        choice(Search, search=search),
+        protect_first,
+        protect_last,
+        error_rate,
+        heal=heal,
     )
     place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged())
     if isinstance(model, str | Path):
@@ -108,7 +119,7 @@ def rank_blocks(
     decoder = model_decoder(model)
     settings = _up_to(target, asked, len(decoder.blocks))
     check = partial(check_of, decoder.model)
-    steps = _steps(decoder, check, text, settings, seed, Compute(decoder.device), place.progress)
+    steps = _steps(decoder, check, text, settings, seed, None, Compute(decoder.device), place.progress)
     return Ranking(settings, steps, num_blocks=len(decoder.blocks))
 
 
@@ -125,6 +136,7 @@ def ranking_of(path: Path) -> Ranking:
         metric=known.metric,
         protect_first=known.protect_first,
         protect_last=known.protect_last,
+        heal=known.heal is not None,
     )
     steps = [(_ground(importance, path), decided) for decided in _recorded_rounds(importance)]
     ranking = Ranking(settings, iter(steps), num_blocks=importance.model.num_blocks)
@@ -154,7 +166,8 @@ def _ranked_on_disk(
         else:
             assert text is not None
             decoder, check = workspace.open_decoder(), partial(open_check, workspace)
-            steps = _steps(decoder, check, text, settings, seed, workspace.compute, place.progress)
+            masked = zeroed_tensors(workspace.directory)
+            steps = _steps(decoder, check, text, settings, seed, masked, workspace.compute, place.progress)
         return Ranking(
             settings,
             steps,
@@ -177,6 +190,7 @@ def _steps(
     windows: TokenWindows,
     settings: RedundancySettings,
     seed: int | None,
+    masked: frozenset[str] | None,
     compute: Compute,
     progress: Progress,
 ) -> Iterator[tuple[Ground, Round]]:
@@ -184,17 +198,19 @@ def _steps(
     count = int(settings.target)
     removable = Removable(check, settings, num_blocks=len(decoder.blocks), count=count)
     removable.require_some()
-    described = f"{windows.num_windows} windows of {windows.seq_len} tokens of {windows.identity().described}"
     if settings.metric != Metric.SLEB:
         with TemporaryDirectory(prefix="llmprune-") as scratch:
             measured = measure_dense(decoder, windows.tokens, Path(scratch) / "pass", compute, progress)
+        ground = Ground(_described(windows, settings), windows.identity(), measured.dense_loss)
         scores = score_blocks(measured, settings)
         for block in order_blocks(measured, settings, count=count, removable=removable):
-            yield Ground(described, windows.identity(), measured.dense_loss), Round(block, score=scores[block])
+            yield ground, Round(block, score=scores[block])
         return
     order = seed if seed is not None else windows.seed or 0
-    evaluator = window_evaluator(decoder, windows.tokens, settings, seed=order, compute=compute, progress=progress)
-    ground = Ground(described, windows.identity(), dense_loss(evaluator))
+    evaluator = window_evaluator(
+        decoder, windows.tokens, settings, seed=order, masked=masked, compute=compute, progress=progress
+    )
+    ground = Ground(_described(windows, settings), windows.identity(), dense_loss(evaluator))
     for decided in search_rounds(evaluator, settings, count=count, removable=removable, progress=progress):
         yield ground, _round(decided)
 
@@ -220,6 +236,13 @@ def _kept_steps(
             yield _ground(importance, workspace.run.importance), _round(decided)
 
 
+def _described(windows: TokenWindows, settings: RedundancySettings) -> str:
+    """The windows that blocks are measured on, for people."""
+    return measured_on(
+        windows.num_windows, solving_windows(windows.num_windows, settings), windows.seq_len, windows.identity()
+    )
+
+
 def _recorded_rounds(importance: Importance) -> list[Round]:
     if importance.scores is not None:
         return [Round(block, score=importance.scores[block]) for block in importance.order]
@@ -232,5 +255,4 @@ def _round(decided: RoundRecord) -> Round:
 
 
 def _ground(importance: Importance, path: Path) -> Ground:
-    text = f"{importance.num_windows} windows of {importance.seq_len} tokens of {importance.corpus.described}"
-    return Ground(text, importance.corpus, importance.dense_loss, path)
+    return Ground(importance.measured_on, importance.corpus, importance.dense_loss, path)

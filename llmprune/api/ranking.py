@@ -135,6 +135,7 @@ class Ranking(Iterator[Round]):
             dense_loss=self._ground.dense_loss,
             pruned_loss=self._rounds[len(blocks) - 1].loss,
             corpus=self._ground.corpus,
+            search_heals=self._settings.heal,
         )
 
     def __repr__(self) -> str:

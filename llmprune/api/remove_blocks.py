@@ -40,7 +40,7 @@ class RemovalOptions(TypedDict, total=False):
 
     target: Target | None
     windows: Windows | None
-    heal: str
+    heal: str | None
     verify: bool
     force: bool
     max_shard_size: str | int
@@ -65,7 +65,7 @@ def remove_blocks(
     *,
     target: Target | None = None,
     windows: Windows | None = None,
-    heal: str = Heal.NONE,
+    heal: str | None = None,
     out: Path | str | None = None,
     verify: bool = True,
     force: bool = False,
@@ -92,7 +92,7 @@ def remove_blocks(
             it has decided so far.
         windows: to rank on, where no ranking is given, and to heal on; None: those of ``run``.
         heal: ``cut``: the block before each hole makes good what the removed ones did, by least squares; ``all``: every
-            block from the first hole on; ``none``.
+            block from the first hole on; ``none``. None: all, where a search with healing ranked the blocks, else none.
         out: the new checkpoint's directory.
         verify: see that the result computes what the model with those blocks skipped does.
         force: replace a checkpoint that ``out`` holds.
@@ -116,13 +116,15 @@ def remove_blocks(
         >>> smaller.save_pretrained("smaller")
     """
     place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged())
-    wanted = choice(Heal, heal=heal)
+    asked = None if heal is None else choice(Heal, heal=heal)
     if not isinstance(model, str | Path):
         place.refuse(out=out)
         removal = _chosen(model, blocks, target, windows, place)
+        wanted = asked or _usual_healing(removal)
         cut = _cut(model, blocks, removal, verify=verify)
         return _healed(cut, model, removal, None if windows is None else as_windows(windows), wanted, place)
     removal = _chosen(model, blocks, target, windows, place)
+    wanted = asked or _usual_healing(removal)
     with place.workspace(model, without=removal.removed if wanted is Heal.NONE else ()) as workspace:
         text = given_or_kept(windows, workspace, place) if wanted is not Heal.NONE else None
         if out is None:
@@ -159,6 +161,11 @@ def _chosen(
     if not blocks.order:
         raise TargetError("This ranking has decided no round yet; iterate over it, or give a `target` such as 20%.")
     return blocks.removal(blocks.order)
+
+
+def _usual_healing(removal: BlockRemoval) -> Heal:
+    """What is healed where nothing was said: blocks that a search with healing chose are not left unhealed."""
+    return Heal.ALL if removal.search_heals else Heal.NONE
 
 
 def _cut(model: PreTrainedModel, blocks: Blocks | None, removal: BlockRemoval, *, verify: bool) -> PreTrainedModel:

@@ -43,6 +43,7 @@ def search_command(importance: Importance) -> str:
         error_rate=settings.error_rate,
         protect_first=unless_usual(settings.protect_first, PROTECT_FIRST),
         protect_last=unless_usual(settings.protect_last, PROTECT_LAST),
+        heal=settings.heal is not None,
         dtype=settings.dtype,
     )
 

@@ -32,19 +32,22 @@ def test_the_losses_are_those_of_skipping_blocks_in_whole_forward_passes(family,
             assert math.isclose(candidate.loss, losses[candidate.block], rel_tol=1e-5)
 
 
-@pytest.mark.parametrize("metric", ["sleb", "block-influence", "angular"])
-def test_memory_files_and_the_command_agree(metric, loaded, checkpoint, windows, tmp_path, workspace):
+@pytest.mark.parametrize(
+    ("metric", "heal"), [("sleb", False), ("sleb", True), ("block-influence", False), ("angular", False)]
+)
+def test_memory_files_and_the_command_agree(metric, heal, loaded, checkpoint, windows, tmp_path, workspace):
     directory = checkpoint("llama")
     space = workspace(directory)
     calibrate_on(space, windows)
-    expected = verify_redundancy(space, RedundancySettings("3", metric=Metric(metric)))
+    expected = verify_redundancy(space, RedundancySettings("3", metric=Metric(metric), heal=heal))
     in_memory, on_disk, kept = (
-        llmprune.rank_blocks(model, windows, metric=metric, target=3, **where)
+        llmprune.rank_blocks(model, windows, metric=metric, target=3, heal=heal, **where)
         for model, where in ((loaded("llama"), {}), (directory, {}), (str(directory), {"run": tmp_path / "run"}))
     )
     for ranking in (in_memory, on_disk, kept):
         rounds = list(ranking)
         assert ranking.order == expected.order
+        assert ranking.removal(ranking.order).search_heals == heal
         assert ranking.dense_loss == pytest.approx(expected.dense_loss, rel=1e-6)
         if metric == "sleb":
             assert [decided.loss for decided in rounds] == [decided.loss for decided in expected.rounds]

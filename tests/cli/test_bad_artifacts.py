@@ -56,7 +56,7 @@ VERIFY, REMOVE = "verify-redundancy --target 3", "remove-blocks --target 2"
 ARTIFACTS = {
     "importance of another model": (_only_importance_of_another_model, REMOVE, "ranks the blocks of other"),
     "the same, verifying": (_only_importance_of_another_model, VERIFY, "ranks the blocks of other"),
-    "importance of a newer schema": (_artifact("importance.json", schema_version=3), REMOVE, "has schema 3"),
+    "importance of a newer schema": (_artifact("importance.json", schema_version=4), REMOVE, "has schema 4"),
     "importance in broken JSON": (_artifact("importance.json", text='{"kind":'), REMOVE, "is not valid JSON"),
     "importance without end": (_artifact("importance.json", text="[" * 100_000), VERIFY, "is not valid JSON"),
     "importance of a wrong kind": (_artifact("importance.json", kind="else"), REMOVE, "is of kind 'else'"),

@@ -15,6 +15,7 @@ from llmprune.choices import Method
 from llmprune.models.compute import choose_compute
 from llmprune.stages.benchmark import BenchSettings
 from llmprune.stages.calibration import CalibrationSettings, calibrate
+from llmprune.stages.calibration.windows import SELF
 from llmprune.stages.common.workspace import Workspace, open_workspace
 from llmprune.stages.sweeping import SweepSettings
 from tests.tiny import SAMPLES, SEQ_LEN, Listener, save_tiny_llama, write_text
@@ -47,6 +48,15 @@ def calibrated(tmp_path_factory, model, settings) -> Path:
     return run
 
 
+@pytest.fixture(scope="session")
+def self_calibrated(tmp_path_factory, model) -> Path:
+    """A calibration text that the model wrote itself: there, to be closer to the dense model is to lose less."""
+    run = tmp_path_factory.mktemp("runs") / "self"
+    space = open_workspace(run, str(model), compute=choose_compute("cpu"))
+    calibrate(space, CalibrationSettings(source=SELF, samples=24, seq_len=64))
+    return run
+
+
 @pytest.fixture
 def listener() -> Listener:
     return Listener()
@@ -72,6 +82,13 @@ def open_run(run, model, listener) -> Callable[..., Workspace]:
 def workspace(run, calibrated, open_run) -> Workspace:
     """A run that has its calibration."""
     shutil.copytree(calibrated, run)
+    return open_run()
+
+
+@pytest.fixture
+def written(run, self_calibrated, open_run) -> Workspace:
+    """A run whose calibration text the model wrote itself."""
+    shutil.copytree(self_calibrated, run)
     return open_run()
 
 

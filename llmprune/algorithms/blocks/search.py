@@ -13,7 +13,7 @@ are compared: three chunks a round where memory has room for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
+from llmprune.algorithms.blocks.forks import Healer, Tail, walk
 from llmprune.algorithms.blocks.removable import MayGo, any_may_go, no_block_may_go
 from llmprune.errors import NumericalError
 
@@ -59,8 +60,11 @@ class BlockEvaluator(Protocol):
     def entering(self, windows: range) -> Tensor:
         """(windows, seq_len, hidden_size): hidden states entering the first block."""
 
-    def apply_block(self, block: int, states: Tensor, windows: range) -> None:
-        """Replace ``states`` (n, windows, seq_len, hidden_size) by the block's outputs on them."""
+    def apply_block(self, block: int, states: Tensor, windows: range, *, healed: Sequence[Tail] = ()) -> None:
+        """Replace ``states`` (n, windows, seq_len, hidden_size; n may be 0) by the block's outputs on them.
+
+        Those of ``healed`` are replaced by the outputs of the block as it is healed for the one behind it.
+        """
 
     def losses(self, states: Tensor, windows: range) -> WindowLosses:
         """Losses of ``states`` (n, windows, seq_len, hidden_size) leaving the last block."""
@@ -127,6 +131,7 @@ def greedy_rounds(
     protected: frozenset[int] = frozenset(),
     may_go: MayGo = any_may_go,
     rule: EliminationRule | None = None,
+    healer: Healer | None = None,
     on_chunk: Callable[[ChunkDone], None] = lambda _: None,
 ) -> Iterator[Round]:
     """Remove the block whose skipping costs least, ``count`` times, measuring anew after every removal.
@@ -138,6 +143,8 @@ def greedy_rounds(
         protected: blocks that are never candidates.
         may_go: which of the others may go when some are gone.
         rule: drop hopeless candidates by this rule; None: every candidate sees every window.
+        healer: measure each candidate with the block before it healed, and keep the correction of the one that goes;
+            those of blocks in ``removed`` are solved again first. None: blocks stay as they are.
         on_chunk: called after every chunk.
 
     Yields:
@@ -147,19 +154,22 @@ def greedy_rounds(
         NumericalError: a loss is not a number.
         TargetError: no block may go before all have gone that were asked for.
     """
-    gone = list(removed)
+    gone: list[int] = []
+    for block in removed:
+        if healer is not None:
+            healer.solve([one for one in range(evaluator.num_blocks) if one not in gone], [block])
+            healer.keep(block)
+        gone.append(block)
     while len(gone) < count:
         remaining = [block for block in range(evaluator.num_blocks) if block not in gone]
         candidates = [block for block in remaining if block not in protected and may_go(gone, block)]
         if not candidates:
             raise no_block_may_go(gone)
-        decided = _search_round(
-            evaluator,
-            remaining=remaining,
-            candidates=candidates,
-            rule=rule,
-            on_chunk=on_chunk,
+        decided = search_round(
+            evaluator, remaining=remaining, candidates=candidates, rule=rule, healer=healer, on_chunk=on_chunk
         )
+        if healer is not None:
+            healer.keep(decided.removed)
         gone.append(decided.removed)
         yield decided
 
@@ -172,7 +182,12 @@ def chunks(evaluator: BlockEvaluator, start: int, stop: int, *, states: int) -> 
 
 
 def forked_losses(
-    evaluator: BlockEvaluator, windows: range, *, remaining: Sequence[int], candidates: Sequence[int]
+    evaluator: BlockEvaluator,
+    windows: range,
+    *,
+    remaining: Sequence[int],
+    candidates: Sequence[int],
+    healed: Container[int] = (),
 ) -> WindowLosses:
     """Losses with each candidate skipped, walking the blocks once.
 
@@ -181,6 +196,7 @@ def forked_losses(
         windows: which of them.
         remaining: the model's blocks, in order.
         candidates: the blocks to skip in turn, in order.
+        healed: those of them for which the block before is healed.
 
     Returns:
         The losses, a row for each candidate.
@@ -188,28 +204,18 @@ def forked_losses(
     entering = evaluator.entering(windows)
     states = entering.new_empty((len(candidates) + 1, *entering.shape))
     states[0] = entering  # row 0 is the shared prefix, row i the tail of the i-th candidate
-    for block, running, forked in _walk(remaining, candidates):
-        if forked is not None:
-            states[forked] = states[0]
-        if running:
-            evaluator.apply_block(block, states[running.start : running.stop], windows)
+    for step in walk(remaining, candidates, healed):
+        for fork in step.forks:
+            states[fork.row] = states[0]
+        if step.forwards:
+            tails = [Tail(fork.candidate, states[fork.row : fork.row + 1]) for fork in step.forks if fork.healed]
+            evaluator.apply_block(step.block, states[step.running.start : step.running.stop], windows, healed=tails)
     return evaluator.losses(states[1:], windows)
 
 
-def forked_forwards(remaining: Sequence[int], candidates: Sequence[int]) -> int:
+def forked_forwards(remaining: Sequence[int], candidates: Sequence[int], healed: Container[int] = ()) -> int:
     """Block forwards, for each window, that ``forked_losses`` runs."""
-    return sum(len(running) for _, running, _ in _walk(remaining, candidates))
-
-
-def _walk(remaining: Sequence[int], candidates: Sequence[int]) -> Iterator[tuple[int, range, int | None]]:
-    """For each block: which rows of states it runs on, and which row, if any, forks from the prefix before it."""
-    tails = 0
-    for block in remaining:
-        forks = tails < len(candidates) and candidates[tails] == block
-        ahead = tails + forks < len(candidates)  # nobody ahead: nobody needs the prefix any more
-        # A tail forked just now skips this very block, so it is not among the rows that run.
-        yield block, range(0 if ahead else 1, tails + 1), tails + 1 if forks else None
-        tails += forks
+    return sum(step.forwards for step in walk(remaining, candidates, healed))
 
 
 class _Candidates:
@@ -243,14 +249,17 @@ class _Candidates:
         return Candidate(block, float(sums.sum()) / tokens, tokens, complete=block in self.surviving)
 
 
-def _search_round(
+def search_round(
     evaluator: BlockEvaluator,
     *,
     remaining: Sequence[int],
     candidates: Sequence[int],
     rule: EliminationRule | None,
+    healer: Healer | None,
     on_chunk: Callable[[ChunkDone], None],
 ) -> Round:
+    """Measure the candidates, and choose the one whose skipping costs least; see ``greedy_rounds``."""
+    healed: Container[int] = () if healer is None else healer.solve(remaining, candidates)
     measured = _Candidates(candidates)
     forwards, total = 0, evaluator.num_windows
     evaluator.expect(remaining)
@@ -258,8 +267,9 @@ def _search_round(
     for start, stop in pairwise((0, *looks, total)):
         surviving = measured.surviving
         for windows in chunks(evaluator, start, stop, states=len(surviving) + 1):
-            forwards += forked_forwards(remaining, surviving) * len(windows)
-            measured.add(forked_losses(evaluator, windows, remaining=remaining, candidates=surviving))
+            forwards += forked_forwards(remaining, surviving, healed) * len(windows)
+            losses = forked_losses(evaluator, windows, remaining=remaining, candidates=surviving, healed=healed)
+            measured.add(losses)
             if rule is not None and windows.stop in looks:
                 measured.drop(rule, num_windows=total)
             on_chunk(ChunkDone(len(windows), windows.stop, total, len(measured.surviving)))

@@ -56,6 +56,20 @@ class RoundRecord(Record):
         return spell_round(self.removed, self.loss, self.candidates, self.seconds)
 
 
+class SearchHealing(Record):
+    """How a search healed the block before each candidate.
+
+    Attributes:
+        windows: of the calibration that corrections were solved on; candidates were measured on all others.
+        held_back: of these, the last ones, which chose the ridges.
+        ridges: that they chose from.
+    """
+
+    windows: int
+    held_back: int
+    ridges: tuple[float, ...]
+
+
 class SearchSettings(Record):
     """Everything that decides which blocks a search chooses.
 
@@ -68,6 +82,7 @@ class SearchSettings(Record):
             remove, over all comparisons and all rivals; None when nothing is eliminated.
         looks: after how many windows, in their shuffled order, candidates were compared; None as above.
         dtype: what the losses were computed in.
+        heal: how the block before each candidate was healed; None: it was not.
     """
 
     metric: Metric
@@ -77,6 +92,7 @@ class SearchSettings(Record):
     error_rate: float | None
     looks: tuple[int, ...] | None
     dtype: str
+    heal: SearchHealing | None = None
 
 
 class Importance(Artifact):
@@ -89,17 +105,18 @@ class Importance(Artifact):
         num_windows: calibration windows.
         seq_len: tokens in each.
         settings: what decides the choice.
-        dense_loss: of the model with all its blocks, in nats/token.
+        dense_loss: of the model with all its blocks, in nats/token, on the windows that candidates are measured on.
         rounds: decided rounds, in order; empty for one-shot metrics.
         scores: a score for each block, for one-shot metrics.
         order: blocks in the order they go, by their index in the unpruned model.
     """
 
     KIND: ClassVar[str] = "llmprune-importance"
-    SCHEMA: ClassVar[int] = 2
+    SCHEMA: ClassVar[int] = 3
+    OLDEST: ClassVar[int] = 2
 
     kind: Literal["llmprune-importance"] = "llmprune-importance"
-    schema_version: int = 2
+    schema_version: int = 3
     model: ModelIdentity
     corpus: CorpusIdentity
     windows_fingerprint: str
@@ -119,6 +136,12 @@ class Importance(Artifact):
         if self.settings.metric is not Metric.SLEB and (self.rounds or len(self.scores or ()) != self.model.num_blocks):
             raise ValueError("there is not one score for each block")
         return self
+
+    @property
+    def measured_on(self) -> str:
+        """The windows that candidates are measured on, for people."""
+        healing = self.settings.heal
+        return measured_on(self.num_windows, healing.windows if healing is not None else 0, self.seq_len, self.corpus)
 
     @property
     def block_forwards(self) -> int:
@@ -150,6 +173,12 @@ class Importance(Artifact):
                 f"{model.fingerprint[:12]}); use another run directory (`run`) for another model."
             )
         check_blocks(self.order, num_blocks=model.num_blocks, source=str(path))
+
+
+def measured_on(num_windows: int, solved_on: int, seq_len: int, corpus: CorpusIdentity) -> str:
+    """The windows that candidates are measured on, for people; ``solved_on`` of all heal instead."""
+    healed = f", healed on {solved_on} others" if solved_on else ""
+    return f"{num_windows - solved_on} windows of {seq_len} tokens of {corpus.described}{healed}"
 
 
 def check_blocks(blocks: Sequence[int], *, num_blocks: int, source: str) -> None:

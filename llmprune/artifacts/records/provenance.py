@@ -124,11 +124,13 @@ class Artifact(Record):
     """A JSON file with a kind, a schema version and provenance.
 
     Subclasses set ``KIND`` and ``SCHEMA``. A file of a newer schema is refused; the
-    schema number changes whenever an older reader would misread the file.
+    schema number changes whenever an older reader would misread the file. Files from ``OLDEST`` on are read as what
+    they would be today: fields that came later have their defaults.
     """
 
     KIND: ClassVar[str]
     SCHEMA: ClassVar[int] = 1
+    OLDEST: ClassVar[int | None] = None
 
     kind: str
     schema_version: int
@@ -152,13 +154,13 @@ class Artifact(Record):
             raise ArtifactError(
                 f"{path} is of kind {kind!r:.60}, but a file of kind '{cls.KIND}' was expected there; move it away."
             )
-        if content.get("schema_version") != cls.SCHEMA:
+        if content.get("schema_version") not in range(cls.OLDEST or cls.SCHEMA, cls.SCHEMA + 1):
             raise ArtifactError(
                 f"{path} has schema {content.get('schema_version')!r:.40}, but this llmprune ({__version__}) reads "
                 f"schema {cls.SCHEMA}; use the version that wrote it, or delete the file to make it anew."
             )
         try:
-            return cls.model_validate(content)
+            return cls.model_validate({**content, "schema_version": cls.SCHEMA})
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks, split_at_number
@@ -26,6 +27,7 @@ class BlockRemoval(Record):
         dense_loss: of the source model on it, in nats/token.
         pruned_loss: of the pruned model on it, in nats/token, where the metric measured it.
         corpus: the text of the calibration; None: by hand, or in files from before it was kept.
+        search_heals: whether the search measured each candidate healed; ``pruned_loss`` is then that of a healed model.
     """
 
     removed: tuple[int, ...]
@@ -35,6 +37,7 @@ class BlockRemoval(Record):
     dense_loss: float | None = None
     pruned_loss: float | None = None
     corpus: CorpusIdentity | None = None
+    search_heals: bool = False
 
 
 class ExpertRemoval(Record):
@@ -173,6 +176,16 @@ class PruningRecord(Artifact):
         if earlier is None or not earlier.zeroed_tensors:
             return self.pattern
         return earlier.zeros_pattern if not self.pruned_tensors else None
+
+
+def zeroed_tensors(directory: Path) -> frozenset[str]:
+    """Names of a checkpoint's tensors that llmprune gave zeros; none where it did not write the checkpoint.
+
+    Raises:
+        ArtifactError: its record cannot be read.
+    """
+    path = directory / RECORD_NAME
+    return frozenset(PruningRecord.read(path).zeroed_tensors) if path.exists() else frozenset()
 
 
 def blocks_left(record: PruningRecord, of: str) -> tuple[int, ...] | None:

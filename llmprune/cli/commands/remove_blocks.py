@@ -37,7 +37,7 @@ def remove_blocks(
     model: ModelArg = None,
     target: TargetOpt = TARGET,
     blocks: BlocksOpt = None,
-    heal: HealOpt = Heal.NONE,
+    heal: HealOpt = None,
     device: DeviceOpt = DEVICE,
     dtype: DtypeOpt = Dtype.AUTO,
     memory_budget: MemoryBudgetOpt = None,
@@ -77,7 +77,7 @@ def remove_blocks(
         compute=choose_compute(device, dtype, memory_budget),
         progress=console,
         trust_remote_code=trust_remote_code,
-        without=(settings.blocks or ()) if heal is Heal.NONE else (),
+        without=(settings.blocks or ()) if heal in (None, Heal.NONE) else (),
     )
     report = run_stage(workspace, settings, on_round=round_teller(console), on_block=healing_teller(console))
     pushed = push_written(workspace, report.directory, publishing, on_listing=listing_teller(console))

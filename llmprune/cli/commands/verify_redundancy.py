@@ -16,6 +16,7 @@ from llmprune.cli.options.common import (
     RemoteCodeOpt,
     RunOpt,
 )
+from llmprune.cli.options.healing import HealSearchOpt
 from llmprune.cli.options.search import (
     BatchSizeOpt,
     ChunkWindowsOpt,
@@ -31,6 +32,7 @@ from llmprune.cli.views.search import round_teller, show_importance
 EXAMPLES = """
 llmprune verify-redundancy --target 20%
 llmprune verify-redundancy ./my-model --target 6 --search exhaustive
+llmprune verify-redundancy --target 20% --heal
 llmprune verify-redundancy --metric block-influence --run quick-run
 """
 
@@ -43,6 +45,7 @@ def verify_redundancy(
     error_rate: ErrorRateOpt = ERROR_RATE,
     protect_first: ProtectFirstOpt = PROTECT_FIRST,
     protect_last: ProtectLastOpt = PROTECT_LAST,
+    heal: HealSearchOpt = False,
     chunk_windows: ChunkWindowsOpt = None,
     batch_size: BatchSizeOpt = None,
     device: DeviceOpt = DEVICE,
@@ -70,6 +73,7 @@ def verify_redundancy(
         error_rate=error_rate,
         chunk_windows=chunk_windows,
         batch_size=batch_size,
+        heal=heal,
     )
     compute = choose_compute(device, dtype, memory_budget)
     workspace = open_workspace(run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code)

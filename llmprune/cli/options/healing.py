@@ -30,9 +30,17 @@ ScopeOpt = Annotated[
     ),
 ]
 HealOpt = Annotated[
-    Heal,
+    Heal | None,
     typer.Option(
         help="Let the block before each hole (cut), or every one from the first hole on (all), make good what the "
-        "removed blocks did: least squares on the calibration text."
+        "removed blocks did: least squares on the calibration text.",
+        show_default="all where a search with --heal chose the blocks, else none",
+    ),
+]
+HealSearchOpt = Annotated[
+    bool,
+    typer.Option(
+        "--heal",
+        help="Measure each block's absence with the block before it healed for it, on half of the calibration windows.",
     ),
 ]

@@ -43,7 +43,7 @@ def search_section(contents: RunContents) -> Section:
 def _told(importance: Importance) -> str:
     settings = importance.settings
     order = ", ".join(map(str, importance.order))
-    where = f"{importance.num_windows} windows of {importance.seq_len} tokens of {importance.corpus.origin}"
+    where = importance.measured_on
     if not importance.rounds:
         return (
             f"Blocks by {_METRICS[settings.metric]}, least important first: {order}; on {where}, {settings.dtype}. "

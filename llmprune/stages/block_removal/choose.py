@@ -88,6 +88,7 @@ def _as_recorded(known: Importance) -> RedundancySettings:
         protect_first=known.settings.protect_first,
         protect_last=known.settings.protect_last,
         error_rate=known.settings.error_rate or ERROR_RATE,
+        heal=known.settings.heal is not None,
     )
 
 
@@ -97,8 +98,9 @@ def _prefix(known: Importance, count: int, path: Path) -> BlockRemoval:
         removed=known.order[:count],
         metric=known.settings.metric,
         importance=sha256_of(path),
-        calibration=f"{known.num_windows} windows of {known.seq_len} tokens of {known.corpus.described}",
+        calibration=known.measured_on,
         dense_loss=known.dense_loss,
         pruned_loss=known.rounds[count - 1].loss if known.rounds else None,
         corpus=known.corpus,
+        search_heals=known.settings.heal is not None,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmprune.artifacts.records.healing import BlockHealing
-from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
+from llmprune.artifacts.records.pruning import zeroed_tensors
 from llmprune.choices import Heal, Scope
 from llmprune.stages.calibration import CalibrationChoice
 from llmprune.stages.common.workspace import Workspace
@@ -46,7 +46,7 @@ class RemovalHealing:
         workspace.remark_slow_dtype()
         dense = workspace.open_decoder()
         return heal_student(
-            without_blocks(dense, self.plan.settings.origins, masked=_zeroed(workspace)),
+            without_blocks(dense, self.plan.settings.origins, masked=zeroed_tensors(workspace.directory)),
             dense,
             self.plan,
             model=workspace.model.fingerprint,
@@ -74,9 +74,3 @@ def planned_healing(
     folder = working_folder(out)
     workspace, plan = plan_healing(workspace, Scope(heal.value), kept, CalibrationChoice(), windows)
     return workspace, RemovalHealing(plan, folder)
-
-
-def _zeroed(workspace: Workspace) -> frozenset[str]:
-    """Names of the source's tensors that were given zeros."""
-    path = workspace.directory / RECORD_NAME
-    return frozenset(PruningRecord.read(path).zeroed_tensors) if path.exists() else frozenset()

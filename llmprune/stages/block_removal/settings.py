@@ -18,7 +18,8 @@ class RemovalSettings:
     Attributes:
         target: ``20%``, ``0.2`` or ``6``: that many blocks from the head of the importance file.
         blocks: these blocks, by hand, instead of a target.
-        heal: which blocks make good, by least squares, what the removed ones did.
+        heal: which blocks make good, by least squares, what the removed ones did; None: all, where a search with
+            healing has chosen the blocks that a target removes, else none.
         out: the new checkpoint's directory; None: in the run directory, named after what is kept.
         max_shard_bytes: largest weight file.
         verify: reload the result and compare it with the bypassed source.
@@ -30,7 +31,7 @@ class RemovalSettings:
 
     target: str = TARGET
     blocks: tuple[int, ...] | None = None
-    heal: Heal = Heal.NONE
+    heal: Heal | None = None
     out: Path | None = None
     max_shard_bytes: int = DEFAULT_SHARD_BYTES
     verify: bool = True

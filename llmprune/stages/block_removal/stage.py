@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
@@ -78,13 +78,15 @@ def remove_blocks(
         check_output(workspace, settings.out, force=settings.force)
     removal = removal or choose_removal(workspace, settings, redundancy, on_round)
     kept = kept_blocks(workspace.model.num_blocks, removal.removed)
-    out = settings.out or _default_out(workspace, removal, settings.heal, len(kept))
+    heal = settings.heal or _usual_healing(workspace, settings, removal)
+    settings = replace(settings, heal=heal)
+    out = settings.out or _default_out(workspace, removal, heal, len(kept))
     check_output(workspace, out, force=settings.force)
     open_check(workspace).require(kept)
     source = workspace.open_checkpoint()
     healing = None
-    if settings.heal is not Heal.NONE:
-        workspace, healing = planned_healing(workspace, settings.heal, kept, out, windows)
+    if heal is not Heal.NONE:
+        workspace, healing = planned_healing(workspace, heal, kept, out, windows)
     with workspace.writing():
         record = made_before(
             workspace,
@@ -101,6 +103,16 @@ def remove_blocks(
             healing.remove_finished()
         workspace.run.remember_checkpoint(out)
     return RemovalReport(out, record, _stored_bytes(workspace, source))
+
+
+def _usual_healing(workspace: Workspace, settings: RemovalSettings, removal: BlockRemoval) -> Heal:
+    """What is healed where nothing was said: blocks that are good choices only when healed are not left unhealed."""
+    if settings.blocks is not None or not removal.search_heals:
+        return Heal.NONE
+    workspace.progress.say(
+        f"The search chose these blocks with healing, so `heal={Heal.ALL}` is taken; `heal={Heal.NONE}` leaves it out."
+    )
+    return Heal.ALL
 
 
 def _stored_bytes(workspace: Workspace, source: Checkpoint) -> int:

@@ -11,6 +11,7 @@ from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES, CopyRepo
 from llmprune.artifacts.files.atomic import atomic_directory
 from llmprune.artifacts.records.command_line import unless_usual
 from llmprune.artifacts.records.pruning import BlockRemoval, PruningRecord
+from llmprune.choices import Heal
 from llmprune.models.config import load_config, read_config, write_config
 from llmprune.models.surgery import cut_config, renamed_tensors, tied_copies
 from llmprune.stages.block_removal.settings import RemovalSettings
@@ -69,7 +70,7 @@ def _command(workspace: Workspace, settings: RemovalSettings, removal: BlockRemo
         "remove-blocks",
         model_argument(workspace),
         blocks=",".join(map(str, removal.removed)),
-        heal=unless_usual(settings.heal.value, RemovalSettings().heal.value),
+        heal=unless_usual(settings.heal, Heal.NONE),
         out=out,
         max_shard_size=unless_usual(settings.max_shard_bytes, DEFAULT_SHARD_BYTES),
         no_verify=not settings.verify,

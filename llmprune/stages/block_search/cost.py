@@ -14,6 +14,9 @@ from llmprune.stages.block_search.evaluator import WindowEvaluator
 
 # On SmolLM2's losses the first comparison leaves about half of the candidates, and the second one 3 to 5 of 28.
 TYPICAL_SURVIVORS = 4
+# Forward passes of a block that healing costs for each block and window it solves on: the model's, the dense one's, and
+# the Gram matrix of the layer's inputs.
+_HEALING = 3
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class SearchCost:
         windows: calibration windows.
         eliminates: whether hopeless candidates are dropped early.
         fitting: how many windows go through the model together, in so many states each; None: all do.
+        solved_on: windows that healing solves on; 0: blocks are not healed.
     """
 
     remaining: tuple[int, ...]
@@ -50,6 +54,7 @@ class SearchCost:
     windows: int
     eliminates: bool
     fitting: Callable[[int], int] | None = None
+    solved_on: int = 0
 
     @property
     def steps(self) -> float:
@@ -67,6 +72,7 @@ class SearchCost:
         total = 0.0
         for gone in range(self.rounds):
             blocks = list(self.remaining[gone:])  # which blocks are gone makes little difference
+            total += self.solved_on * _HEALING * len(blocks) * window.block
             for windows, left in self._parts(self._candidates(gone), typical=typical):
                 each = forked_forwards(blocks, left) * window.block + len(left) * window.head
                 together = windows if self.fitting is None else self.fitting(len(left) + 1)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
+from llmprune.algorithms.blocks.forks import Tail
 from llmprune.algorithms.blocks.search import WindowLosses
 from llmprune.evaluation.losses import token_losses
 from llmprune.models.capture import BlockCall, tensor_bytes
 from llmprune.models.decoder import Decoder
+from llmprune.stages.block_search.healer import CutHealer
 
 _CALLS_BYTES = 64 * 2**20  # of arguments (masks, rotary tables) that are kept from block to block
 
@@ -28,6 +30,7 @@ class WindowEvaluator:
         batch_size: windows in one forward pass of a block.
         chunk_windows: most windows that go through the model together; None: as many as ``state_bytes`` hold.
         state_bytes: memory for the states of a chunk, of which one batch is held in any case; None: no bound.
+        healer: gives blocks the weights that they are healed with; None: they have the decoder's own.
         on_forwards: called with the number of windows that a block was run on.
     """
 
@@ -39,6 +42,7 @@ class WindowEvaluator:
         batch_size: int,
         chunk_windows: int | None = None,
         state_bytes: int | None = None,
+        healer: CutHealer | None = None,
         on_forwards: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._decoder = decoder
@@ -47,6 +51,7 @@ class WindowEvaluator:
         self._chunk_windows = chunk_windows
         self._state_bytes = state_bytes
         self._window_bytes = decoder.runner.embed(self._tokens[:1]).nbytes
+        self.healer = healer
         self._on_forwards = on_forwards
         self._calls: dict[tuple[range, int], list[BlockCall]] = {}
 
@@ -89,17 +94,30 @@ class WindowEvaluator:
         """(windows, seq_len, hidden_size): hidden states entering the first block."""
         return torch.cat([self._decoder.runner.embed(self._tokens_of(batch)) for batch in self._batches(windows)])
 
-    def apply_block(self, block: int, states: Tensor, windows: range) -> None:
-        """Replace ``states`` (n, windows, seq_len, hidden_size) by the block's outputs on them."""
+    def apply_block(self, block: int, states: Tensor, windows: range, *, healed: Sequence[Tail] = ()) -> None:
+        """Replace ``states`` (n, windows, seq_len, hidden_size; n may be 0) by the block's outputs on them.
+
+        Those of ``healed`` are replaced by the outputs of the block as it is healed for the one behind it.
+        """
         with self._decoder.block(block):
-            for batch in self._batches(windows):
-                held = slice(batch.start - windows.start, batch.stop - windows.start)
-                for rows in states.split(max(1, self._batch_size // len(batch))):
-                    several = rows[:, held]
-                    call = self._calls_of(batch, len(several))[block]
-                    outputs = self._decoder.runner.forward_block(block, several.flatten(0, 1), call)
-                    several.copy_(outputs.view(several.shape))
-                    self._on_forwards(len(outputs))
+            if len(states):
+                with nullcontext() if self.healer is None else self.healer.as_it_is(block):
+                    self._run(block, states, windows)
+            for tail in healed:
+                assert self.healer is not None, "somebody healed it"
+                with self.healer.without(tail.candidate):
+                    self._run(block, tail.states, windows)
+
+    def _run(self, block: int, states: Tensor, windows: range) -> None:
+        """Replace ``states`` by the outputs of a block, whose weights are there."""
+        for batch in self._batches(windows):
+            held = slice(batch.start - windows.start, batch.stop - windows.start)
+            for rows in states.split(max(1, self._batch_size // len(batch))):
+                several = rows[:, held]
+                call = self._calls_of(batch, len(several))[block]
+                outputs = self._decoder.runner.forward_block(block, several.flatten(0, 1), call)
+                several.copy_(outputs.view(several.shape))
+                self._on_forwards(len(outputs))
 
     def losses(self, states: Tensor, windows: range) -> WindowLosses:
         """Losses of ``states`` (n, windows, seq_len, hidden_size) leaving the last block."""

@@ -16,13 +16,32 @@ from llmprune.models.compute import Compute
 from llmprune.models.decoder import Decoder
 from llmprune.stages.block_search.cost import SearchCost, measure_window_cost
 from llmprune.stages.block_search.evaluator import WindowEvaluator
+from llmprune.stages.block_search.healer import CutHealer
 from llmprune.stages.block_search.removable import Removable
-from llmprune.stages.block_search.settings import RedundancySettings, protected_blocks
+from llmprune.stages.block_search.settings import RedundancySettings, protected_blocks, solving_windows
 from llmprune.stages.common.progress import Progress
 
 
+def shuffled_windows(num_windows: int, settings: RedundancySettings, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the windows that corrections are solved on, and of those that candidates are measured on, in order.
+
+    Raises:
+        TargetError: too few for a search with healing.
+    """
+    order = torch.randperm(num_windows, generator=torch.Generator().manual_seed(seed))
+    cut = solving_windows(num_windows, settings)
+    return order[:cut], order[cut:]
+
+
 def window_evaluator(
-    decoder: Decoder, tokens: Tensor, settings: RedundancySettings, *, seed: int, compute: Compute, progress: Progress
+    decoder: Decoder,
+    tokens: Tensor,
+    settings: RedundancySettings,
+    *,
+    seed: int,
+    masked: frozenset[str] | None,
+    compute: Compute,
+    progress: Progress,
 ) -> WindowEvaluator:
     """The calibration windows in shuffled order, in chunks that fit into memory.
 
@@ -31,20 +50,30 @@ def window_evaluator(
         tokens: (num_windows, seq_len) int64.
         settings: of the search.
         seed: of the order.
+        masked: names of the tensors whose zeros healing leaves zeros; None: all.
         compute: where, and how much goes through a block at once.
         progress: who listens.
     """
-    generator = torch.Generator().manual_seed(seed)
-    tokens = tokens[torch.randperm(len(tokens), generator=generator)]
+    solved_on, measured = (tokens[part] for part in shuffled_windows(len(tokens), settings, seed=seed))
     batch = settings.batch_size or max(1, compute.batch_tokens // tokens.shape[1])
-    state_bytes = _divide_memory(decoder, tokens, settings, compute, progress)
+    healer = CutHealer(decoder, solved_on, batch=batch, masked=masked, say=progress.say) if settings.heal else None
     return WindowEvaluator(
-        decoder, tokens, batch_size=batch, chunk_windows=settings.chunk_windows, state_bytes=state_bytes
+        decoder,
+        measured,
+        batch_size=batch,
+        chunk_windows=settings.chunk_windows,
+        state_bytes=_divide_memory(decoder, solved_on, measured, settings, compute, progress),
+        healer=healer,
     )
 
 
 def _divide_memory(
-    decoder: Decoder, tokens: Tensor, settings: RedundancySettings, compute: Compute, progress: Progress
+    decoder: Decoder,
+    solved_on: Tensor,
+    measured: Tensor,
+    settings: RedundancySettings,
+    compute: Compute,
+    progress: Progress,
 ) -> int:
     """Keep blocks in memory if all fit beside the states, or if there is memory that states have no use for.
 
@@ -52,14 +81,15 @@ def _divide_memory(
         Bytes for the states of a chunk.
     """
     sizes = [decoder.block_bytes(block) for block in range(len(decoder.blocks))]
-    free, open_blocks = compute.free_bytes(), 2 * max(sizes)  # one that computes, and one that is read meanwhile
+    window = decoder.runner.embed(measured[:1].to(decoder.device)).nbytes
+    free = compute.free_bytes() - 2 * len(solved_on) * window  # healing holds the model's states and the dense ones
+    open_blocks = 2 * max(sizes)  # one that computes, and one that is read meanwhile
     if sum(sizes) <= free // 2:
         decoder.keep(device=sum(sizes), host=0)
         return (free - sum(sizes)) // 2
-    window = decoder.runner.embed(tokens[:1].to(decoder.device)).nbytes
-    looks = EliminationRule.looks(len(tokens)) if settings.eliminates else ()
+    looks = EliminationRule.looks(len(measured)) if settings.eliminates else ()
     candidates = len(sizes) - len(protected_blocks(settings, len(sizes)))
-    most = window * (looks[0] if looks else len(tokens)) * (candidates + 1)
+    most = window * (looks[0] if looks else len(measured)) * (candidates + 1)
     states = max(min(most, (free - open_blocks) // 2), 0)
     decoder.keep(device=max(free - open_blocks - 2 * states, 0), host=compute.free_host_bytes())
     if decoder.pass_seconds:
@@ -110,10 +140,13 @@ def search_rounds(
         protected=protected_blocks(settings, evaluator.num_blocks),
         rounds=count - len(removed),
         windows=evaluator.num_windows,
+        solved_on=evaluator.healer.num_windows if evaluator.healer is not None else 0,
         eliminates=settings.eliminates,
         fitting=evaluator.fitting,
     )
     progress.say(cost.announcement(measure_window_cost(evaluator)))
+    if removed and evaluator.healer is not None:
+        progress.say(f"The corrections for the {len(removed)} blocks that an earlier search removed are solved again.")
     with progress.task("Searching", cost.steps) as advance:
         yield from _timed(
             greedy_rounds(
@@ -123,6 +156,7 @@ def search_rounds(
                 protected=cost.protected,
                 may_go=removable.may_go,
                 rule=EliminationRule(settings.error_rate) if settings.eliminates else None,
+                healer=evaluator.healer,
                 on_chunk=lambda done: advance(cost.step(done)),
             )
         )

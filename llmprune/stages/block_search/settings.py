@@ -8,6 +8,9 @@ from llmprune.choices import ERROR_RATE, PROTECT_FIRST, PROTECT_LAST, TARGET, Me
 from llmprune.errors import TargetError
 from llmprune.stages.common.checks import require_at_least, require_target
 
+_LEAST = 4  # windows: one to solve on, one that chooses the ridge, and two to measure on
+_MOST = 32  # windows to solve on: their hidden states are in memory, and longer texts change the choice little
+
 
 @dataclass(frozen=True)
 class RedundancySettings:
@@ -22,6 +25,7 @@ class RedundancySettings:
         error_rate: chance, in one round, of dropping early the block that exhaustive would remove.
         chunk_windows: windows that go through the model together; None: from a memory budget.
         batch_size: windows in one forward pass of a block; None: what keeps the device busy.
+        heal: measure each candidate with the block before it healed for its absence, and go on with the healed model.
 
     Raises:
         TargetError: a target or number that no model could satisfy.
@@ -35,6 +39,7 @@ class RedundancySettings:
     error_rate: float = ERROR_RATE
     chunk_windows: int | None = None
     batch_size: int | None = None
+    heal: bool = False
 
     def __post_init__(self) -> None:
         require_target(self.target)
@@ -43,6 +48,12 @@ class RedundancySettings:
         if not 0 < self.error_rate < 0.5:
             raise TargetError(
                 f"`error_rate={self.error_rate}` is not between 0 and 0.5; type for example `error_rate=1e-3`."
+            )
+
+        if self.heal and self.metric != Metric.SLEB:
+            raise TargetError(
+                f"`metric={self.metric}` measures no loss that healing could lower; leave out `heal`, or type "
+                f"`metric={Metric.SLEB}`."
             )
 
     @property
@@ -55,3 +66,19 @@ def protected_blocks(settings: RedundancySettings, num_blocks: int) -> frozenset
     """The blocks that are never candidates."""
     ends = (*range(settings.protect_first), *range(num_blocks - settings.protect_last, num_blocks))
     return frozenset(ends)
+
+
+def solving_windows(windows: int, settings: RedundancySettings) -> int:
+    """On how many of so many calibration windows corrections are solved: half, at most 32. Others measure candidates.
+
+    Raises:
+        TargetError: too few for a search with healing.
+    """
+    if not settings.heal:
+        return 0
+    if windows < _LEAST:
+        raise TargetError(
+            f"The calibration has {windows} windows; a search with healing solves on half of them and measures on the "
+            f"others, so it needs {_LEAST} or more: calibrate with `samples={_LEAST}` or more."
+        )
+    return min(windows // 2, _MOST)

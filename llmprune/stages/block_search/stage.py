@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from statistics import fmean
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.algorithms.blocks.target import removal_count
@@ -11,18 +12,21 @@ from llmprune.artifacts.activations import Calibration, CalibrationManifest
 from llmprune.artifacts.records.importance import (
     Importance,
     RoundRecord,
+    SearchHealing,
     SearchSettings,
 )
+from llmprune.artifacts.records.pruning import zeroed_tensors
 from llmprune.choices import Metric
 from llmprune.errors import ArtifactError
 from llmprune.models.compute import dtype_name
 from llmprune.models.decoder import Decoder
 from llmprune.stages.block_search.one_shot import order_blocks, score_blocks
 from llmprune.stages.block_search.removable import Removable, open_check
-from llmprune.stages.block_search.search import search_rounds, window_evaluator
-from llmprune.stages.block_search.settings import RedundancySettings
+from llmprune.stages.block_search.search import search_rounds, shuffled_windows, window_evaluator
+from llmprune.stages.block_search.settings import RedundancySettings, solving_windows
 from llmprune.stages.calibration import calibrated
 from llmprune.stages.common.workspace import Workspace
+from llmprune.stages.healing import RIDGES, held_back
 
 
 def verify_redundancy(
@@ -117,7 +121,8 @@ def _known(
     if not same_text or known.settings != _recorded(settings, known.settings.dtype, calibration.num_windows):
         raise ArtifactError(
             f"{path} holds a search made with other settings or another calibration "
-            f"({known.settings.metric}, {known.settings.search or 'one-shot'}, {known.num_windows} x {known.seq_len} "
+            f"({known.settings.metric}, {known.settings.search or 'one-shot'}, "
+            f"{'without' if known.settings.heal is None else 'with'} healing, {known.num_windows} x {known.seq_len} "
             f"tokens of {known.corpus.name}); type `force=True` to start anew, or `run=OTHER` to keep both."
         )
     return known
@@ -126,14 +131,17 @@ def _known(
 def _recorded(settings: RedundancySettings, dtype: str, num_windows: int) -> SearchSettings:
     searched = settings.metric == Metric.SLEB
     eliminates = settings.eliminates
+    solved_on = solving_windows(num_windows, settings)
+    healing = SearchHealing(windows=solved_on, held_back=held_back(solved_on), ridges=RIDGES) if solved_on else None
     return SearchSettings(
         metric=settings.metric,
         search=settings.search if searched else None,
         protect_first=settings.protect_first,
         protect_last=settings.protect_last,
         error_rate=settings.error_rate if eliminates else None,
-        looks=EliminationRule.looks(num_windows) if eliminates else None,
+        looks=EliminationRule.looks(num_windows - solved_on) if eliminates else None,
         dtype=dtype,
+        heal=healing,
     )
 
 
@@ -153,10 +161,18 @@ def _importance(
         num_windows=calibration.num_windows,
         seq_len=calibration.seq_len,
         settings=_recorded(settings, dtype, calibration.num_windows),
-        dense_loss=calibration.dense_loss,
+        dense_loss=_dense_loss(calibration, settings),
         scores=scores,
         order=order,
     )
+
+
+def _dense_loss(calibration: CalibrationManifest, settings: RedundancySettings) -> float:
+    """Of the windows that candidates are measured on."""
+    if not settings.heal:
+        return calibration.dense_loss
+    _, measured = shuffled_windows(calibration.num_windows, settings, seed=calibration.seed or 0)
+    return fmean(calibration.dense_losses[window] for window in measured.tolist())
 
 
 def _score(
@@ -203,6 +219,7 @@ def _search(
         calibration.tokens(),
         settings,
         seed=calibration.manifest.seed or 0,
+        masked=zeroed_tensors(workspace.directory),
         compute=workspace.compute,
         progress=workspace.progress,
     )

@@ -1,20 +1,27 @@
 """``llmprune heal``, and the healing of ``remove-blocks``."""
 
 from llmprune.stages.healing.in_memory import heal_in_memory
+from llmprune.stages.healing.layer import StoredLayer, add_lacking, installed, stored_layer
 from llmprune.stages.healing.plan import HealedWeights, HealingPlan, heal_student, plan_healing, remove_finished
-from llmprune.stages.healing.settings import HealSettings
+from llmprune.stages.healing.settings import RIDGES, HealSettings, held_back
 from llmprune.stages.healing.stage import HealingReport, heal
 from llmprune.stages.healing.student import without_blocks
 
 __all__ = [
+    "RIDGES",
     "HealSettings",
     "HealedWeights",
     "HealingPlan",
     "HealingReport",
+    "StoredLayer",
+    "add_lacking",
     "heal",
     "heal_in_memory",
     "heal_student",
+    "held_back",
+    "installed",
     "plan_healing",
     "remove_finished",
+    "stored_layer",
     "without_blocks",
 ]

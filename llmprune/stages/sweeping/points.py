@@ -12,6 +12,7 @@ from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.artifacts.records.sweep import DENSE, SweepPoint, SweepResult
+from llmprune.choices import Heal
 from llmprune.errors import ArtifactError
 from llmprune.stages.benchmark import bench
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
@@ -125,7 +126,7 @@ def _prune(context: SweepContext, point: PlannedPoint) -> Path:
         alone = context.folder / point.alone.folder
         made_before = point.pattern is not None  # or deleted since then: in either case there is nothing new to say
         listened = replace(workspace, progress=Silent()) if made_before else workspace
-        remove_blocks(listened, RemovalSettings(target=point.target, out=alone, verify=settings.verify))
+        remove_blocks(listened, RemovalSettings(target=point.target, heal=Heal.NONE, out=alone, verify=settings.verify))
         if point.pattern is None:
             return alone
         workspace = _workspace_of(alone, workspace)
