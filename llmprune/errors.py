@@ -9,11 +9,13 @@ LlmpruneError                 message for people; the command line exits with 1
 │   ├── TargetError           a removal target, sparsity, pattern or option out of range
 │   ├── TaskError             a zero-shot task that cannot be had
 │   ├── ArtifactError         an artifact of another model, data or version, or unreadable
+│   ├── SharedFolderError     a process of several does not see the run directory
 │   ├── MissingExtraError     a package that an extra brings, and that is not installed
 │   ├── AccessError           the Hub does not know the user, or does not let them
 │   └── OutputExistsError     the output path or the repository holds something else
 ├── HubError                  the Hub cannot be reached, or failed; what was sent is kept
 ├── GateError                 a benchmark beyond its --fail-if limits; exits with 3, all was written
+├── LostRankError             another process of the same command has died
 ├── VerificationError         a written checkpoint does not compute what it should
 └── NumericalError            NaN, infinity, or a factorisation that failed after damping
 
@@ -84,6 +86,10 @@ class OutputExistsError(UserError):
     """The output path, or the repository on the Hub, already holds something else."""
 
 
+class SharedFolderError(UserError):
+    """A process of several does not see the run directory."""
+
+
 class HubError(LlmpruneError):
     """The Hub cannot be reached, or it failed. What was sent before is kept there."""
 
@@ -100,3 +106,15 @@ class VerificationError(LlmpruneError):
 
 class NumericalError(LlmpruneError):
     """NaN, infinity, or a factorisation that failed after damping."""
+
+
+class LostRankError(LlmpruneError):
+    """Another process of the same command has died.
+
+    Attributes:
+        speaks: whether it is this process that tells so; of several that notice, one does.
+    """
+
+    def __init__(self, message: str, *, speaks: bool) -> None:
+        super().__init__(message)
+        self.speaks = speaks

@@ -31,7 +31,8 @@ from llmprune.cli.commands import (
 )
 from llmprune.cli.console import complain, give_up_stdout, prepare_streams
 from llmprune.cli.paths import require_unicode, too_long
-from llmprune.errors import LlmpruneError
+from llmprune.errors import LlmpruneError, LostRankError
+from llmprune.ranks.launch import Launch, launched
 from llmprune.version import __version__
 
 app = typer.Typer(
@@ -96,18 +97,20 @@ def _friendly(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def _explained(error: Exception | KeyboardInterrupt, *, interrupted: bool) -> int:
-    """Say in one sentence what ended a command; returns its exit code."""
+def _explained(error: Exception | KeyboardInterrupt, *, interrupted: bool, who: str = "") -> int:
+    """Say in one sentence what ended a command; returns its exit code. ``who``: which process, if one of several."""
     if interrupted or isinstance(error, KeyboardInterrupt):
         complain("Interrupted. What was finished is kept: type the same command again to go on.")
         return 130
     if os.environ.get("LLMPRUNE_DEBUG") == "1":
         raise error
+    if isinstance(error, LostRankError) and not error.speaks:
+        return error.exit_code
     known = error if isinstance(error, LlmpruneError) else too_long(error)
     if known is not None:
-        complain(str(known))
+        complain(f"{'' if isinstance(known, LostRankError) else who}{known}")
         return known.exit_code
-    complain(f"Unexpected {type(error).__name__}: {error} (LLMPRUNE_DEBUG=1 shows where)")
+    complain(f"{who}Unexpected {type(error).__name__}: {error} (LLMPRUNE_DEBUG=1 shows where)")
     return 1
 
 
@@ -152,8 +155,38 @@ _add(push.push, push.EXAMPLES)
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line, or serve the process that runs it."""
     prepare_streams()
+    try:
+        launch = launched()
+    except LlmpruneError as error:
+        complain(str(error))
+        sys.exit(error.exit_code)
+    if launch is None:
+        _run()
+    elif launch.rank:
+        sys.exit(_serve(launch))
+    else:
+        from llmprune.ranks.group import leading
+
+        with leading(launch):
+            _run()
+
+
+def _serve(launch: Launch) -> int:
+    """Do what rank 0 asks for; what goes wrong is said with this rank's number."""
+    from llmprune.ranks.group import serve
+
+    with _interruptions_noted() as interrupted:
+        try:
+            return serve(launch)
+        except (Exception, KeyboardInterrupt) as error:
+            if interrupted() or isinstance(error, KeyboardInterrupt):
+                return 130  # rank 0 says so
+            return _explained(error, interrupted=False, who=f"{launch}: ")
+
+
+def _run() -> None:
     try:
         app()
     except OSError as error:  # of printing a help: commands explain their own

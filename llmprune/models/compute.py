@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from llmprune.choices import DEVICE, Dtype
 from llmprune.errors import TargetError
 from llmprune.models.memory import MemoryBudget, host_free_bytes, parse_memory_budget, still_free
 from llmprune.models.timing import Speedup, speedup, time_in_turn
+from llmprune.ranks.group import ALONE, Ranks, joined
 
 _DTYPES: dict[str, torch.dtype] = {
     Dtype.FLOAT32: torch.float32,
@@ -33,14 +34,22 @@ class Compute:
             rule, so that what is measured on one device says so in one way.
         dtype: what to compute in.
         budget: most memory to use.
+        ranks: the processes that work together, this one among them.
     """
 
     device: torch.device
     dtype: torch.dtype | None = None
     budget: MemoryBudget = field(default_factory=MemoryBudget)
+    ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", _numbered(self.device))
+
+    def here(self) -> Compute:
+        """The same on this rank: a GPU of its own."""
+        if self.device.type == "cpu" or self.ranks.size == 1:
+            return self
+        return replace(self, device=torch.device(self.device.type, self.ranks.local_rank))
 
     @property
     def batch_tokens(self) -> int:
@@ -72,11 +81,13 @@ class Compute:
             used = torch.cuda.memory_allocated(self.device)
             cached = torch.cuda.memory_reserved(self.device) - used
             return still_free(torch.cuda.mem_get_info(self.device)[0] + cached, used, self.budget.device)
-        return host_free_bytes(self.budget.device)
+        return host_free_bytes(self.budget.device) // self.ranks.neighbours
 
     def free_host_bytes(self) -> int:
         """The same of the host's memory beside a device's own; 0 where the device is the host."""
-        return 0 if self.device.type == "cpu" else host_free_bytes(self.budget.host)
+        if self.device.type == "cpu":
+            return 0
+        return host_free_bytes(self.budget.host) // self.ranks.neighbours
 
 
 def choose_compute(device: str = DEVICE, dtype: str = Dtype.AUTO, memory_budget: str | None = None) -> Compute:
@@ -92,6 +103,7 @@ def choose_compute(device: str = DEVICE, dtype: str = Dtype.AUTO, memory_budget:
     """
     if dtype != Dtype.AUTO and dtype not in _DTYPES:
         raise TargetError(f"'{dtype}' is not a dtype to compute in; type auto, {', '.join(_DTYPES)}.")
+    ranks = joined()
     if device == DEVICE:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -102,7 +114,7 @@ def choose_compute(device: str = DEVICE, dtype: str = Dtype.AUTO, memory_budget:
         raise TargetError(f"'{device}' is not a device that llmprune computes on; type auto, cpu or cuda.")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise TargetError(f"This machine has no device '{device}' that torch can use; type `device=cpu`.")
-    return Compute(chosen, _DTYPES.get(dtype), parse_memory_budget(memory_budget))
+    return Compute(chosen, _DTYPES.get(dtype), parse_memory_budget(memory_budget), ranks)
 
 
 def _numbered(device: torch.device) -> torch.device:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Protocol
 
@@ -38,6 +39,10 @@ class WindowLosses:
 
     sums: Tensor
     tokens: int
+
+
+Measure = Callable[[range, Sequence[int], Sequence[int], Container[int], Callable[[int], None]], WindowLosses]
+"""Measures candidates: ``losses_without`` of an evaluator, from ``windows`` on."""
 
 
 class BlockEvaluator(Protocol):
@@ -114,13 +119,13 @@ class ChunkDone:
         windows: in the chunk that is done.
         seen: windows done in this round.
         num_windows: all windows.
-        survivors: candidates that go on.
+        candidates: that were measured on it.
     """
 
     windows: int
     seen: int
     num_windows: int
-    survivors: int
+    candidates: int
 
 
 def greedy_rounds(
@@ -132,6 +137,7 @@ def greedy_rounds(
     may_go: MayGo = any_may_go,
     rule: EliminationRule | None = None,
     healer: Healer | None = None,
+    measure: Measure | None = None,
     on_chunk: Callable[[ChunkDone], None] = lambda _: None,
 ) -> Iterator[Round]:
     """Remove the block whose skipping costs least, ``count`` times, measuring anew after every removal.
@@ -145,6 +151,7 @@ def greedy_rounds(
         rule: drop hopeless candidates by this rule; None: every candidate sees every window.
         healer: measure each candidate with the block before it healed, and keep the correction of the one that goes;
             those of blocks in ``removed`` are solved again first. None: blocks stay as they are.
+        measure: has candidates measured, such as by several processes; None: by the evaluator.
         on_chunk: called after every chunk.
 
     Yields:
@@ -166,7 +173,13 @@ def greedy_rounds(
         if not candidates:
             raise no_block_may_go(gone)
         decided = search_round(
-            evaluator, remaining=remaining, candidates=candidates, rule=rule, healer=healer, on_chunk=on_chunk
+            evaluator,
+            remaining=remaining,
+            candidates=candidates,
+            rule=rule,
+            healer=healer,
+            measure=measure or partial(losses_without, evaluator),
+            on_chunk=on_chunk,
         )
         if healer is not None:
             healer.keep(decided.removed)
@@ -179,6 +192,36 @@ def chunks(evaluator: BlockEvaluator, start: int, stop: int, *, states: int) -> 
     while start < stop:
         yield range(start, min(stop, start + evaluator.fitting(states)))
         start += evaluator.fitting(states)
+
+
+def losses_without(
+    evaluator: BlockEvaluator,
+    windows: range,
+    remaining: Sequence[int],
+    candidates: Sequence[int],
+    healed: Container[int],
+    on_windows: Callable[[int], None],
+) -> WindowLosses:
+    """Losses with each candidate skipped, on windows that go through the model in as few chunks as memory allows.
+
+    Args:
+        evaluator: model and calibration windows.
+        windows: which of them; none give no losses.
+        remaining: the model's blocks, in order.
+        candidates: the blocks to skip in turn, in order.
+        healed: those of them for which the block before is healed.
+        on_windows: called with the number of windows in every chunk that is done.
+
+    Returns:
+        The losses, a row for each candidate.
+    """
+    evaluator.expect(remaining)
+    sums, tokens = [torch.empty(len(candidates), 0, dtype=torch.float64)], 0
+    for chunk in chunks(evaluator, windows.start, windows.stop, states=len(candidates) + 1):
+        found = forked_losses(evaluator, chunk, remaining=remaining, candidates=candidates, healed=healed)
+        sums, tokens = [*sums, found.sums], found.tokens
+        on_windows(len(chunk))
+    return WindowLosses(torch.cat(sums, dim=1), tokens)
 
 
 def forked_losses(
@@ -256,23 +299,25 @@ def search_round(
     candidates: Sequence[int],
     rule: EliminationRule | None,
     healer: Healer | None,
+    measure: Measure,
     on_chunk: Callable[[ChunkDone], None],
 ) -> Round:
     """Measure the candidates, and choose the one whose skipping costs least; see ``greedy_rounds``."""
     healed: Container[int] = () if healer is None else healer.solve(remaining, candidates)
     measured = _Candidates(candidates)
-    forwards, total = 0, evaluator.num_windows
-    evaluator.expect(remaining)
+    forwards, seen, total = 0, 0, evaluator.num_windows
+
+    def done(windows: int) -> None:
+        nonlocal seen
+        seen += windows
+        on_chunk(ChunkDone(windows, seen, total, len(measured.surviving)))
+
     looks = () if rule is None else rule.looks(total)
     for start, stop in pairwise((0, *looks, total)):
-        surviving = measured.surviving
-        for windows in chunks(evaluator, start, stop, states=len(surviving) + 1):
-            forwards += forked_forwards(remaining, surviving, healed) * len(windows)
-            losses = forked_losses(evaluator, windows, remaining=remaining, candidates=surviving, healed=healed)
-            measured.add(losses)
-            if rule is not None and windows.stop in looks:
-                measured.drop(rule, num_windows=total)
-            on_chunk(ChunkDone(len(windows), windows.stop, total, len(measured.surviving)))
+        forwards += forked_forwards(remaining, measured.surviving, healed) * (stop - start)
+        measured.add(measure(range(start, stop), remaining, measured.surviving, healed, done))
+        if rule is not None and stop in looks:
+            measured.drop(rule, num_windows=total)
     results = measured.results()
     best = min((c for c in results if c.complete), key=lambda candidate: candidate.loss)
     naive = len(candidates) * (len(remaining) - 1) * total

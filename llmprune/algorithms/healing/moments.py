@@ -8,6 +8,7 @@ digits, since R is small where H and h are large, and the block needs no run wit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -34,6 +35,15 @@ class Moments:
     cross: Tensor
     energy: float
     bias: bool
+
+    def summed(self, add: Callable[[Tensor], Tensor]) -> Moments:
+        """The moments of the tokens that several processes have.
+
+        Args:
+            add: replaces a tensor by its sum over the processes.
+        """
+        energy = add(torch.tensor([self.energy], dtype=torch.float64))
+        return Moments(add(self.gram), add(self.cross), float(energy), self.bias)
 
 
 class MomentsAccumulator:

@@ -18,6 +18,7 @@ from llmprune.algorithms.healing import MomentsAccumulator, correct, remaining_e
 from llmprune.errors import NumericalError
 from llmprune.models.decoder import Decoder
 from llmprune.models.open_block import OpenBlock
+from llmprune.ranks.group import ALONE, Ranks
 from llmprune.stages.healing import RIDGES, StoredLayer, add_lacking, held_back, installed, stored_layer
 
 
@@ -32,12 +33,16 @@ class _Cut:
 class CutHealer:
     """A ``Healer`` of a decoder, whose own weights stay as they are.
 
+    Attributes:
+        num_windows: windows that it solves on, those that choose the ridge included.
+
     Args:
         decoder: the dense model.
         tokens: (windows, seq_len) int64, to solve on; at least 2 windows, of which some choose the ridge.
         batch: windows in one forward pass of a block.
         masked: names of the tensors whose zeros stay zeros; None: all.
         say: hears of every block that cannot be healed.
+        ranks: each runs its share of the windows, and all have the sums of all.
     """
 
     def __init__(
@@ -48,19 +53,21 @@ class CutHealer:
         batch: int,
         masked: frozenset[str] | None,
         say: Callable[[str], None],
+        ranks: Ranks = ALONE,
     ) -> None:
-        self._decoder, self._masked, self._say = decoder, masked, say
+        self._decoder, self._masked, self._say, self._ranks = decoder, masked, say, ranks
+        self.num_windows = len(tokens)
         cut = len(tokens) - held_back(len(tokens))
-        solved_on, held = (part.to(decoder.device).split(batch) for part in (tokens[:cut], tokens[cut:]))
+        parts = (tokens[:cut], tokens[cut:])
+        self._divided = [len(part) >= ranks.size for part in parts]  # fewer windows than ranks: each runs them all
+        solved_on, held = (
+            ranks.share(part) if divided else part for part, divided in zip(parts, self._divided, strict=True)
+        )
+        solved_on, held = (part.to(decoder.device).split(batch) for part in (solved_on, held))
         self._batches, self._first_held = [*solved_on, *held], len(solved_on)
         self._kept: dict[int, StoredLayer] = {}
         self._cuts: dict[int, _Cut] = {}
         self._paths: dict[int, str | None] = {}
-
-    @property
-    def num_windows(self) -> int:
-        """Windows that it solves on, those that choose the ridge included."""
-        return sum(map(len, self._batches))
 
     def solve(self, remaining: Sequence[int], candidates: Sequence[int]) -> frozenset[int]:
         """See ``Healer``. What an earlier round solved, and nothing before it has changed since, is not solved again.
@@ -139,7 +146,10 @@ class CutHealer:
         self, old: StoredLayer, solved_on: MomentsAccumulator, held: MomentsAccumulator, *, named: str
     ) -> StoredLayer | None:
         """The layer with the correction whose ridge leaves the smallest error on the windows that choose."""
-        moments, judge = solved_on.result(), held.result()
+        moments, judge = (
+            part.result().summed(self._ranks.sum) if divided else part.result()
+            for part, divided in zip((solved_on, held), self._divided, strict=True)
+        )
         mask = old.mask(self._masked)
         smallest, closest = judge.energy, None
         for ridge in RIDGES:
@@ -149,6 +159,7 @@ class CutHealer:
                 raise NumericalError(f"{named}: {error}") from error
             if (left := remaining_error(judge, change)) < smallest:
                 smallest, closest = left, change
+        closest = self._ranks.first(closest)
         return old.corrected(closest) if closest is not None else None
 
     def _path(self, opened: OpenBlock, states: Tensor) -> str | None:

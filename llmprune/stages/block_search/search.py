@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
-from llmprune.algorithms.blocks.search import Round, chunks, greedy_rounds
+from llmprune.algorithms.blocks.forks import Healer
+from llmprune.algorithms.blocks.search import Measure, Round, chunks, greedy_rounds
 from llmprune.artifacts.records.importance import CandidateRecord, RoundRecord
 from llmprune.models.compute import Compute
 from llmprune.models.decoder import Decoder
@@ -56,7 +57,9 @@ def window_evaluator(
     """
     solved_on, measured = (tokens[part] for part in shuffled_windows(len(tokens), settings, seed=seed))
     batch = settings.batch_size or max(1, compute.batch_tokens // tokens.shape[1])
-    healer = CutHealer(decoder, solved_on, batch=batch, masked=masked, say=progress.say) if settings.heal else None
+    healer = None
+    if settings.heal:
+        healer = CutHealer(decoder, solved_on, batch=batch, masked=masked, say=progress.say, ranks=compute.ranks)
     return WindowEvaluator(
         decoder,
         measured,
@@ -117,6 +120,8 @@ def search_rounds(
     removed: Sequence[int] = (),
     removable: Removable,
     progress: Progress,
+    measure: Measure | None = None,
+    healer: Healer | None = None,
 ) -> Iterator[RoundRecord]:
     """Decide which blocks go, one at a time.
 
@@ -127,6 +132,8 @@ def search_rounds(
         removed: that an earlier search has removed, in order.
         removable: which blocks may go.
         progress: who listens.
+        measure: has candidates measured; None: by the evaluator alone.
+        healer: has them healed; None: the evaluator's own, if it has one.
 
     Yields:
         Each round as it is decided.
@@ -156,7 +163,8 @@ def search_rounds(
                 protected=cost.protected,
                 may_go=removable.may_go,
                 rule=EliminationRule(settings.error_rate) if settings.eliminates else None,
-                healer=evaluator.healer,
+                healer=healer or evaluator.healer,
+                measure=measure,
                 on_chunk=lambda done: advance(cost.step(done)),
             )
         )

@@ -19,11 +19,11 @@ from llmprune.artifacts.records.pruning import zeroed_tensors
 from llmprune.choices import Metric
 from llmprune.errors import ArtifactError
 from llmprune.models.compute import dtype_name
-from llmprune.models.decoder import Decoder
 from llmprune.stages.block_search.one_shot import order_blocks, score_blocks
 from llmprune.stages.block_search.removable import Removable, open_check
-from llmprune.stages.block_search.search import search_rounds, shuffled_windows, window_evaluator
+from llmprune.stages.block_search.search import search_rounds, shuffled_windows
 from llmprune.stages.block_search.settings import RedundancySettings, solving_windows
+from llmprune.stages.block_search.together import RanksMeasure, place_search
 from llmprune.stages.calibration import calibrated
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.healing import RIDGES, held_back
@@ -211,21 +211,22 @@ def _search(
     else:
         workspace = workspace.going_on(calibration.directory, calibration.manifest.dtype)
     workspace.remark_slow_dtype()
-    decoder = workspace.open_decoder()
-    importance = known or _importance(workspace, calibration.manifest, settings, dtype_name(decoder.dtype))
-    _require_same_dtype(importance, decoder, workspace)
-    evaluator = window_evaluator(
-        decoder,
+    dtype = dtype_name(workspace.dtype)
+    importance = known or _importance(workspace, calibration.manifest, settings, dtype)
+    _require_same_dtype(importance, dtype, workspace)
+    shares = place_search(
+        workspace,
         calibration.tokens(),
         settings,
         seed=calibration.manifest.seed or 0,
         masked=zeroed_tensors(workspace.directory),
-        compute=workspace.compute,
-        progress=workspace.progress,
     )
+    together = RanksMeasure(shares)
     for decided in search_rounds(
-        evaluator,
+        shares.local.evaluator,
         settings,
+        measure=together,
+        healer=together if settings.heal else None,
         count=count,
         removed=importance.order,
         removable=removable,
@@ -238,9 +239,9 @@ def _search(
         yield importance
 
 
-def _require_same_dtype(importance: Importance, decoder: Decoder, workspace: Workspace) -> None:
-    if importance.settings.dtype != dtype_name(decoder.dtype):
+def _require_same_dtype(importance: Importance, dtype: str, workspace: Workspace) -> None:
+    if importance.settings.dtype != dtype:
         raise ArtifactError(
             f"{workspace.run.importance} was searched in {importance.settings.dtype}, and this search would go on in "
-            f"{dtype_name(decoder.dtype)}; type `dtype={importance.settings.dtype}`, or `force=True` to start anew."
+            f"{dtype}; type `dtype={importance.settings.dtype}`, or `force=True` to start anew."
         )

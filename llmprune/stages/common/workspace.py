@@ -28,6 +28,7 @@ from llmprune.models.source import (
     positions,
     vocabulary,
 )
+from llmprune.ranks.shared import require_shared
 from llmprune.stages.common.command_line import command_folder
 from llmprune.stages.common.conversion import convert
 from llmprune.stages.common.progress import Progress, Silent
@@ -157,6 +158,14 @@ class Workspace:
                 f"This machine multiplies {dtype_name(dtype)} only {gain} times as fast as float32: "
                 "`dtype=float32` would be faster, and takes twice the memory."
             )
+
+    def require_shared(self) -> None:
+        """See that all ranks see the run directory, which is held for writing.
+
+        Raises:
+            SharedFolderError: one does not.
+        """
+        require_shared(self.compute.ranks, self.run.path)
 
     def writing(self) -> AbstractContextManager[None]:
         """Hold the run for writing, see ``RunDirectory.writing``."""

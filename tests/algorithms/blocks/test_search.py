@@ -221,7 +221,7 @@ def test_hopeless_candidates_are_dropped_with_what_they_saw():
     for candidate in decided.candidates:
         expected = losses([candidate.block])[: candidate.tokens // 4].mean()
         assert candidate.loss == pytest.approx(float(expected))
-    assert told == [ChunkDone(12, 12, 40, 2), ChunkDone(10, 22, 40, 2), ChunkDone(18, 40, 40, 2)]
+    assert told == [ChunkDone(12, 12, 40, 4), ChunkDone(10, 22, 40, 2), ChunkDone(18, 40, 40, 2)]
     # All four on the first windows: 3 + 6; afterwards only 1 and 3: the prefix runs 3, the tail of 1 runs 2.
     assert decided.block_forwards == ledger.ran == 12 * 9 + 28 * 5
 

@@ -1,0 +1,276 @@
+"""The group of processes: what they hand one another, and how rank 0 has the others work."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from llmprune.errors import LostRankError
+from llmprune.ranks.launch import Launch
+
+T = TypeVar("T")
+_Items = TypeVar("_Items", range, Tensor)
+
+_PATIENCE = timedelta(days=7)  # others may wait for hours while rank 0 writes
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_SETTLING = 5.0  # seconds in which the operating system takes note of a death
+_LINGERING = 1.0  # seconds that the living stay, so that nobody counts them among the dead
+
+
+@dataclass(eq=False)
+class Ranks:
+    """This process among the others.
+
+    Attributes:
+        rank: its number; 0 leads.
+        size: how many there are.
+        local_rank: its number on its machine.
+        peers: host and process number of every rank.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    peers: tuple[tuple[str, int], ...] = ()
+    _numbers: Iterator[int] = field(default_factory=count, repr=False)
+    _asking: bool = field(default=False, repr=False)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank decides, writes and talks."""
+        return self.rank == 0
+
+    def share(self, items: _Items) -> _Items:
+        """This rank's part of some items: as many as others have, or one more, in the order of the ranks."""
+        each, more = divmod(len(items), self.size)
+        start = self.rank * each + min(self.rank, more)
+        return items[start : start + each + (self.rank < more)]
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Replace a tensor by its sum over all ranks, which all of them get. All call it, in the same order."""
+        if self.size > 1:
+            with self._talking():
+                dist.all_reduce(tensor)
+        return tensor
+
+    def reduce(self, tensor: Tensor, owner: int) -> Tensor:
+        """Replace a tensor by its sum over all ranks on its owner alone; others keep something of no use."""
+        if self.size > 1:
+            with self._talking():
+                dist.reduce(tensor, owner)
+        return tensor
+
+    def broadcast(self, tensor: Tensor, owner: int) -> Tensor:
+        """Replace a tensor by its owner's, of the same shape and dtype."""
+        if self.size > 1:
+            with self._talking():
+                dist.broadcast(tensor, owner)
+        return tensor
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, in their order, for all of them."""
+        values: list[Any] = [value]
+        if self.size > 1:
+            values = [None] * self.size
+            with self._talking():
+                dist.all_gather_object(values, value)
+        return values
+
+    def first(self, value: T) -> T:
+        """Rank 0's value, for all. All call it."""
+        return self.gather(value)[0]
+
+    @property
+    def neighbours(self) -> int:
+        """Ranks on this machine, which share its memory."""
+        return max(1, sum(host == self.peers[self.rank][0] for host, _ in self.peers)) if self.peers else 1
+
+    def place(self, make: Callable[..., T], *args: Any, own: Mapping[str, Any] = _NOTHING) -> Placed[T]:
+        """Make an object on every rank. Rank 0 calls this, and then the object's methods through what it gets.
+
+        Args:
+            make: a function of a module.
+            args: for it; what other ranks get is a copy. A ``Ranks`` becomes the other rank's own.
+            own: more of them, by name, which the others do without.
+        """
+        number = next(self._numbers)
+        return Placed(self, number, self._ask(("make", number, make, args), lambda: make(*args, **own)))
+
+    def _ask(self, request: tuple[Any, ...], own: Callable[[], T]) -> T:
+        """Send a request to all other ranks, and do the same here."""
+        if self.size == 1:
+            return own()
+        self._asking = True
+        with self._talking():
+            dist.broadcast_object_list([request], 0)
+        found = own()
+        self._asking = False
+        return found
+
+    def leave(self, exit_code: int) -> None:
+        """Let the other ranks end, unless they are in the middle of something: then they see that rank 0 is gone."""
+        if self.size > 1 and self.is_first and not self._asking:
+            with self._talking():
+                dist.broadcast_object_list([("end", exit_code)], 0)
+            dist.destroy_process_group()
+
+    def __reduce__(self) -> tuple[Callable[[], Ranks], tuple[()]]:
+        return joined, ()
+
+    @contextmanager
+    def _talking(self) -> Iterator[None]:
+        """Turn the loss of a connection into a sentence.
+
+        Raises:
+            LostRankError: another rank has died, or left.
+        """
+        try:
+            yield
+        except RuntimeError as error:  # gloo and NCCL have no class of their own for it
+            message, speaks = self._lost(), self._speaks()
+            dist.destroy_process_group()  # those who wait for this rank take note now
+            time.sleep(_LINGERING)
+            raise LostRankError(message, speaks=speaks) from error
+
+    def _lost(self) -> str:
+        """Which ranks are gone, in a sentence."""
+        deadline = time.monotonic() + _SETTLING
+        while not (dead := self._dead()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        host, _ = self.peers[self.rank]
+        if dead:
+            who = f"{' and '.join(f'rank {rank} (process {self.peers[rank][1]})' for rank in dead)} of {self.size} died"
+            who = who[0].upper() + who[1:]
+        else:
+            who = f"One of {self.size} ranks died on another machine than {host}, or the network to it"
+        return f"{who}. What was finished is kept: start the same command again, with any number of processes."
+
+    def _dead(self) -> list[int]:
+        """The ranks of this machine that are no longer there."""
+        host, _ = self.peers[self.rank]
+        return [rank for rank, (place, pid) in enumerate(self.peers) if place == host and not _lives(pid)]
+
+    def _speaks(self) -> bool:
+        """Whether this is the first living rank of its machine, which tells what happened."""
+        host, _ = self.peers[self.rank]
+        living = [rank for rank, (place, pid) in enumerate(self.peers) if place == host and _lives(pid)]
+        return living[0] == self.rank
+
+
+@dataclass
+class Placed(Generic[T]):
+    """An object that every rank has one of.
+
+    Attributes:
+        ranks: the ranks.
+        number: of the object.
+        local: rank 0's own.
+    """
+
+    ranks: Ranks
+    number: int
+    local: T
+
+    def call(self, method: str, *args: Any, own: Mapping[str, Any] = _NOTHING) -> list[Any]:
+        """Call a method of the object on every rank at once; gives all results, in the order of the ranks.
+
+        Args:
+            method: its name.
+            args: for it, on every rank.
+            own: more of them, by name, for rank 0 alone.
+        """
+        return self.ranks._ask(
+            ("call", self.number, method, args), lambda: self.ranks.gather(getattr(self.local, method)(*args, **own))
+        )
+
+    def drop(self) -> None:
+        """Let every rank forget the object, and free its memory."""
+        self.ranks._ask(("drop", self.number), lambda: None)
+
+
+ALONE = Ranks()
+_joined = ALONE
+
+
+def joined() -> Ranks:
+    """This process among others, if it leads or serves; else alone."""
+    return _joined
+
+
+@contextmanager
+def leading(launch: Launch) -> Iterator[None]:
+    """Be rank 0 while the context lasts, and let the others end with it."""
+    ranks = _join(launch)
+    code = 1
+    try:
+        yield
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        raise
+    finally:
+        ranks.leave(code)
+
+
+def serve(launch: Launch) -> int:
+    """Be another rank than 0: do what it asks for until it ends; returns its exit code.
+
+    Raises:
+        LostRankError: rank 0, or another rank, is gone.
+    """
+    ranks = _join(launch)
+    objects: dict[int, Any] = {}
+    while True:
+        box: list[Any] = [None]
+        with ranks._talking():
+            dist.broadcast_object_list(box, 0)
+        match box[0]:
+            case ("make", number, make, args):
+                objects[number] = make(*args)
+            case ("call", number, method, args):
+                ranks.gather(getattr(objects[number], method)(*args))
+            case ("drop", number):
+                del objects[number]
+            case ("end", code):
+                dist.destroy_process_group()
+                return int(code)
+
+
+def _join(launch: Launch) -> Ranks:
+    """Meet the others."""
+    global _joined
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(
+        backend,
+        init_method=f"tcp://{launch.address}:{launch.port}" if "TORCHELASTIC_RUN_ID" not in os.environ else "env://",
+        rank=launch.rank,
+        world_size=launch.size,
+        timeout=_PATIENCE,
+    )
+    ranks = Ranks(launch.rank, launch.size, launch.local_rank)
+    ranks.peers = ((socket.gethostname(), os.getpid()),) * launch.size
+    ranks.peers = tuple(ranks.gather(ranks.peers[0]))
+    _joined = ranks
+    return ranks
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process of this machine is there, and not only waits to be buried."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"

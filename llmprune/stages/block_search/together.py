@@ -1,0 +1,144 @@
+"""A search by several ranks: each measures all candidates on its share of the windows, and rank 0 decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from llmprune.algorithms.blocks.search import WindowLosses, losses_without
+from llmprune.errors import TargetError
+from llmprune.ranks.group import Placed, Ranks
+from llmprune.stages.block_search.evaluator import WindowEvaluator
+from llmprune.stages.block_search.search import window_evaluator
+from llmprune.stages.block_search.settings import RedundancySettings, solving_windows
+from llmprune.stages.common.progress import Progress, Silent
+from llmprune.stages.common.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class SearchShare:
+    """One rank's part in a search.
+
+    Attributes:
+        evaluator: model and calibration windows, all of them; what it solves on is this rank's alone.
+        ranks: this rank among the others.
+    """
+
+    evaluator: WindowEvaluator
+    ranks: Ranks
+
+    def measured(
+        self,
+        windows: range,
+        remaining: Sequence[int],
+        candidates: Sequence[int],
+        healed: Container[int],
+        on_windows: Callable[[int], None] = lambda _: None,
+    ) -> WindowLosses:
+        """Losses with each candidate skipped, on this rank's share of some windows."""
+        share = self.ranks.share(windows)
+        return losses_without(self.evaluator, share, remaining, candidates, healed, on_windows)
+
+    def solve(self, remaining: Sequence[int], candidates: Sequence[int]) -> frozenset[int]:
+        """See ``Healer``; on the windows of all ranks."""
+        assert self.evaluator.healer is not None, "asked for in a search with healing"
+        return self.evaluator.healer.solve(remaining, candidates)
+
+    def keep(self, removed: int) -> None:
+        """See ``Healer``."""
+        assert self.evaluator.healer is not None, "asked for in a search with healing"
+        self.evaluator.healer.keep(removed)
+
+
+@dataclass(frozen=True)
+class RanksMeasure:
+    """A ``Measure`` and a ``Healer`` that all ranks work for.
+
+    Attributes:
+        shares: of the ranks.
+    """
+
+    shares: Placed[SearchShare]
+
+    def __call__(
+        self,
+        windows: range,
+        remaining: Sequence[int],
+        candidates: Sequence[int],
+        healed: Container[int],
+        on_windows: Callable[[int], None],
+    ) -> WindowLosses:
+        """Losses of all candidates on windows that the ranks divide among them, in the order of the windows."""
+        own = len(self.shares.ranks.share(windows))
+        seen = told = 0
+
+        def tell(done: int) -> None:
+            nonlocal seen, told
+            seen += done
+            on_windows(len(windows) * seen // own - told)  # others have come as far, about
+            told = len(windows) * seen // own
+
+        asked = (windows, remaining, candidates, healed)
+        found: list[WindowLosses] = self.shares.call("measured", *asked, own={"on_windows": tell})
+        return WindowLosses(torch.cat([one.sums for one in found], dim=1), found[0].tokens)
+
+    def solve(self, remaining: Sequence[int], candidates: Sequence[int]) -> frozenset[int]:
+        """See ``Healer``."""
+        healed: frozenset[int] = self.shares.call("solve", remaining, candidates)[0]
+        return healed
+
+    def keep(self, removed: int) -> None:
+        """See ``Healer``."""
+        self.shares.call("keep", removed)
+
+
+def place_search(
+    workspace: Workspace, tokens: Tensor, settings: RedundancySettings, *, seed: int, masked: frozenset[str] | None
+) -> Placed[SearchShare]:
+    """Have every rank open the model and its share of the windows.
+
+    Args:
+        workspace: run directory and model.
+        tokens: calibration windows (num_windows, seq_len) int64.
+        settings: of the search.
+        seed: of the order of the windows.
+        masked: names of the tensors whose zeros healing leaves zeros; None: all.
+
+    Raises:
+        TargetError: more ranks than windows.
+        SharedFolderError: a rank does not see the run directory.
+    """
+    ranks = workspace.compute.ranks
+    windows = len(tokens) - solving_windows(len(tokens), settings)
+    if ranks.size > windows:
+        raise TargetError(
+            f"{ranks.size} processes were started, and there are {windows} windows to divide among them; start fewer, "
+            "or calibrate with more `samples`."
+        )
+    workspace.require_shared()
+    given = (replace(workspace, progress=Silent()), tokens, settings, seed, masked)
+    return ranks.place(_open_share, *given, own={"progress": workspace.progress})
+
+
+def _open_share(
+    workspace: Workspace,
+    tokens: Tensor,
+    settings: RedundancySettings,
+    seed: int,
+    masked: frozenset[str] | None,
+    progress: Progress | None = None,
+) -> SearchShare:
+    here = replace(workspace, progress=progress or Silent(), compute=workspace.compute.here())
+    evaluator = window_evaluator(
+        here.open_decoder(),
+        tokens,
+        settings,
+        seed=seed,
+        masked=masked,
+        compute=here.compute,
+        progress=here.progress,
+    )
+    return SearchShare(evaluator, here.compute.ranks)
