@@ -1,0 +1,78 @@
+"""Try faults on every command, and judge each by itself.
+
+A trial is a kill, a failing operation, a damaged file or a fuzzed input. After a kill or a failure the same command is
+typed again and must end with the bytes of an undisturbed run; what is damaged must be detected, or make no difference.
+
+    python -m benchmarks.faults --log faults.jsonl                     # everything: about an hour on one core
+    python -m benchmarks.faults --log faults.jsonl --share 1/2         # every second trial; 2/2 in another process
+    python -m benchmarks.faults --kinds kill,failure --limit 100       # a seeded part, without a log
+    python -m benchmarks.faults --show faults.jsonl                    # the tables, and the faults
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.faults.kills import failures, kills
+from benchmarks.faults.log import Entry, Trial, Verdict, faults, read_log, table, try_all
+from benchmarks.faults.operations import unavailable
+from benchmarks.faults.warm import warm_up
+from benchmarks.faults.world import World
+
+KINDS = {"kill": kills, "failure": failures}
+
+
+def chosen(world: World, args: argparse.Namespace) -> Iterator[Trial]:
+    """The trials that are asked for, kind by kind."""
+    share, of = map(int, args.share.split("/"))
+    for kind in args.kinds.split(","):
+        trials = [one for one in KINDS[kind](world, args.seed) if args.only in one.name]
+        if args.limit is not None:
+            trials = random.Random(args.seed).sample(trials, min(args.limit, len(trials)))
+        yield from trials[share - 1 :: of]
+
+
+def main() -> int:
+    """Type ``python -m benchmarks.faults --help``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kinds", default=",".join(KINDS), help="kinds of trials, with commas between them")
+    parser.add_argument("--only", default="", help="only trials with this in their name")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--limit", type=int, help="at most so many trials of each kind, drawn by the seed")
+    parser.add_argument("--share", default="1/1", help="1/4: the first of four processes that share the trials")
+    parser.add_argument("--log", type=Path, help="where results go; trials that it has already are not tried again")
+    parser.add_argument("--show", type=Path, nargs="+", help="print what such logs say, and try nothing")
+    args = parser.parse_args()
+    if args.show is not None:
+        entries = [entry for path in args.show for entry in read_log(path)]
+        print(table(entries), faults(entries), sep="\n\n")
+        return 0
+    if (why := unavailable()) is not None:
+        print(f"Kills and failing operations cannot be tried: {why}.", file=sys.stderr)
+        return 2
+    warm_up()
+    memory = Path("/dev/shm")
+    place = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
+    begun, entries = time.monotonic(), list[Entry]()
+    with tempfile.TemporaryDirectory(dir=place, prefix="faults-") as folder:
+        log = args.log or Path(folder) / "log.jsonl"
+        for entry in try_all(chosen(World(Path(folder)), args), log):
+            entries.append(entry)
+            if entry.verdict in {Verdict.FAULT, Verdict.REFUSED}:
+                print(f"{entry.verdict}: {entry.name}: {entry.why}", flush=True)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    took = f"{time.monotonic() - begun:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of them on a processor"
+    print(f"{len(entries)} trials in {took}", table(entries), sep="\n\n")
+    return int(any(entry.verdict == Verdict.FAULT for entry in entries))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
