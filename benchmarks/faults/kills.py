@@ -6,7 +6,7 @@ import errno
 import random
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from benchmarks.faults.compare import differences, lost
@@ -39,9 +39,9 @@ _DELETIONS = {"unlink", "unlinkat", "rmdir"}
 _UNSETTLED = re.compile(r"/\S*/faults-\w+/work/|\.tmp\w{6}|\d{4,}-\d+|[0-9a-f]{8,}")
 
 
-def kills(world: World, seed: int) -> Iterator[Trial]:
-    """Every command killed at every operation that changes a file, once or twice, and interrupted at many."""
-    for name in SCENARIOS:
+def kills(world: World, names: Sequence[str], seed: int) -> Iterator[Trial]:
+    """Commands killed at every operation that changes a file, once or twice, and interrupted at many."""
+    for name in names:
         chooser = random.Random(f"{seed} {name}")
         count = len(operations(world, name, Counting.WRITES))
         places = sorted(chooser.sample(range(count), min(count, _MOST)))
@@ -55,9 +55,9 @@ def kills(world: World, seed: int) -> Iterator[Trial]:
             yield _trial("kill", world, name, twice)
 
 
-def failures(world: World, seed: int) -> Iterator[Trial]:
-    """Every command with every operation failing that changes a file, and many that read one."""
-    for name in SCENARIOS:
+def failures(world: World, names: Sequence[str], seed: int) -> Iterator[Trial]:
+    """Commands with many operations failing that change a file, and that read one."""
+    for name in names:
         chooser = random.Random(f"{seed} {name}")
         for counting, errors in ((Counting.WRITES, _ERRORS), (Counting.ALL, _READING_ERRORS)):
             found = operations(world, name, counting)
