@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from llmprune.artifacts.checkpoints.finiteness import find_non_finite, refuse_non_finite
 from llmprune.artifacts.checkpoints.reading import read_tensors
-from llmprune.errors import ModelError
+from llmprune.errors import ModelError, NumericalError
 from llmprune.models.anatomy import BlockNames, find_blocks, name_blocks
 from llmprune.models.architecture import attention_of, auto_class, empty_model
 from llmprune.models.capture import BlockRunner
@@ -318,9 +318,16 @@ def require_finite(model: PreTrainedModel) -> None:
 
     Raises:
         NonFiniteWeightsError: one is.
+        NumericalError: one is in float16, in which it may be stored as a larger number than there is.
     """
     floats = ((name, value) for name, value in model.named_parameters() if value.is_floating_point() and value.numel())
-    refuse_non_finite([name for name, value in floats if not all(map(torch.isfinite, torch.aminmax(value.detach())))])
+    found = [name for name, value in floats if not all(map(torch.isfinite, torch.aminmax(value.detach())))]
+    if found and model.dtype == torch.float16:
+        raise NumericalError(
+            f"NaN or infinity in {len(found)} weights in float16, {found[0]:.100} among them; its largest number is "
+            f"{torch.finfo(torch.float16).max:.0f}: try `dtype=float32`, or get an intact copy of the model."
+        )
+    refuse_non_finite(found)
 
 
 def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typer.testing import CliRunner, Result
 from llmprune.cli.app import app
 from tests.artifacts.conftest import small_disk  # noqa: F401 - a fixture of the commands' tests, too
 from tests.cli.world import World
+from tests.forked import start_forked
 from tests.tiny import SAMPLES, SEQ_LEN, save_tiny_llama, write_text
 
 ROOT = Path(__file__).parents[2]
@@ -73,18 +73,18 @@ def llmprune() -> Callable[..., Result]:
 
 @pytest.fixture
 def process() -> Callable[..., subprocess.Popen[str]]:
-    """Start the command line in a process of its own, which Ctrl-C reaches."""
+    """Start the command line in a process of its own, which Ctrl-C reaches.
+
+    With variables of its own it is a new interpreter, since libraries read theirs when they are imported.
+    """
 
     def start(*words: object, **environment: str) -> subprocess.Popen[str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "LLMPRUNE_"))}
-        return subprocess.Popen(
-            [sys.executable, "-m", "llmprune", *map(str, words)],
-            env={**kept, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        if not environment:
+            return start_forked(words, environment={**kept, "HF_HUB_OFFLINE": "1"}, **streams)
+        variables = {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+        return subprocess.Popen([sys.executable, "-m", "llmprune", *map(str, words)], env=variables, **streams)
 
     return start
 

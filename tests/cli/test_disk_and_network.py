@@ -1,5 +1,6 @@
 """A full disk, a silent Hub, a model that computes no number: what was there before is intact."""
 
+import os
 import resource
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.cli.conftest import ROOT
 from tests.cli.world import refused
+from tests.forked import run_forked
 
 
 def fill(place: Path, *, leave: int) -> None:
@@ -43,26 +45,27 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_old_one(small_disk, world, ll
 def test_a_limit_in_the_middle_of_a_file_leaves_nothing_behind(world):
     run = world.folder / "new"
     words = ["calibrate", world.intact, "--source", world.text, "--samples", 24, "--seq-len", 64, "--run", run]
-    done = subprocess.run(
-        [sys.executable, "-m", "llmprune", *map(str, words)],
-        cwd=ROOT,
-        capture_output=True,
+    done = run_forked(
+        words,
+        environment=os.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+        before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
     )
     assert done.returncode == 1
     assert "has reached the limit on a file's size" in done.stderr
     assert not run.exists()
 
 
-def test_a_hub_that_does_not_answer_is_found_out_quickly(process, tmp_path):
-    started = process(
-        "calibrate", "owner/name", "--run", tmp_path / "run", HF_HUB_OFFLINE="0", HF_ENDPOINT="http://127.0.0.1:9"
-    )
-    _, err = started.communicate(timeout=45)
-    assert started.returncode == 2
-    assert "the Hub cannot be reached; to go on offline, type the path of a checkpoint directory" in err
-    assert "Traceback" not in err
+def test_a_hub_that_does_not_answer_is_found_out_quickly(tmp_path):
+    # Where the Hub is, huggingface_hub reads when it is imported.
+    hub = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "llmprune", "calibrate", "owner/name", "--run", tmp_path / "run"]
+    done = subprocess.run(words, env={**os.environ, **hub}, capture_output=True, text=True, timeout=45)
+    assert done.returncode == 2
+    assert "the Hub cannot be reached; to go on offline, type the path of a checkpoint directory" in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
 
 

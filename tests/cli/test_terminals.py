@@ -15,8 +15,8 @@ from llmprune.cli.console import Console
 from llmprune.errors import LlmpruneError
 from tests.cli.conftest import ROOT
 from tests.cli.test_command_line import BENCH, COMMANDS
+from tests.forked import run_forked
 
-LLMPRUNE = [sys.executable, "-m", "llmprune"]
 ENCODINGS = ["ascii", "latin-1", "cp437", "cp1252"]
 EVERY_HELP = f"""
 import sys
@@ -38,17 +38,17 @@ def environment():
 def typed(environment):
     """Run a command line to its end; stdout and stderr are bytes, or go where they are sent."""
 
-    def run(*words, encoding="utf-8", **streams):
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-        environment["PYTHONIOENCODING"] = f"{encoding}:strict"
-        return subprocess.run([str(word) for word in words], env=environment, check=False, timeout=120, **streams)
+    def run(*words, **options):
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        return run_forked(words, environment=environment, **options)
 
     return run
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_every_help_is_printed_in_any_encoding(encoding, typed):
-    done = typed(sys.executable, "-c", EVERY_HELP, encoding=encoding)
+def test_every_help_is_printed_in_any_encoding(encoding, environment):
+    environment["PYTHONIOENCODING"] = f"{encoding}:strict"
+    done = subprocess.run([sys.executable, "-c", EVERY_HELP], env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     shown = done.stdout.decode(encoding)
     assert all(f"Usage: llmprune {name}" in shown for name in COMMANDS)
@@ -57,7 +57,7 @@ def test_every_help_is_printed_in_any_encoding(encoding, typed):
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437"])
 def test_a_table_is_printed_in_any_encoding(encoding, typed, run, text):
-    done = typed(*LLMPRUNE, "bench", *BENCH, text, "--run", run, encoding=encoding)
+    done = typed("bench", *BENCH, text, "--run", run, encoding=encoding)
     assert done.returncode == 0, done.stderr
     shown = done.stdout.decode(encoding)
     plus_minus = "±".encode(encoding, errors="replace").decode(encoding)
@@ -67,7 +67,7 @@ def test_a_table_is_printed_in_any_encoding(encoding, typed, run, text):
 
 
 def test_a_message_is_printed_in_any_encoding(typed, tmp_path):
-    done = typed(*LLMPRUNE, "calibrate", "./模型±", "--run", tmp_path / "run", encoding="cp437")
+    done = typed("calibrate", "./模型±", "--run", tmp_path / "run", encoding="cp437")
     assert (done.returncode, done.stdout) == (2, b"")
     assert "There is no model at './??±'" in done.stderr.decode("cp437")
 
@@ -76,7 +76,7 @@ def test_a_message_is_printed_in_any_encoding(typed, tmp_path):
 def test_a_result_that_meets_a_full_disk_is_kept_and_said_to_be(typed, run):
     (run / "importance.json").unlink()
     with Path("/dev/full").open("w") as full:
-        done = typed(*LLMPRUNE, "verify-redundancy", "--target", "2", "--run", run, "--quiet", stdout=full)
+        done = typed("verify-redundancy", "--target", "2", "--run", run, "--quiet", stdout=full)
     complaint = " ".join(done.stderr.decode().split())
     assert complaint == (
         "Error: The result could not be printed (No space left on device); everything that the command wrote is kept."
@@ -89,7 +89,7 @@ def test_a_result_that_meets_a_full_disk_is_kept_and_said_to_be(typed, run):
 @pytest.mark.parametrize("words", [["--help"], ["bench", "--help"], ["--version"]])
 def test_a_help_that_meets_a_full_disk_is_a_sentence(words, typed):
     with Path("/dev/full").open("w") as full:
-        done = typed(*LLMPRUNE, *words, stdout=full)
+        done = typed(*words, stdout=full)
     assert done.stderr.decode() == "Error: The output could not be printed (No space left on device).\n"
     assert done.returncode == 1
 
@@ -98,7 +98,7 @@ def test_a_help_that_meets_a_full_disk_is_a_sentence(words, typed):
 def test_remarks_that_meet_a_full_disk_stop_nothing(typed, run):
     (run / "importance.json").unlink()
     with Path("/dev/full").open("w") as full:
-        done = typed(*LLMPRUNE, "verify-redundancy", "--target", "2", "--run", run, "--json", stderr=full)
+        done = typed("verify-redundancy", "--target", "2", "--run", run, "--json", stderr=full)
     assert done.returncode == 0
     assert json.loads(done.stdout) == json.loads((run / "importance.json").read_text())
 
@@ -107,7 +107,7 @@ def test_remarks_that_meet_a_full_disk_stop_nothing(typed, run):
 def test_a_reader_who_goes_early_is_quietly_left(words, typed, run):
     reading, writing = os.pipe()
     os.close(reading)
-    done = typed(*LLMPRUNE, *words, *[] if "--help" in words else ["--run", run, "--quiet"], stdout=writing)
+    done = typed(*words, *[] if "--help" in words else ["--run", run, "--quiet"], stdout=writing)
     os.close(writing)
     assert done.stderr == b""
     assert done.returncode == (1 if "--help" in words else 0)
@@ -117,15 +117,14 @@ def test_the_same_pipe_for_remarks_and_result_may_close_during_the_work(typed, r
     (run / "importance.json").unlink()
     reading, writing = os.pipe()
     os.close(reading)
-    done = typed(*LLMPRUNE, "verify-redundancy", "--target", "2", "--run", run, stdout=writing, stderr=writing)
+    done = typed("verify-redundancy", "--target", "2", "--run", run, stdout=writing, stderr=writing)
     os.close(writing)
     assert done.returncode == 0
     assert len(Importance.read(run / "importance.json").order) == 2
 
 
 def test_no_stdout_at_all_is_no_failure(typed, run):
-    quoted = " ".join(map(str, [*LLMPRUNE, "verify-redundancy", "--target", "2", "--run", run, "--quiet"]))
-    done = typed("sh", "-c", f"{quoted} >&-")
+    done = typed("verify-redundancy", "--target", "2", "--run", run, "--quiet", without=[1])
     assert (done.returncode, done.stderr) == (0, b"")
 
 

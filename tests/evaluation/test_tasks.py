@@ -54,11 +54,6 @@ def test_a_limit_takes_the_first_items_and_a_second_model_the_same(directory, tm
     assert count_requests(tasks, 4) == 8
 
 
-def test_an_unknown_task_is_refused_with_those_of_a_like_name(tmp_path):
-    with pytest.raises(TaskError, match=r"no task 'seaa' in lm-eval .* Did you mean sea"):
-        open_tasks(["sea", "seaa"], include=write_task(tmp_path))
-
-
 def test_a_folder_that_is_none_and_task_files_that_are_broken(tmp_path):
     with pytest.raises(TaskError, match="is not a folder"):
         open_tasks(["sea"], include=tmp_path / "nowhere")
