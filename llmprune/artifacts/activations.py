@@ -12,11 +12,14 @@ from typing import BinaryIO, ClassVar, Literal
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from llmprune.artifacts.checkpoints.header import build_header
-from llmprune.artifacts.records.provenance import Artifact, CorpusIdentity, ModelIdentity, Record
+from llmprune.artifacts.files.ownership import Owned
+from llmprune.artifacts.files.temporary import is_temporary, unused_name
+from llmprune.artifacts.files.tensors import save_tensors
+from llmprune.artifacts.records.environment import Environment
+from llmprune.artifacts.records.provenance import Artifact, CorpusIdentity, ModelIdentity, Record, recorded_as
 from llmprune.choices import Cache, ChatTemplate
 from llmprune.errors import ArtifactError
 
@@ -67,6 +70,8 @@ class CalibrationManifest(Artifact):
         blocks: statistics, a record for each block.
         angular_distances: (num_blocks + 1) rows of as many, see ``block_scores.angular_distances``.
         files: every other file of the artifact.
+        environment: what it was computed with; None in files from before it was kept.
+        remarks: where the pass went on with something else.
     """
 
     KIND: ClassVar[str] = "llmprune-calibration"
@@ -89,6 +94,8 @@ class CalibrationManifest(Artifact):
     blocks: tuple[BlockStatistics, ...]
     angular_distances: tuple[tuple[float, ...], ...]
     files: dict[str, CachedFile]
+    environment: Environment | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def dense_loss(self) -> float:
@@ -139,9 +146,19 @@ def open_calibration(directory: Path) -> Calibration:
     """
     if not (directory / MANIFEST).is_file():
         raise ArtifactError(
-            f"{directory} holds no {MANIFEST}, so it is no calibration; type: llmprune calibrate --force"
+            f"{directory} holds no {MANIFEST}, so it is no calibration; move it away, or type `run=OTHER`."
         )
     return Calibration(directory, CalibrationManifest.read(directory / MANIFEST))
+
+
+def calibration_files(directory: Path) -> Owned:
+    """Which files of a finished calibration are llmprune's: those that its manifest names."""
+    manifest = recorded_as(directory / MANIFEST, CalibrationManifest.KIND)
+    if manifest is None:
+        return is_temporary
+    names = manifest.get("files")
+    known = {MANIFEST, *(names if isinstance(names, dict) else ())}
+    return lambda path: str(path) in known or is_temporary(path)
 
 
 def hidden_name(block: int) -> str:
@@ -151,7 +168,7 @@ def hidden_name(block: int) -> str:
 
 def save_tokens(path: Path, tokens: Tensor) -> None:
     """Write token windows (num_windows, seq_len) int64, as int32: no vocabulary is larger."""
-    save_file({"tokens": tokens.to(torch.int32)}, path)
+    save_tensors(path, {"tokens": tokens.to(torch.int32)})
 
 
 class HiddenStates:
@@ -189,7 +206,7 @@ class HiddenStatesWriter:
 
     def __init__(self, path: Path, *, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
         self._path = path
-        self._partial = path.with_suffix(".partial")
+        self._partial = unused_name(path, "partial")
         self._digest = hashlib.sha256()
         nbytes = shape[0] * shape[1] * shape[2] * dtype.itemsize
         header = build_header([("hidden_states", _DTYPE_NAMES[dtype], shape, nbytes)], {"format": "pt"})

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from filelock import FileLock, Timeout
-
+from llmprune.artifacts.files.atomic import remove_empty
 from llmprune.artifacts.files.disk_space import explain_full_disk
+from llmprune.artifacts.files.locks import LOCK, held, held_for_a_moment
 from llmprune.artifacts.files.paths import require_room_for_names
+from llmprune.artifacts.files.temporary import remove_leftovers
 from llmprune.artifacts.records.provenance import Artifact
 from llmprune.errors import ArtifactError
 
@@ -116,6 +117,20 @@ class RunDirectory:
                 f"The run directory {self.path!s:.200} cannot be read: {error.strerror}; type `run=OTHER`."
             ) from error
 
+    def made_here(self) -> list[str]:
+        """Names of the artifacts that are there of those that are made behind a record of the model."""
+        places = (
+            self.dense,
+            self.calibration,
+            self.partial_calibration,
+            self.importance,
+            self.experts,
+            self.generations,
+            self.sweep,
+            self.sweep_folder,
+        )
+        return [place.name for place in places if place.exists()]
+
     def new_record(self, *, model: str, directory: Path, name: str) -> RunRecord:
         """What is to be recorded of a run that belongs to ``model``; nothing is written."""
         return RunRecord(model=model, directory=self._spelled(directory), name=name)
@@ -124,13 +139,18 @@ class RunDirectory:
         """A path as the record spells it, as one that can be opened."""
         return self.path / path
 
-    def remember_checkpoint(self, checkpoint: Path) -> None:
-        """Record a pruned checkpoint as the newest."""
-        known = self.record()
-        assert known is not None, "a checkpoint is pruned from a recorded model"
-        name = self._spelled(checkpoint)
-        others = tuple(path for path in known.checkpoints if path != name)
-        known.model_copy(update={"checkpoints": (*others, name)}).write(self.record_path)
+    def remember_checkpoint(self, checkpoint: Path, record: RunRecord) -> None:
+        """Record a pruned checkpoint as the newest; ``record`` is of its model, should there be none any more.
+
+        Raises:
+            ArtifactError: the run cannot be written.
+            LlmpruneError: the disk is full.
+        """
+        with self._changing():
+            known = self.record() or record
+            name = self._spelled(checkpoint)
+            others = tuple(path for path in known.checkpoints if path != name)
+            known.model_copy(update={"checkpoints": (*others, name)}).write(self.record_path)
 
     def existing_checkpoints(self) -> list[Path]:
         """The pruned checkpoints that still exist, oldest first."""
@@ -162,59 +182,88 @@ class RunDirectory:
     def writing(self, record: RunRecord) -> Iterator[None]:
         """Hold the run for writing, and record first which model it belongs to.
 
-        What fails before it has written anything of its own leaves no run directory behind.
+        Whoever builds on what is in the run, or replaces it, looks at it once the run is held. A stage within a stage
+        may hold it again.
 
         Raises:
             ArtifactError: another llmprune is writing to it, it belongs to another model, or cannot be written.
             LlmpruneError: the disk is full.
         """
-        with self._locked():
-            known = self.record()
-            if known is None:
-                record.write(self.record_path)
-            elif known.model != record.model:
-                raise belongs_to_another(self.path, known, record.model)
-            try:
-                yield
-            except BaseException:
-                if known is None and {path.name for path in self.path.iterdir()} <= {".lock", self.record_path.name}:
-                    self.record_path.unlink()
-                raise
+        missing = self._missing()
+        with self._held(), self._recorded(record, missing):
+            yield
 
-    @contextmanager
-    def sweeping(self) -> Iterator[None]:
-        """Hold the run's sweep; the stages that it is made of hold the run itself in turn.
+    def recorded(self, record: RunRecord) -> AbstractContextManager[None]:
+        """Record which model the run belongs to, for what is then made beside other writers.
 
-        What fails before it has written anything leaves no directory behind.
+        What fails before it has written anything of its own leaves no run directory behind.
 
         Raises:
-            ArtifactError: another sweep of the run is under way, or the run cannot be written.
+            ArtifactError: it belongs to another model, or cannot be written.
             LlmpruneError: the disk is full.
         """
-        with RunDirectory(self.sweep_folder)._locked():
+        return self._recorded(record, self._missing())
+
+    @contextmanager
+    def _recorded(self, record: RunRecord, missing: Sequence[Path]) -> Iterator[None]:
+        new = False
+        try:
+            with self._changing():
+                known = self.record()
+                if known is None:
+                    record.write(self.record_path)
+                    new = True
+                elif known.model != record.model:
+                    raise belongs_to_another(self.path, known, record.model)
+            self.settle()
+            yield
+        except BaseException:
+            if self.path.exists():
+                self._forget(missing, own_record=new)
+            raise
+
+    def settle(self) -> None:
+        """Put right what a killed command has left: old content goes back to its place, temporary files go."""
+        for folder in (self.path, self.bench):
+            remove_leftovers(folder)
+
+    def _missing(self) -> list[Path]:
+        return [path for path in (self.path, *self.path.parents) if not path.exists()]
+
+    def _forget(self, missing: Sequence[Path], *, own_record: bool) -> None:
+        """Remove a record that nothing came of, and the directories that were made for it."""
+        with self._changing():
+            if {path.name for path in self.path.iterdir()} <= {LOCK, self.record_path.name}:
+                if own_record:
+                    self.record_path.unlink(missing_ok=True)
+                if self.path in missing:
+                    (self.path / LOCK).unlink(missing_ok=True)
+                    remove_empty(missing)
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Hold the run for as long as a stage works on it."""
+        busy = f"Another llmprune is at work in {self.path}; wait for it, or type `run=OTHER`."
+        with ExitStack() as stack:
+            with self._explained():
+                stack.enter_context(held(self.path, busy=busy))
             yield
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        new = [path for path in (self.path / ".lock", self.path, *self.path.parents) if not path.exists()]
-        lock = FileLock(self.path / ".lock", timeout=0)
+    def _changing(self) -> Iterator[None]:
+        """Hold ``run.json``, for the moment in which it is changed: stages that work side by side all do that."""
+        with ExitStack() as stack:
+            with self._explained():
+                stack.enter_context(held_for_a_moment(self.path))
+            yield
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
         try:
             with explain_full_disk(self.path):
-                self.path.mkdir(parents=True, exist_ok=True)
-                lock.acquire()
-        except Timeout:
-            raise ArtifactError(
-                f"Another llmprune is at work in {self.path}; wait for it, or type `run=OTHER`."
-            ) from None
+                yield
         except OSError as error:
             raise ArtifactError(f"Cannot write in {self.path}: {error.strerror}; type `run=OTHER`.") from error
-        try:
-            yield
-        except BaseException:
-            _remove_unused(new)
-            raise
-        finally:
-            lock.release()
 
     def _spelled(self, path: Path) -> str:
         path, own = path.absolute(), self.path.absolute()
@@ -227,13 +276,3 @@ def belongs_to_another(run: Path, known: RunRecord, model: str) -> ArtifactError
         f"The run directory {run} belongs to the model {known.model}, not to {model}; "
         "type `run=OTHER` for another model."
     )
-
-
-def _remove_unused(new: list[Path]) -> None:
-    """Remove a lock and the directories that were made for it, up to the first that is in use by now."""
-    with suppress(OSError):
-        for path in new:
-            if path.name == ".lock":
-                path.unlink()
-            else:
-                path.rmdir()

@@ -66,12 +66,11 @@ ARTIFACTS = {
     "importance that is a folder": (_importance_is_a_folder, REMOVE, "cannot be read"),
     "calibration of another model": (_of_another_model, VERIFY, "is a calibration of other"),
     "calibration of changed weights": (_model_changed, VERIFY, "config or weights differ"),
-    "calibration without manifest": (_no_manifest, VERIFY, "type: llmprune calibrate --force"),
+    "calibration without manifest": (_no_manifest, VERIFY, "so it is no calibration; move it away"),
     "calibration of a newer schema": (_artifact("calibration/manifest.json", schema_version=9), VERIFY, "has schema 9"),
     "calibration in broken JSON": (_artifact("calibration/manifest.json", text="?"), VERIFY, "is not valid JSON"),
     "a broken run record": (_artifact("run.json", text="?"), REMOVE, "is not valid JSON"),
     "a run record of a newer schema": (_artifact("run.json", schema_version=3), REMOVE, "has schema 3"),
-    "a locked run, removing": (_locked, "remove-blocks --blocks 2", "Another llmprune is at work"),
     "a locked run, searching": (_locked, VERIFY, "Another llmprune is at work"),
     "a locked run, calibrating": (_locked, "calibrate --force --source python-docs --samples 2", "Another llmprune"),
 }

@@ -196,7 +196,7 @@ def interrupted(process, words, *, when):
 def test_ctrl_c_in_a_calibration_says_how_to_go_on_and_the_same_command_does(process, model, text, tmp_path, llmprune):
     run = tmp_path / "run"
     words = ["calibrate", model, "--source", text, "--samples", "1500", "--seq-len", "64", "--run", run]
-    code, err = interrupted(process, words, when=(run / "calibration.partial" / "state.json").exists)
+    code, err = interrupted(process, words, when=(run / "calibration.partial" / "hidden-00002.safetensors").exists)
     assert code == 130, err
     assert "type the same command again to go on" in err
     assert "Traceback" not in err

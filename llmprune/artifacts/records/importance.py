@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Protocol, Self
 
 from pydantic import model_validator
 
+from llmprune.artifacts.records.environment import Environment
 from llmprune.artifacts.records.provenance import Artifact, CorpusIdentity, ModelIdentity, Record
 from llmprune.choices import Metric, Search
 from llmprune.errors import ArtifactError
@@ -109,6 +110,7 @@ class Importance(Artifact):
         rounds: decided rounds, in order; empty for one-shot metrics.
         scores: a score for each block, for one-shot metrics.
         order: blocks in the order they go, by their index in the unpruned model.
+        environment: what the last rounds were computed with; None in files from before it was kept.
     """
 
     KIND: ClassVar[str] = "llmprune-importance"
@@ -127,6 +129,7 @@ class Importance(Artifact):
     rounds: tuple[RoundRecord, ...] = ()
     scores: tuple[float, ...] | None = None
     order: tuple[int, ...]
+    environment: Environment | None = None
 
     @model_validator(mode="after")
     def _one_ranking(self) -> Self:

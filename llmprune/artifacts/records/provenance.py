@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmprune.artifacts.files.atomic import write_json_atomic
 from llmprune.choices import TextKind
-from llmprune.errors import ArtifactError
+from llmprune.errors import ArtifactError, OutputExistsError
 from llmprune.version import __version__
+
+_OTHER_PLACE = "move it away, or type `run=OTHER`."
 
 
 class Record(BaseModel):
@@ -138,8 +140,25 @@ class Artifact(Record):
     versions: Versions = Field(default_factory=Versions)
 
     def write(self, path: Path) -> None:
-        """Write as JSON, to a temporary name first."""
+        """Write as JSON, to a temporary name first.
+
+        Raises:
+            OutputExistsError: another file, or a link, is in its place.
+        """
+        self.require_place(path)
         write_json_atomic(path, self.model_dump(mode="json"))
+
+    @staticmethod
+    def require_place(path: Path) -> None:
+        """See, before what takes long, that an artifact may be written: in place of an older one, or new.
+
+        Raises:
+            OutputExistsError: another file, or a link, is there.
+        """
+        if path.is_symlink():
+            raise OutputExistsError(f"{path} is a link, and llmprune replaces nothing through links; {_OTHER_PLACE}")
+        if path.exists() and recorded_as(path) is None:
+            raise OutputExistsError(f"{path} was not written by llmprune, or is damaged; {_OTHER_PLACE}")
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -167,6 +186,16 @@ class Artifact(Record):
             raise ArtifactError(
                 f"{path} is damaged at '{where}': {first['msg']}; delete it to make it anew."
             ) from error
+
+
+def recorded_as(path: Path, kind: str | None = None) -> dict[str, Any] | None:
+    """The fields of a record of some kind, of whatever schema, or of any; None where no such record lies there."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    known = content.get("kind") if isinstance(content, dict) else None
+    return content if isinstance(known, str) and (known == kind if kind else known.startswith("llmprune-")) else None
 
 
 def _read_json(path: Path) -> object:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks, split_at_number
+from llmprune.artifacts.records.environment import Environment
 from llmprune.artifacts.records.healing import Healing
 from llmprune.artifacts.records.provenance import Artifact, CorpusIdentity, ModelIdentity, Record
 from llmprune.artifacts.records.weight_sparsity import WeightSparsity
@@ -120,6 +121,7 @@ class PruningRecord(Artifact):
         weight_bytes: on disk.
         command: what to type to make it again; None: it was pruned on windows given in Python, which no command has.
         verification: None with ``--no-verify``.
+        environment: what it was computed with; None in files from before it was kept.
     """
 
     KIND: ClassVar[str] = "llmprune-checkpoint"
@@ -138,6 +140,7 @@ class PruningRecord(Artifact):
     weight_bytes: int
     command: str | None
     verification: Verification | None = None
+    environment: Environment | None = None
 
     @property
     def made_by(self) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from llmprune.artifacts.records.bench import Machine
 from llmprune.artifacts.records.estimates import Estimate
 from llmprune.artifacts.records.protocols import Protocols
@@ -140,6 +142,7 @@ class SweepResult(Artifact):
         skipped: points that were asked for last and are left out.
         dense: the dense model; null before it was measured.
         points: the pruned models that are done, oldest first; some may come from earlier commands.
+        begun: of points that are being measured, the files in ``bench/`` that their figures go to.
         machine: the machine that the dense model was measured on; each point's file has its own.
         pareto: the Pareto sets of the dense model and all points.
     """
@@ -155,6 +158,7 @@ class SweepResult(Artifact):
     skipped: tuple[SkippedPoint, ...] = ()
     dense: SweepPoint | None = None
     points: tuple[SweepPoint, ...] = ()
+    begun: dict[str, str] = Field(default_factory=dict)
     machine: Machine | None = None
     pareto: ParetoSets = ParetoSets()
 

@@ -3,7 +3,7 @@
 from llmprune.stages.benchmark.gate import refuse_failed
 from llmprune.stages.benchmark.settings import QUICK, BenchSettings, parse_batches, parse_tasks
 from llmprune.stages.benchmark.sparsity import count_zeros
-from llmprune.stages.benchmark.stage import bench, check_bench, measure, save_result
+from llmprune.stages.benchmark.stage import bench, check_bench, measure, result_name, save_result
 from llmprune.stages.benchmark.subjects import ModelSubject, Subject, choose_subjects
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "parse_batches",
     "parse_tasks",
     "refuse_failed",
+    "result_name",
     "save_result",
 ]

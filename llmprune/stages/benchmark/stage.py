@@ -34,6 +34,7 @@ def bench(
     progress: Progress,
     trust_remote_code: bool = False,
     dense: BenchResult | None = None,
+    file: str | None = None,
 ) -> tuple[BenchResult, Path]:
     """Measure a model and its source, and write the result under ``bench/``.
 
@@ -47,6 +48,7 @@ def bench(
         trust_remote_code: let the checkpoints' own Python files run.
         dense: an earlier benchmark of the baseline alone. Its perplexities and accuracies are taken where the
             protocols are the same.
+        file: name of the result's file; None: the time at the end. An older result of that name is replaced.
 
     Returns:
         The result, and its file. Conditions that hold are raised by ``gate.refuse_failed``.
@@ -66,7 +68,7 @@ def bench(
     )
     run.require_writable()
     result = measure(subjects, settings, compute=compute, progress=progress, dense=dense)
-    return result, save_result(result, run.bench)
+    return result, save_result(result, run.bench, file)
 
 
 def measure(
@@ -220,14 +222,19 @@ def _result(wanted: Measurements, measured: Sequence[ModelResult], machine: Mach
     )
 
 
-def save_result(result: BenchResult, folder: Path) -> Path:
-    """Write a result under the time that it is; returns where.
+def result_name() -> str:
+    """A name for the file of a result: the time that it is, so that results are in order."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.json"
+
+
+def save_result(result: BenchResult, folder: Path, name: str | None = None) -> Path:
+    """Write a result under a name, or the time that it is; returns where.
 
     Raises:
         LlmpruneError: the disk is full.
     """
     with explain_full_disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.json"
+    path = folder / (name or result_name())
     result.write(path)
     return path

@@ -13,13 +13,15 @@ from llmprune.stages.calibration import CalibrationChoice
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.healing import (
     HealedWeights,
+    HealingPassState,
     HealingPlan,
     heal_student,
+    healing_folder,
     plan_healing,
     remove_finished,
     without_blocks,
 )
-from llmprune.stages.passes import working_folder
+from llmprune.stages.passes import PassFolder
 from llmprune.text.windows import TokenWindows
 
 
@@ -33,7 +35,7 @@ class RemovalHealing:
     """
 
     plan: HealingPlan
-    folder: Path
+    folder: PassFolder[HealingPassState]
 
     def run(self, workspace: Workspace, on_block: Callable[[BlockHealing], None]) -> HealedWeights:
         """Heal the blocks that stay; zeros that the source was given stay zeros.
@@ -62,7 +64,7 @@ class RemovalHealing:
 
 
 def planned_healing(
-    workspace: Workspace, heal: Heal, kept: Sequence[int], out: Path, windows: TokenWindows | None
+    workspace: Workspace, heal: Heal, kept: Sequence[int], out: Path, windows: TokenWindows | None, *, replace: bool
 ) -> tuple[Workspace, RemovalHealing]:
     """The healing of a removal that leaves the blocks ``kept``, and the workspace with which both go on.
 
@@ -71,6 +73,6 @@ def planned_healing(
         TargetError: fewer than two windows.
         OutputExistsError: the folder of the work holds something else.
     """
-    folder = working_folder(out)
+    folder = healing_folder(out, replace=replace)
     workspace, plan = plan_healing(workspace, Scope(heal.value), kept, CalibrationChoice(), windows)
     return workspace, RemovalHealing(plan, folder)

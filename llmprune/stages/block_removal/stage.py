@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,8 +87,10 @@ def remove_blocks(
     source = workspace.open_checkpoint()
     healing = None
     if heal is not Heal.NONE:
-        workspace, healing = planned_healing(workspace, heal, kept, out, windows)
-    with workspace.writing():
+        workspace, healing = planned_healing(workspace, heal, kept, out, windows, replace=settings.force)
+    held = healing.folder.held() if healing is not None else nullcontext()
+    with workspace.run.recorded(workspace.record), held:
+        check_output(workspace, out, force=settings.force)
         record = made_before(
             workspace,
             out,
@@ -101,7 +104,7 @@ def remove_blocks(
             record = write_checkpoint(workspace, settings, source, removal, healed, out, repeatable=repeatable)
         if healing is not None:
             healing.remove_finished()
-        workspace.run.remember_checkpoint(out)
+        workspace.run.remember_checkpoint(out, workspace.record)
     return RemovalReport(out, record, _stored_bytes(workspace, source))
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
 from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES, CopyReport, copy_tensors
-from llmprune.artifacts.files.atomic import atomic_directory
 from llmprune.artifacts.records.command_line import unless_usual
 from llmprune.artifacts.records.pruning import BlockRemoval, PruningRecord
 from llmprune.choices import Heal
@@ -20,6 +19,7 @@ from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.healing import HealedWeights
 from llmprune.stages.output.carried_files import carry_files
 from llmprune.stages.output.finish import finish_checkpoint
+from llmprune.stages.output.place import new_checkpoint
 from llmprune.stages.output.record import new_record
 
 
@@ -52,7 +52,7 @@ def write_checkpoint(
     """
     kept = kept_blocks(workspace.model.num_blocks, removal.removed)
     files = healed.files if healed is not None else ()
-    with atomic_directory(out, overwrite=settings.force) as partial:
+    with new_checkpoint(out, force=settings.force) as partial:
         copied = _write_weights(workspace, source.overlaid(files), kept, partial, settings.max_shard_bytes)
         carry_files(workspace, partial)
         healing = healed.record if healed is not None else None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from statistics import fmean
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.algorithms.blocks.target import removal_count
 from llmprune.artifacts.activations import Calibration, CalibrationManifest
+from llmprune.artifacts.records.environment import Environment, compared
 from llmprune.artifacts.records.importance import (
     Importance,
     RoundRecord,
@@ -67,6 +69,10 @@ def verify_redundancy(
         workspace.progress.say(f"{workspace.run.importance} already ranks {len(known.order)} blocks: nothing to do.")
         return known
     with workspace.writing():
+        calibration = calibrated(workspace)  # looked at again: another process may have worked on both meanwhile
+        known = _known(workspace, calibration.manifest, settings, force=force)
+        if known is not None and known.has_best(count):
+            return known
         if settings.metric != Metric.SLEB:
             return _score(workspace, calibration.manifest, settings, count, removable)
         for importance in _search(workspace, calibration, settings, count, known, removable):
@@ -114,9 +120,11 @@ def _known(
     """The run's importance file, if it is one that this search can go on from."""
     path = workspace.run.importance
     if not path.exists() or force:
+        Importance.require_place(path)
         return None
     known = Importance.read(path)
     known.check_belongs(workspace.model, path)
+    Importance.require_place(path)
     same_text = known.windows_fingerprint == calibration.windows_fingerprint
     if not same_text or known.settings != _recorded(settings, known.settings.dtype, calibration.num_windows):
         raise ArtifactError(
@@ -213,7 +221,9 @@ def _search(
     workspace.remark_slow_dtype()
     dtype = dtype_name(workspace.dtype)
     importance = known or _importance(workspace, calibration.manifest, settings, dtype)
+    importance = _in_this_environment(importance, workspace)
     _require_same_dtype(importance, dtype, workspace)
+    path, before = workspace.run.importance, _content(workspace.run.importance)
     shares = place_search(
         workspace,
         calibration.tokens(),
@@ -235,8 +245,23 @@ def _search(
         importance = importance.model_copy(
             update={"rounds": (*importance.rounds, decided), "order": (*importance.order, decided.removed)}
         )
-        importance.write(workspace.run.importance)
+        if _content(path) != before:  # between two rounds of a ranking in Python the run is not held
+            raise ArtifactError(f"{path} was changed by another process meanwhile; rank anew to go on from it.")
+        importance.write(path)
+        before = _content(path)
         yield importance
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def _in_this_environment(importance: Importance, workspace: Workspace) -> Importance:
+    """A ranking that is gone on with here; says so where it began elsewhere."""
+    now = Environment.now()
+    if importance.environment is not None and (changed := compared(importance.environment, now)) is not None:
+        workspace.progress.say(f"From round {len(importance.rounds) + 1} on, {changed}")
+    return importance.model_copy(update={"environment": now})
 
 
 def _require_same_dtype(importance: Importance, dtype: str, workspace: Workspace) -> None:

@@ -5,12 +5,15 @@ Once the manifest is there the pass is over, and whatever it does not name can g
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from llmprune.artifacts.activations import MANIFEST, CalibrationManifest, hidden_name, is_intact
+from llmprune.artifacts.files.ownership import remove_own, require_own
+from llmprune.artifacts.files.temporary import is_temporary
+from llmprune.artifacts.records.environment import compared
+from llmprune.artifacts.records.provenance import recorded_as
 from llmprune.choices import Cache, ChatTemplate
 from llmprune.errors import ArtifactError, NumericalError
 from llmprune.models.compute import dtype_name
@@ -19,22 +22,33 @@ from llmprune.stages.calibration.dense_pass import (
     DenseMeasurements,
     DensePass,
     DensePassState,
+    is_own,
     keep_only,
     last_name,
 )
+from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import Workspace
 from llmprune.text.windows import TokenWindows
 
 
 def write_calibration(
-    workspace: Workspace, windows: TokenWindows, partial: Path, *, cache: Cache, chat_template: ChatTemplate
+    workspace: Workspace, windows: TokenWindows, *, cache: Cache, chat_template: ChatTemplate, replace: bool
 ) -> None:
-    """Fill ``partial`` with a complete calibration artifact, going on where an earlier pass stopped.
+    """Fill ``calibration.partial`` with a complete artifact, going on where an earlier pass stopped.
+
+    Args:
+        workspace: the run, held for writing, and the model.
+        windows: to run on.
+        cache: which hidden states to keep.
+        chat_template: how conversations became text.
+        replace: whether a stopped pass on something else is given up.
 
     Raises:
+        ArtifactError: a pass on something else was stopped there, and ``replace`` is not set.
         NumericalError: the model computes NaN or infinity.
         LlmpruneError: there is no room for the hidden states.
     """
+    partial = workspace.run.partial_calibration
     decoder = workspace.open_decoder()
     begin = DensePassState(
         model=workspace.model.fingerprint,
@@ -42,55 +56,82 @@ def write_calibration(
         dtype=dtype_name(decoder.dtype),
         cache=cache,
     )
-    if not _is_over(partial, begin):
+    stopped = _stopped(partial)
+    if stopped is not None and not _is_same(stopped, begin) and not replace:
+        raise ArtifactError(
+            f"{partial} holds a calibration that was interrupted, with other settings than this one; type its command "
+            "again to go on with it, or give it up: llmprune calibrate --force"
+        )
+    if not isinstance(stopped, CalibrationManifest) or not _is_same(stopped, begin):
         work = DensePass(decoder, windows.tokens, partial, workspace.compute, workspace.progress)
         with _nothing_half_begun(partial):
-            state = _resumed(partial, begin) or work.begun(begin, kept_in=workspace.run.calibration)
+            state = _resumed(partial, stopped, begin, workspace.progress)
+            state = state or work.begun(begin, kept_in=workspace.run.calibration)
             state = work.finished(state)
             _write_manifest(partial, state, windows, work.measured(state), workspace, chat_template)
     keep_only(partial, {MANIFEST, *CalibrationManifest.read(partial / MANIFEST).files})
 
 
-def _is_over(partial: Path, begin: DensePassState) -> bool:
-    """Whether an earlier pass on the same was stopped after its manifest was written."""
+def require_partial(partial: Path) -> None:
+    """See that nothing but a calibration that was interrupted lies where one is made.
+
+    Raises:
+        OutputExistsError: something else does, or it is a link.
+    """
+    records = ((STATE, DensePassState.KIND), (MANIFEST, CalibrationManifest.KIND))
+    known = any(recorded_as(partial / name, kind) is not None for name, kind in records)
+    require_own(partial, is_own if known else is_temporary, instead="move it away, or type `run=OTHER`.")
+
+
+def _stopped(partial: Path) -> DensePassState | CalibrationManifest | None:
+    """What an earlier pass left: its manifest if it was over, else its state; None where it had finished nothing."""
+    with suppress(ArtifactError):
+        return CalibrationManifest.read(partial / MANIFEST)
     try:
-        known = CalibrationManifest.read(partial / MANIFEST)
-    except ArtifactError:
-        return False
-    return (known.model.fingerprint, known.windows_fingerprint, known.dtype, known.cache) == (
-        begin.model,
-        begin.windows,
-        begin.dtype,
-        begin.cache,
+        state = DensePassState.model_validate_json((partial / STATE).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return state if state.blocks else None
+
+
+def _is_same(stopped: DensePassState | CalibrationManifest, begin: DensePassState) -> bool:
+    """Whether a pass ran on the same model and windows."""
+    over = isinstance(stopped, CalibrationManifest)
+    model, windows = (
+        (stopped.model.fingerprint, stopped.windows_fingerprint) if over else (stopped.model, stopped.windows)
     )
+    return (model, windows, stopped.dtype, stopped.cache) == (begin.model, begin.windows, begin.dtype, begin.cache)
 
 
 @contextmanager
 def _nothing_half_begun(partial: Path) -> Iterator[None]:
-    """After an exception, remove what no later pass can use: a pass without a state, or one whose numbers fail."""
+    """After an exception, remove what no later pass can use: a pass without a block, or one whose numbers fail."""
     try:
         yield
     except BaseException as error:
-        if isinstance(error, NumericalError) or not (partial / STATE).exists():
-            shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, NumericalError) or _stopped(partial) is None:
+            remove_own(partial, is_own, last=(MANIFEST, STATE))
         raise
 
 
-def _resumed(partial: Path, begin: DensePassState) -> DensePassState | None:
+def _resumed(
+    partial: Path, stopped: DensePassState | CalibrationManifest | None, begin: DensePassState, progress: Progress
+) -> DensePassState | None:
     """Where an earlier pass on the same stopped; None where there is none, or its files are not whole."""
-    try:
-        stopped = DensePassState.model_validate_json((partial / STATE).read_bytes())
-    except (OSError, ValueError):
-        return None
-    if stopped.model_copy(update={"blocks": (), "files": {}}) != begin:
+    if not isinstance(stopped, DensePassState) or not _is_same(stopped, begin):
         return None
     entering = hidden_name(len(stopped.blocks))
     sizes = {path.name: path.stat().st_size for path in partial.iterdir()}
     whole = all(sizes.get(name) == file.bytes for name, file in stopped.files.items())
     if not whole or not is_intact(partial / entering, stopped.files[entering]):
+        progress.say(f"The files in {partial} are not what an earlier pass wrote: it begins anew.")
         return None
     keep_only(partial, {STATE, *stopped.files})
-    return stopped
+    if (changed := compared(stopped.environment, begin.environment)) is None:
+        return stopped
+    remark = f"From block {len(stopped.blocks)} on, {changed}"
+    progress.say(remark)
+    return stopped.model_copy(update={"environment": begin.environment, "remarks": (*stopped.remarks, remark)})
 
 
 def _write_manifest(
@@ -122,4 +163,6 @@ def _write_manifest(
         blocks=measured.blocks,
         angular_distances=measured.angular_distances,
         files={name: file for name, file in state.files.items() if name not in passing},
+        environment=state.environment,
+        remarks=state.remarks,
     ).write(partial / MANIFEST)

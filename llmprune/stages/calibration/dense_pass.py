@@ -9,18 +9,20 @@ After each block the state of the pass is on disk, so an interrupted pass goes o
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from llmprune.algorithms.blocks.scores import angular_distances, cosine_similarity_sum
 from llmprune.artifacts.activations import (
+    MANIFEST,
     TOKENS,
     BlockStatistics,
     CachedFile,
@@ -32,6 +34,10 @@ from llmprune.artifacts.activations import (
 )
 from llmprune.artifacts.files.atomic import write_json_atomic
 from llmprune.artifacts.files.disk_space import require_free_space
+from llmprune.artifacts.files.ownership import remove_own
+from llmprune.artifacts.files.temporary import is_temporary
+from llmprune.artifacts.files.tensors import save_tensors
+from llmprune.artifacts.records.environment import Environment
 from llmprune.artifacts.records.provenance import Record
 from llmprune.choices import Cache
 from llmprune.evaluation.losses import token_losses
@@ -41,17 +47,23 @@ from llmprune.models.open_block import OpenBlock
 from llmprune.stages.common.progress import Progress
 
 STATE = "state.json"
+_FILES = re.compile(rf"{re.escape(STATE)}|{re.escape(MANIFEST)}|{re.escape(TOKENS)}|(hidden|last)-\d{{5}}\.safetensors")
 
 
 class DensePassState(Record):
-    """What a pass runs on, and the blocks and files that it has finished."""
+    """What a pass runs on, the blocks and files that it has finished, and what it ran with last."""
 
+    KIND: ClassVar[str] = "llmprune-calibration-pass"
+
+    kind: Literal["llmprune-calibration-pass"] = "llmprune-calibration-pass"
     model: str
     windows: str
     dtype: str
     cache: Cache
     blocks: tuple[BlockStatistics, ...] = ()
     files: dict[str, CachedFile] = Field(default_factory=dict)
+    environment: Environment = Field(default_factory=Environment.now)
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,10 +114,10 @@ class DensePass:
         Raises:
             LlmpruneError: there is no room for the hidden states.
         """
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
+        remove_own(self.folder, is_own, last=(MANIFEST, STATE))
         self._announce(begin.cache, kept_in)
-        self.folder.mkdir()
+        self.folder.mkdir(exist_ok=True)
+        write_json_atomic(self.folder / STATE, begin.model_dump())  # first: it tells whose folder this is
         save_tokens(self.folder / TOKENS, self.tokens)
         files = self._write_states(0, (self.decoder.runner.embed(batch) for _, batch in self._batches()))
         return begin.model_copy(update={"files": {TOKENS: cached_file(self.folder / TOKENS), **files}})
@@ -180,7 +192,7 @@ class DensePass:
                 writer.append(states)
                 last.append(states[:, -1].float().cpu().clone())
             assert writer is not None, "there is at least one window"
-            save_file({"last": torch.cat(last)}, beside)
+            save_tensors(beside, {"last": torch.cat(last)})
             return {path.name: writer.finish(), beside.name: cached_file(beside)}
         finally:
             if writer is not None:
@@ -235,10 +247,13 @@ def measure_dense(
 
 
 def keep_only(partial: Path, names: Collection[str]) -> None:
-    """Remove every file but those in ``names``."""
-    for path in list(partial.iterdir()):
-        if path.name not in names:
-            path.unlink()
+    """Remove every file of a pass but those in ``names``."""
+    remove_own(partial, lambda path: is_own(path) and str(path) not in names)
+
+
+def is_own(path: PurePosixPath) -> bool:
+    """Whether a file in the folder of a pass, or of the artifact that it makes, is one that a pass writes."""
+    return _FILES.fullmatch(str(path)) is not None or is_temporary(path)
 
 
 def last_name(block: int) -> str:

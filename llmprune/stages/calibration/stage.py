@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Set
 from dataclasses import dataclass, replace
 
-from llmprune.artifacts.activations import Calibration, CalibrationManifest, open_calibration
+from llmprune.artifacts.activations import Calibration, CalibrationManifest, calibration_files, open_calibration
+from llmprune.artifacts.files.atomic import move_into_place
 from llmprune.artifacts.files.disk_space import explain_full_disk
+from llmprune.artifacts.files.ownership import require_own
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
+from llmprune.artifacts.run import RunDirectory
 from llmprune.choices import SAMPLES, SEED, SEQ_LEN, SOURCE, Bos, Cache, ChatTemplate, Sampling
 from llmprune.errors import ArtifactError, TargetError
 from llmprune.models.compute import dtype_name
-from llmprune.stages.calibration.artifact import write_calibration
+from llmprune.stages.calibration.artifact import require_partial, write_calibration
 from llmprune.stages.calibration.windows import draw_windows
 from llmprune.stages.common.checks import require_at_least, require_positions
 from llmprune.stages.common.workspace import Workspace
 from llmprune.text.mixtures import SELF, parse_mixture
 from llmprune.text.windows import TokenWindows
+
+_ELSEWHERE = "move it away, or type `run=OTHER`."
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ def calibrate(workspace: Workspace, settings: CalibrationSettings, *, force: boo
     Raises:
         TargetError: window counts or lengths out of range.
         CorpusError: the text cannot be had, or is too short.
-        ArtifactError: the run holds a calibration made with other settings.
+        ArtifactError: the run holds a calibration, or one that was interrupted, made with other settings.
+        OutputExistsError: something that is not llmprune's lies where a calibration goes.
         CheckpointError: weights that are NaN or infinite, or not what the config says.
         NumericalError: the model computes NaN or infinity.
         LlmpruneError: the disk is full.
@@ -92,7 +97,13 @@ def calibrate(workspace: Workspace, settings: CalibrationSettings, *, force: boo
     place = workspace.run.calibration
     if place.exists() and not force:
         return _finished_before(workspace, open_calibration(place), settings)
-    return _make(workspace, _draw(workspace, settings), settings.cache, settings.chat_template)
+    _require_own(workspace.run)
+    windows = _draw(workspace, settings)
+    with workspace.writing():
+        if place.exists() and not force:  # by another process, meanwhile
+            return _finished_before(workspace, open_calibration(place), settings)
+        _require_own(workspace.run)
+        return _make(workspace, windows, settings.cache, settings.chat_template, force=force)
 
 
 def calibrate_on(workspace: Workspace, windows: TokenWindows) -> Calibration:
@@ -104,7 +115,10 @@ def calibrate_on(workspace: Workspace, windows: TokenWindows) -> Calibration:
     place = workspace.run.calibration
     if not place.exists():
         require_positions(workspace.positions, seq_len=windows.seq_len)
-        return _make(workspace, windows, Cache.FIRST)
+        with workspace.writing():
+            if not place.exists():
+                _require_own(workspace.run)
+                return _make(workspace, windows, Cache.FIRST)
     known = open_calibration(place)
     require_same_model(workspace, known)
     asked = dtype_name(workspace.going_on(known.directory, known.manifest.dtype).dtype)
@@ -165,19 +179,30 @@ def _require_of(workspace: Workspace, known: Calibration, fingerprints: Set[str]
 
 
 def _make(
-    workspace: Workspace, windows: TokenWindows, cache: Cache, chat_template: ChatTemplate = ChatTemplate.AUTO
+    workspace: Workspace,
+    windows: TokenWindows,
+    cache: Cache,
+    chat_template: ChatTemplate = ChatTemplate.AUTO,
+    *,
+    force: bool = False,
 ) -> Calibration:
-    """Run the pass, in place of what was there before."""
+    """Run the pass. What was there before keeps its place until the new one is complete."""
     place = workspace.run.calibration
     workspace.remark_slow_dtype()
-    with workspace.writing(), explain_full_disk(workspace.run.path):
-        write_calibration(
-            workspace, windows, workspace.run.partial_calibration, cache=cache, chat_template=chat_template
-        )
-        if place.exists():
-            shutil.rmtree(place)
-        workspace.run.partial_calibration.rename(place)
+    with explain_full_disk(workspace.run.path):
+        write_calibration(workspace, windows, cache=cache, chat_template=chat_template, replace=force)
+        move_into_place(workspace.run.partial_calibration, place, owned=calibration_files)
     return open_calibration(place)
+
+
+def _require_own(run: RunDirectory) -> None:
+    """See that what a calibration would replace is llmprune's.
+
+    Raises:
+        OutputExistsError: it is not.
+    """
+    require_own(run.calibration, calibration_files(run.calibration), instead=_ELSEWHERE)
+    require_partial(run.partial_calibration)
 
 
 def _draw(workspace: Workspace, settings: CalibrationSettings) -> TokenWindows:

@@ -184,8 +184,8 @@ def open_workspace(
 ) -> Workspace:
     """Find the model that was typed, or else the run's own, or else the demo model.
 
-    Nothing is written, but for a GGUF file or pickled weights: they are converted once, into ``dense/`` of
-    the run directory.
+    Nothing is written, but for what a killed command left half done, and for a GGUF file or pickled weights: they are
+    converted once, into ``dense/`` of the run directory.
 
     Args:
         run: the run directory.
@@ -205,6 +205,7 @@ def open_workspace(
     place = RunDirectory(run)
     find = partial(find_model, without=without, trust_remote_code=trust_remote_code)
     record = _record(place, model, progress, find)
+    place.settle()
     directory = _checkpoint(place, record, progress, find, trust_remote_code=trust_remote_code)
     left_out = frozenset[str]()
     if is_hub_id(record.model):
@@ -260,6 +261,10 @@ def _first_model(run: RunDirectory, typed: str | None, progress: Progress, find:
     """The model of a run that has none yet."""
     if typed is not None:
         return find(typed)
+    if made := run.made_here():
+        raise ModelError(
+            f"{run.path} holds {', '.join(made)}, but its run.json is gone; type the MODEL, or `run=OTHER`."
+        )
     if demo_model() is None:
         raise ModelError(
             f"No MODEL was typed, {run.path} records none, and the demo model is not installed; type a checkpoint "

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from llmprune.algorithms.experts import least_important
 from llmprune.artifacts.activations import Calibration, sha256_of
+from llmprune.artifacts.files.temporary import scratch_directory
 from llmprune.artifacts.records.expert_importance import BlockExperts, ExpertImportance
 from llmprune.artifacts.records.pruning import ExpertRemoval
 from llmprune.choices import ExpertMetric
@@ -98,11 +98,13 @@ def _measured(workspace: Workspace, layout: ExpertLayout, on_block: Callable[[Bl
     calibration = calibrated(workspace)
     workspace = workspace.going_on(calibration.directory, calibration.manifest.dtype)
     workspace.remark_slow_dtype()
-    with workspace.writing(), TemporaryDirectory(prefix=".experts-", dir=workspace.run.path) as folder:
+    with workspace.writing(), scratch_directory(workspace.run.path) as folder:
+        if (known := _known(workspace)) is not None:  # measured by another process meanwhile
+            return known
         decoder = workspace.open_decoder()
         blocks = []
         for measured in measure_experts(
-            decoder, layout, calibration.tokens(), Path(folder), workspace.compute, workspace.progress
+            decoder, layout, calibration.tokens(), folder, workspace.compute, workspace.progress
         ):
             on_block(measured)
             blocks.append(measured)

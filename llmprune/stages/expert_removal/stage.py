@@ -72,13 +72,14 @@ def remove_experts(
     removal = removal or choose_experts(workspace, layout, settings.metric, count=count, on_block=on_block)
     out = settings.out or _default_out(workspace, removal)
     check_output(workspace, out, force=settings.force)
-    with workspace.writing():
+    with workspace.run.recorded(workspace.record):
+        check_output(workspace, out, force=settings.force)
         record = made_before(
             workspace, out, same=lambda known: _is_same(known, removal), verify=settings.verify, force=settings.force
         )
         if record is None:
             record = write_checkpoint(workspace, settings, removal, out)
-        workspace.run.remember_checkpoint(out)
+        workspace.run.remember_checkpoint(out, workspace.record)
     return ExpertReport(out, record, workspace.open_checkpoint().nbytes)
 
 

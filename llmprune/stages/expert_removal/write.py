@@ -6,7 +6,6 @@ from collections import defaultdict
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,8 +14,8 @@ from safetensors.torch import save_file
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks, split_at_number
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
 from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES, CopyReport, copy_tensors
-from llmprune.artifacts.files.atomic import atomic_directory
 from llmprune.artifacts.files.disk_space import explain_full_disk
+from llmprune.artifacts.files.temporary import scratch_directory
 from llmprune.artifacts.records.command_line import unless_usual
 from llmprune.artifacts.records.pruning import ExpertRemoval, PruningRecord
 from llmprune.models.architecture import empty_model
@@ -27,6 +26,7 @@ from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.expert_removal.settings import ExpertSettings
 from llmprune.stages.output.carried_files import carry_files
 from llmprune.stages.output.finish import finish_checkpoint
+from llmprune.stages.output.place import new_checkpoint
 from llmprune.stages.output.record import new_record
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def write_checkpoint(
         LlmpruneError: the disk is full.
     """
     cut = plan_cut(workspace, removal)
-    with atomic_directory(out, overwrite=settings.force) as partial:
+    with new_checkpoint(out, force=settings.force) as partial:
         copied = _write_weights(workspace, cut, partial, settings.max_shard_bytes)
         raw, config = _configs(workspace)
         write_config(partial, config_with_experts(raw, config, before=removal.before, left=removal.left))
@@ -118,8 +118,8 @@ def _write_weights(workspace: Workspace, cut: ExpertCut, partial: Path, max_shar
             f"The weights hold {behind} more than the model's {len(shell.blocks)} blocks, which transformers does not "
             "use (for predicting further tokens, perhaps); their experts stay as they are."
         )
-    with TemporaryDirectory(prefix=".experts-", dir=workspace.run.path) as folder, explain_full_disk(Path(folder)):
-        replaced = source.replaced(_cut_files(source, cut, Path(folder)))
+    with scratch_directory(workspace.run.path) as folder, explain_full_disk(folder):
+        replaced = source.replaced(_cut_files(source, cut, folder))
         renames = {name: cut.renames.get(name, name) for name in source.tensors if name not in cut.removed}
         total = sum(replaced.tensors[name].nbytes for name in renames)
         with workspace.progress.task("Writing", total) as advance:

@@ -1,8 +1,16 @@
 """``llmprune heal``, and the healing of ``remove-blocks``."""
 
+from llmprune.stages.healing.healing_pass import HealingPassState
 from llmprune.stages.healing.in_memory import heal_in_memory
 from llmprune.stages.healing.layer import StoredLayer, add_lacking, installed, stored_layer
-from llmprune.stages.healing.plan import HealedWeights, HealingPlan, heal_student, plan_healing, remove_finished
+from llmprune.stages.healing.plan import (
+    HealedWeights,
+    HealingPlan,
+    heal_student,
+    healing_folder,
+    plan_healing,
+    remove_finished,
+)
 from llmprune.stages.healing.settings import RIDGES, HealSettings, held_back
 from llmprune.stages.healing.stage import HealingReport, heal
 from llmprune.stages.healing.student import without_blocks
@@ -11,6 +19,7 @@ __all__ = [
     "RIDGES",
     "HealSettings",
     "HealedWeights",
+    "HealingPassState",
     "HealingPlan",
     "HealingReport",
     "StoredLayer",
@@ -18,6 +27,7 @@ __all__ = [
     "heal",
     "heal_in_memory",
     "heal_student",
+    "healing_folder",
     "held_back",
     "installed",
     "plan_healing",

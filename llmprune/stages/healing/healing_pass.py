@@ -79,7 +79,7 @@ class HealingPass:
             LlmpruneError: the disk is full.
         """
         places = self.student.healed_places(Scope(self.begin.settings.scope), same=self.same)
-        state = self.folder.opened(self.begin, self._embedded)
+        state = self.folder.opened(self.begin, self._embedded, say=self.progress.say)
         total = places[-1] + 1
         if state.entering:
             self.progress.say(f"Going on at block {state.entering} of {total}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from llmprune.stages.healing.healing_pass import HealingPass, HealingPassState
 from llmprune.stages.healing.overlap import seen_share
 from llmprune.stages.healing.settings import RIDGES, held_back
 from llmprune.stages.healing.student import Student, same_blocks
-from llmprune.stages.passes import PassFolder, Stream
+from llmprune.stages.passes import PassFolder, Stream, working_folder
 from llmprune.text.windows import TokenWindows
 
 _MUCH = 0.1  # of the held-back windows seen before: worth a remark
@@ -133,7 +132,7 @@ def heal_student(
     plan: HealingPlan,
     *,
     model: str,
-    folder: Path,
+    folder: PassFolder[HealingPassState],
     compute: Compute,
     progress: Progress,
     on_block: Callable[[BlockHealing], None],
@@ -168,27 +167,38 @@ def heal_student(
 
     def passing(part: Tensor, called: str) -> Windows:
         sides = ((f"pruned{called}", student.decoder), (f"dense{called}", dense))
-        return Windows(*(Stream(name, decoder, part, folder, batch) for name, decoder in sides))
+        return Windows(*(Stream(name, decoder, part, folder.path, batch) for name, decoder in sides))
 
     begin = HealingPassState(model=model, settings=plan.settings)
     solved_on, held = passing(tokens[:cut], ""), passing(tokens[cut:], "-held-back")
-    work = HealingPass(
-        student, dense, solved_on, held, PassFolder(folder, HealingPassState), begin, same=same, progress=progress
-    )
+    work = HealingPass(student, dense, solved_on, held, folder, begin, same=same, progress=progress)
     try:
         state = work.heal_blocks(on_block)
     except NumericalError:  # the same settings would fail here again: nothing is worth keeping
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.remove()
         raise
     remarks = (*_unmended(student), *_not_held_back(tokens[cut:], tokens[:cut]), *state.remarks)
     seconds = sum(block.seconds for block in state.blocks)
     record = Healing(settings=plan.settings, blocks=state.blocks, remarks=remarks, seconds=seconds)
-    return HealedWeights(record, tuple(folder / name for name in state.weights))
+    return HealedWeights(record, tuple(folder.path / name for name in state.weights))
 
 
-def remove_finished(plan: HealingPlan, folder: Path) -> None:
+def remove_finished(plan: HealingPlan, folder: PassFolder[HealingPassState]) -> None:
     """Remove the pass that made a complete checkpoint."""
-    PassFolder(folder, HealingPassState).remove_finished(HealingPassState(model="", settings=plan.settings))
+    folder.remove_finished(HealingPassState(model="", settings=plan.settings))
+
+
+def healing_folder(out: Path, *, replace: bool) -> PassFolder[HealingPassState]:
+    """The folder of a healing whose result goes to ``out``.
+
+    Args:
+        out: the new checkpoint.
+        replace: whether a stopped pass on something else is given up.
+
+    Raises:
+        OutputExistsError: it holds something else.
+    """
+    return PassFolder(working_folder(out), HealingPassState, replace)
 
 
 def _not_held_back(held: Tensor, solved_on: Tensor) -> list[str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES
-from llmprune.artifacts.files.atomic import atomic_directory
 from llmprune.artifacts.records.command_line import unless_usual
 from llmprune.artifacts.records.healing import BlockHealing
 from llmprune.artifacts.records.provenance import ModelIdentity
@@ -18,14 +17,22 @@ from llmprune.models.source import is_hub_id, origin_of
 from llmprune.stages.calibration import CalibrationChoice, CalibrationSettings
 from llmprune.stages.common.command_line import model_argument, recorded_command
 from llmprune.stages.common.workspace import Workspace
-from llmprune.stages.healing.plan import HealedWeights, HealingPlan, heal_student, plan_healing, remove_finished
+from llmprune.stages.healing.healing_pass import HealingPassState
+from llmprune.stages.healing.plan import (
+    HealedWeights,
+    HealingPlan,
+    heal_student,
+    healing_folder,
+    plan_healing,
+    remove_finished,
+)
 from llmprune.stages.healing.settings import HealSettings
 from llmprune.stages.healing.student import of_its_own
 from llmprune.stages.output.finish import finish_checkpoint
-from llmprune.stages.output.place import check_output
+from llmprune.stages.output.place import check_output, new_checkpoint
 from llmprune.stages.output.record import made_before, new_record
 from llmprune.stages.output.whole_copy import copy_whole
-from llmprune.stages.passes import working_folder
+from llmprune.stages.passes import PassFolder
 from llmprune.text.windows import TokenWindows
 
 
@@ -84,11 +91,13 @@ def heal(
     out = settings.out or workspace.run.path / default_name(pruned.model, settings.scope.value)
     for space in (workspace, pruned):
         check_output(space, out, force=settings.force)
-    folder = working_folder(out)
+    folder = healing_folder(out, replace=settings.force)
     choice = CalibrationChoice(settings.calibration, settings.samples, settings.seq_len, calibration)
     workspace, plan = plan_healing(workspace, settings.scope, origins, choice, windows)
     pruned = workspace.beside(checkpoint)
-    with workspace.writing():
+    with workspace.run.recorded(workspace.record), folder.held():
+        for space in (workspace, pruned):
+            check_output(space, out, force=settings.force)
         record = made_before(
             pruned, out, same=lambda known: _is_same(known, plan), verify=settings.verify, force=settings.force
         )
@@ -99,7 +108,7 @@ def heal(
             command = _command(workspace, pruned, checkpoint, settings, out) if kept else None
             record = _write(pruned, healed, settings, out, command)
         remove_finished(plan, folder)
-        workspace.run.remember_checkpoint(out)
+        workspace.run.remember_checkpoint(out, workspace.record)
     return HealingReport(out, record)
 
 
@@ -118,7 +127,7 @@ def _healed(
     pruned: Workspace,
     plan: HealingPlan,
     masked: frozenset[str],
-    folder: Path,
+    folder: PassFolder[HealingPassState],
     on_block: Callable[[BlockHealing], None],
 ) -> HealedWeights:
     dense = workspace.open_decoder()
@@ -140,7 +149,7 @@ def _write(
 ) -> PruningRecord:
     """Put the healed and all other weights into one checkpoint, and verify it: all of it or nothing."""
     source = open_checkpoint(pruned.directory).overlaid(healed.files)
-    with atomic_directory(out, overwrite=settings.force) as partial:
+    with new_checkpoint(out, force=settings.force) as partial:
         copied = copy_whole(pruned, source, partial, max_shard_bytes=settings.max_shard_bytes)
         record = new_record(pruned, copied, healing=healed.record, command=command)
         return finish_checkpoint(pruned, partial, record, verify=settings.verify, weights=healed.files)

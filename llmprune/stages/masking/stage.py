@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from llmprune.artifacts.activations import sha256_of
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES
-from llmprune.artifacts.files.atomic import atomic_directory
+from llmprune.artifacts.files.temporary import scratch_directory
 from llmprune.artifacts.masks.mask import MASK_NAME, Mask, read_mask, write_mask
 from llmprune.artifacts.masks.masking import check_fits, require_masked, zero_masked
 from llmprune.artifacts.records.command_line import unless_usual
@@ -22,7 +21,7 @@ from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.stages.common.command_line import model_argument, recorded_command
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.finish import finish_checkpoint
-from llmprune.stages.output.place import check_output
+from llmprune.stages.output.place import check_output, new_checkpoint
 from llmprune.stages.output.record import made_before, new_record
 from llmprune.stages.output.whole_copy import copy_whole
 
@@ -76,7 +75,7 @@ def apply_mask(workspace: Workspace, settings: MaskSettings) -> MaskingReport:
         VerificationError: the written checkpoint is not what it should be.
         LlmpruneError: the disk is full; what was there before is intact.
     """
-    with workspace.writing(), opened_mask(settings.mask, scratch=workspace.run.path) as mask:
+    with workspace.run.recorded(workspace.record), opened_mask(settings.mask, scratch=workspace.run.path) as mask:
         source = open_checkpoint(workspace.directory)
         check_fits(mask, source, called=settings.mask)
         out = settings.out or workspace.run.path / _default_name(workspace, mask)
@@ -86,7 +85,7 @@ def apply_mask(workspace: Workspace, settings: MaskSettings) -> MaskingReport:
         )
         if record is None:
             record = _write(workspace, source, mask, out, settings)
-        workspace.run.remember_checkpoint(out)
+        workspace.run.remember_checkpoint(out, workspace.record)
     return MaskingReport(out, record)
 
 
@@ -113,15 +112,15 @@ def opened_mask(given: Path, *, scratch: Path) -> Iterator[Mask]:
                 f"{given} has no pruned weights, so no mask can be read from it; type the directory of a checkpoint "
                 "that global-prune wrote, or a mask file."
             )
-        with TemporaryDirectory(prefix=".mask-", dir=scratch) as folder:
-            path = Path(folder) / MASK_NAME
+        with scratch_directory(scratch) as folder:
+            path = folder / MASK_NAME
             write_mask(open_checkpoint(given), record.zeroed_tensors, path, pattern=record.zeros_pattern)
             yield read_mask(path)
 
 
 def _write(workspace: Workspace, source: Checkpoint, mask: Mask, out: Path, settings: MaskSettings) -> PruningRecord:
     """Copy, make zero, verify: all of it or nothing."""
-    with atomic_directory(out, overwrite=settings.force) as partial:
+    with new_checkpoint(out, force=settings.force) as partial:
         copied = copy_whole(workspace, source, partial, max_shard_bytes=settings.max_shard_bytes)
         numel = sum(tensor.numel for tensor in mask.tensors.values())
         with workspace.progress.task("Masking", numel) as advance:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from llmprune.artifacts.files.atomic import require_replaceable
+from llmprune.artifacts.checkpoints.checkpoint import INDEX_NAME
+from llmprune.artifacts.files.atomic import atomic_directory, require_replaceable
+from llmprune.artifacts.files.ownership import Owned, remove_own, require_own
 from llmprune.artifacts.files.paths import require_room_for_names
-from llmprune.artifacts.records.pruning import RECORD_NAME
+from llmprune.artifacts.records.provenance import recorded_as
+from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.errors import OutputExistsError
+from llmprune.models.belonging import beside_weights
+from llmprune.publishing.contents import CARD_NAME
 from llmprune.stages.common.workspace import Workspace
 
+_SHARD = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
+_NAMING = ("tokenizer_config.json", "config.json")  # they may name others
 _ELSEWHERE = "give another directory with `out`."
 
 
 def check_output(workspace: Workspace, out: Path, *, force: bool) -> None:
     """Check that ``out`` is not the place of the source model or of the run, and holds nothing but a checkpoint.
 
-    A checkpoint that llmprune wrote there is the caller's to compare. Any other needs ``force``.
+    A checkpoint that llmprune wrote there is the caller's to compare; with ``force`` it may go, if nothing of anybody
+    else lies in it.
 
     Raises:
         OutputExistsError: it is, or it holds something else.
@@ -29,13 +40,50 @@ def check_output(workspace: Workspace, out: Path, *, force: bool) -> None:
     names = sorted(path.name for path in out.iterdir()) if out.exists() else []
     if not names:
         return
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    if {"config.json", RECORD_NAME}.isdisjoint(names):
+    if RECORD_NAME not in names:
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise OutputExistsError(
-            f"{out} holds {shown} and is no checkpoint, so not even `force=True` replaces it; {_ELSEWHERE}"
+            f"{out} holds {shown} and is no checkpoint of llmprune's: not even `force=True` replaces it; {_ELSEWHERE}"
         )
-    if not force and RECORD_NAME not in names:
-        raise OutputExistsError(f"{out} already holds {shown}; {_ELSEWHERE[:-1]}, or replace it with `force=True`.")
+    if force:
+        require_own(out, checkpoint_files(out), instead=f"so not even `force=True` replaces it; {_ELSEWHERE}")
+
+
+def checkpoint_files(directory: Path) -> Owned:
+    """Which files of a checkpoint are llmprune's: those that its record names.
+
+    Where it names none, since it is an older one or damaged, they are what llmprune writes and carries along.
+    """
+    if not (directory / RECORD_NAME).is_file():
+        return lambda _: False
+    named = (recorded_as(directory / RECORD_NAME, PruningRecord.KIND) or {}).get("files")
+    names = {RECORD_NAME, CARD_NAME, *(named if isinstance(named, dict) else _usual_files(directory))}
+    return lambda path: str(path) in names
+
+
+def remove_checkpoint(directory: Path) -> list[str]:
+    """Delete a checkpoint of llmprune's; returns what stays, since llmprune did not write it."""
+    return remove_own(directory, checkpoint_files(directory), last=(*_NAMING, RECORD_NAME))
+
+
+def _usual_files(directory: Path) -> Iterator[str]:
+    yield from ("config.json", INDEX_NAME)
+    yield from (path.name for path in directory.iterdir() if _SHARD.fullmatch(path.name))
+    yield from map(str, beside_weights(directory))
+
+
+@contextmanager
+def new_checkpoint(out: Path, *, force: bool) -> Iterator[Path]:
+    """An empty directory that becomes the checkpoint ``out``, all of it or nothing, see ``atomic_directory``.
+
+    With ``force`` an earlier checkpoint of llmprune's gives way to it.
+
+    Raises:
+        OutputExistsError: ``out`` holds something else.
+        LlmpruneError: the disk is full.
+    """
+    with atomic_directory(out, overwrite=force, owned=checkpoint_files) as partial:
+        yield partial
 
 
 def _keep_apart(workspace: Workspace, out: Path) -> None:

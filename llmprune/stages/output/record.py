@@ -8,6 +8,7 @@ from pathlib import Path
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.artifacts.checkpoints.copying import CopyReport
 from llmprune.artifacts.files.atomic import write_json_atomic, write_text_atomic
+from llmprune.artifacts.records.environment import Environment
 from llmprune.artifacts.records.healing import Healing
 from llmprune.artifacts.records.pruning import (
     RECORD_NAME,
@@ -97,6 +98,7 @@ def new_record(
         num_parameters=copied.num_parameters,
         weight_bytes=copied.nbytes,
         command=command,
+        environment=Environment.now(),
     )
 
 

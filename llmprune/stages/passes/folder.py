@@ -2,29 +2,39 @@
 
 After each block everything that the next one needs is in the folder. A pass that was stopped goes on at the next block
 and ends with the same bytes, because a block depends on nothing but its weights and these files.
+
+The state is the first file of a pass and the last one to be deleted, so it tells whose folder this is at any moment.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatch
-from pathlib import Path
-from typing import Generic, TypeVar
+from pathlib import Path, PurePosixPath
+from typing import ClassVar, Generic, Literal, TypeVar
 
 from pydantic import Field
-from safetensors.torch import save_file
 from torch import Tensor
 
 from llmprune.artifacts.activations import CachedFile, cached_file, is_intact
-from llmprune.artifacts.files.atomic import short_name, write_json_atomic
-from llmprune.artifacts.files.disk_space import explain_full_disk, is_full_disk
-from llmprune.artifacts.records.provenance import Record
-from llmprune.errors import OutputExistsError, UserError
+from llmprune.artifacts.files.atomic import remove_empty, write_json_atomic
+from llmprune.artifacts.files.disk_space import explain_full_disk
+from llmprune.artifacts.files.locks import LOCK, held
+from llmprune.artifacts.files.ownership import Owned, remove_own, require_own
+from llmprune.artifacts.files.temporary import is_temporary, short_name
+from llmprune.artifacts.files.tensors import save_tensors
+from llmprune.artifacts.records.environment import Environment, compared
+from llmprune.artifacts.records.provenance import Record, recorded_as
+from llmprune.errors import ArtifactError, UserError
 
 _STATE = "state.json"
-_OWN = ("pruned*", "dense*", "scratch", "block-*.safetensors", _STATE, f".{_STATE}.*")
+_KIND = "llmprune-pass"
+_FILES = re.compile(
+    rf"{re.escape(_STATE)}|{re.escape(LOCK)}|block-\d{{5}}\.safetensors"
+    r"|(pruned|dense)(-held-back)?/hidden-\d{5}\.safetensors"
+)
 
 
 class PassState(Record):
@@ -37,14 +47,24 @@ class PassState(Record):
         remarks: everything that went another way than asked for.
         weights: files of finished weights, by their path in the folder.
         states: files of hidden states, likewise.
+        environment: what it ran with last.
     """
 
+    KIND: ClassVar[str] = _KIND
+
+    kind: Literal["llmprune-pass"] = _KIND
     model: str
     settings: Record
     entering: int = 0
     remarks: tuple[str, ...] = ()
     weights: dict[str, CachedFile] = Field(default_factory=dict)
     states: dict[str, CachedFile] = Field(default_factory=dict)
+    environment: Environment = Field(default_factory=Environment.now)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is anything to go on with."""
+        return bool(self.weights or self.states or self.entering)
 
 
 State = TypeVar("State", bound=PassState)
@@ -57,10 +77,12 @@ class PassFolder(Generic[State]):
     Attributes:
         path: the folder; it need not exist.
         kind: of the state of the pass.
+        replace: whether a stopped pass on something else is given up.
     """
 
     path: Path
     kind: type[State]
+    replace: bool = False
 
     def stopped(self) -> State | None:
         """What a pass of this kind had finished when it was stopped; None where there is none."""
@@ -69,19 +91,47 @@ class PassFolder(Generic[State]):
         except (OSError, ValueError):
             return None
 
-    def opened(self, begin: State, make: Callable[[State], State]) -> State:
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder for this process. It is gone at the end if no pass is left in it.
+
+        Raises:
+            ArtifactError: another llmprune is at work in it.
+            OutputExistsError: it holds something else.
+            UserError: it cannot be made.
+            LlmpruneError: the disk is full.
+        """
+        require_pass(self.path)
+        missing = [parent for parent in self.path.parents if not parent.exists()]
+        busy = f"Another llmprune is at work in {self.path}; wait for it, or give another `out`."
+        with ExitStack() as stack:
+            try:
+                with explain_full_disk(self.path):
+                    stack.enter_context(held(self.path, busy=busy))
+            except OSError as error:
+                raise UserError(f"Cannot write in {self.path.parent}: {error.strerror}.") from error
+            try:
+                require_pass(self.path)
+                yield
+            finally:
+                if self.stopped() is None:
+                    self.remove()
+                    remove_empty(missing)
+
+    def opened(self, begin: State, make: Callable[[State], State], *, say: Callable[[str], None]) -> State:
         """Where an earlier pass on the same stopped, or the state of a new one.
 
         Args:
-            begin: what the pass runs on. A stopped pass on something else, or whose files are not whole, is removed.
+            begin: what the pass runs on. A stopped pass on the same whose files are not whole is removed.
             make: writes the first files of a new pass, and gives the state that names them.
+            say: told where a pass goes on in another environment, or begins anew.
 
         Raises:
-            UserError: the folder cannot be made.
+            ArtifactError: a pass on something else was stopped here, and ``replace`` is not set.
             LlmpruneError: the disk is full.
         """
         with explain_full_disk(self.path):
-            return self._resumed(begin) or self._begun(begin, make)
+            return self._resumed(begin, say) or self._begun(begin, make)
 
     def save(self, state: State) -> State:
         """Write the state, then remove the files that it does not name.
@@ -89,10 +139,8 @@ class PassFolder(Generic[State]):
         In this order an interruption leaves files too many, never too few.
         """
         write_json_atomic(self.path / _STATE, state.model_dump())
-        needed = {_STATE, *state.weights, *state.states}
-        for path in [path for path in self.path.rglob("*") if path.is_file()]:
-            if path.relative_to(self.path).as_posix() not in needed:
-                path.unlink()
+        needed = {_STATE, LOCK, *state.weights, *state.states}
+        remove_own(self.path, lambda path: _is_own(path) and str(path) not in needed)
         return state
 
     def write_weights(self, block: int, stored: Mapping[str, Tensor]) -> dict[str, CachedFile]:
@@ -100,8 +148,8 @@ class PassFolder(Generic[State]):
         if not stored:
             return {}
         name = f"block-{block:05d}.safetensors"
-        save_file(
-            {tensor: weight.contiguous().cpu() for tensor, weight in stored.items()}, self.path / name, {"format": "pt"}
+        save_tensors(
+            self.path / name, {tensor: weight.contiguous().cpu() for tensor, weight in stored.items()}, {"format": "pt"}
         )
         return {name: cached_file(self.path / name)}
 
@@ -109,27 +157,41 @@ class PassFolder(Generic[State]):
         """Remove the pass that made a complete checkpoint. A pass with other settings stays: it may be continued."""
         stopped = self.stopped()
         if stopped is not None and stopped.settings == begin.settings:
-            shutil.rmtree(self.path)
+            self.remove()
 
-    def _resumed(self, begin: State) -> State | None:
+    def remove(self) -> None:
+        """Remove the pass, whatever it has finished."""
+        remove_pass(self.path)
+
+    def _resumed(self, begin: State, say: Callable[[str], None]) -> State | None:
         state = self.stopped()
-        if state is None or (state.model, state.settings) != (begin.model, begin.settings):
+        if state is None or not state.has_begun:
             return None
+        if (state.model, state.settings) != (begin.model, begin.settings):
+            if self.replace:
+                return None
+            raise ArtifactError(
+                f"{self.path} holds a pass with other settings that was interrupted; type its command again to go on "
+                "with it, give another `out`, or type `force=True` to give it up."
+            )
         files = {**state.weights, **state.states}
-        return state if all(is_intact(self.path / name, file) for name, file in files.items()) else None
+        if not all(is_intact(self.path / name, file) for name, file in files.items()):
+            say(f"The files in {self.path} are not what an earlier pass wrote: it begins anew.")
+            return None
+        if (changed := compared(state.environment, begin.environment)) is None:
+            return state
+        remark = f"From block {state.entering} on, {changed}"
+        say(remark)
+        return state.model_copy(update={"environment": begin.environment, "remarks": (*state.remarks, remark)})
 
     def _begun(self, begin: State, make: Callable[[State], State]) -> State:
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove_own(self.path, lambda path: _is_own(path) and str(path) != LOCK, last=(_STATE,))
+        self.path.mkdir(parents=True, exist_ok=True)
         try:
-            self.path.mkdir(parents=True)
-        except OSError as error:
-            if is_full_disk(error):
-                raise
-            raise UserError(f"Cannot write in {self.path.parent}: {error.strerror}.") from error
-        try:
+            self.save(begin)
             return self.save(make(begin))
         except BaseException:
-            shutil.rmtree(self.path, ignore_errors=True)
+            self.remove()
             raise
 
 
@@ -140,13 +202,32 @@ def working_folder(out: Path) -> Path:
         OutputExistsError: something else does.
     """
     folder = out.absolute().with_name(f"{short_name(out.absolute())}.partial")
-    if folder.exists() and not is_left_by_a_pass(folder):
-        raise OutputExistsError(
-            f"{folder}, where the work would go on, holds something else; move it, or give another `out`."
-        )
+    require_pass(folder)
     return folder
 
 
-def is_left_by_a_pass(folder: Path) -> bool:
-    """Whether a folder holds nothing but the files of a pass."""
-    return folder.is_dir() and all(any(fnmatch(path.name, name) for name in _OWN) for path in folder.iterdir())
+def require_pass(folder: Path) -> None:
+    """See that a folder, if there is one, holds nothing but what a pass has written.
+
+    Raises:
+        OutputExistsError: it holds something else, or is a link.
+    """
+    require_own(folder, pass_files(folder), instead="move it, or give another `out`.")
+
+
+def pass_files(folder: Path) -> Owned:
+    """Which files of a folder a pass has written: those of its names, where its state says that this is its folder."""
+    return _is_own if recorded_as(folder / _STATE, _KIND) is not None else _is_left_before_a_state
+
+
+def remove_pass(folder: Path) -> list[str]:
+    """Remove a pass, whatever it has finished; returns what else lies in its folder."""
+    return remove_own(folder, pass_files(folder), last=(_STATE,))
+
+
+def _is_own(path: PurePosixPath) -> bool:
+    return _FILES.fullmatch(str(path)) is not None or is_temporary(path)
+
+
+def _is_left_before_a_state(path: PurePosixPath) -> bool:
+    return str(path) == LOCK or is_temporary(path)

@@ -67,6 +67,7 @@ def write_generations(
         )
     if run.generations.exists():
         Generations.read(run.generations)  # it is replaced, so it has to be one
+    Generations.require_place(run.generations)
     workspace = open_workspace(run.path, None, compute=compute, progress=progress, trust_remote_code=trust_remote_code)
     writers = [_Writer(workspace.model.name, workspace.directory, workspace.model, workspace.positions)]
     writers += _pruned(workspace)

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from llmprune.artifacts.files.atomic import atomic_directory, write_text_atomic
+from llmprune.artifacts.files.ownership import Owned, require_own
 from llmprune.artifacts.run import RunDirectory
-from llmprune.errors import OutputExistsError
 from llmprune.report.charts.canvas import NARROW, WIDE, to_png, to_svg
 from llmprune.report.page import GENERATOR, Drawn, figure_names, render_page, report_sections
 from llmprune.report.parts import Chart, Missing
@@ -56,7 +56,7 @@ def report(run: RunDirectory, *, out: Path | None = None, progress: Progress) ->
     drawn, pictures = _draw(charts, progress)
     made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     page = render_page(contents, sections, drawn, made=made, version=__version__)
-    with atomic_directory(out, overwrite=True) as partial:
+    with atomic_directory(out, overwrite=True, owned=_report_files) as partial:
         write_text_atomic(partial / PAGE, page)
         for name, picture in pictures.items():
             (partial / name).write_bytes(picture)
@@ -85,24 +85,14 @@ def _check_output(out: Path) -> None:
     Raises:
         OutputExistsError: it holds anything else.
     """
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise OutputExistsError(f"{out} is a file; give a directory with `out`.")
-    ours = _own_files(out)
-    others = sorted(path.name for path in out.iterdir() if path.is_symlink() or path.name not in ours)
-    if others:
-        shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-        raise OutputExistsError(
-            f"{out} holds {shown}, which does not belong to a report; give another directory with `out`."
-        )
+    require_own(out, _report_files(out), instead="give another directory with `out`.")
 
 
-def _own_files(out: Path) -> set[str]:
-    """The names of a page in a directory, and of the pictures that it says were drawn beside it."""
-    page = out / PAGE
-    if not page.is_file():
-        return set()
-    with page.open(encoding="utf-8", errors="replace") as file:
-        start = file.read(1000)
-    return {PAGE, *(f"{name}.png" for name in figure_names(start))} if GENERATOR in start else set()
+def _report_files(out: Path) -> Owned:
+    """Which files of a directory are a report's: its page, and the pictures that it says were drawn beside it."""
+    page, names = out / PAGE, set[str]()
+    if page.is_file():
+        with page.open(encoding="utf-8", errors="replace") as file:
+            start = file.read(1000)
+        names = {PAGE, *(f"{name}.png" for name in figure_names(start))} if GENERATOR in start else names
+    return lambda path: str(path) in names

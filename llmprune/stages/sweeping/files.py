@@ -28,11 +28,14 @@ def read_sweep(workspace: Workspace, measuring: Protocols, *, force: bool) -> Sw
 
     Raises:
         ArtifactError: it was measured in another way, or is another model's, and ``force`` is not set.
+        OutputExistsError: it is a link, or no file of llmprune's.
     """
     path = workspace.run.sweep
     if force or not path.exists():
+        SweepResult.require_place(path)
         return None
     known = SweepResult.read(path)
+    SweepResult.require_place(path)
     if known.model.fingerprint != workspace.model.fingerprint:
         raise _other(path, f"is a sweep of {known.model.name}, whose config or weights differ now")
     if known.measuring != measuring:

@@ -3,88 +3,90 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Collection, Iterator
-from itertools import count
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from llmprune.artifacts.checkpoints.checkpoint import INDEX_NAME
+from llmprune.artifacts.files.locks import LOCK
+from llmprune.artifacts.files.ownership import remove_own, require_own
+from llmprune.artifacts.files.temporary import free_name, is_temporary, remove_leftovers
 from llmprune.artifacts.records.pruning import RECORD_NAME
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import OutputExistsError
-from llmprune.models.belonging import beside_weights
 from llmprune.stages.common.progress import Progress
-from llmprune.stages.passes import is_left_by_a_pass
+from llmprune.stages.output.place import remove_checkpoint
+from llmprune.stages.passes import pass_files, remove_pass
 
-_LOCK = ".lock"
-# Directories that are being written, replaced or deleted, also by a process that was killed meanwhile.
-_HIDDEN = re.compile(r"\.(.+\.\d+-\d+\.(partial|replaced)|mask-.+)")
-_DELETED = re.compile(r"\..+\.deleted")
+_DELETED = re.compile(r"\..+\.deleted")  # checkpoints whose deletion has begun
 _FAILED = re.compile(r"\.(failed|kept)(-\d+)?$")  # for somebody to look at
-_SHARD = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
-_WRITTEN = ("config.json", INDEX_NAME, RECORD_NAME, "README.md")
+_ELSEWHERE = "move it away, or type `run=OTHER`."
 
 
-def require_own(folder: Path) -> None:
+def require_own_sweep(folder: Path) -> None:
     """See that nothing of anybody else lies where a sweep keeps its checkpoints.
 
     Raises:
         OutputExistsError: something does, or the folder is a link.
     """
-    if folder.is_symlink():
-        raise OutputExistsError(f"{folder} is a link, and a sweep deletes nothing through links; type `run=OTHER`.")
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        require_own(folder, lambda _: False, instead=_ELSEWHERE)
     for path in _entries(folder):
-        if not _is_made(path):
-            raise OutputExistsError(
-                f"{path} was not made by a sweep, which keeps its checkpoints there; move it away, or type `run=OTHER`."
-            )
+        if path.suffix == ".partial" and path.is_dir() and not _is_hidden(path):
+            require_own(path, pass_files(path), instead=_ELSEWHERE)
+        elif not _is_made(path):
+            raise OutputExistsError(f"{path} was not made by a sweep, which keeps its checkpoints there; {_ELSEWHERE}")
 
 
 def tidy(folder: Path, *, keep: Collection[Path], progress: Progress) -> None:
     """Delete what a sweep has made in its folder, but for ``keep``. An interrupted deletion leaves no half checkpoint.
 
-    A file that somebody put into a checkpoint stays, and so does what failed its verification.
+    A file that somebody put there stays, and so does what failed its verification.
     """
+    remove_leftovers(folder)
     for path in _entries(folder):
-        if path in keep or _FAILED.search(path.name) or not _is_made(path):
+        if path in keep or _FAILED.search(path.name) or _is_hidden(path) or not _is_made(path):
             continue
         if _DELETED.fullmatch(path.name):
-            _delete_checkpoint(path, progress)
-        elif (path / RECORD_NAME).is_file() and not _HIDDEN.fullmatch(path.name):
-            _delete_checkpoint(path.rename(path.with_name(f".{path.name}.deleted")), progress)
+            _say_what_stays(path, remove_checkpoint(path), progress)
+        elif (path / RECORD_NAME).is_file():
+            doomed = path.rename(path.with_name(f".{path.name}.deleted"))
+            _say_what_stays(doomed, remove_checkpoint(doomed), progress)
+        elif path.suffix == ".partial":
+            _say_what_stays(path, remove_pass(path), progress)
         else:
-            shutil.rmtree(path, ignore_errors=True)
+            _say_what_stays(path, remove_run(path), progress)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def remove_run(directory: Path) -> list[str]:
+    """Remove a run directory that holds nothing but which model it belongs to; returns what else stays."""
+    record = RunDirectory(directory).record_path.name
+    return remove_own(directory, lambda path: str(path) in {LOCK, record} or is_temporary(path), last=(record,))
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.iterdir() if folder.is_dir() else ()) if path.name != _LOCK)
+    return (path for path in sorted(folder.iterdir() if folder.is_dir() else ()) if path.name != LOCK)
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether a directory is being written, replaced or deleted, also by a process that was killed meanwhile."""
+    return is_temporary(PurePosixPath(path.name))
 
 
 def _is_made(path: Path) -> bool:
     """Whether a sweep has made a directory: a checkpoint, its run directory, or the work on one."""
     if path.is_symlink() or not path.is_dir():
         return False
-    if any(known.fullmatch(path.name) for known in (_DELETED, _HIDDEN)) or _FAILED.search(path.name):
+    if _is_hidden(path) or _DELETED.fullmatch(path.name) or _FAILED.search(path.name):
         return True
-    if (path / RECORD_NAME).is_file():
-        return True
-    return is_left_by_a_pass(path) if path.suffix == ".partial" else RunDirectory(path).record_path.is_file()
+    return any(file.is_file() for file in (path / RECORD_NAME, RunDirectory(path).record_path)) or (
+        path.suffix == ".partial"
+    )
 
 
-def _delete_checkpoint(doomed: Path, progress: Progress) -> None:
-    """Delete what llmprune wrote into a checkpoint, and what it carried along from the source. All else stays."""
-    files = {file for file in doomed.iterdir() if _SHARD.fullmatch(file.name) or file.name in _WRITTEN}
-    files |= {doomed / path for path in beside_weights(doomed)}
-    for file in sorted(files, key=lambda file: file.name.endswith("config.json")):  # these name others, so they go last
-        file.unlink()
-    for path in sorted(doomed.rglob("*"), reverse=True):
-        if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
-            path.rmdir()
-    left = sorted(str(path.relative_to(doomed)) for path in doomed.rglob("*") if path.is_symlink() or path.is_file())
+def _say_what_stays(doomed: Path, left: list[str], progress: Progress) -> None:
+    """Give a folder in which something stays a visible name, and say what stays."""
     if left:
-        name = doomed.name.removeprefix(".").removesuffix(".deleted")
-        places = (doomed.with_name(f"{name}.kept{f'-{number}' if number else ''}") for number in count())
-        kept = doomed.rename(next(place for place in places if not place.exists()))
+        named = doomed.with_name(doomed.name.removeprefix(".").removesuffix(".deleted"))
+        kept = doomed.rename(free_name(named, "kept"))
         progress.say(f"{kept} holds {', '.join(left[:3])}, which llmprune did not write: kept.")
-    else:
-        doomed.rmdir()

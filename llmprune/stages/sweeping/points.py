@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +13,13 @@ from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.artifacts.records.sweep import DENSE, SweepPoint, SweepResult
 from llmprune.choices import Heal
 from llmprune.errors import ArtifactError
-from llmprune.stages.benchmark import bench
+from llmprune.stages.benchmark import bench, result_name
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.common.progress import Silent
 from llmprune.stages.common.workspace import Workspace, open_workspace
 from llmprune.stages.sweeping.choice import pareto_sets
 from llmprune.stages.sweeping.commands import bench_command
-from llmprune.stages.sweeping.ownership import tidy
+from llmprune.stages.sweeping.ownership import remove_run, tidy
 from llmprune.stages.sweeping.plan import PlannedPoint
 from llmprune.stages.sweeping.settings import SweepSettings
 from llmprune.stages.weight_pruning import PruningSettings, global_prune
@@ -47,15 +46,24 @@ class SweepContext:
 
 
 def write_sweep(context: SweepContext, result: SweepResult) -> SweepResult:
-    """Update the Pareto sets, and write."""
-    result = result.model_copy(update={"pareto": pareto_sets(result.measured)})
+    """Update the Pareto sets and the points that are under way, and write."""
+    done = {point.name for point in (*result.measured, *result.skipped)}
+    begun = {name: file for name, file in result.begun.items() if name not in done}
+    result = result.model_copy(update={"pareto": pareto_sets(result.measured), "begun": begun})
     with context.workspace.writing():
         result.write(context.workspace.run.sweep)
     return result
 
 
-def _bench(context: SweepContext, model: str, dense: BenchResult | None) -> tuple[BenchResult, str, float]:
-    """Measure a model: its result, the path of the file in the run directory, and seconds."""
+def begin_point(context: SweepContext, result: SweepResult, name: str) -> SweepResult:
+    """Note the file of a point's benchmark before it is measured: after an interruption the same file is written."""
+    if name in result.begun:
+        return result
+    return write_sweep(context, result.model_copy(update={"begun": {**result.begun, name: result_name()}}))
+
+
+def _bench(context: SweepContext, model: str, dense: BenchResult | None, file: str) -> tuple[BenchResult, str, float]:
+    """Measure a model: its result, the path of ``file`` in the run directory, and seconds."""
     workspace, started = context.workspace, time.monotonic()
     found, path = bench(
         workspace.run,
@@ -66,6 +74,7 @@ def _bench(context: SweepContext, model: str, dense: BenchResult | None) -> tupl
         progress=workspace.progress,
         trust_remote_code=workspace.trust_remote_code,
         dense=dense,
+        file=file,
     )
     if found.perplexity != context.measuring.perplexity:
         raise ArtifactError(
@@ -78,7 +87,8 @@ def _bench(context: SweepContext, model: str, dense: BenchResult | None) -> tupl
 def measure_dense(context: SweepContext, result: SweepResult) -> SweepResult:
     """Measure the dense model alone, and write."""
     workspace = context.workspace
-    found, path, seconds = _bench(context, workspace.record.model, None)
+    result = begin_point(context, result, DENSE)
+    found, path, seconds = _bench(context, workspace.record.model, None, result.begun[DENSE])
     command = bench_command(context.settings, context.measuring, workspace)
     point = SweepPoint(
         name=DENSE, metrics=found.metrics, bench=path, checkpoint=None, commands=(command,), bench_seconds=seconds
@@ -95,12 +105,12 @@ def dense_bench(context: SweepContext, result: SweepResult) -> BenchResult | Non
         return None
 
 
-def make_point(context: SweepContext, point: PlannedPoint, dense: BenchResult | None) -> SweepPoint:
-    """Make a point's checkpoint, and measure it."""
+def make_point(context: SweepContext, point: PlannedPoint, dense: BenchResult | None, file: str) -> SweepPoint:
+    """Make a point's checkpoint, and measure it into ``file``."""
     started = time.monotonic()
     directory = _prune(context, point)
     seconds = time.monotonic() - started
-    found, path, bench_seconds = _bench(context, str(directory), dense)
+    found, path, bench_seconds = _bench(context, str(directory), dense, file)
     return SweepPoint(
         name=point.name,
         target=point.target,
@@ -145,7 +155,7 @@ def _making_commands(context: SweepContext, point: PlannedPoint) -> list[str]:
 def _workspace_of(checkpoint: Path, dense: Workspace) -> Workspace:
     """A run directory for one of the sweep's checkpoints. It holds nothing but which model it belongs to."""
     place = checkpoint.with_name(f"{checkpoint.name}.run")
-    shutil.rmtree(place, ignore_errors=True)  # it may be from before the whole run was moved
+    remove_run(place)  # it may be from before the whole run was moved
     return open_workspace(
         place,
         str(checkpoint),

@@ -21,10 +21,11 @@ from llmprune.stages.common.progress import Once
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.sweeping.cost import SweepCost, Text, announcement, foresee, require_room, room
 from llmprune.stages.sweeping.files import as_measured, clear_unless_same, read_sweep, require_same_pruning
-from llmprune.stages.sweeping.ownership import require_own
+from llmprune.stages.sweeping.ownership import require_own_sweep
 from llmprune.stages.sweeping.plan import ModelSizes, PlannedPoint, measure_sizes, plan_points
 from llmprune.stages.sweeping.points import (
     SweepContext,
+    begin_point,
     delete_checkpoints,
     dense_bench,
     make_point,
@@ -79,8 +80,9 @@ def sweep(
         LlmpruneError: as the stages that it is made of. What can be refused is refused before anything is made. A
             point whose numbers fail (``NumericalError``, ``VerificationError``) is left out instead.
     """
-    require_own(workspace.run.sweep_folder)
-    with workspace.run.sweeping():
+    require_own_sweep(workspace.run.sweep_folder)
+    with workspace.writing():  # nobody replaces what the sweep builds on
+        require_own_sweep(workspace.run.sweep_folder)
         workspace = as_measured(replace(workspace, progress=Once(workspace.progress)), force=settings.force)
         measuring = _check(workspace, settings)
         context = SweepContext(workspace, settings, measuring)
@@ -253,10 +255,12 @@ def _try_point(
     context: SweepContext, result: SweepResult, point: PlannedPoint, dense: BenchResult | None
 ) -> tuple[SweepResult, SweepPoint | None]:
     """Make a point. One whose numbers fail is left out with a remark, and the others go on."""
+    result = begin_point(context, result, point.name)
     try:
-        made = make_point(context, point, dense)
+        made = make_point(context, point, dense, result.begun[point.name])
     except (NumericalError, VerificationError) as error:
         context.workspace.progress.say(f"{point.name} is left out: {error}")
         skipped = (*result.skipped, SkippedPoint(name=point.name, reason=str(error)))
         return write_sweep(context, result.model_copy(update={"skipped": skipped})), None
-    return write_sweep(context, result.model_copy(update={"points": (*result.points, made)})), made
+    points = (*result.points, made)
+    return write_sweep(context, result.model_copy(update={"points": points})), made

@@ -6,7 +6,6 @@ tokens, two cores).
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from torch import Tensor
 from llmprune.algorithms.feed_forward.sparsellm import FfnSettings
 from llmprune.artifacts.activations import CachedFile, cached_file
 from llmprune.artifacts.files.disk_space import explain_full_disk, require_free_space
+from llmprune.artifacts.files.temporary import scratch_directory
 from llmprune.artifacts.records.weight_sparsity import BlockRecord, SparsitySettings
 from llmprune.choices import Reference
 from llmprune.errors import NumericalError
@@ -98,7 +98,7 @@ class PruningPass:
             NumericalError: activations or Gram matrices that cannot be solved with.
             LlmpruneError: the disk is full.
         """
-        state = self._folder.opened(self._begin, self._embedded)
+        state = self._folder.opened(self._begin, self._embedded, say=self._progress.say)
         total = max(self._settings.blocks) + 1
         if state.entering:
             self._progress.say(f"Going on at block {state.entering} of {total}.")
@@ -149,13 +149,8 @@ class PruningPass:
             raise
 
     def _prune(self, opened: OpenBlock, steps: BlockSteps) -> PrunedBlock:
-        scratch = self._folder.path / "scratch"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        try:
+        with scratch_directory(self._folder.path) as scratch:
             return BlockPruning(opened, self._streams, self._settings.ffn, scratch=scratch).prune(steps)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
     def _write_weights(self, block: int, slots: Mapping[str, LinearSlot], pruned: PrunedBlock) -> dict[str, CachedFile]:
         """Write the block's finished shard, if the weights would go with the block."""

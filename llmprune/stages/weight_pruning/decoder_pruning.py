@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +32,7 @@ def prune_decoder(
     recorded: SparsitySettings,
     *,
     model: str,
-    folder: Path,
+    folder: PassFolder[PruningPassState],
     compute: Compute,
     progress: Progress,
     on_block: Callable[[BlockRecord], None],
@@ -62,7 +61,7 @@ def prune_decoder(
         decoder,
         tokens,
         _pass_settings(settings, recorded.layers, decoder),
-        folder=PassFolder(folder, PruningPassState),
+        folder=folder,
         begin=PruningPassState(model=model, settings=recorded),
         batch=max(1, compute.batch_tokens // tokens.shape[1]),
         progress=progress,
@@ -70,7 +69,7 @@ def prune_decoder(
     try:
         return work.prune_blocks(on_block)
     except NumericalError:  # the same settings would fail here again: nothing is worth keeping
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.remove()
         raise
 
 
@@ -113,7 +112,7 @@ def prune_in_memory(
             settings,
             recorded,
             model="",
-            folder=Path(scratch) / "pass",
+            folder=PassFolder(Path(scratch) / "pass", PruningPassState),
             compute=compute,
             progress=progress,
             on_block=on_block,

@@ -88,16 +88,17 @@ def global_prune(
         workspace = workspace.going_on(known.directory, known.manifest.dtype)
     text = text_of_artifact(known) if windows is None else text_of_windows(windows)
     recorded = recorded_settings(settings, blocks, text, dtype=dtype_name(workspace.dtype))
-    with workspace.writing():
+    work = PassFolder(folder, PruningPassState, replace=settings.force)
+    with workspace.run.recorded(workspace.record), work.held():
+        check_output(workspace, out, force=settings.force)
         record = made_before(
             workspace, out, same=lambda known: _is_same(known, recorded), verify=settings.verify, force=settings.force
         )
         if record is None:
             remark_few_tokens(recorded, widest, workspace.progress)
-            record = _make(workspace, settings, recorded, text, folder, out, on_block)
-        begin = PruningPassState(model=workspace.model.fingerprint, settings=recorded)
-        PassFolder(folder, PruningPassState).remove_finished(begin)
-        workspace.run.remember_checkpoint(out)
+            record = _make(workspace, settings, recorded, text, work, out, on_block)
+        work.remove_finished(PruningPassState(model=workspace.model.fingerprint, settings=recorded))
+        workspace.run.remember_checkpoint(out, workspace.record)
     return PruningReport(out, record)
 
 
@@ -111,7 +112,7 @@ def _make(
     settings: PruningSettings,
     recorded: SparsitySettings,
     text: CalibrationText,
-    folder: Path,
+    work: PassFolder[PruningPassState],
     out: Path,
     on_block: Callable[[BlockRecord], None],
 ) -> PruningRecord:
@@ -125,7 +126,7 @@ def _make(
         settings,
         recorded,
         model=workspace.model.fingerprint,
-        folder=folder,
+        folder=work,
         compute=workspace.compute,
         progress=workspace.progress,
         on_block=on_block,
@@ -134,7 +135,7 @@ def _make(
     kept = text.is_kept_in(settings.calibration or workspace.run.calibration)
     command = _command(workspace, settings, out) if kept else None
     return write_checkpoint(
-        workspace, settings, recorded, state, folder=folder, out=out, zeros_before=before, command=command
+        workspace, settings, recorded, state, folder=work.path, out=out, zeros_before=before, command=command
     )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from llmprune.artifacts.files.atomic import atomic_directory
 from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.artifacts.records.weight_sparsity import SparsitySettings, WeightSparsity
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.finish import finish_checkpoint
+from llmprune.stages.output.place import new_checkpoint
 from llmprune.stages.output.record import new_record
 from llmprune.stages.output.whole_copy import copy_whole
 from llmprune.stages.weight_pruning.block_pass import PruningPassState
@@ -48,7 +48,7 @@ def write_checkpoint(
     """
     source = open_checkpoint(workspace.directory)
     weights = [folder / name for name in state.weights]
-    with atomic_directory(out, overwrite=settings.force) as partial:
+    with new_checkpoint(out, force=settings.force) as partial:
         overlaid = source.overlaid(weights)
         copied = copy_whole(workspace, overlaid, partial, max_shard_bytes=settings.max_shard_bytes)
         sparsity = _measured(open_checkpoint(partial), recorded, state, zeros_before)

@@ -165,7 +165,7 @@ def test_of_a_sweeps_points_only_the_newest_stands_for_a_run_without_others(prun
     [own] = pruned.existing_checkpoints()
     point = pruned.sweep_folder / "point"
     shutil.copytree(own, point)
-    pruned.remember_checkpoint(point)
+    pruned.remember_checkpoint(point, pruned.record())
     assert pruned.existing_checkpoints() == [own, point]
     assert pruned.own_checkpoints() == [own]
     assert [one.name for one in read_contents(pruned).checkpoints] == [own.name]
@@ -209,9 +209,20 @@ def test_only_a_report_is_replaced(case, pruned, tmp_path):
     for name, content in OTHERS[case].items():
         (out / name).write_text(content)
     before = snapshot(out)
-    with pytest.raises(OutputExistsError, match="which does not belong to a report; give another directory with `out`"):
+    with pytest.raises(OutputExistsError, match="which llmprune did not write; give another directory with `out`"):
         write(pruned, out=out)
     assert snapshot(out) == before
+
+
+def test_a_report_is_not_replaced_through_a_link(pruned, tmp_path):
+    page = write(pruned).page
+    pruned.report.rename(tmp_path / "elsewhere")
+    pruned.report.symlink_to(tmp_path / "elsewhere")
+    before = snapshot(tmp_path / "elsewhere")
+    with pytest.raises(OutputExistsError, match="is a link, and llmprune replaces and deletes nothing through links"):
+        write(pruned)
+    assert snapshot(tmp_path / "elsewhere") == before
+    assert page.is_file()
 
 
 def test_a_file_is_no_place_for_a_report(pruned, tmp_path):

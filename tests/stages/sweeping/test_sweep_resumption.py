@@ -7,16 +7,19 @@ from dataclasses import replace
 
 import pytest
 
+from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.pruning import RECORD_NAME
 from llmprune.artifacts.records.sweep import SweepResult
 from llmprune.choices import Method
-from llmprune.errors import ArtifactError, NumericalError
-from llmprune.stages.calibration import CalibrationSettings
+from llmprune.errors import ArtifactError, NumericalError, OutputExistsError
+from llmprune.stages.block_search import RedundancySettings, verify_redundancy
+from llmprune.stages.calibration import CalibrationSettings, calibrate
 from llmprune.stages.sweeping import ownership as sweep_ownership
 from llmprune.stages.sweeping import points as sweep_points
 from llmprune.stages.sweeping import sweep
 from llmprune.stages.weight_pruning.block import BlockPruning
+from tests.killed import elsewhere
 from tests.tiny import snapshot
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
@@ -70,7 +73,7 @@ def dying(monkeypatch, at):
     for name in ("bench", "remove_blocks", "global_prune"):
         monkeypatch.setattr(sweep_points, name, around(getattr(sweep_points, name)))
     monkeypatch.setattr(SweepResult, "write", around(SweepResult.write))
-    monkeypatch.setattr(sweep_ownership, "_delete_checkpoint", around(sweep_ownership._delete_checkpoint))
+    monkeypatch.setattr(sweep_ownership, "remove_checkpoint", around(sweep_ownership.remove_checkpoint))
 
 
 @pytest.fixture(scope="module")
@@ -98,11 +101,11 @@ def test_a_sweep_killed_anywhere_goes_on_and_ends_the_same(at, keep, workspace, 
     assert len(seen) == len(result.points) - len(done)
     assert {point.name for point in done}.isdisjoint(seen)
     assert figures(result) == undisturbed["figures"]
-    left = {path.name for path in workspace.run.sweep_folder.iterdir() if path.suffix != ".lock"} - {".lock"}
+    assert len(list(workspace.run.bench.iterdir())) == 1 + len(result.points)  # one that was stopped is not kept twice
     if keep:
         assert all((workspace.run.path / point.checkpoint / RECORD_NAME).is_file() for point in result.points)
     else:
-        assert left == set()
+        assert not workspace.run.sweep_folder.exists()
         assert all(point.checkpoint is None for point in result.points)
 
 
@@ -136,8 +139,6 @@ def test_points_made_or_measured_otherwise_are_another_sweep(change, said, works
 
 def test_a_calibration_that_was_replaced_is_another_sweep(workspace, small, text):
     sweep(workspace, small)
-    from llmprune.stages.calibration import calibrate
-
     calibrate(workspace, CalibrationSettings(source=str(text), samples=5, seq_len=16), force=True)
     with pytest.raises(ArtifactError, match="was pruned otherwise"):
         sweep(workspace, small)
@@ -162,7 +163,6 @@ def test_a_text_that_changed_is_another_sweep(workspace, small, tmp_path, text):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda path: path.write_text("{"), "is not valid JSON"),
         (
             lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 9})),
             "has schema 9",
@@ -181,6 +181,20 @@ def test_a_damaged_sweep_is_refused_and_force_begins_anew(damage, said, workspac
     assert len(sweep(workspace, replace(settings, force=True)).points) == 1
 
 
+@pytest.mark.parametrize("mine", ["notes", '{"mine": 1}', "link"])
+def test_a_file_of_somebody_else_in_its_place_is_refused_even_with_force(mine, workspace, small, tmp_path):
+    (tmp_path / "elsewhere.json").write_text('{"kind": "llmprune-sweep"}')
+    if mine == "link":
+        workspace.run.sweep.symlink_to(tmp_path / "elsewhere.json")
+    else:
+        workspace.run.sweep.write_text(mine)
+    before = snapshot(workspace.run.path)
+    for force in (False, True):
+        with pytest.raises((ArtifactError, OutputExistsError), match=r"move it away|to make it anew"):
+            sweep(workspace, replace(small, force=force))
+    assert snapshot(workspace.run.path) == before
+
+
 def test_a_sweep_of_another_model_is_refused(workspace, small, tmp_path):
     sweep(workspace, replace(small, targets=()))
     known = SweepResult.read(workspace.run.sweep)
@@ -189,9 +203,20 @@ def test_a_sweep_of_another_model_is_refused(workspace, small, tmp_path):
         sweep(workspace, small)
 
 
-def test_two_sweeps_of_a_run_at_once_are_refused(workspace, small):
-    with workspace.run.sweeping(), pytest.raises(ArtifactError, match="Another llmprune is at work"):
-        sweep(workspace, small)
+def test_while_a_sweep_is_under_way_nobody_replaces_what_it_builds_on(workspace, small, text):
+    other = CalibrationSettings(source=str(text), samples=5, seq_len=16)
+    raised = []
+
+    def try_others(_):
+        raised.extend(elsewhere(lambda: calibrate(workspace, other, force=True)))
+        raised.extend(elsewhere(lambda: verify_redundancy(workspace, RedundancySettings(target="1"), force=True)))
+        raised.extend(elsewhere(lambda: sweep(workspace, small)))
+
+    before = open_calibration(workspace.run.calibration).manifest
+    sweep(workspace, replace(small, targets=()), on_point=try_others)
+    assert len(raised) == 3
+    assert all("Another llmprune is at work in" in message for message in raised)
+    assert open_calibration(workspace.run.calibration).manifest == before
 
 
 def test_without_its_file_the_dense_benchmark_is_measured_again_beside_each_point(workspace, small):

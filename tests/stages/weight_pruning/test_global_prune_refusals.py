@@ -50,7 +50,12 @@ def test_a_damaged_checkpoint_in_the_same_place_is_refused_at_once(workspace):
 def test_a_folder_of_the_users_where_the_work_would_go_on_is_kept(workspace, run):
     (run / "new.partial").mkdir()
     (run / "new.partial" / "diary.txt").write_text("mine")
-    refused(OutputExistsError, "holds something else", workspace, PruningSettings(HALF, out=run / "new"))
+    refused(
+        OutputExistsError,
+        r"new\.partial holds diary\.txt, which llmprune did not write",
+        workspace,
+        PruningSettings(HALF, out=run / "new"),
+    )
 
 
 @pytest.mark.parametrize("same", [True, False])

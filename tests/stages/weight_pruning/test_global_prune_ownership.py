@@ -1,0 +1,174 @@
+"""global-prune: whose files it replaces, what a killed one leaves, and two at once on one run."""
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llmprune.algorithms.weights.patterns import Unstructured
+from llmprune.artifacts.files import tensors
+from llmprune.choices import Method
+from llmprune.errors import ArtifactError, OutputExistsError
+from llmprune.stages.weight_pruning import PruningSettings, Selection, global_prune
+from llmprune.stages.weight_pruning.block_pass import PruningPassState
+from tests.killed import changes, elsewhere, killed
+from tests.tiny import Listener, snapshot
+
+pytestmark = pytest.mark.usefixtures("quick_disk")
+HALF = Unstructured(0.5)
+
+
+@pytest.fixture
+def pruning(run):
+    return PruningSettings(HALF, Method.MAGNITUDE, selection=Selection(layers="0-2"), out=run / "new", verify=False)
+
+
+def never(_):
+    pytest.fail("a block was pruned")
+
+
+def stop(workspace, pruning, *, after):
+    """Interrupt a pruning once ``after`` blocks are done."""
+    done = []
+
+    def count(block):
+        done.append(block)
+        if len(done) == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        global_prune(workspace, pruning, on_block=count)
+    return pruning.out.with_name("new.partial")
+
+
+def weights(directory):
+    return {path.name: path.read_bytes() for path in directory.glob("*.safetensors")}
+
+
+@pytest.fixture
+def whole(workspace, pruning):
+    """The weights that an undisturbed pruning writes."""
+    made = weights(global_prune(workspace, pruning).directory)
+    shutil.rmtree(pruning.out)
+    return made
+
+
+@pytest.mark.parametrize("share", [0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1])
+def test_a_pruning_that_is_killed_anywhere_goes_on_and_leaves_nothing(share, workspace, pruning, whole, run):
+    def prune():
+        return global_prune(workspace, pruning)
+
+    total = changes(prune, run)
+    shutil.rmtree(pruning.out)
+    assert killed(prune, run, at=round(share * (total - 1)))
+    assert weights(prune().directory) == whole
+    assert {path.name for path in run.iterdir()} <= {".lock", "run.json", "calibration", "new"}
+
+
+def test_a_library_s_temporary_file_hinders_nothing(workspace, pruning, whole, monkeypatch, run):
+    def dying(written, path, *_):
+        if "block-00001" in path.name:
+            Path(path).with_name(".tmpAbCdEf").write_bytes(b"half")
+            os._exit(1)
+        save(written, path, *_)
+
+    save = tensors.save_file
+    with monkeypatch.context() as patch:
+        patch.setattr(tensors, "save_file", dying)
+        assert not killed(lambda: global_prune(workspace, pruning), run, at=-1)
+    assert list((run / "new.partial").rglob(".tmp*"))
+    listener = Listener()
+    report = global_prune(replace(workspace, progress=listener), pruning)
+    assert listener.heard("Going on at block 1 of 3")
+    assert weights(report.directory) == whole
+    assert not (run / "new.partial").exists()
+
+
+@pytest.mark.parametrize("place", ["notes.txt", "pruned/notes.txt", "pruned-results.csv", "block-00001.safetensors"])
+def test_a_folder_with_something_of_somebody_else_is_refused_and_left(place, workspace, pruning, run):
+    folder = stop(workspace, pruning, after=1)
+    path = folder / place
+    if path.suffix == ".safetensors":
+        path.symlink_to(__file__)
+    else:
+        path.write_text("mine")
+    before = snapshot(run)
+    for force in (False, True):
+        with pytest.raises(OutputExistsError, match=r"new\.partial holds .*, which llmprune did not write; move it"):
+            global_prune(workspace, replace(pruning, force=force), on_block=never)
+    assert snapshot(run) == before
+
+
+def test_a_file_that_comes_in_while_a_pass_is_under_way_is_never_deleted(workspace, pruning, run):
+    global_prune(workspace, pruning, on_block=lambda _: (run / "new.partial" / "notes.txt").write_text("mine"))
+    assert snapshot(run / "new.partial") == {"notes.txt": b"mine"}
+
+
+@pytest.mark.parametrize("kind", ["notes", "link"])
+def test_a_checkpoint_with_something_of_somebody_else_in_it_is_not_even_replaced_with_force(
+    kind, workspace, pruning, run
+):
+    out = global_prune(workspace, pruning).directory
+    if kind == "notes":
+        (out / "notes.txt").write_text("mine")
+    else:
+        out.symlink_to(out.rename(run / "elsewhere"))
+    before = snapshot(run)
+    with pytest.raises(OutputExistsError, match=r"not even `force=True` replaces it; give another directory"):
+        global_prune(workspace, replace(pruning, force=True), on_block=never)
+    assert snapshot(run) == before
+
+
+def test_a_checkpoint_that_llmprune_did_not_write_is_never_replaced(workspace, pruning, model):
+    shutil.copytree(model, pruning.out)
+    before = snapshot(pruning.out)
+    with pytest.raises(OutputExistsError, match="is no checkpoint of llmprune's: not even `force=True`"):
+        global_prune(workspace, replace(pruning, force=True), on_block=never)
+    assert snapshot(pruning.out) == before
+
+
+def test_what_comes_in_while_a_checkpoint_is_replaced_is_kept_beside_it(workspace, pruning, run):
+    out = global_prune(workspace, pruning).directory
+    other = replace(pruning, pattern=Unstructured(0.25), force=True)
+    global_prune(workspace, other, on_block=lambda _: (out / "notes.txt").write_text("mine"))
+    assert not (out / "notes.txt").exists()
+    assert snapshot(run / "new.kept") == {"notes.txt": b"mine"}
+
+
+def test_an_interrupted_pass_gives_way_to_nothing_but_force(workspace, pruning, run):
+    stop(workspace, pruning, after=2)
+    before = snapshot(run)
+    other = replace(pruning, damping=0.5)
+    with pytest.raises(ArtifactError, match=r"a pass with other settings that was interrupted; type its command again"):
+        global_prune(workspace, other, on_block=never)
+    assert snapshot(run) == before
+    assert global_prune(workspace, replace(other, force=True)).record.sparsity.settings.damping == 0.5
+
+
+def test_two_prunings_into_two_places_run_side_by_side_and_one_place_has_one_at_a_time(workspace, pruning, run):
+    raised = []
+
+    def others(block):
+        if block.block == 0:
+            other = replace(pruning, pattern=Unstructured(0.25), out=run / "other")
+            raised.extend(elsewhere(lambda: global_prune(workspace, other)))
+            raised.extend(elsewhere(lambda: global_prune(workspace, pruning)))
+
+    global_prune(workspace, pruning, on_block=others)
+    assert raised == [f"Another llmprune is at work in {run}/new.partial; wait for it, or give another `out`."]
+    assert {path.name for path in workspace.run.existing_checkpoints()} == {"new", "other"}
+    assert not list(run.glob("*.partial"))
+
+
+def test_a_pass_that_goes_on_with_other_threads_says_so_and_keeps_it(workspace, pruning, listener):
+    path = stop(workspace, pruning, after=1) / "state.json"
+    state = PruningPassState.model_validate_json(path.read_bytes())
+    was = state.environment.model_copy(update={"threads": 99})
+    path.write_text(state.model_copy(update={"environment": was}).model_dump_json())
+    record = global_prune(workspace, pruning).record
+    (remark,) = [one for one in record.sparsity.remarks if "threads instead of 99" in one]
+    assert listener.heard(remark)
+    assert record.environment == state.environment
+    assert record.environment.libraries["torch"] == record.versions.torch
