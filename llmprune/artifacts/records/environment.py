@@ -43,7 +43,7 @@ def compared(old: Environment, new: Environment) -> str | None:
 
 def _differences(old: Environment, new: Environment) -> Iterator[str]:
     if old.threads != new.threads:
-        yield f"{new.threads} threads instead of {old.threads}"
+        yield f"{new.threads} thread{'s' * (new.threads != 1)} instead of {old.threads}"
     if old.tf32 != new.tf32:
         yield "TF32" if new.tf32 else "full float32 instead of TF32"
     for name in sorted(old.libraries.keys() | new.libraries.keys()):

@@ -96,10 +96,10 @@ def _stopped(partial: Path) -> DensePassState | CalibrationManifest | None:
 
 def _is_same(stopped: DensePassState | CalibrationManifest, begin: DensePassState) -> bool:
     """Whether a pass ran on the same model and windows."""
-    over = isinstance(stopped, CalibrationManifest)
-    model, windows = (
-        (stopped.model.fingerprint, stopped.windows_fingerprint) if over else (stopped.model, stopped.windows)
-    )
+    if isinstance(stopped, CalibrationManifest):
+        model, windows = stopped.model.fingerprint, stopped.windows_fingerprint
+    else:
+        model, windows = stopped.model, stopped.windows
     return (model, windows, stopped.dtype, stopped.cache) == (begin.model, begin.windows, begin.dtype, begin.cache)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from pydantic import Field
 from torch import Tensor
@@ -50,9 +50,7 @@ class PassState(Record):
         environment: what it ran with last.
     """
 
-    KIND: ClassVar[str] = _KIND
-
-    kind: Literal["llmprune-pass"] = _KIND
+    kind: Literal["llmprune-pass"] = "llmprune-pass"
     model: str
     settings: Record
     entering: int = 0

@@ -47,7 +47,7 @@ class SweepContext:
 
 def write_sweep(context: SweepContext, result: SweepResult) -> SweepResult:
     """Update the Pareto sets and the points that are under way, and write."""
-    done = {point.name for point in (*result.measured, *result.skipped)}
+    done = {point.name for point in result.measured} | {point.name for point in result.skipped}
     begun = {name: file for name, file in result.begun.items() if name not in done}
     result = result.model_copy(update={"pareto": pareto_sets(result.measured), "begun": begun})
     with context.workspace.writing():

@@ -9,10 +9,10 @@ from transformers import AutoModelForCausalLM
 
 from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.records.importance import Importance
-from llmprune.errors import ArtifactError, TargetError
+from llmprune.errors import ArtifactError, OutputExistsError, TargetError
 from llmprune.models.compute import Compute
 from llmprune.models.loading import CheckpointDecoder
-from llmprune.stages.block_search import RedundancySettings, verify_redundancy
+from llmprune.stages.block_search import RedundancySettings, stage, verify_redundancy
 from tests.tiny import NUM_BLOCKS, SAMPLES, SEQ_LEN, save_tiny_llama, snapshot
 
 
@@ -253,3 +253,44 @@ def test_more_blocks_than_the_model_can_lose_are_refused(workspace, run):
     with pytest.raises(TargetError, match="at most 3 can go"):
         verify_redundancy(workspace, RedundancySettings("4"))
     assert snapshot(run) == before
+
+
+def test_what_another_process_has_found_meanwhile_is_kept(workspace, run, monkeypatch):
+    look = stage._known
+
+    def slow(*args, **options):
+        found = look(*args, **options)
+        monkeypatch.setattr(stage, "_known", look)
+        verify_redundancy(workspace, RedundancySettings("3"))  # by another process, between the look and the lock
+        return found
+
+    monkeypatch.setattr(stage, "_known", slow)
+    found = verify_redundancy(workspace, RedundancySettings("2"), on_round=lambda _: pytest.fail("searched again"))
+    assert found == Importance.read(run / "importance.json")
+    assert len(found.order) == 3
+
+
+def test_a_ranking_that_another_process_changed_between_two_rounds_is_not_written_over(workspace, run):
+    steps = stage.search_steps(workspace, RedundancySettings("3"))
+    next(steps)
+    verify_redundancy(workspace, RedundancySettings("2"))
+    before = (run / "importance.json").read_bytes()
+    with pytest.raises(ArtifactError, match="was changed by another process meanwhile"):
+        next(steps)
+    assert (run / "importance.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("metric", ["sleb", "block-influence"])
+def test_a_file_of_somebody_else_is_not_replaced_even_with_force(metric, workspace, run):
+    (run / "importance.json").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"importance\.json was not written by llmprune, or is damaged"):
+        verify_redundancy(workspace, RedundancySettings("2", metric=metric), force=True)
+    assert (run / "importance.json").read_text() == "mine"
+
+
+def test_a_search_that_goes_on_with_other_threads_says_so(workspace, run, listener):
+    found = verify_redundancy(workspace, RedundancySettings("1"))
+    was = found.environment.model_copy(update={"threads": 99})
+    found.model_copy(update={"environment": was}).write(run / "importance.json")
+    assert verify_redundancy(workspace, RedundancySettings("2")).environment == found.environment
+    assert listener.heard("From round 2 on, the computation went on with")

@@ -174,6 +174,6 @@ def test_a_pass_that_goes_on_with_other_threads_says_so_and_keeps_it(interrupted
     path.write_text(json.dumps(state.model_copy(update={"environment": was}).model_dump(mode="json")))
     manifest = calibrate(open_run(), settings).manifest
     (remark,) = manifest.remarks
-    assert "threads instead of 99, full float32 instead of TF32, torch " in remark
+    assert "instead of 99, full float32 instead of TF32, torch " in remark
     assert listener.heard(remark)
     assert manifest.environment == state.environment

@@ -6,14 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from llmprune.artifacts.run import RunDirectory, RunRecord
 from llmprune.errors import ArtifactError, ModelError
 from llmprune.models.compute import Compute, choose_compute
 from llmprune.models.source import find_model, origin_of
 from llmprune.models.timing import Speedup
+from llmprune.stages.benchmark import choose_subjects
 from llmprune.stages.calibration import calibrate
+from llmprune.stages.common.progress import Silent
 from llmprune.stages.common.workspace import open_workspace
 from tests.tiny import save_tiny_llama, snapshot
 
@@ -83,6 +85,62 @@ def test_what_fails_before_it_has_written_leaves_no_run_directory(tmp_path):
     with pytest.raises(ZeroDivisionError), place.writing(RECORD):
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_prunings_that_end_side_by_side_are_all_remembered(run):
+    place = RunDirectory(run)
+    places = [run / f"pruned-{number}" for number in range(8)]
+    with place.recorded(RECORD):
+        others = [threading.Thread(target=place.remember_checkpoint, args=(path, RECORD)) for path in places]
+        for other in others:
+            other.start()
+        for other in others:
+            other.join()
+    assert sorted(place.record().checkpoints) == [path.name for path in places]
+    assert {path.name for path in run.iterdir()} == {"run.json"}
+
+
+def test_who_waits_for_a_run_that_goes_away_does_not_hold_its_lock(run):
+    """A lock on a file that has no name any more would exclude nobody."""
+    place = RunDirectory(run)
+    with pytest.raises(ZeroDivisionError), place.writing(RECORD):
+        waiting = FileLock(run / ".lock")
+        raise ZeroDivisionError
+    assert not run.exists()
+    with place.writing(RECORD), pytest.raises(Timeout):
+        waiting.acquire(timeout=0)
+
+
+def test_the_lock_of_a_run_that_holds_something_is_never_unlinked(run):
+    place = RunDirectory(run)
+    run.mkdir()
+    (run / "notes.txt").write_text("mine")
+    with place.writing(RECORD):
+        inode = (run / ".lock").stat().st_ino
+    with pytest.raises(ZeroDivisionError), place.writing(RECORD):
+        raise ZeroDivisionError
+    assert (run / ".lock").stat().st_ino == inode
+
+
+def test_a_run_whose_record_is_lost_is_not_taken_for_the_demo_model_s(workspace, run, model):
+    (run / "run.json").unlink()
+    with pytest.raises(ModelError, match=r"run holds calibration, but its run\.json is gone; type the MODEL"):
+        open_workspace(run, None, compute=choose_compute("cpu"))
+    with pytest.raises(ModelError, match=r"run\.json is gone"):
+        choose_subjects(
+            RunDirectory(run), None, None, compute=choose_compute("cpu"), progress=Silent(), trust_remote_code=False
+        )
+    assert open_workspace(run, str(model), compute=choose_compute("cpu")).model == workspace.model
+
+
+def test_what_a_killed_command_left_half_done_is_put_right(workspace, open_run, run):
+    (run / "calibration").rename(run / ".calibration.1-0.replaced")
+    (run / ".scratch.1-0.partial").mkdir()
+    (run / "bench").mkdir()
+    (run / "bench" / ".x.json.1-0.partial").write_text("half")
+    open_run()
+    assert {path.name for path in run.iterdir()} - {".lock"} == {"bench", "calibration", "run.json"}
+    assert list((run / "bench").iterdir()) == []
 
 
 def test_what_fails_after_it_has_written_keeps_it(run):

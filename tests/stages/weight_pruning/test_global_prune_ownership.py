@@ -168,7 +168,7 @@ def test_a_pass_that_goes_on_with_other_threads_says_so_and_keeps_it(workspace, 
     was = state.environment.model_copy(update={"threads": 99})
     path.write_text(state.model_copy(update={"environment": was}).model_dump_json())
     record = global_prune(workspace, pruning).record
-    (remark,) = [one for one in record.sparsity.remarks if "threads instead of 99" in one]
+    (remark,) = [one for one in record.sparsity.remarks if "instead of 99" in one]
     assert listener.heard(remark)
     assert record.environment == state.environment
     assert record.environment.libraries["torch"] == record.versions.torch
