@@ -91,7 +91,11 @@ def remove_leftovers(folder: Path, *, of: Path | None = None) -> None:
         of: only what was to become, or was, this path in it; None: of all paths.
     """
     wanted = None if of is None else short_name(of)
-    for path in list(folder.iterdir()) if folder.is_dir() else ():
+    try:
+        found = list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # none that could be seen
+        return
+    for path in found:
         match = _TEMPORARY.fullmatch(path.name)
         if match is None or path.is_symlink() or wanted not in {None, match["name"]}:
             continue

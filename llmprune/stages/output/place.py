@@ -11,6 +11,7 @@ from llmprune.artifacts.checkpoints.checkpoint import INDEX_NAME
 from llmprune.artifacts.files.atomic import atomic_directory, require_replaceable
 from llmprune.artifacts.files.ownership import Owned, remove_own, require_own
 from llmprune.artifacts.files.paths import require_room_for_names
+from llmprune.artifacts.files.temporary import remove_leftovers
 from llmprune.artifacts.records.provenance import recorded_as
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.errors import OutputExistsError
@@ -26,8 +27,8 @@ _ELSEWHERE = "give another directory with `out`."
 def check_output(workspace: Workspace, out: Path, *, force: bool) -> None:
     """Check that ``out`` is not the place of the source model or of the run, and holds nothing but a checkpoint.
 
-    A checkpoint that llmprune wrote there is the caller's to compare; with ``force`` it may go, if nothing of anybody
-    else lies in it.
+    What a killed command left in its place is put right first. A checkpoint that llmprune wrote there is the caller's
+    to compare; with ``force`` it may go, if nothing of anybody else lies in it.
 
     Raises:
         OutputExistsError: it is, or it holds something else.
@@ -36,6 +37,7 @@ def check_output(workspace: Workspace, out: Path, *, force: bool) -> None:
     """
     require_room_for_names(out)
     _keep_apart(workspace, out)
+    remove_leftovers(out.resolve().parent, of=out.resolve())
     require_replaceable(out)
     names = sorted(path.name for path in out.iterdir()) if out.exists() else []
     if not names:

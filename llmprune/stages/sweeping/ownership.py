@@ -18,6 +18,7 @@ from llmprune.stages.passes import pass_files, remove_pass
 
 _DELETED = re.compile(r"\..+\.deleted")  # checkpoints whose deletion has begun
 _FAILED = re.compile(r"\.(failed|kept)(-\d+)?$")  # for somebody to look at
+_RUN = ".run"  # of the run directory beside a checkpoint from which another one is made
 _ELSEWHERE = "move it away, or type `run=OTHER`."
 
 
@@ -30,10 +31,12 @@ def require_own_sweep(folder: Path) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         require_own(folder, lambda _: False, instead=_ELSEWHERE)
     for path in _entries(folder):
-        if path.suffix == ".partial" and path.is_dir() and not _is_hidden(path):
-            require_own(path, pass_files(path), instead=_ELSEWHERE)
-        elif not _is_made(path):
+        if not _is_made(path):
             raise OutputExistsError(f"{path} was not made by a sweep, which keeps its checkpoints there; {_ELSEWHERE}")
+        if path.suffix == ".partial" and not _is_hidden(path):
+            require_own(path, pass_files(path), instead=_ELSEWHERE)
+        elif path.suffix == _RUN and not (path / RECORD_NAME).is_file():
+            require_own(path, _is_of_a_run, instead=_ELSEWHERE)
 
 
 def tidy(folder: Path, *, keep: Collection[Path], progress: Progress) -> None:
@@ -60,8 +63,11 @@ def tidy(folder: Path, *, keep: Collection[Path], progress: Progress) -> None:
 
 def remove_run(directory: Path) -> list[str]:
     """Remove a run directory that holds nothing but which model it belongs to; returns what else stays."""
-    record = RunDirectory(directory).record_path.name
-    return remove_own(directory, lambda path: str(path) in {LOCK, record} or is_temporary(path), last=(record,))
+    return remove_own(directory, _is_of_a_run, last=(RunDirectory(directory).record_path.name,))
+
+
+def _is_of_a_run(path: PurePosixPath) -> bool:
+    return str(path) in {LOCK, RunDirectory(Path()).record_path.name} or is_temporary(path)
 
 
 def _entries(folder: Path) -> Iterator[Path]:
@@ -74,14 +80,12 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _is_made(path: Path) -> bool:
-    """Whether a sweep has made a directory: a checkpoint, its run directory, or the work on one."""
+    """Whether a directory is called as what a sweep makes: a checkpoint, its run directory, or the work on one."""
     if path.is_symlink() or not path.is_dir():
         return False
     if _is_hidden(path) or _DELETED.fullmatch(path.name) or _FAILED.search(path.name):
         return True
-    return any(file.is_file() for file in (path / RECORD_NAME, RunDirectory(path).record_path)) or (
-        path.suffix == ".partial"
-    )
+    return (path / RECORD_NAME).is_file() or path.suffix in {".partial", _RUN}
 
 
 def _say_what_stays(doomed: Path, left: list[str], progress: Progress) -> None:

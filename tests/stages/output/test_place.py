@@ -60,6 +60,17 @@ def test_another_checkpoint_is_replaced_with_force_only(workspace, tmp_path):
     assert remove_blocks(workspace, by_hand(3, out=out, force=True)).record.removal.removed == (3,)
 
 
+def test_a_replacement_that_was_killed_is_put_right_before_anything_is_computed(workspace, tmp_path):
+    out = tmp_path / "out"
+    remove_blocks(workspace, by_hand(2, out=out, verify=False))
+    out.rename(tmp_path / ".out.1-0.replaced")
+    with pytest.raises(OutputExistsError, match="pruned with other settings"):
+        remove_blocks(workspace, by_hand(3, out=out, verify=False))
+    (tmp_path / ".out.1-1.replaced").mkdir()
+    assert remove_blocks(workspace, by_hand(2, out=out, verify=False)).record.removal.removed == (2,)
+    assert {path.name for path in tmp_path.iterdir() if "out" in path.name} == {"out"}
+
+
 def test_what_is_no_checkpoint_is_never_replaced(workspace, tmp_path):
     out = tmp_path / "photos"
     out.mkdir()

@@ -49,8 +49,22 @@ def _other_partial(folder):
     (folder / "6b-wanda-50.partial" / "chapter.txt").write_text("mine")
 
 
+def _other_run(folder):
+    (folder / "blocks-1.run").mkdir(parents=True)
+    (folder / "blocks-1.run" / "importance.json").write_text("mine")
+
+
+def test_what_a_killed_sweep_left_half_made_is_its_own(workspace, small):
+    run = workspace.run.sweep_folder / "blocks-1.run"
+    run.mkdir(parents=True)
+    (run / ".run.json.1-0.partial").write_text("half")
+    (run.with_name("sparsity-50pct.partial") / ".state.json.1-0.partial").mkdir(parents=True)
+    sweep(workspace, replace(small, keep=False))
+    assert not workspace.run.sweep_folder.exists()
+
+
 @pytest.mark.parametrize("force", [False, True])
-@pytest.mark.parametrize("make", [_notes, _link, _other_partial])
+@pytest.mark.parametrize("make", [_notes, _link, _other_partial, _other_run])
 def test_a_folder_of_somebody_else_is_refused_and_left(make, force, workspace, small):
     workspace.run.path.mkdir(parents=True, exist_ok=True)
     make(workspace.run.sweep_folder)
