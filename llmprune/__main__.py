@@ -1,6 +1,6 @@
 """``python -m llmprune``."""
 
-from llmprune.cli.app import main
+from llmprune.cli.entry import main
 
 if __name__ == "__main__":
     main()

@@ -19,14 +19,23 @@ LlmpruneError                 message for people; the command line exits with 1
 ├── VerificationError         a written checkpoint does not compute what it should
 └── NumericalError            NaN, infinity, or a factorisation that failed after damping
 
-A message is one sentence or two: what was found, what was expected, what to type next.
+A message is one sentence or two: what was found, what was expected, what to type next. What it quotes of files and of
+the command line cannot command a terminal.
 """
+
+from llmprune.escaping import for_terminal
+
+_LONGEST = 1_500  # characters: a message is read by people, whatever is quoted in it
 
 
 class LlmpruneError(Exception):
-    """Base of every deliberate error. The message is written for the user."""
+    """Base of every deliberate error. The message is written for the user, on one line."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        text = for_terminal(message)
+        super().__init__(text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}")
 
 
 class UserError(LlmpruneError):

@@ -1,9 +1,10 @@
-"""Other libraries: silenced while they work for us, and the gist of what they say where they fail."""
+"""Other libraries: silenced while they work for us, and what they say where they fail."""
 
 from __future__ import annotations
 
 import importlib
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,6 +12,10 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import ModuleType
 
+from llmprune.errors import LlmpruneError
+
+# Libraries written in Rust (safetensors, tokenizers) put the number of the system's error in their message only.
+_ERRNO_IN_TEXT = re.compile(r"\(os error ([0-9]{1,4})\)")
 _LOGGERS = ("huggingface_hub", "datasets", "transformers", "lm_eval")
 
 
@@ -43,7 +48,7 @@ def no_bars_in(module: ModuleType) -> Iterator[None]:
         module.tqdm = drawn  # type: ignore[attr-defined]
 
 
-def first_sentence(error: Exception) -> str:
+def first_sentence(error: BaseException) -> str:
     """The gist of another library's message: its first line, and the next where that one only announces it.
 
     Backticks become quotes: in our messages they mark an argument (``spelling``).
@@ -52,6 +57,38 @@ def first_sentence(error: Exception) -> str:
     if isinstance(error, KeyError) or not lines:
         return " ".join([type(error).__name__, *lines[:1]])
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
+@contextmanager
+def failures_as(explain: Callable[[BaseException], Exception]) -> Iterator[None]:
+    """Turn whatever another library raises inside, panics of Rust code included, into an error of ours.
+
+    Args:
+        explain: makes it of what was raised. An error of ours passes as it is, and so does an interruption.
+    """
+    try:
+        yield
+    except LlmpruneError:
+        raise
+    except Exception as error:
+        raise explain(error) from error
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise explain(error) from error
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether Rust code gave up. What it raises is no ``Exception``, and its class cannot be imported."""
+    return type(error).__name__ == "PanicException"
+
+
+def system_errno(error: BaseException) -> int | None:
+    """The number of the operating system's error that an exception tells of, by itself or in its text alone."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    match = _ERRNO_IN_TEXT.search(str(error))
+    return int(match[1]) if match else None
 
 
 def _progress_bars() -> Iterator[tuple[Callable[[], object], Callable[[], object]]]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import current_thread, main_thread
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from llmprune.cli.commands import (
     apply_mask,
@@ -30,12 +27,40 @@ from llmprune.cli.commands import (
     verify_redundancy,
 )
 from llmprune.cli.console import complain, give_up_stdout, prepare_streams
-from llmprune.cli.paths import require_unicode, too_long
+from llmprune.cli.failures import known_error
+from llmprune.cli.interruption import Interruption, interruption_noted
+from llmprune.cli.paths import require_unicode
 from llmprune.errors import LlmpruneError, LostRankError
+from llmprune.escaping import for_terminal
 from llmprune.ranks.launch import Launch, launched
 from llmprune.version import __version__
 
+
+class _Commands(TyperGroup):
+    """All commands. What is said of words that none of them takes cannot command a terminal."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """As Typer does."""
+        with _usage_errors_spelled():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """As Typer does."""
+        with _usage_errors_spelled():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _usage_errors_spelled() -> Iterator[None]:
+    try:
+        yield
+    except typer.TyperException as error:
+        error.message = for_terminal(error.message)
+        raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="llmprune",
     help="Make a Hugging Face decoder-only LLM smaller or sparser.",
     epilog="First time? Type: llmprune quickstart",
@@ -85,53 +110,33 @@ def _friendly(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(*args: object, **kwargs: object) -> None:
-        with _interruptions_noted() as interrupted:
+        with interruption_noted() as interruption:
             try:
                 require_unicode(kwargs.values())
                 command(*args, **kwargs)
-            except typer.Exit:
+            except (typer.Exit, SystemExit):
                 raise
-            except (Exception, KeyboardInterrupt) as error:
-                raise typer.Exit(_explained(error, interrupted=interrupted())) from None
+            except BaseException as error:
+                raise typer.Exit(_explained(error, interruption)) from None
 
     return wrapped
 
 
-def _explained(error: Exception | KeyboardInterrupt, *, interrupted: bool, who: str = "") -> int:
+def _explained(error: BaseException, interruption: Interruption, *, who: str = "") -> int:
     """Say in one sentence what ended a command; returns its exit code. ``who``: which process, if one of several."""
-    if interrupted or isinstance(error, KeyboardInterrupt):
-        complain("Interrupted. What was finished is kept: type the same command again to go on.")
-        return 130
+    if interruption.number is not None or isinstance(error, KeyboardInterrupt):
+        complain(interruption.tell())
+        return interruption.exit_code
     if os.environ.get("LLMPRUNE_DEBUG") == "1":
         raise error
     if isinstance(error, LostRankError) and not error.speaks:
         return error.exit_code
-    known = error if isinstance(error, LlmpruneError) else too_long(error)
+    known = known_error(error)
     if known is not None:
         complain(f"{'' if isinstance(known, LostRankError) else who}{known}")
         return known.exit_code
     complain(f"{who}Unexpected {type(error).__name__}: {error} (LLMPRUNE_DEBUG=1 shows where)")
     return 1
-
-
-@contextmanager
-def _interruptions_noted() -> Iterator[Callable[[], bool]]:
-    """Know of Ctrl-C even where it is met inside another library, which may make any error of it."""
-    seen = False
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal seen
-        seen = True
-        signal.default_int_handler(number, frame)
-
-    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler and current_thread() is main_thread()
-    if ours:
-        signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: seen
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _add(command: Callable[..., None], examples: str) -> None:
@@ -154,8 +159,8 @@ _add(report.report, report.EXAMPLES)
 _add(push.push, push.EXAMPLES)
 
 
-def main() -> None:
-    """Run the command line, or serve the process that runs it."""
+def run() -> None:
+    """Run the command line on this process's arguments and streams, or serve the process that runs it."""
     prepare_streams()
     try:
         launch = launched()
@@ -177,13 +182,14 @@ def _serve(launch: Launch) -> int:
     """Do what rank 0 asks for; what goes wrong is said with this rank's number."""
     from llmprune.ranks.group import serve
 
-    with _interruptions_noted() as interrupted:
+    with interruption_noted() as interruption:
         try:
             return serve(launch)
-        except (Exception, KeyboardInterrupt) as error:
-            if interrupted() or isinstance(error, KeyboardInterrupt):
-                return 130  # rank 0 says so
-            return _explained(error, interrupted=False, who=f"{launch}: ")
+        except BaseException as error:
+            if interruption.number is not None or isinstance(error, KeyboardInterrupt):
+                interruption.told = True  # by rank 0
+                return interruption.exit_code
+            return _explained(error, interruption, who=f"{launch}: ")
 
 
 def _run() -> None:

@@ -25,6 +25,7 @@ from rich.progress import (
 from rich.table import Table
 
 from llmprune.errors import LlmpruneError
+from llmprune.escaping import for_terminal
 from llmprune.spelling import as_options
 
 
@@ -45,7 +46,7 @@ class Console:
     def say(self, text: str) -> None:
         """Show a remark."""
         if not self._quiet:
-            self._err.print(escape(as_options(text)))
+            self._err.print(_shown(as_options(text)))
 
     @contextmanager
     def task(self, description: str, total: float) -> Iterator[Callable[[float], None]]:
@@ -67,7 +68,7 @@ class Console:
             disable=hidden,
             speed_estimate_period=math.inf,  # by itself of half a minute, in which not one large block may end
         ) as progress:
-            bar = progress.add_task(escape(description), total=total)
+            bar = progress.add_task(_shown(description), total=total)
             yield lambda steps: progress.advance(bar, steps)
 
     def result(self, data: Any, *, shown: Callable[[Console], None]) -> None:
@@ -89,21 +90,21 @@ class Console:
 
     def line(self, text: str) -> None:
         """Print a line of a result."""
-        self._out.print(escape(text))
+        self._out.print(_shown(text))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table: the first column to the left, numbers to the right."""
-        table = Table(title=escape(title), title_justify="left", title_style="bold")
+        table = Table(title=_shown(title), title_justify="left", title_style="bold")
         for index, column in enumerate(columns):
-            table.add_column(escape(column), justify="left" if index == 0 else "right")
+            table.add_column(_shown(column), justify="left" if index == 0 else "right")
         for row in rows:
-            table.add_row(*(escape(cell) for cell in row))
+            table.add_row(*(_shown(cell) for cell in row))
         self._out.print(table)
 
 
 def complain(text: str) -> None:
     """Show an error."""
-    _terminal(_Stream(sys.stderr)).print(f"[bold red]Error:[/] {escape(as_options(text))}")
+    _terminal(_Stream(sys.stderr)).print(f"[bold red]Error:[/] {_shown(as_options(text))}")
 
 
 def prepare_streams() -> None:
@@ -160,6 +161,11 @@ class _Stream:
         except OSError as error:
             self.failure = self.failure or error
             _discard(self._stream)
+
+
+def _shown(text: str) -> str:
+    """A text as rich prints it: as it is, but for what would command the terminal."""
+    return escape("\n".join(map(for_terminal, text.split("\n"))))
 
 
 def _terminal(stream: _Stream) -> RichConsole:

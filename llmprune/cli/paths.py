@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,15 +24,6 @@ def require_unicode(typed: Iterable[object]) -> None:
                     f"The path '{shown:.200}' is not valid UTF-8, and files of weights need such names; rename it, or "
                     "type another one."
                 )
-
-
-def too_long(error: Exception) -> UserError | None:
-    """What to say of an operating system's error about a path that is too long; None: it is about something else."""
-    if not isinstance(error, OSError) or error.errno != errno.ENAMETOOLONG:
-        return None
-    return UserError(
-        f"The path '{error.filename!s:.100}...' is longer than the file system allows; type a shorter one."
-    )
 
 
 def _whole(path: Path) -> str:

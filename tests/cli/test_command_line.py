@@ -38,7 +38,7 @@ def test_every_commands_help_has_examples(command, llmprune):
 def test_help_names_every_command_and_loads_neither_torch_nor_transformers():
     code = (
         "import sys; sys.argv = ['llmprune', '--help']\n"
-        "from llmprune.cli.app import main\n"
+        "from llmprune.cli.entry import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "print('LOADED', sorted({'torch', 'transformers', 'numpy', 'datasets', 'matplotlib'} & set(sys.modules)))"
@@ -163,22 +163,91 @@ def test_debug_raises_what_is_otherwise_a_sentence(llmprune, tmp_path, monkeypat
     assert isinstance(llmprune(*words).exception, ModelError)
 
 
-def test_ctrl_c_that_another_library_makes_an_error_of_is_an_interruption_all_the_same(capsys):
+@pytest.fixture
+def usual_handlers():
+    """Those that Python begins with: a shell's background jobs ignore Ctrl-C."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    around = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield usual
+    for number, handler in around.items():
+        signal.signal(number, handler)
+
+
+SENTENCES = {
+    signal.SIGINT: (130, "Error: Interrupted. What was finished is kept: type the same command again to go on.\n"),
+    signal.SIGTERM: (
+        143,
+        "Error: Ended by SIGTERM. What was finished is kept: type the same command again to go on.\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("number", SENTENCES)
+def test_a_signal_that_another_library_makes_an_error_of_is_an_interruption_all_the_same(
+    number, usual_handlers, capsys
+):
     def command():
         try:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         except KeyboardInterrupt:
             raise RecursionError from None  # as an interrupted import of torch does now and then
 
-    around = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
-    try:
-        with pytest.raises(typer.Exit) as ended:
-            _friendly(command)()
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, around)
-    assert ended.value.exit_code == 130
-    assert "type the same command again to go on" in capsys.readouterr().err
+    with pytest.raises(typer.Exit) as ended:
+        _friendly(command)()
+    assert {known: signal.getsignal(known) for known in usual_handlers} == usual_handlers
+    assert (ended.value.exit_code, capsys.readouterr().err) == SENTENCES[number]
+
+
+def test_signals_soon_after_the_first_do_not_disturb_the_putting_away(usual_handlers, capsys):
+    put_away = []
+
+    def command():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+            put_away.append("all")
+
+    with pytest.raises(typer.Exit) as ended:
+        _friendly(command)()
+    assert put_away == ["all"]
+    assert (ended.value.exit_code, capsys.readouterr().err) == SENTENCES[signal.SIGINT]
+
+
+def test_a_signal_that_python_can_only_swallow_arrives_again(usual_handlers, capsys):
+    class Late:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    def command():
+        late = Late()
+        del late
+        for _ in range(10_000_000):
+            pass
+
+    with pytest.raises(typer.Exit) as ended:
+        _friendly(command)()
+    assert (ended.value.exit_code, capsys.readouterr().err) == SENTENCES[signal.SIGTERM]
+
+
+@pytest.mark.parametrize("number", SENTENCES)
+def test_three_signals_during_the_imports_are_one_sentence(number):
+    """The command line is imported by then, and a command imports torch: its sentence is the only output."""
+    code = (
+        "import os, sys, threading, time\n"
+        "from llmprune.cli.entry import main\n"
+        "def hit():\n"
+        "    while 'torch' not in sys.modules: time.sleep(0.001)\n"
+        f"    for _ in range(3): os.kill(os.getpid(), {int(number)}); time.sleep(0.01)\n"
+        "threading.Thread(target=hit, daemon=True).start()\n"
+        "sys.argv = ['llmprune', 'calibrate', 'nosuch/', '--run', 'nosuch']\n"
+        "main()"
+    )
+    usual = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, preexec_fn=usual)
+    assert (done.returncode, done.stderr) == SENTENCES[number]
 
 
 def interrupted(process, words, *, when):

@@ -20,7 +20,7 @@ from tests.forked import run_forked
 ENCODINGS = ["ascii", "latin-1", "cp437", "cp1252"]
 EVERY_HELP = f"""
 import sys
-from llmprune.cli.app import main
+from llmprune.cli.entry import main
 for words in [[], *([name] for name in {COMMANDS!r})]:
     sys.argv = ["llmprune", *words, "--help"]
     try: main()

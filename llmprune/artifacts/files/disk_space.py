@@ -1,7 +1,6 @@
 """What is said when bytes do not fit on the disk."""
 
 import errno
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,14 +8,13 @@ from pathlib import Path
 
 from llmprune.artifacts.files.sizes import format_size
 from llmprune.errors import LlmpruneError
+from llmprune.quiet import system_errno
 
 _FULL = {
     errno.ENOSPC: "is full",
     errno.EDQUOT: "has reached your quota",
     errno.EFBIG: "has reached the limit on a file's size",
 }
-# Libraries written in Rust (safetensors, tokenizers) put the number of the error in their message only.
-_FULL_IN_TEXT = re.compile(rf"\(os error ({'|'.join(str(number) for number in sorted(_FULL))})\)")
 
 
 @contextmanager
@@ -57,10 +55,8 @@ def is_full_disk(error: Exception) -> bool:
 def _full_errno(error: Exception) -> int | None:
     if isinstance(error, LlmpruneError):
         return None  # explained already, nearer to the write
-    if isinstance(error, OSError):
-        return error.errno if error.errno in _FULL else None
-    match = _FULL_IN_TEXT.search(str(error))
-    return int(match[1]) if match else None
+    number = system_errno(error)
+    return number if number in _FULL else None
 
 
 def _disk_full(path: Path, needed: int | None, number: int) -> LlmpruneError:
