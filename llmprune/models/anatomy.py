@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import nn
 from transformers import PreTrainedModel
 
+from llmprune.artifacts.checkpoints.block_numbers import MAX_BLOCKS
 from llmprune.errors import CheckpointError, ModelError
 
 if TYPE_CHECKING:
@@ -94,9 +95,26 @@ def block_count(config: PreTrainedConfig) -> int:
     """
     name = depth_name(config)
     depth = getattr(config.get_text_config(decoder=True), name, None)
-    if not isinstance(depth, int) or depth < 1:
-        raise ModelError(f"The config ({config.model_type}) has {name} = {depth!r}; a positive integer was expected.")
+    if not isinstance(depth, int) or not 1 <= depth <= MAX_BLOCKS:
+        raise ModelError(
+            f"The config ({config.model_type}) has {name} = {depth!r:.40}; a positive integer was expected, of at most "
+            f"{MAX_BLOCKS}."
+        )
     return depth
+
+
+def require_tensors_for_blocks(config: PreTrainedConfig, names: Collection[str]) -> None:
+    """See, before a model is made of a config, that a checkpoint has a tensor for every block that it promises.
+
+    Raises:
+        ModelError: the config gives no block count.
+        CheckpointError: there are fewer tensors.
+    """
+    if (depth := block_count(config)) > len(names):
+        raise CheckpointError(
+            f"The config promises {depth} blocks, but the weights hold {len(names)} tensors in all; config.json and "
+            "the weights do not belong together."
+        )
 
 
 def name_blocks(names: Iterable[str], places: Mapping[str, str], *, path: str, num_blocks: int) -> BlockNames:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -24,6 +30,7 @@ from llmprune.quiet import first_sentence, quiet
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+_MAX_PARTS = 500_000  # a decoder of 60 blocks with 384 experts of three matrices each has 140,000
 # In the order in which they are tried. The language model of the later ones is wrapped.
 _KINDS: tuple[tuple[Any, Any], ...] = (
     (AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING),
@@ -90,18 +97,41 @@ def empty_model(
     kind = kind or auto_class(config)
     loading = PreTrainedModel.get_init_context(dtype, False, False, None)
     try:
-        with ContextManagers(loading), quiet():
+        with _parts_counted(), ContextManagers(loading), quiet():
             if issubclass(kind, PreTrainedModel):
                 model = kind._from_config(deepcopy(config), dtype=dtype, **attention_of(config))
             else:
                 options = {"trust_remote_code": trust_remote_code, **attention_of(config)}
                 model = kind.from_config(deepcopy(config), dtype=dtype, **options)
+    except ModelError:
+        raise
     except Exception as error:  # not a language model's config, or one with values that no model can have
         refused = own_code_refused(f"The model of type '{config.model_type}'", error)
         raise refused or ModelError(
             f"No language model can be made from this config of type '{config.model_type}': {first_sentence(error)}"
         ) from error
     return model.eval()  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _parts_counted() -> Iterator[None]:
+    """Stop a config that makes a model without end: more parts than the largest models have."""
+    made = 0
+
+    def count(*_: object) -> None:
+        nonlocal made
+        made += 1
+        if made > _MAX_PARTS:
+            raise ModelError(
+                f"config.json asks for a model of more than {_MAX_PARTS:,} modules and weights; get an intact copy."
+            )
+
+    hooks = (register_module_module_registration_hook(count), register_module_parameter_registration_hook(count))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _is_made_of(known: Any, config: PreTrainedConfig) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
+
+from llmprune.artifacts.files.reading import parse_json, read_small
 
 # In the checkpoint's own folder.
 _BESIDE_WEIGHTS = (
@@ -53,8 +54,8 @@ def _named_files(directory: Path) -> frozenset[str]:
 
 def _read(path: Path) -> object:
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):  # whoever needs the file will say it
+        return parse_json(read_small(path))
+    except (OSError, ValueError):  # whoever needs the file will say it
         return None
 
 

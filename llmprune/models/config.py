@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -12,7 +15,10 @@ import transformers
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
+from llmprune.artifacts.checkpoints.block_numbers import MAX_BLOCKS
 from llmprune.artifacts.files.atomic import write_text_atomic
+from llmprune.artifacts.files.reading import parse_json, read_small
+from llmprune.artifacts.files.sizes import format_size
 from llmprune.errors import ModelError
 from llmprune.models.anatomy import block_count
 from llmprune.quiet import first_sentence, quiet
@@ -21,6 +27,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 CONFIG_NAME = "config.json"
+_DEPTH = re.compile(r"(?:^|_)(?:layers?|blocks|depth)$")
+# What transformers reads whole of a model's folder, beside the weights.
+_READ_WHOLE = {".json", ".jinja", ".txt", ".model", ".tiktoken", ".py"}
+_MAX_READ_WHOLE = 1 << 30  # bytes; the largest tokenizers have some tens of millions
 # With these, plain transformers loads something else than the config and the safetensors files of a directory.
 _ADAPTER = "adapter_config.json"
 _OTHER_WEIGHTS = "transformers_weights"
@@ -33,12 +43,12 @@ def read_config(directory: Path) -> dict[str, Any]:
         ModelError: there is none, or it is no JSON object.
     """
     path = directory / CONFIG_NAME
-    if not path.is_file():
+    if not path.exists():
         raise ModelError(f"{directory} has no config.json; a Hugging Face checkpoint directory was expected.")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read as JSON: {error}") from error
+        raw = parse_json(read_small(path))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read as JSON: {getattr(error, 'strerror', None) or error}") from error
     if not isinstance(raw, dict):
         raise ModelError(f"{path} holds a JSON {type(raw).__name__}; an object was expected.")
     return raw
@@ -59,8 +69,10 @@ def load_config(directory: Path, *, trust_remote_code: bool = False) -> PreTrain
     Raises:
         ModelError: there is none, it cannot be read, or it is not a decoder-only LM's.
     """
+    _refuse_special_files(directory)
     raw = read_config(directory)
     _require_plain_weights(directory, raw)
+    _require_bounded_depth(directory, raw)
     try:
         with quiet():
             config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
@@ -123,6 +135,32 @@ def require_language_model(directory: Path) -> None:
                 f"{directory} is a {name}, which is not a causal language model; "
                 "type a checkpoint directory, a .gguf file or a Hub id (owner/name) of one."
             )
+
+
+def _refuse_special_files(directory: Path) -> None:
+    """See that whoever opens a file of a model need neither wait for a pipe nor read without end."""
+    for path in sorted(directory.iterdir()):
+        with suppress(OSError):  # a link to nothing: whoever needs the file will say it
+            status = path.stat()
+            if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+                raise ModelError(f"{path} is a pipe, a socket or a device; a model has files alone: move it away.")
+            if path.suffix in _READ_WHOLE and status.st_size > _MAX_READ_WHOLE:
+                raise ModelError(f"{path} has {format_size(status.st_size)}, too much for its kind; get an intact one.")
+
+
+def _require_bounded_depth(directory: Path, raw: object) -> None:
+    """Refuse numbers of blocks that no model has, of which a config class may make lists as long."""
+    match raw:
+        case dict():
+            for name, value in raw.items():
+                if _DEPTH.search(name) and isinstance(value, int | float) and value > MAX_BLOCKS:
+                    raise ModelError(
+                        f"{directory}/config.json has {name} = {value!r:.40}; at most {MAX_BLOCKS} was expected."
+                    )
+                _require_bounded_depth(directory, value)
+        case list():
+            for value in raw:
+                _require_bounded_depth(directory, value)
 
 
 def _require_plain_weights(directory: Path, raw: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from llmprune.artifacts.checkpoints.checkpoint import (
 from llmprune.artifacts.files.disk_space import explain_full_disk
 from llmprune.errors import LlmpruneError, ModelError
 from llmprune.hub.failures import Failure, Problem, read_failure
-from llmprune.models.anatomy import find_blocks, name_blocks
+from llmprune.models.anatomy import find_blocks, name_blocks, require_tensors_for_blocks
 from llmprune.models.architecture import empty_model
 from llmprune.models.config import load_config
 from llmprune.models.weights import place_tensors
@@ -91,6 +91,7 @@ def _unneeded_shards(directory: Path, without: Collection[int], *, trust_remote_
         return set()
     weight_map = read_weight_map(index)
     config = load_config(directory, trust_remote_code=trust_remote_code)
+    require_tensors_for_blocks(config, weight_map)
     model = empty_model(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
     path, blocks = find_blocks(model, config)
     places = place_tensors(model, weight_map)

@@ -15,8 +15,9 @@ from transformers import AutoTokenizer
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from llmprune.artifacts.checkpoints.finiteness import find_non_finite, refuse_non_finite
 from llmprune.artifacts.checkpoints.reading import read_tensors
+from llmprune.artifacts.files.sizes import format_size
 from llmprune.errors import ModelError, NumericalError
-from llmprune.models.anatomy import BlockNames, find_blocks, name_blocks
+from llmprune.models.anatomy import BlockNames, find_blocks, name_blocks, require_tensors_for_blocks
 from llmprune.models.architecture import attention_of, auto_class, empty_model
 from llmprune.models.capture import BlockRunner
 from llmprune.models.config import load_config, own_code_refused
@@ -38,6 +39,7 @@ from llmprune.quiet import first_sentence, quiet
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+_TABLE_BYTES = 4 << 30
 LOADING_ROOM = 1.2
 """Memory that loading a whole model takes, in sizes of its weights."""
 
@@ -233,7 +235,9 @@ def shell_of(
         ModelError: the config is not a causal LM's, or its blocks cannot be told apart.
         CheckpointError: tensors are missing, quantized, or have shapes that the config does not ask for.
     """
+    require_tensors_for_blocks(config, checkpoint.names)
     model = empty_model(config, dtype=dtype, trust_remote_code=trust_remote_code)
+    _require_small_tables(model, checkpoint)
     path, blocks = find_blocks(model, config)
     require_own_weights(model, path)
     places = place_tensors(model, checkpoint.names)
@@ -249,6 +253,16 @@ def _computed_bytes(checkpoint: Checkpoint, places: Places, names: Iterable[str]
     """Bytes of some tensors in the computing dtype; of those elsewhere nothing is known."""
     entries = (checkpoint.tensors[name] for name in names if name in checkpoint.tensors and name in places.by_tensor)
     return sum(entry.numel for entry in entries) * dtype.itemsize
+
+
+def _require_small_tables(model: PreTrainedModel, checkpoint: Checkpoint) -> None:
+    """See that what a model computes by itself, such as tables of positions, is not out of all proportion."""
+    asked = sum(buffer.nbytes for buffer in model.buffers())
+    if asked > checkpoint.nbytes + _TABLE_BYTES:
+        raise ModelError(
+            f"config.json asks for tables of {format_size(asked)} beside {format_size(checkpoint.nbytes)} of weights; "
+            "get an intact copy."
+        )
 
 
 def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import CardData, HfApi, ModelCard
 
+from llmprune.artifacts.files.reading import parse_json, read_small
 from llmprune.quiet import quiet
 
 
@@ -44,7 +44,7 @@ def licence_on_hub(repo_id: str) -> Licence | None:
 def _of_card(path: Path) -> Licence | None:
     try:
         with quiet():
-            data = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data
+            data = ModelCard(read_small(path).decode(), ignore_metadata_errors=True).data
     except Exception:  # a card that is missing, or whose metadata is broken in any way, states nothing
         return None
     return _of_data(data)
@@ -57,8 +57,8 @@ def _of_data(data: CardData) -> Licence | None:
 
 def _of_config(path: Path) -> Licence | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = parse_json(read_small(path))
+    except (OSError, ValueError):
         return None
     name = _text(content.get("license")) if isinstance(content, dict) else None
     return Licence(name) if name else None

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+MAX_BLOCKS = 10_000
+"""More than any decoder has: a number beyond it, in a config or a record, is a mistake, and costs nothing."""
+
 
 def split_at_number(name: str) -> tuple[str, int, str] | None:
     """What stands before a name's first number, the number, and what stands behind it; None: it has none.

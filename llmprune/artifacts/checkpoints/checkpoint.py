@@ -15,8 +15,9 @@ from typing import Self
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from llmprune.artifacts.checkpoints.header import MAX_HEADER_BYTES, TensorEntry, parse_json_object, read_header
+from llmprune.artifacts.checkpoints.header import TensorEntry, parse_json_object, read_header
 from llmprune.artifacts.files.ranges import open_shards, read_range
+from llmprune.artifacts.files.reading import read_small
 from llmprune.errors import CheckpointError
 
 __all__ = [
@@ -203,9 +204,7 @@ def read_weight_map(index: Path) -> dict[str, str]:
     """
     again = "download the file again"
     try:
-        if index.stat().st_size > MAX_HEADER_BYTES:
-            raise CheckpointError(f"{index} has more than {MAX_HEADER_BYTES} bytes, too many for an index; {again}.")
-        text = index.read_bytes()
+        text = read_small(index)
     except OSError as error:
         raise CheckpointError(f"{index} cannot be read: {error.strerror}.") from error
     weight_map = parse_json_object(text, what=str(index)).get("weight_map")

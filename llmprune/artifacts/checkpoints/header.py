@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmprune.artifacts.files.reading import MAX_BYTES, open_regular, parse_json
 from llmprune.errors import CheckpointError
 
 # Bits an element, for every dtype of the format.
@@ -26,7 +27,8 @@ DTYPE_BITS: Mapping[str, int] = {
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
     "F4": 4,
 }
-MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
+_MAX_DIMENSIONS = 64  # torch has no more
+_MAX_COUNT = 2**63  # elements and bytes: what no file system holds
 _METADATA = "__metadata__"
 _GIT_LFS = b"version https://git-lfs"
 
@@ -135,7 +137,7 @@ def refuse_git_lfs(path: Path) -> None:
         CheckpointError: it is, or it cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             first = file.read(len(_GIT_LFS))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
@@ -163,8 +165,8 @@ def parse_json_object(text: bytes, *, what: str) -> dict[str, Any]:
         return members
 
     try:
-        parsed = json.loads(text.decode(), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
+        parsed = parse_json(text, pairs=unique)
+    except ValueError as error:
         raise CheckpointError(f"There is no valid JSON in {what}; download the file again.") from error
     if not isinstance(parsed, dict):
         raise CheckpointError(f"There is no JSON object in {what}; download the file again.")
@@ -174,7 +176,7 @@ def parse_json_object(text: bytes, *, what: str) -> dict[str, Any]:
 def _read_json(path: Path) -> tuple[dict[str, Any], int, int]:
     """The header as it stands, where the tensors begin, and how many bytes the file has."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             start = _data_start(path, file.read(len(_GIT_LFS)), size)
             file.seek(8)
@@ -197,7 +199,7 @@ def _data_start(path: Path, first: bytes, size: int) -> int:
     if size < 8:
         raise CheckpointError(f"{path} is cut off: it has {size} bytes, not even the length of a header.")
     length = int.from_bytes(first[:8], "little")
-    if length > MAX_HEADER_BYTES or length < 2:
+    if length > MAX_BYTES or length < 2:
         raise CheckpointError(f"{path} is no safetensors file: its header would have {length} bytes.")
     if 8 + length > size:
         raise CheckpointError(
@@ -212,7 +214,7 @@ def _refuse_pointer(path: Path, first: bytes) -> None:
 
 
 def _is_count(number: object) -> bool:
-    return type(number) is int and number >= 0
+    return type(number) is int and 0 <= number < _MAX_COUNT
 
 
 def _parse_entry(path: Path, name: str, fields: object, data_start: int) -> TensorEntry:
@@ -222,12 +224,12 @@ def _parse_entry(path: Path, name: str, fields: object, data_start: int) -> Tens
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         raise CheckpointError(f"{wrong} has the dtype {dtype!r:.40}, which safetensors does not know.")
-    if not (isinstance(shape, list) and all(map(_is_count, shape))):
+    if not (isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS and all(map(_is_count, shape))):
         raise CheckpointError(f"{wrong} has the shape {shape!r:.60}, which is not a list of counts.")
     if not (isinstance(offsets, list) and len(offsets) == 2 and all(map(_is_count, offsets))):
         raise CheckpointError(f"{wrong} has the offsets {offsets!r:.60}, which are not two positions.")
     begin, end = offsets
-    bits = math.prod(shape) * DTYPE_BITS[dtype]
+    bits = math.prod(shape) * DTYPE_BITS[dtype]  # of 64 dimensions below 2**63: some hundred digits at most
     if bits != (end - begin) * 8:
         raise CheckpointError(
             f"{wrong} has {end - begin} bytes, but {dtype} {tuple(shape)!r:.100} takes {-(-bits // 8)}."

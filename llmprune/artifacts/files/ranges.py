@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
 
+from llmprune.artifacts.files.reading import open_regular
 from llmprune.errors import CheckpointError
 
 # What a kernel or a file system answers when it cannot copy between these two files by itself.
@@ -25,7 +26,7 @@ def open_shards(paths: Iterable[Path]) -> Iterator[dict[Path, FileIO]]:
         files: dict[Path, FileIO] = {}
         for path in paths:
             try:
-                files[path] = stack.enter_context(path.open("rb", buffering=0))
+                files[path] = stack.enter_context(open_regular(path))
             except OSError as error:
                 raise CheckpointError(f"{path} can no longer be read: {error.strerror}.") from error
         yield files

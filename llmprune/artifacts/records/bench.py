@@ -5,12 +5,14 @@ The page docs/bench-schema.md is made from the docstrings here (``python docs/be
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from llmprune.artifacts.records.agreement import AgreementProtocol, AgreementResult, DraftResult
 from llmprune.artifacts.records.estimates import Estimate, Repeats
 from llmprune.artifacts.records.protocols import PerplexityProtocol, SpeedProtocol, TaskProtocol
-from llmprune.artifacts.records.provenance import Artifact, Record
+from llmprune.artifacts.records.provenance import Artifact, Blocks, Count, Record
 from llmprune.artifacts.records.zeros_counted import SparsityReport
 
 
@@ -131,9 +133,9 @@ class ModelResult(Record):
     """
 
     name: str
-    num_blocks: int
-    num_parameters: int
-    weight_bytes: int
+    num_blocks: Blocks
+    num_parameters: Count
+    weight_bytes: Count
     sparsity: SparsityReport | None = None
     load_seconds: float | None = None
     perplexity: tuple[PerplexityResult, ...] = ()
@@ -199,3 +201,16 @@ class BenchResult(Artifact):
     differences: tuple[TaskDifference, ...] = ()
     metrics: dict[str, Estimate]
     gate: tuple[GateCheck, ...] = ()
+
+    @model_validator(mode="after")
+    def _by_a_protocol(self) -> Self:
+        """Whatever was measured of a model has its protocol."""
+        texts = {protocol.corpus.name for protocol in self.perplexity}
+        for one in filter(None, (self.model, self.baseline)):
+            timed = one.generation or one.prompt is not None
+            lacking = {found.corpus for found in one.perplexity} - texts
+            if lacking or (one.tasks and self.tasks is None) or (timed and self.speed is None):
+                raise ValueError("a text, a task or a speed has no protocol")
+            if one.agreement is not None and self.agreement is None:
+                raise ValueError("an agreement has no protocol")
+        return self

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from statistics import median
+from typing import Annotated
+
+from pydantic import Field
 
 from llmprune.artifacts.records.provenance import Record
 
@@ -36,7 +39,7 @@ class Repeats(Record):
         values: one for each repeat, in the order taken.
     """
 
-    values: tuple[float, ...]
+    values: Annotated[tuple[float, ...], Field(min_length=1)]
 
     @property
     def median(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from llmprune.artifacts.records.provenance import Artifact, CorpusIdentity, ModelIdentity, Record
+from llmprune.artifacts.records.provenance import Artifact, BlockNumber, CorpusIdentity, ModelIdentity, Record
 from llmprune.choices import ExpertMetric
 from llmprune.errors import ArtifactError
 
@@ -20,7 +20,7 @@ class BlockExperts(Record):
         reap: the mean over these of gate times output norm; 0 where there was none.
     """
 
-    block: int
+    block: BlockNumber
     path: str
     tokens: tuple[int, ...]
     reap: tuple[float, ...]

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from llmprune.artifacts.records.provenance import ModelIdentity, Record, SourceIdentity, describe_text, kind_by_name
+from llmprune.artifacts.records.provenance import (
+    BlockNumber,
+    ModelIdentity,
+    Record,
+    SourceIdentity,
+    describe_text,
+    kind_by_name,
+)
 from llmprune.choices import TextKind
 
 
@@ -89,8 +96,8 @@ class BlockHealing(Record):
         seconds: wall time.
     """
 
-    block: int
-    before: int
+    block: BlockNumber
+    before: BlockNumber
     layers: tuple[LayerHealing, ...]
     seconds: float
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Protocol, Self
 from pydantic import model_validator
 
 from llmprune.artifacts.records.environment import Environment
-from llmprune.artifacts.records.provenance import Artifact, CorpusIdentity, ModelIdentity, Record
+from llmprune.artifacts.records.provenance import Artifact, BlockNumber, CorpusIdentity, Count, ModelIdentity, Record
 from llmprune.choices import Metric, Search
 from llmprune.errors import ArtifactError
 
@@ -17,9 +17,9 @@ from llmprune.errors import ArtifactError
 class CandidateRecord(Record):
     """One block in one round: see ``block_search.Candidate``."""
 
-    block: int
+    block: BlockNumber
     loss: float
-    tokens: int
+    tokens: Count
     complete: bool
 
 
@@ -46,11 +46,11 @@ def spell_round(block: int, loss: float, candidates: Sequence[Seen], seconds: fl
 class RoundRecord(Record):
     """One decided round: see ``block_search.Round``; ``seconds`` is its wall time."""
 
-    removed: int
+    removed: BlockNumber
     loss: float
     candidates: tuple[CandidateRecord, ...]
-    block_forwards: int
-    naive_block_forwards: int
+    block_forwards: Count
+    naive_block_forwards: Count
     seconds: float
 
     def __str__(self) -> str:
@@ -88,8 +88,8 @@ class SearchSettings(Record):
 
     metric: Metric
     search: Search | None
-    protect_first: int
-    protect_last: int
+    protect_first: Count
+    protect_last: Count
     error_rate: float | None
     looks: tuple[int, ...] | None
     dtype: str
@@ -122,13 +122,13 @@ class Importance(Artifact):
     model: ModelIdentity
     corpus: CorpusIdentity
     windows_fingerprint: str
-    num_windows: int
-    seq_len: int
+    num_windows: Count
+    seq_len: Count
     settings: SearchSettings
     dense_loss: float
     rounds: tuple[RoundRecord, ...] = ()
     scores: tuple[float, ...] | None = None
-    order: tuple[int, ...]
+    order: tuple[BlockNumber, ...]
     environment: Environment | None = None
 
     @model_validator(mode="after")
@@ -136,6 +136,8 @@ class Importance(Artifact):
         """A searched order is what the rounds decided; a scored one has a score for every block."""
         if self.settings.metric is Metric.SLEB and tuple(decided.removed for decided in self.rounds) != self.order:
             raise ValueError("the order is not the one that the rounds decided")
+        if len(set(self.order)) < len(self.order) or max(self.order, default=0) >= self.model.num_blocks:
+            raise ValueError("the order names a block twice, or one that the model does not have")
         if self.settings.metric is not Metric.SLEB and (self.rounds or len(self.scores or ()) != self.model.num_blocks):
             raise ValueError("there is not one score for each block")
         return self

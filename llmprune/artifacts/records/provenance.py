@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from llmprune.artifacts.checkpoints.block_numbers import MAX_BLOCKS
 from llmprune.artifacts.files.atomic import write_json_atomic
+from llmprune.artifacts.files.reading import parse_json, read_small
 from llmprune.choices import TextKind
 from llmprune.errors import ArtifactError, OutputExistsError
 from llmprune.version import __version__
 
 _OTHER_PLACE = "move it away, or type `run=OTHER`."
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+"""How many there are of something: a number that neither a disk nor a loop takes for endless work."""
+Blocks = Annotated[int, Field(ge=1, le=MAX_BLOCKS)]
+"""How many blocks, or experts, there are."""
+BlockNumber = Annotated[int, Field(ge=0, lt=MAX_BLOCKS)]
+"""The index of a block, or of an expert."""
 
 
 class Record(BaseModel):
@@ -54,8 +61,8 @@ class ModelIdentity(Record):
     name: str
     fingerprint: str
     model_type: str
-    num_blocks: int
-    num_parameters: int
+    num_blocks: Blocks
+    num_parameters: Count
 
     @property
     def own_name(self) -> str:
@@ -76,7 +83,7 @@ class SourceIdentity(Record):
 
     name: str
     kind: TextKind
-    windows: int
+    windows: Count
     origin: str
     fingerprint: str
 
@@ -200,10 +207,10 @@ def recorded_as(path: Path, kind: str | None = None) -> dict[str, Any] | None:
 
 def _read_json(path: Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(read_small(path))
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing; run the command that writes it again, with `force=True`.") from None
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ArtifactError(f"{path} is not valid JSON ({error}); delete it to make it anew.") from error

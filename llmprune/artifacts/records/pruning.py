@@ -5,12 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks, split_at_number
 from llmprune.artifacts.records.environment import Environment
 from llmprune.artifacts.records.healing import Healing
-from llmprune.artifacts.records.provenance import Artifact, CorpusIdentity, ModelIdentity, Record
+from llmprune.artifacts.records.provenance import (
+    Artifact,
+    BlockNumber,
+    Blocks,
+    CorpusIdentity,
+    Count,
+    ModelIdentity,
+    Record,
+)
 from llmprune.artifacts.records.weight_sparsity import WeightSparsity
 
 RECORD_NAME = "llmprune.json"
@@ -31,7 +41,7 @@ class BlockRemoval(Record):
         search_heals: whether the search measured each candidate healed; ``pruned_loss`` is then that of a healed model.
     """
 
-    removed: tuple[int, ...]
+    removed: tuple[BlockNumber, ...]
     metric: str | None = None
     importance: str | None = None
     calibration: str | None = None
@@ -53,9 +63,9 @@ class ExpertRemoval(Record):
         calibration: what the metric was measured on, for people; None: by hand.
     """
 
-    removed: dict[int, tuple[int, ...]]
-    before: int
-    left: int
+    removed: dict[BlockNumber, tuple[BlockNumber, ...]]
+    before: Blocks
+    left: Blocks
     metric: str | None = None
     importance: str | None = None
     calibration: str | None = None
@@ -80,9 +90,9 @@ class MaskApplication(Record):
     fingerprint: str
     pattern: str | None
     tensors: tuple[str, ...]
-    numel: int
-    zeros_before: int
-    zeros: int
+    numel: Count
+    zeros_before: Count
+    zeros: Count
 
 
 class Verification(Record):
@@ -135,12 +145,23 @@ class PruningRecord(Artifact):
     sparsity: WeightSparsity | None = None
     masked: MaskApplication | None = None
     healing: Healing | None = None
-    num_blocks: int
-    num_parameters: int
-    weight_bytes: int
+    num_blocks: Blocks
+    num_parameters: Count
+    weight_bytes: Count
     command: str | None
     verification: Verification | None = None
     environment: Environment | None = None
+
+    @model_validator(mode="after")
+    def _removes_what_is_there(self) -> Self:
+        """What was removed was in the source, and is named once."""
+        removed = [(self.removal.removed, self.source.num_blocks)] if self.removal is not None else []
+        if self.experts is not None:
+            removed += [(gone, self.experts.before) for gone in self.experts.removed.values()]
+        for gone, before in removed:
+            if len(set(gone)) < len(gone) or max(gone, default=-1) >= before or len(gone) == before:
+                raise ValueError("it removes what its source does not have, or twice, or everything")
+        return self
 
     @property
     def made_by(self) -> str:

@@ -13,7 +13,7 @@ from pydantic import Field
 from llmprune.artifacts.records.bench import Machine
 from llmprune.artifacts.records.estimates import Estimate
 from llmprune.artifacts.records.protocols import Protocols
-from llmprune.artifacts.records.provenance import Artifact, CorpusIdentity, ModelIdentity, Record
+from llmprune.artifacts.records.provenance import Artifact, BlockNumber, CorpusIdentity, ModelIdentity, Record
 
 DENSE = "dense"
 Axis = Literal["params", "effective_params", "latency"]
@@ -59,7 +59,7 @@ class SweepPoint(Record):
 
     name: str
     target: str | None = None
-    removed: tuple[int, ...] = ()
+    removed: tuple[BlockNumber, ...] = ()
     pattern: str | None = None
     budget: str | None = None
     metrics: dict[str, Estimate]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from llmprune.artifacts.records.provenance import Record, SourceIdentity, describe_text, kind_by_name
+from llmprune.artifacts.records.provenance import BlockNumber, Record, SourceIdentity, describe_text, kind_by_name
 from llmprune.choices import TextKind
 
 
@@ -139,7 +139,7 @@ class BlockRecord(Record):
         experts: one entry for each module that computes experts.
     """
 
-    block: int
+    block: BlockNumber
     matrices: tuple[MatrixRecord, ...]
     ffn: FfnRecord | None
     output_error: float | None
