@@ -39,14 +39,21 @@ def for_yaml(text: str) -> str:
 
 
 def for_shell(word: str) -> str:
-    """A word of a command line as a shell reads it, on one line."""
+    """A word of a command line as a shell reads it, on one line; bytes that are no text as bash and zsh spell them."""
     if word.isprintable():
         return shlex.quote(word)
-    spelled = "".join(f"\\{char}" if char in "'\\" else _spelled(char) for char in word)
-    return f"$'{spelled}'"
+    return f"$'{''.join(map(_spelled_for_shell, word))}'"
 
 
 def _spelled(char: str) -> str:
     if unicodedata.category(char) not in _INVISIBLE:
         return char
     return char.encode("unicode_escape").decode("ascii")
+
+
+def _spelled_for_shell(char: str) -> str:
+    if char in "'\\":
+        return f"\\{char}"
+    if unicodedata.category(char) not in _INVISIBLE:
+        return char
+    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))

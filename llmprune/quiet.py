@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 
 from llmprune.errors import LlmpruneError
 
 # Libraries written in Rust (safetensors, tokenizers) put the number of the system's error in their message only.
 _ERRNO_IN_TEXT = re.compile(r"\(os error ([0-9]{1,4})\)")
+_STDERR = 2  # its descriptor
 _LOGGERS = ("huggingface_hub", "datasets", "transformers", "lm_eval")
 
 
@@ -35,6 +38,22 @@ def quiet() -> Iterator[None]:
             undo.callback(enable)
             disable()
         yield
+
+
+@contextmanager
+def panics_unseen() -> Iterator[None]:
+    """Nothing on stderr, whoever writes there: Rust code that gives up says so by itself, and then raises."""
+    if sys.stderr is None:  # closed: nobody sees anything, and the descriptor may be another file's
+        yield
+        return
+    kept = os.dup(_STDERR)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), _STDERR)
+        yield
+    finally:
+        os.dup2(kept, _STDERR)
+        os.close(kept)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from threading import Timer, current_thread, main_thread
 from types import FrameType
 from typing import Any
 
-_HABITUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+_HABITUAL: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 _LATER = 0.02  # seconds
 _APART = 1.0  # seconds: what comes sooner after a signal is the same wish
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
 
+from llmprune.artifacts.checkpoints.block_numbers import MAX_BLOCKS
 from llmprune.artifacts.files.atomic import atomic_directory
 from llmprune.errors import ModelError
 from llmprune.extras import require_extra
-from llmprune.quiet import first_sentence, no_bars_in, quiet
+from llmprune.quiet import failures_as, first_sentence, no_bars_in, panics_unseen, quiet
 
 
 def convert_gguf(path: Path, directory: Path) -> None:
@@ -26,14 +28,38 @@ def convert_gguf(path: Path, directory: Path) -> None:
     """
     require_extra("gguf", extra="gguf", purpose="Models in a GGUF file")
     options: dict[str, Any] = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
-    with quiet(), no_bars_in(modeling_gguf_pytorch_utils), atomic_directory(directory) as partial:
-        try:
+    with quiet(), no_bars_in(modeling_gguf_pytorch_utils), atomic_directory(directory) as built:
+        with failures_as(partial(_unreadable, path)), panics_unseen():
+            _require_blocks(path)
             tokenizer = AutoTokenizer.from_pretrained(**options)
-            model = AutoModelForCausalLM.from_pretrained(**options, dtype=torch.float32)
-        except Exception as error:  # a file of any content may upset its reader in any way
-            raise ModelError(f"{path} cannot be read as a GGUF model: {first_sentence(error)}") from error
+            loaded: Any = AutoModelForCausalLM.from_pretrained(**options, dtype=torch.float32, output_loading_info=True)
+            model, info = loaded  # a pair, when the loading info is asked for
+            if info["missing_keys"]:
+                raise ModelError(f"{path} lacks {min(info['missing_keys'])}; get an intact file.")
         # What remains of the file's quantization would keep the dequantized weights from being saved.
         del model.config.quantization_config
-        model.hf_quantizer = None  # type: ignore[assignment]
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+        model.hf_quantizer = None
+        model.save_pretrained(built)
+        tokenizer.save_pretrained(built)
+
+
+def _require_blocks(path: Path) -> None:
+    """See, before a model is made of it, that a file has a tensor for every block that it promises.
+
+    Raises:
+        ModelError: it has not.
+    """
+    from gguf import GGUFReader  # noqa: PLC0415 - of an extra
+
+    reader = GGUFReader(path)
+    held = len(reader.tensors)
+    for name, field in reader.fields.items():
+        if name.endswith(".block_count") and not 1 <= int(field.contents()) <= min(held, MAX_BLOCKS):
+            raise ModelError(
+                f"{path} promises {int(field.contents())} blocks and holds {held} tensors; get an intact file."
+            )
+
+
+def _unreadable(path: Path, error: BaseException) -> ModelError:
+    """A file of any content may upset its reader in any way."""
+    return ModelError(f"{path} cannot be read as a GGUF model: {first_sentence(error)}")

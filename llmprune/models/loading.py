@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ from llmprune.models.weights import (
     put_tensors,
     set_parameters,
 )
-from llmprune.quiet import first_sentence, quiet
+from llmprune.quiet import failures_as, first_sentence, panics_unseen, quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -271,17 +272,10 @@ def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> PreTr
     Raises:
         ModelError: there is none, or it cannot be read.
     """
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
-            tokenizer("A word.")  # some fail only when they are used: no unknown token, a template of unknown names
-            words = len(tokenizer) - len(set(tokenizer.all_special_ids))
-    except Exception as error:  # files of any content may upset it in any way
-        raise _no_tokenizer(directory, error) from error
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of the Rust code, which is no Exception
-            raise
-        raise _no_tokenizer(directory, error) from error
+    with failures_as(partial(_no_tokenizer, directory)), quiet(), panics_unseen():
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+        tokenizer("A word.")  # some fail only when they are used: no unknown token, a template of unknown names
+        words = len(tokenizer) - len(set(tokenizer.all_special_ids))
     if words < 2:  # transformers makes one of nothing where it knows the class: a mark of the beginning, at most
         raise _no_tokenizer(directory, "it knows special tokens alone: the files of its vocabulary are missing")
     return tokenizer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -15,9 +16,10 @@ from llmprune.artifacts.records.figures import Figure, Reading
 from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.artifacts.records.zeros_counted import SparsityReport
 from llmprune.errors import ArtifactError
+from llmprune.escaping import as_markdown_code, for_markdown, for_terminal
 from llmprune.models.architecture import auto_class_name
 from llmprune.publishing.citations import papers
-from llmprune.publishing.description import describe_pattern, describe_step
+from llmprune.publishing.description import counts_groups, describe_pattern, describe_step
 from llmprune.publishing.history import base_name, base_on_hub, expert_counts, patterns, removed_blocks, steps
 from llmprune.publishing.licence import Licence
 from llmprune.publishing.measured import only_choices, qualities, speeds
@@ -58,6 +60,7 @@ def model_card(facts: CardFacts) -> str:
     measured = qualities(facts.results)
     name = facts.base_model.split("/")[1] if facts.base_model else base_name(record)
     title = _title(record, name)
+    commands = [for_terminal(step.made_by) for step in steps(record)]
     text = _template().render(
         metadata=card_metadata(
             record,
@@ -66,10 +69,11 @@ def model_card(facts: CardFacts) -> str:
             licence=facts.licence,
             measures=measured,
         ),
-        title=title,
+        title=for_markdown(title),
         record=record,
         described=[f"{mark}{describe_step(step)}" for mark, step in _numbered(steps(record))],
-        commands=[step.made_by for step in steps(record)],
+        commands=commands,
+        fence=_fence(commands),
         first=steps(record)[0].source,
         base_name=name,
         base_model=base_model,
@@ -77,7 +81,7 @@ def model_card(facts: CardFacts) -> str:
         experts=expert_counts(record),
         any_zeros=bool(patterns(record)),
         any_healed=any(step.healing for step in steps(record)),
-        any_groups=any(":" in pattern for pattern in patterns(record)),
+        any_groups=any(map(counts_groups, patterns(record))),
         any_calibration=any(
             chosen.calibration for step in steps(record) for chosen in (step.removal, step.experts) if chosen
         ),
@@ -119,7 +123,8 @@ def check_card(card: str) -> None:
 
 def _template() -> Template:
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 (Markdown)
-    environment.globals |= {"percent": _percent, "value": _value, "change": _change, "cell": _cell}
+    environment.globals |= {"percent": _percent, "value": _value, "change": _change}
+    environment.filters |= {"text": for_markdown, "code": as_markdown_code}
     return environment.from_string(files("llmprune.publishing").joinpath("card.md.jinja").read_text("utf-8"))
 
 
@@ -142,7 +147,7 @@ def _title(record: PruningRecord, base: str) -> str:
 
 def _compared_with(results: tuple[BenchResult, ...]) -> str:
     names = {result.baseline.name.rsplit("/", 1)[-1] for result in results if result.baseline}
-    return f"`{names.pop()}`" if len(names) == 1 else "base"
+    return for_markdown(names.pop()) if len(names) == 1 else "base"
 
 
 def _percent(share: float) -> str:
@@ -176,9 +181,10 @@ def _short(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
-def _cell(text: str) -> str:
-    """A text as one cell of a Markdown table."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+def _fence(lines: Sequence[str]) -> str:
+    """What stands before and behind lines of code: more backticks than any of them has."""
+    longest = max((len(marks) for line in lines for marks in re.findall("`+", line)), default=0)
+    return "`" * max(3, longest + 1)
 
 
 def _sealed(text: str) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from llmprune.artifacts.records.pruning import PruningRecord
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
 
 def steps(record: PruningRecord) -> tuple[PruningRecord, ...]:
@@ -36,8 +40,8 @@ def patterns(record: PruningRecord) -> tuple[str, ...]:
 
 def base_on_hub(record: PruningRecord) -> str | None:
     """The Hub id of the nearest model in the history that came from the Hub; None: all were local."""
-    sources = (step.source.name for step in reversed(steps(record)))
-    return next((name.split("@")[0] for name in sources if "/" in name), None)  # a local model's name is no path
+    names = (step.source.name.split("@")[0] for step in reversed(steps(record)))
+    return next((name for name in names if _HUB_ID.fullmatch(name)), None)  # a local model's name is no path
 
 
 def base_name(record: PruningRecord) -> str:

@@ -8,8 +8,10 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from llmprune.artifacts.records.pruning import PruningRecord
+from llmprune.escaping import for_yaml
 from llmprune.models.architecture import auto_class_name
 from llmprune.publishing.citations import methods
+from llmprune.publishing.description import counts_groups
 from llmprune.publishing.history import patterns, removed_blocks
 from llmprune.publishing.licence import Licence
 from llmprune.publishing.measured import Measure
@@ -52,7 +54,7 @@ def card_metadata(
         library_name="transformers",
         pipeline_tag=_TASKS[auto_class_name(record.source.model_type)],
         tags=_tags(record),
-        model_name=model_name if results else None,
+        model_name=_line(model_name) if results else None,
         eval_results=results or None,
         **others,
     )
@@ -64,7 +66,7 @@ def _tags(record: PruningRecord) -> list[str]:
     if removed_blocks(record):
         tags.append("depth-pruning")
     known = patterns(record)
-    return tags + ["sparse"] * bool(known) + [pattern for pattern in known if ":" in pattern]
+    return tags + ["sparse"] * bool(known) + [pattern for pattern in known if counts_groups(pattern)]
 
 
 def _eval_result(measure: Measure) -> EvalResult:
@@ -79,5 +81,4 @@ def _eval_result(measure: Measure) -> EvalResult:
 
 
 def _line(text: str | None) -> str | None:
-    """A text as one line, because YAML folds some line ends."""
-    return " ".join(text.split()) or None if text is not None else None
+    return for_yaml(text) or None if text is not None else None

@@ -16,7 +16,7 @@ from transformers.utils import chat_template_utils
 
 from llmprune.choices import ChatTemplate, TextKind
 from llmprune.errors import CorpusError
-from llmprune.quiet import first_sentence
+from llmprune.quiet import failures_as, first_sentence
 from llmprune.text.conversations import Conversation
 
 if TYPE_CHECKING:
@@ -64,14 +64,15 @@ class ChatWriter:
                 f"{where} is a conversation, and the tokenizer of this model has no chat template; type `{_OFF}` to "
                 "take the contents of the messages as plain text."
             )
-        try:
-            with _fixed_date():
-                written = self.tokenizer.apply_chat_template(conversation, tokenize=False)
-        except Exception as error:  # a template is a program, and may raise anything
-            raise CorpusError(
+
+        def refused(error: BaseException) -> CorpusError:  # a template is a program, and may raise anything
+            return CorpusError(
                 f"The chat template of this model does not take {where} ({first_sentence(error):.200}); mend the "
                 f"record, or type `{_OFF}` to take the contents of the messages as plain text."
-            ) from error
+            )
+
+        with failures_as(refused), _fixed_date():
+            written = self.tokenizer.apply_chat_template(conversation, tokenize=False)
         assert isinstance(written, str), "one conversation was given, and no tokens were asked for"
         return written
 

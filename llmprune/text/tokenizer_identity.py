@@ -6,6 +6,9 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+from llmprune.errors import ModelError
+from llmprune.quiet import failures_as, panics_unseen
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -17,6 +20,14 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
     Chat templates and other settings that move no token make no difference.
     """
-    ids = [tokenizer(_PROBE, add_special_tokens=special, verbose=False)["input_ids"] for special in (False, True)]
-    known = [sorted(tokenizer.get_vocab().items()), ids]
+    known = [sorted(tokenizer.get_vocab().items()), _probed(tokenizer)]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+
+def _probed(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """What the probe becomes, without and with special tokens; nothing where some of it has no token at all."""
+    try:
+        with failures_as(lambda error: ModelError(str(error))), panics_unseen():
+            return [tokenizer(_PROBE, add_special_tokens=own, verbose=False)["input_ids"] for own in (False, True)]
+    except ModelError:
+        return []

@@ -14,7 +14,7 @@ from torch import Tensor
 from llmprune.artifacts.records.provenance import CorpusIdentity, SourceIdentity
 from llmprune.choices import SAMPLES, SEED, SEQ_LEN, USUAL, Bos, Sampling, TextKind
 from llmprune.errors import CorpusError, ModelError, TargetError
-from llmprune.quiet import first_sentence
+from llmprune.quiet import failures_as, first_sentence, panics_unseen
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -205,13 +205,14 @@ def _token_ids(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, rows: Sequenc
 def _tokenise(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
     # In one piece: a cut changes the tokens around it. verbose=False: a text may be longer than the model's
     # positions.
-    try:
+    with failures_as(_cannot_cut), panics_unseen():
         encoded = tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)
-    except Exception as error:  # of the Rust code: that a word is unknown and there is no token for unknown ones, say
-        raise ModelError(
-            f"The tokenizer cannot cut this text ({first_sentence(error):.300}); give another text."
-        ) from error
     return torch.tensor(encoded["input_ids"], dtype=torch.int64)
+
+
+def _cannot_cut(error: BaseException) -> ModelError:
+    """Of an unknown word where there is no token for unknown ones, say."""
+    return ModelError(f"The tokenizer cannot cut this text ({first_sentence(error):.300}); give another text.")
 
 
 def _random_rows(corpus: Corpus, count: int, generator: torch.Generator) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
+
+from llmprune.escaping import for_shell
 
 Value = str | int | float | bool | None
 
@@ -19,7 +20,7 @@ def spell_command(name: str, *arguments: str, **options: Value | Sequence[str]) 
             read back as the same number.
     """
     typed = [word for option, value in options.items() for word in _typed(f"--{option.replace('_', '-')}", value)]
-    return shlex.join(["llmprune", name, *arguments, *typed])
+    return " ".join(map(for_shell, ["llmprune", name, *arguments, *typed]))
 
 
 def unless_usual(value: Value, usual: Value) -> Value:

@@ -1,6 +1,7 @@
 """Recorded commands are spelled so that a shell, and the command line behind it, read back what was decided."""
 
 import shlex
+import subprocess
 
 import pytest
 
@@ -16,7 +17,7 @@ def test_a_sequence_repeats_its_option_and_an_empty_one_is_not_typed():
     assert spell_command("bench", ppl=["a", "b"], exclude=()) == "llmprune bench --ppl a --ppl b"
 
 
-@pytest.mark.parametrize("word", ["my model", "it's", "*.o_proj", "$HOME", "a;b", '"', "", "ü", "a\nb"])
+@pytest.mark.parametrize("word", ["my model", "it's", "*.o_proj", "$HOME", "a;b", '"', "", "ü"])
 def test_whatever_a_shell_would_change_is_quoted(word):
     command = spell_command("global-prune", word, exclude=[word], out=word)
     assert shlex.split(command) == ["llmprune", "global-prune", word, "--exclude", word, "--out", word]
@@ -33,3 +34,11 @@ def test_whole_numbers_have_no_point():
 
 def test_what_is_a_default_is_not_typed():
     assert (unless_usual(3, 4), unless_usual(4, 4)) == (3, None)
+
+
+@pytest.mark.parametrize("word", ["a\nb", "\x1b[31mit's", "back\\slash\t", "\u202egnp"])
+def test_what_a_terminal_would_obey_is_spelled_out_on_one_line(word):
+    command = spell_command("bench", word)
+    assert command.isprintable()
+    said = command.replace("llmprune bench", "printf %s", 1)
+    assert subprocess.run(["bash", "-c", said], capture_output=True, check=True, text=True).stdout == word
