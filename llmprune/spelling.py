@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from llmprune.escaping import for_shell
+
 _ARGUMENT = re.compile(r"`([a-z][a-z_]*)(?:=([^`]*))?`")
 # Arguments that no option of the same name stands for.
 _SWITCHES = {
@@ -29,4 +31,7 @@ def _option(found: re.Match[str]) -> str:
     if switch is not None:
         return switch
     option = f"--{name.replace('_', '-')}"
-    return option if value in (None, "True") else f"{option} {value}"
+    if value in (None, "True"):
+        return option
+    quoted = value[:1] in {"'", '"'}  # by whoever wrote the message
+    return f"{option} {value if quoted else for_shell(value)}"

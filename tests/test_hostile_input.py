@@ -298,14 +298,14 @@ def test_a_gguf_file(chooser, gguf, tmp_path):
 NUMBERS = ["-1", "0", "3000000000", "9" * 4000, "9" * 5000, "1e400", "nan", "\x1b[31m1", "٣", "0x10", "", " ", "1_0"]
 LINES = [
     ["remove-blocks", "MODEL", "--blocks", "WORD"],
-    ["remove-blocks", "MODEL", "--target", "WORD"],
-    ["remove-blocks", "MODEL", "--blocks", "1", "--max-shard-size", "WORD"],
+    ["remove-blocks", "MODEL", "--target", "WORD", "--out", "MODEL"],
+    ["remove-blocks", "MODEL", "--max-shard-size", "WORD", "--out", "MODEL"],
     ["remove-experts", "MODEL", "--experts", "WORD"],
-    ["verify-redundancy", "MODEL", "--protect-first", "WORD"],
-    ["verify-redundancy", "MODEL", "--error-rate", "WORD"],
-    ["global-prune", "MODEL", "--layers", "WORD"],
-    ["global-prune", "MODEL", "--sparsity", "WORD"],
-    ["global-prune", "MODEL", "--pattern", "WORD"],
+    ["verify-redundancy", "MODEL", "--protect-first", "WORD", "--error-rate", "2"],
+    ["verify-redundancy", "MODEL", "--error-rate", "WORD", "--chunk-windows", "0"],
+    ["global-prune", "MODEL", "--layers", "WORD", "--exclude", "*"],
+    ["global-prune", "MODEL", "--sparsity", "WORD", "--exclude", "*"],
+    ["global-prune", "MODEL", "--pattern", "WORD", "--exclude", "*"],
     ["global-prune", "MODEL", "--alpha", "WORD", "--samples", "0"],
     ["calibrate", "MODEL", "--samples", "WORD", "--source", "nosuch.txt"],
     ["calibrate", "MODEL", "--seed", "WORD", "--source", "nosuch.txt"],
@@ -314,11 +314,11 @@ LINES = [
     ["bench", "MODEL", "--batch", "WORD", "--ppl", "nosuch.txt"],
     ["bench", "MODEL", "--gen", "WORD", "--ppl", "nosuch.txt"],
     ["bench", "MODEL", "--max-seconds", "WORD", "--ppl", "nosuch.txt"],
-    ["bench", "MODEL", "--fail-if", "WORD"],
+    ["bench", "MODEL", "--fail-if", "WORD", "--ppl", "nosuch.txt"],
     ["bench", "MODEL", "--fail-if", "ppl>WORD", "--ppl", "nosuch.txt"],
     ["bench", "MODEL", "--device", "WORD"],
-    ["sweep", "MODEL", "--targets", "WORD"],
-    ["sweep", "MODEL", "--max-params", "WORD", "--targets", "1"],
+    ["sweep", "MODEL", "--targets", "WORD", "--ppl", "nosuch.txt"],
+    ["sweep", "MODEL", "--max-params", "WORD", "--targets", "1", "--ppl", "nosuch.txt"],
     ["calibrate", "MODEL", "--dtype", "WORD"],
     ["calibrate", "WORD"],
     ["apply-mask", "MODEL", "WORD"],
@@ -329,7 +329,7 @@ LINES = [
 ]
 
 
-@fuzzed(3)
+@fuzzed(0.8)
 @given(
     line=st.sampled_from(LINES),
     word=st.sampled_from(NUMBERS) | st.sampled_from(["\x1b[31mred", "a\nb", "\u202e", "x" * 300, "\udce9", "~nobody"]),

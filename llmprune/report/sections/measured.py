@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from llmprune.artifacts.records.bench import ModelResult
+from llmprune.artifacts.records.command_line import spell_command
 from llmprune.artifacts.records.figures import Figure, Reading, measures_writing, readings
 from llmprune.artifacts.records.quantities import QUANTITIES
 from llmprune.report.charts.measured import Bar, Panel, draw_panels
@@ -58,7 +59,7 @@ def _unmeasured(contents: RunContents, known: set[str]) -> Iterator[Missing]:
     for one in contents.checkpoints:
         if one.name not in known:
             what = f"{label_of(contents, one.name)} ({one.name}) was not measured."
-            yield Missing(what, f"llmprune bench {contents.run}/{one.name}")
+            yield Missing(what, spell_command("bench", f"{contents.run}/{one.name}"))
 
 
 def _quality_chart(contents: RunContents, rows: list[Row], numbers: dict[str, int]) -> Chart:

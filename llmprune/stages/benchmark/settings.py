@@ -10,7 +10,7 @@ from llmprune import choices
 from llmprune.choices import USUAL, Bos
 from llmprune.errors import TargetError
 from llmprune.stages.benchmark.gate import Condition, parse_condition
-from llmprune.stages.common.checks import require_at_least, require_positions
+from llmprune.stages.common.checks import read_numbers, require_at_least, require_positions
 from llmprune.text.windows import TokenWindows
 
 
@@ -68,7 +68,7 @@ class BenchSettings:
     def __post_init__(self) -> None:
         require_at_least(2, ppl_seq_len=self.ppl_seq_len)
         require_at_least(1, batch=min(self.batch), gen=self.gen, prompt=self.prompt, prefill=self.prefill)
-        require_at_least(1, repeats=self.repeats, max_windows=self.max_windows, limit=self.limit)
+        require_at_least(1, batch=max(self.batch), repeats=self.repeats, max_windows=self.max_windows, limit=self.limit)
         require_at_least(0, num_fewshot=self.num_fewshot, agreement=self.agreement)
         if self.draft and not self.agreement:
             raise TargetError("`draft` uses the prompts of `agreement`, and `agreement=0`; type a number of prompts.")
@@ -146,7 +146,7 @@ def parse_batches(text: str) -> tuple[int, ...]:
         TargetError: it is neither, or it names a size twice.
     """
     try:
-        sizes = tuple(int(part) for part in text.split(","))
+        sizes = read_numbers(text)
     except ValueError:
         raise TargetError(f"`batch='{text:.60}'` is not a size or a list of sizes; type 64 or 1,8,64.") from None
     if len(set(sizes)) < len(sizes):

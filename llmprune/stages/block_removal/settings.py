@@ -8,7 +8,7 @@ from pathlib import Path
 from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES
 from llmprune.choices import TARGET, Heal
 from llmprune.errors import TargetError
-from llmprune.stages.common.checks import require_target
+from llmprune.stages.common.checks import read_numbers, require_target
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,6 @@ def parse_blocks(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(int(part) for part in text.split(","))
+        return read_numbers(text)
     except ValueError:
-        raise TargetError(f"'{text}' is not a list of block indices; type for example `blocks=3,7,12`.") from None
+        raise TargetError(f"'{text:.60}' is not a list of block indices; type for example `blocks=3,7,12`.") from None

@@ -64,8 +64,8 @@ class RedundancySettings:
 
 def protected_blocks(settings: RedundancySettings, num_blocks: int) -> frozenset[int]:
     """The blocks that are never candidates."""
-    ends = (*range(settings.protect_first), *range(num_blocks - settings.protect_last, num_blocks))
-    return frozenset(ends)
+    first, last = settings.protect_first, num_blocks - settings.protect_last
+    return frozenset(block for block in range(num_blocks) if block < first or block >= last)
 
 
 def solving_windows(windows: int, settings: RedundancySettings) -> int:

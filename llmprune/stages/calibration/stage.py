@@ -56,7 +56,7 @@ class CalibrationSettings:
         require_at_least(1, samples=self.samples)
         require_at_least(2, seq_len=self.seq_len)
         if not 0 <= self.seed < 2**63:
-            raise TargetError(f"`seed={self.seed}` is out of range; type a number from 0 to {2**63 - 1}.")
+            raise TargetError(f"`seed={self.seed!s:.40}` is out of range; type a number from 0 to {2**63 - 1}.")
         if parse_mixture(self.source) and self.samples not in (None, self.num_windows):
             raise TargetError(
                 f"`samples={self.samples}` is not the {self.num_windows} windows that the counts of the mixture make "

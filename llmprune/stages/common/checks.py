@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from llmprune.algorithms.blocks.target import removal_count
@@ -13,19 +14,37 @@ if TYPE_CHECKING:
 _ANY_DEPTH = 2**63  # deeper than any model: what is refused for it is refused for all
 
 
+_MOST = 10**9  # of anything that is counted: more would fill any memory, or never end
+_NUMBER = re.compile(r"\s*-?[0-9]{1,9}\s*", re.ASCII)
+
+
 def require_at_least(least: int, **arguments: int | None) -> None:
-    """Check that no argument is smaller than ``least``. None stands for a default.
+    """Check that no argument is smaller than ``least``, or larger than anything that can be counted out.
 
     Args:
         least: the smallest allowed value.
-        arguments: the values, by the arguments' names.
+        arguments: the values, by the arguments' names. None stands for a default.
 
     Raises:
         TargetError: one is.
     """
     for name, value in arguments.items():
         if value is not None and value < least:
-            raise TargetError(f"`{name}={value}` is out of range; type {least} or more.")
+            raise TargetError(f"`{name}={value!s:.40}` is out of range; type {least} or more.")
+        if value is not None and value > _MOST:
+            raise TargetError(f"`{name}={value!s:.40}` is out of range; type {_MOST} or less.")
+
+
+def read_numbers(text: str) -> tuple[int, ...]:
+    """Read whole numbers between commas, of nine digits at most: ``3,7,12``.
+
+    Raises:
+        ValueError: something else.
+    """
+    parts = text.split(",")
+    if not all(map(_NUMBER.fullmatch, parts)):
+        raise ValueError("no whole numbers between commas")
+    return tuple(map(int, parts))
 
 
 def require_target(target: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from llmprune.artifacts.activations import MANIFEST, CalibrationManifest
 from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.records.command_line import spell_command
 from llmprune.artifacts.records.expert_importance import ExpertImportance
 from llmprune.artifacts.records.generations import Generations
 from llmprune.artifacts.records.importance import Importance
@@ -35,8 +36,8 @@ def read_contents(run: RunDirectory) -> RunContents:
     measurements, outdated = _measurements(run, checkpoints)
     if not (calibration or importance or experts or sweep or generations or checkpoints or measurements):
         raise ArtifactError(
-            f"{run.path} holds nothing to report yet; type: llmprune quickstart, or llmprune calibrate MODEL --run "
-            f"{run.path}"
+            f"{run.path} holds nothing to report yet; type: llmprune quickstart, or "
+            f"{spell_command('calibrate', 'MODEL', run=str(run.path))}"
         )
     contents = RunContents(
         run=run.path.resolve().name,

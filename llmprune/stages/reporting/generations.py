@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmprune.artifacts.records.command_line import spell_command
 from llmprune.artifacts.records.generations import Generations, ModelGenerations
 from llmprune.artifacts.records.provenance import ModelIdentity
 from llmprune.artifacts.run import RunDirectory
@@ -62,9 +63,8 @@ def write_generations(
     if not all(prompt.strip() for prompt in prompts):
         raise TargetError('A prompt is empty; type for example `prompt="The sea is"`.')
     if run.record() is None:
-        raise ArtifactError(
-            f"{run.path} has no model yet that could write; type: llmprune calibrate MODEL --run {run.path}"
-        )
+        command = spell_command("calibrate", "MODEL", run=str(run.path))
+        raise ArtifactError(f"{run.path} has no model yet that could write; type: {command}")
     if run.generations.exists():
         Generations.read(run.generations)  # it is replaced, so it has to be one
     Generations.require_place(run.generations)
