@@ -6,7 +6,9 @@ as typed where the sweep was typed, see ``stages.common.command_line``.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from pydantic import Field
 
@@ -68,6 +70,17 @@ class SweepPoint(Record):
     commands: tuple[str, ...] = ()
     prune_seconds: float = 0.0
     bench_seconds: float
+
+    @model_validator(mode="after")
+    def _was_measured(self) -> Self:
+        """What every point is compared by is there, and what is divided by is positive."""
+        lacking = {"params", "effective_params", "ppl", "ppl_ratio"} - self.metrics.keys()
+        speed = self.metrics.get("generation_ratio")
+        if lacking - ({"ppl_ratio"} if self.name == DENSE else set()):
+            raise ValueError(f"the metrics lack {min(lacking)}")
+        if speed is not None and min(speed.value, *(speed.interval or (speed.value,))) <= 0:
+            raise ValueError("generation_ratio is not positive")
+        return self
 
     @property
     def params(self) -> float:

@@ -11,7 +11,7 @@ from llmprune.stages.sweeping.choice import Limits, choose_best, pareto_sets, pa
 
 
 def point(name, *, params, effective=None, ppl=1.0, speed=None):
-    figures = {"params": params, "effective_params": effective or params, "ppl_ratio": ppl}
+    figures = {"params": params, "effective_params": effective or params, "ppl": 20.0, "ppl_ratio": ppl}
     figures |= {"generation": 5.0, "generation_ratio": speed} if speed else {}
     metrics = {figure: Estimate(value=value, interval=(value, value)) for figure, value in figures.items()}
     return SweepPoint(name=name, metrics=metrics, bench="bench/x.json", checkpoint=None, bench_seconds=1.0)
