@@ -159,7 +159,7 @@ _add(report.report, report.EXAMPLES)
 _add(push.push, push.EXAMPLES)
 
 
-def run() -> None:
+def main() -> None:
     """Run the command line on this process's arguments and streams, or serve the process that runs it."""
     prepare_streams()
     try:

@@ -11,9 +11,9 @@ def main() -> None:
     """Run the command line."""
     with interruption_noted(at_the_end=True) as interruption:
         try:
-            from llmprune.cli.app import run
+            from llmprune.cli import app
 
-            run()
+            app.main()
         except BaseException as error:
             finished = isinstance(error, SystemExit) and not error.code
             if interruption.number is None or interruption.told or finished:

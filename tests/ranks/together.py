@@ -78,7 +78,7 @@ def _fork(rank: int, variables: dict[str, str], words: list[str], folder: Path, 
         torch.set_num_threads(1)
         sys.argv = ["llmprune", *words]
         before(rank)
-        from llmprune.cli.entry import main
+        from llmprune.cli.app import main
 
         main()
         code = 0
