@@ -198,8 +198,8 @@ class Artifact(Record):
 def recorded_as(path: Path, kind: str | None = None) -> dict[str, Any] | None:
     """The fields of a record of some kind, of whatever schema, or of any; None where no such record lies there."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        content = parse_json(read_small(path))
+    except (OSError, ValueError):
         return None
     known = content.get("kind") if isinstance(content, dict) else None
     return content if isinstance(known, str) and (known == kind if kind else known.startswith("llmprune-")) else None
