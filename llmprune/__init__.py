@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llmprune.api.bench import Benchmark, bench
     from llmprune.api.checkpoints import PrunedCheckpoint
     from llmprune.api.heal import heal
+    from llmprune.api.prune import BudgetedModel, prune
     from llmprune.api.prune_weights import prune_weights
     from llmprune.api.push import Publication, push
     from llmprune.api.rank_blocks import rank_blocks
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Benchmark",
+    "BudgetedModel",
     "PrunedCheckpoint",
     "Publication",
     "Ranking",
@@ -46,6 +48,7 @@ __all__ = [
     "calibration_windows",
     "errors",
     "heal",
+    "prune",
     "prune_weights",
     "push",
     "rank_blocks",
@@ -55,6 +58,7 @@ __all__ = [
 
 _HOMES = {
     "Benchmark": "llmprune.api.bench",
+    "BudgetedModel": "llmprune.api.prune",
     "PrunedCheckpoint": "llmprune.api.checkpoints",
     "Publication": "llmprune.api.push",
     "Ranking": "llmprune.api.ranking",
@@ -65,6 +69,7 @@ _HOMES = {
     "bench": "llmprune.api.bench",
     "calibration_windows": "llmprune.api.windows",
     "heal": "llmprune.api.heal",
+    "prune": "llmprune.api.prune",
     "prune_weights": "llmprune.api.prune_weights",
     "push": "llmprune.api.push",
     "rank_blocks": "llmprune.api.rank_blocks",

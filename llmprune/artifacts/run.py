@@ -92,6 +92,16 @@ class RunDirectory:
         return self.path / "report"
 
     @property
+    def budget(self) -> Path:
+        """What ``llmprune prune`` chose, and what stands beside it."""
+        return self.path / "prune.json"
+
+    @property
+    def budget_folder(self) -> Path:
+        """Directory of the checkpoints that are only measured beside the chosen one."""
+        return self.path / "prune"
+
+    @property
     def sweep(self) -> Path:
         """The sweep's result."""
         return self.path / "sweep.json"

@@ -18,6 +18,7 @@ from llmprune.cli.commands import (
     calibrate,
     global_prune,
     heal,
+    prune,
     push,
     quickstart,
     remove_blocks,
@@ -146,6 +147,7 @@ def _add(command: Callable[..., None], examples: str) -> None:
 
 
 _add(quickstart.quickstart, quickstart.EXAMPLES)
+_add(prune.prune, prune.EXAMPLES)
 _add(calibrate.calibrate, calibrate.EXAMPLES)
 _add(verify_redundancy.verify_redundancy, verify_redundancy.EXAMPLES)
 _add(remove_blocks.remove_blocks, remove_blocks.EXAMPLES)

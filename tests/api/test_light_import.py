@@ -38,8 +38,8 @@ def test_everything_that_is_offered_is_there_and_listed(name):
 
 
 def test_other_names_are_refused():
-    with pytest.raises(AttributeError, match="has no attribute 'prune'"):
-        _ = llmprune.prune
+    with pytest.raises(AttributeError, match="has no attribute 'pruned'"):
+        _ = llmprune.pruned
 
 
 @pytest.mark.parametrize("name", [name for name in llmprune.__all__ if inspect.isfunction(getattr(llmprune, name))])

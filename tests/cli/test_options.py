@@ -18,7 +18,8 @@ from llmprune.stages.benchmark.settings import BenchSettings
 from llmprune.stages.block_removal import RemovalSettings
 from llmprune.stages.block_search import RedundancySettings
 from llmprune.stages.calibration import CalibrationSettings
-from llmprune.stages.sweeping.choice import Limits, ParamLimit
+from llmprune.stages.common.params import ParamLimit
+from llmprune.stages.sweeping.choice import Limits
 from llmprune.stages.sweeping.settings import SweepSettings
 from llmprune.stages.weight_pruning.selection import Selection
 from llmprune.stages.weight_pruning.settings import PruningSettings
@@ -181,6 +182,7 @@ def test_quick_is_other_defaults(asked):
 SEVERAL_MEANINGS = {
     "--bos",  # of calibration windows, of perplexity windows
     "--force",  # what the run holds, what the repository holds
+    "--heal",  # what is written, what is measured
     "--metric",  # of blocks, of experts
     "--out",  # a checkpoint, a page
     "--pattern",  # one, a list

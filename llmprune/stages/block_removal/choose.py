@@ -13,10 +13,9 @@ from llmprune.algorithms.blocks.target import removal_count
 from llmprune.artifacts.activations import sha256_of
 from llmprune.artifacts.records.importance import Importance, RoundRecord, check_blocks
 from llmprune.artifacts.records.pruning import BlockRemoval
-from llmprune.choices import ERROR_RATE, Search
 from llmprune.errors import ArtifactError
 from llmprune.stages.block_removal.settings import RemovalSettings
-from llmprune.stages.block_search import RedundancySettings, verify_redundancy
+from llmprune.stages.block_search import RedundancySettings, as_recorded, verify_redundancy
 from llmprune.stages.common.workspace import Workspace
 
 
@@ -55,7 +54,7 @@ def choose_removal(
         )
         if known.has_best(count):
             return _prefix(known, count, path)
-        redundancy = _as_recorded(known)
+        redundancy = as_recorded(known.settings)
     redundancy = redundancy or RedundancySettings()
     workspace.progress.say(
         f"{path} does not tell which blocks to remove for {settings.target} yet: running verify-redundancy first."
@@ -78,18 +77,6 @@ def _ranked(workspace: Workspace, blocks: tuple[int, ...]) -> BlockRemoval | Non
         return None
     head = known.order[: len(blocks)] == blocks and known.has_best(len(blocks))
     return _prefix(known, len(blocks), path) if head else None
-
-
-def _as_recorded(known: Importance) -> RedundancySettings:
-    """The settings with which a search that is too short continues."""
-    return RedundancySettings(
-        metric=known.settings.metric,
-        search=known.settings.search or Search.ELIMINATE,
-        protect_first=known.settings.protect_first,
-        protect_last=known.settings.protect_last,
-        error_rate=known.settings.error_rate or ERROR_RATE,
-        heal=known.settings.heal is not None,
-    )
 
 
 def _prefix(known: Importance, count: int, path: Path) -> BlockRemoval:

@@ -4,7 +4,7 @@ from llmprune.stages.block_search.cost import SearchCost, WindowCost, spell_seco
 from llmprune.stages.block_search.one_shot import order_blocks, score_blocks
 from llmprune.stages.block_search.removable import Removable, open_check
 from llmprune.stages.block_search.search import dense_loss, search_rounds, window_evaluator
-from llmprune.stages.block_search.settings import RedundancySettings, solving_windows
+from llmprune.stages.block_search.settings import RedundancySettings, as_recorded, protected_blocks, solving_windows
 from llmprune.stages.block_search.stage import search_steps, verify_redundancy
 
 __all__ = [
@@ -12,9 +12,11 @@ __all__ = [
     "Removable",
     "SearchCost",
     "WindowCost",
+    "as_recorded",
     "dense_loss",
     "open_check",
     "order_blocks",
+    "protected_blocks",
     "score_blocks",
     "search_rounds",
     "search_steps",

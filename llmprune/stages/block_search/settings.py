@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llmprune.artifacts.records.importance import SearchSettings
 from llmprune.choices import ERROR_RATE, PROTECT_FIRST, PROTECT_LAST, TARGET, Metric, Search
 from llmprune.errors import TargetError
 from llmprune.stages.common.checks import require_at_least, require_target
@@ -60,6 +61,18 @@ class RedundancySettings:
     def eliminates(self) -> bool:
         """Whether hopeless candidates are dropped early."""
         return self.metric == Metric.SLEB and self.search == Search.ELIMINATE
+
+
+def as_recorded(known: SearchSettings) -> RedundancySettings:
+    """The settings with which a search goes on as it began."""
+    return RedundancySettings(
+        metric=known.metric,
+        search=known.search or Search.ELIMINATE,
+        protect_first=known.protect_first,
+        protect_last=known.protect_last,
+        error_rate=known.error_rate or ERROR_RATE,
+        heal=known.heal is not None,
+    )
 
 
 def protected_blocks(settings: RedundancySettings, num_blocks: int) -> frozenset[int]:

@@ -1,6 +1,7 @@
 """``llmprune sweep``."""
 
-from llmprune.stages.sweeping.choice import Best, Limits, choose_best, parse_params
+from llmprune.stages.common.params import parse_params
+from llmprune.stages.sweeping.choice import Best, Limits, choose_best
 from llmprune.stages.sweeping.settings import SweepSettings, parse_patterns, parse_targets
 from llmprune.stages.sweeping.stage import PointDone, sweep
 

@@ -7,7 +7,8 @@ from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.provenance import CorpusIdentity, ModelIdentity
 from llmprune.artifacts.records.sweep import SweepPoint, SweepPruning, SweepResult
 from llmprune.errors import GateError, TargetError
-from llmprune.stages.sweeping.choice import Limits, choose_best, pareto_sets, parse_params
+from llmprune.stages.common.params import parse_params
+from llmprune.stages.sweeping.choice import Limits, choose_best, pareto_sets
 
 
 def point(name, *, params, effective=None, ppl=1.0, speed=None):

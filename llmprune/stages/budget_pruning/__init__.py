@@ -1,0 +1,7 @@
+"""``llmprune prune``."""
+
+from llmprune.stages.budget_pruning.points import Listeners
+from llmprune.stages.budget_pruning.settings import BudgetSettings
+from llmprune.stages.budget_pruning.stage import BudgetReport, prune_to_budget
+
+__all__ = ["BudgetReport", "BudgetSettings", "Listeners", "prune_to_budget"]

@@ -1,0 +1,141 @@
+"""The models of a budget: the dense one, the chosen one and its two nearest alternatives, each measured once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.records.budget import BudgetResult
+from llmprune.artifacts.records.healing import BlockHealing
+from llmprune.artifacts.records.importance import RoundRecord
+from llmprune.artifacts.records.sweep import DENSE, SweepPoint
+from llmprune.choices import Heal
+from llmprune.errors import ArtifactError
+from llmprune.stages.benchmark import bench
+from llmprune.stages.block_removal import RemovalReport, RemovalSettings, remove_blocks
+from llmprune.stages.budget_pruning.settings import BudgetSettings
+from llmprune.stages.common.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """Who hears of what is finished: every round of the search, and every block that is healed."""
+
+    on_round: Callable[[RoundRecord], None] = lambda _: None
+    on_block: Callable[[BlockHealing], None] = lambda _: None
+
+
+def point_name(count: int) -> str:
+    """What a model without so many blocks is called in the result."""
+    return f"{count} block{'s' * (count != 1)} removed"
+
+
+@dataclass(frozen=True)
+class BudgetPoints:
+    """Makes and measures models.
+
+    Attributes:
+        workspace: run directory and dense model.
+        settings: the budget.
+        order: the blocks in the order in which they go, one more than the budget asks for where there is one.
+        on_block: called for every block as it is healed.
+    """
+
+    workspace: Workspace
+    settings: BudgetSettings
+    order: tuple[int, ...]
+    on_block: Callable[[BlockHealing], None]
+
+    def with_dense(self, result: BudgetResult) -> BudgetResult:
+        """Measure the dense model, unless that was done, and write."""
+        if result.dense is None:
+            found, path, seconds = self._bench(self.workspace.record.model, None)
+            dense = SweepPoint(name=DENSE, metrics=found.metrics, bench=path, checkpoint=None, bench_seconds=seconds)
+            result = result.model_copy(update={"dense": dense})
+        return self._written(result)
+
+    def with_alternative(self, result: BudgetResult, count: int) -> BudgetResult:
+        """Make the model without so many blocks, measure it, and write; its files are in the way of nobody."""
+        if self._is_measured(result, count):
+            return result
+        out = self.workspace.run.budget_folder / f"{count}-blocks"
+        settings = RemovalSettings(target=str(count), heal=Heal.ALL, out=out, verify=False, force=True)
+        return self._with_point(result, count, self._removed(settings), kept=False)
+
+    def with_chosen(self, result: BudgetResult, count: int) -> tuple[RemovalReport, BudgetResult]:
+        """The same of the model that was chosen, whose checkpoint stays."""
+        settings = RemovalSettings(
+            target=str(count),
+            heal=Heal.ALL,
+            out=self.settings.out,
+            max_shard_bytes=self.settings.max_shard_bytes,
+            verify=self.settings.verify,
+            force=self.settings.force,
+        )
+        report = self._removed(settings)
+        if self._is_measured(result, count):
+            points = [
+                self._placed(point, report) if point.name == point_name(count) else point for point in result.points
+            ]
+            return report, self._written(result.model_copy(update={"points": tuple(points)}))
+        return report, self._with_point(result, count, report, kept=True)
+
+    def _is_measured(self, result: BudgetResult, count: int) -> bool:
+        known = result.point(point_name(count))
+        return known is not None and known.removed == self.order[:count]
+
+    def _removed(self, settings: RemovalSettings) -> RemovalReport:
+        self.workspace.progress.say(f"Removing {settings.target} blocks, and healing those that stay.")
+        return remove_blocks(self.workspace, settings, on_block=self.on_block)
+
+    def _with_point(self, result: BudgetResult, count: int, report: RemovalReport, *, kept: bool) -> BudgetResult:
+        assert result.dense is not None and report.record.removal is not None
+        found, path, seconds = self._bench(str(report.directory), self._dense_bench(result.dense))
+        point = SweepPoint(
+            name=point_name(count),
+            target=str(count),
+            removed=report.record.removal.removed,
+            metrics=found.metrics,
+            bench=path,
+            checkpoint=None,
+            commands=(report.record.made_by,),
+            bench_seconds=seconds,
+        )
+        others = tuple(one for one in result.points if one.name != point.name)
+        point = self._placed(point, report) if kept else point
+        return self._written(result.model_copy(update={"points": (*others, point)}))
+
+    def _placed(self, point: SweepPoint, report: RemovalReport) -> SweepPoint:
+        place, run = report.directory.absolute(), self.workspace.run.path.absolute()
+        inside = place.relative_to(run) if place.is_relative_to(run) else place
+        return point.model_copy(update={"checkpoint": str(inside), "commands": (report.record.made_by,)})
+
+    def _dense_bench(self, dense: SweepPoint) -> BenchResult | None:
+        """The dense model's benchmark; None if its file is gone, and it is measured again beside the others."""
+        try:
+            return BenchResult.read(self.workspace.run.path / dense.bench)
+        except ArtifactError:
+            return None
+
+    def _bench(self, model: str, dense: BenchResult | None) -> tuple[BenchResult, str, float]:
+        """Measure a model: its result, the path of its file in the run directory, and seconds."""
+        workspace, started = self.workspace, time.monotonic()
+        found, path = bench(
+            workspace.run,
+            model=model,
+            baseline=None,
+            settings=self.settings.measured,
+            compute=workspace.compute,
+            progress=workspace.progress,
+            trust_remote_code=workspace.trust_remote_code,
+            dense=dense,
+        )
+        return found, str(Path(path).relative_to(workspace.run.path)), time.monotonic() - started
+
+    def _written(self, result: BudgetResult) -> BudgetResult:
+        with self.workspace.writing():
+            result.write(self.workspace.run.budget)
+        return result
