@@ -1,16 +1,23 @@
 """Removed blocks, healed and not: perplexity and greedy agreement, beside the dense model and an upper bound.
 
 Blocks are ranked once by SLEB. Each row removes a share of them by `llmprune remove-blocks`, with --heal none, cut or
-all, and measures the written checkpoint. `upper bound` is no checkpoint: the holes of the plain one are filled with
+all, and measures the written checkpoint. `healed search` takes the blocks of `verify-redundancy --heal` instead, and
+heals all. `upper bound` is no checkpoint: the holes of the plain one are filled with
 full linear maps of the hidden states (arXiv 2605.15491), which no stock model has. Greedy agreement is the share of
 next tokens on which dense and pruned model agree, on the windows of the first --ppl text. `taken back` is the share of
-the log-perplexity that the removal lost.
+the log-perplexity that the removal lost. --tasks adds accuracies, by lm-eval.
+
+--vary-samples, --vary-source and --vary-ridge add rows of --heal all, of the first target and the same blocks, each
+calibrated in another way or with one ridge alone. MODEL is of any family, such as the OPT of trained_opt.py
+(with --blocks 12; its positions bound --seq-len and --ppl-seq-len).
 
 Rows that the results file has already are not run again, so a long table can be made in several sittings (with --run,
 on one and the same calibration and ranking). Type the last line again to print the table.
 
     python benchmarks/healing.py MODEL --source wikitext2:wiki.train.raw --ppl wikitext2:wiki.test.raw \
-        --ppl c4:c4_text.jsonl --run RUN --out results.json
+        --ppl c4:c4_text.jsonl --run RUN --out results.json --tasks piqa_local,arc_easy_local --limit 500 \
+        --lm-eval-include lm_eval_tasks --vary-samples 4,8,16,32,64,128 --vary-source c4:c4_text.jsonl \
+        --vary-source self --vary-source python-docs --vary-ridge 0.001,0.01,0.1,0.3,1,3
 """
 
 from __future__ import annotations
@@ -32,10 +39,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from weight_pruning import known_rows, perplexity, text_name
 
+import llmprune
 from llmprune.algorithms import Correction, MomentsAccumulator, correct, remaining_error
 from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
 from llmprune.artifacts.files.atomic import write_text_atomic
+from llmprune.artifacts.records.importance import Importance
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.artifacts.run import RunDirectory
 from llmprune.evaluation.machine import describe_machine
@@ -47,7 +56,11 @@ from llmprune.stages.healing.settings import RIDGES, held_back
 from llmprune.text.corpora import load_corpus
 from llmprune.text.windows import consecutive_windows
 
-WAYS = ("none", "cut", "all", "upper bound")
+WAYS = ("none", "cut", "all", "healed search", "upper bound")
+# The command line, whose healing has one ridge to choose from.
+ONE_RIDGE = (
+    "import llmprune.stages.healing.plan as plan; plan.RIDGES = ({},); from llmprune.cli.app import main; main()"
+)
 CPU = torch.device("cpu")
 
 
@@ -64,6 +77,12 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--ppl", action="append", required=True, help="evaluation text; can be repeated")
     parser.add_argument("--windows", type=int, help="use the first so many windows of each text")
     parser.add_argument("--ppl-seq-len", type=int, default=2048, help="tokens a window of these")
+    parser.add_argument("--tasks", default="", help="zero-shot tasks, by lm-eval's names")
+    parser.add_argument("--lm-eval-include", type=Path, help="a folder with their task files")
+    parser.add_argument("--limit", type=int, help="items of each task")
+    parser.add_argument("--vary-samples", default="", help="numbers of calibration windows")
+    parser.add_argument("--vary-source", action="append", default=[], help="calibration text; can be repeated")
+    parser.add_argument("--vary-ridge", default="", help="ridges, relative to the mean diagonal")
     parser.add_argument("--run", type=Path, help="run directory to keep; default: a temporary one")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(words)
@@ -72,19 +91,45 @@ def main(words: list[str] | None = None) -> None:
     known["processor"] = describe_machine(CPU).processor
     with tempfile.TemporaryDirectory() as folder:
         run = options.run or Path(folder) / "run"
-        rows = [("dense", "")] + [(t, way) for t in options.targets.split(",") for way in options.ways.split(",")]
+        targets = options.targets.split(",")
+        rows = [("dense", "")] + [(target, way) for target in targets for way in options.ways.split(",")]
+        rows += [(targets[0], way) for way in varied(options)]
         if missing := [row for row in rows if _name(*row) not in known["rows"]]:
-            largest = max((target for target, _ in rows[1:]), key=_share)
-            _llmprune("calibrate", options.model, "--source", options.source, "--samples", options.samples,
-                      "--seq-len", options.seq_len, "--dtype", options.dtype, run=run)  # fmt: skip
+            largest = max(targets, key=_share)
+            _calibrate(options, run)
             if options.order is None:
                 _llmprune("verify-redundancy", "--target", largest, run=run)
+            if any(way == "healed search" for _, way in missing):
+                _calibrate(options, _healed_run(run))
+                _llmprune("verify-redundancy", "--target", largest, "--heal", run=_healed_run(run))
             dense = Dense(options)
         for row in missing:
             known["rows"][_name(*row)] = dense.measured() if row[0] == "dense" else dense.row(run, *row)
             write_text_atomic(options.out, json.dumps(known, indent=1) + "\n")
             print(_name(*row), json.dumps(known["rows"][_name(*row)]), flush=True)
     print(table(known))
+
+
+def varied(options: argparse.Namespace) -> dict[str, tuple[str, str]]:
+    """The rows that vary one thing: by name, what it is and its value."""
+    kinds = {
+        "samples": options.vary_samples.split(","),
+        "source": options.vary_source,
+        "ridge": options.vary_ridge.split(","),
+    }
+    return {
+        f"all, {kind} {text_name(value)}": (kind, value) for kind, values in kinds.items() for value in values if value
+    }
+
+
+def _calibrate(options: argparse.Namespace, run: Path, *, source: str | None = None, samples: str | None = None):
+    _llmprune("calibrate", options.model, "--source", source or options.source, "--samples", samples or options.samples,
+              "--seq-len", options.seq_len, "--dtype", options.dtype, run=run)  # fmt: skip
+
+
+def _healed_run(run: Path) -> Path:
+    """The run directory of the search with healing: a run has one ranking."""
+    return run.with_name(f"{run.name}-healed-search")
 
 
 class Dense:
@@ -108,9 +153,7 @@ class Dense:
         with tempfile.TemporaryDirectory(dir=run) as folder, ExitStack() as stack:
             out = Path(folder) / "pruned"
             began = time.perf_counter()
-            heal = way if way in ("cut", "all") else "none"
-            _llmprune("remove-blocks", *self._blocks(target), "--heal", heal, "--out", out, "--no-verify",
-                      "--dtype", self._options.dtype, run=run)  # fmt: skip
+            self._remove(run, Path(folder), target, way, out)
             seconds = time.perf_counter() - began
             model = load_whole(out, device=CPU, dtype=self._model.dtype)
             record = PruningRecord.read(out / RECORD_NAME)
@@ -125,18 +168,51 @@ class Dense:
                 figures["layers"] = [layer.model_dump() for layer in record.healing.layers]
             return figures
 
-    def _blocks(self, target: str) -> tuple[str, str]:
+    def _remove(self, run: Path, folder: Path, target: str, way: str, out: Path) -> None:
+        """Write the checkpoint of a row."""
+        blocks, heal, ridge = self._blocks(run, target), way if way in ("cut", "all") else "none", None
+        if way == "healed search":
+            run, blocks, heal = _healed_run(run), ("--target", target), "all"
+        if way in (others := varied(self._options)):
+            kind, value = others[way]
+            heal, ridge = "all", value if kind == "ridge" else None
+            if ridge is None:
+                run = folder / "run"
+                _calibrate(self._options, run, **{kind: value})
+        _llmprune("remove-blocks", *blocks, "--heal", heal, "--out", out, "--no-verify",
+                  "--dtype", self._options.dtype, run=run, ridge=ridge)  # fmt: skip
+
+    def _blocks(self, run: Path, target: str) -> tuple[str, str]:
         """Which blocks go, as options."""
+        depth = block_count(self._model.config)
+        count = math.ceil(round(_share(target) * depth, 6)) if target.endswith("%") else int(target)
         if self._options.order is None:
-            return "--target", target
-        order = self._options.order.split(",")
-        share = float(target.removesuffix("%")) / 100
-        return "--blocks", ",".join(order[: round(share * block_count(self._model.config))])
+            order = list(map(str, Importance.read(RunDirectory(run).importance).order))
+        else:
+            order = self._options.order.split(",")
+        return "--blocks", ",".join(order[:count])
 
     def _figures(self, model: PreTrainedModel, directory: Path) -> dict[str, Any]:
         same = (_choices(model, self._tokens) == self._choices).double().mean()
         texts = {text_name(spec): perplexity(model, directory, spec, self._options) for spec in self._options.ppl}
-        return {"perplexity": texts, "agreement": float(same)}
+        return {"perplexity": texts, "agreement": float(same), **self._accuracies(model, directory)}
+
+    def _accuracies(self, model: PreTrainedModel, directory: Path) -> dict[str, dict[str, float]]:
+        """Accuracy on each task, by the metric that lm-eval names last (of PIQA and ARC, the normalised one)."""
+        tasks = tuple(filter(None, self._options.tasks.split(",")))
+        if not tasks:
+            return {}
+        measured = llmprune.bench(
+            model,
+            ppl=None,
+            tasks=tasks,
+            lm_eval_include=self._options.lm_eval_include,
+            limit=self._options.limit,
+            speed=False,
+            tokenizer=load_tokenizer(directory),
+        )
+        found = {name.rpartition(".")[2]: one.value for name, one in measured.metrics.items() if name.startswith("acc")}
+        return {"accuracy": {task: found[task] for task in tasks}}
 
 
 @torch.inference_mode()
@@ -204,7 +280,8 @@ def table(known: dict[str, Any]) -> str:
     """The rows as Markdown."""
     rows = known["rows"]
     texts = list(rows["dense"]["perplexity"])
-    head = ["", *(part for text in texts for part in (text, "taken back")), "greedy agreement", "seconds"]
+    tasks = list(rows["dense"].get("accuracy", ()))
+    head = ["", *(part for text in texts for part in (text, "taken back")), *tasks, "greedy agreement", "seconds"]
     lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
     for name, row in rows.items():
         target = name.rpartition("%")[0] + "%"
@@ -212,7 +289,7 @@ def table(known: dict[str, Any]) -> str:
         for text in texts:
             cells += [f"{row['perplexity'][text]:.2f}", _taken_back(rows, f"{target} none", row, text)]
         seconds = f"{row['seconds']:.0f}" if "seconds" in row else ""
-        cells += [f"{row['agreement']:.1%}", seconds]
+        cells += [f"{row['accuracy'][task]:.1%}" for task in tasks] + [f"{row['agreement']:.1%}", seconds]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -232,10 +309,11 @@ def _share(target: str) -> float:
     return float(target.removesuffix("%")) / (100 if target.endswith("%") else 1)
 
 
-def _llmprune(*words: object, run: Path) -> None:
-    command = [sys.executable, "-m", "llmprune", *map(str, words), "--run", str(run), "--quiet"]
-    if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
-        raise SystemExit(f"{' '.join(command[2:])} failed")
+def _llmprune(*words: object, run: Path, ridge: str | None = None) -> None:
+    program = ["-m", "llmprune"] if ridge is None else ["-c", ONE_RIDGE.format(float(ridge))]
+    typed = [*map(str, words), "--run", str(run), "--quiet"]
+    if subprocess.run([sys.executable, *program, *typed], stdout=subprocess.DEVNULL).returncode:
+        raise SystemExit(f"llmprune {' '.join(typed)} failed")
 
 
 if __name__ == "__main__":

@@ -135,8 +135,11 @@ def test_healing_is_measured_row_by_row_beside_an_upper_bound(tmp_path, monkeypa
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import healing
 
-    def in_this_process(*words, run):
-        result = CliRunner().invoke(app, [*map(str, words), "--run", str(run), "--quiet"])
+    def in_this_process(*words, run, ridge=None):
+        with monkeypatch.context() as patch:
+            if ridge is not None:
+                patch.setattr("llmprune.stages.healing.plan.RIDGES", (float(ridge),))
+            result = CliRunner().invoke(app, [*map(str, words), "--run", str(run), "--quiet"])
         assert result.exit_code == 0, result.output
 
     monkeypatch.setattr(healing, "_llmprune", in_this_process)
@@ -146,13 +149,18 @@ def test_healing_is_measured_row_by_row_beside_an_upper_bound(tmp_path, monkeypa
     words = [str(word) for word in (*words, "--targets", "20%", "--run", tmp_path / "run", "--out", out)]
     healing.main([*words, "--ways", "none,cut"])
     first = json.loads(out.read_text())["rows"]
-    healing.main([*words, "--ways", "none,cut,all,upper bound"])
+    words += ["--vary-samples", "4", "--vary-source", "python-docs", "--vary-ridge", "0.1"]
+    healing.main([*words, "--ways", "none,cut,all,healed search,upper bound"])
     rows = json.loads(out.read_text())["rows"]
-    assert list(rows) == ["dense", "20% none", "20% cut", "20% all", "20% upper bound"]
+    ways = ["none", "cut", "all", "healed search", "upper bound"]
+    ways += ["all, samples 4", "all, source python-docs", "all, ridge 0.1"]
+    assert list(rows) == ["dense", *(f"20% {way}" for way in ways)]
+    assert {layer["ridge"] for layer in rows["20% all, ridge 0.1"]["layers"]} == {0.1}
+    assert rows["20% all, samples 4"]["removed"] == rows["20% all"]["removed"] == rows["20% none"]["removed"]
     assert {name: rows[name] for name in first} == first
     assert rows["dense"]["agreement"] == 1 > rows["20% none"]["agreement"]
     assert len(rows["20% none"]["removed"]) == 2
-    printed = capsys.readouterr().out.splitlines()[-7:]
+    printed = capsys.readouterr().out.splitlines()[-11:]
     assert printed[0] == "|  | sea.txt | taken back | greedy agreement | seconds |"
     assert [line.split(" | ")[0] for line in printed[2:]] == [f"| {name}" for name in rows]
 
