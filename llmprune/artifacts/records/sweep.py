@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, Self
 
-from pydantic import model_validator
-
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llmprune.artifacts.records.bench import Machine
 from llmprune.artifacts.records.estimates import Estimate
