@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -75,6 +75,27 @@ def streamed_window_losses(
     )
 
 
+def leaving_states(
+    runner: BlockRunner, opened: Callable[[int], AbstractContextManager[None]], batches: Sequence[Tensor]
+) -> list[Tensor]:
+    """Hidden states leaving the last block, each block opened once.
+
+    Args:
+        runner: runs the blocks.
+        opened: lends a block its weights.
+        batches: of tokens (batch, seq_len) int64, each of any shape.
+
+    Returns:
+        (batch, seq_len, hidden_size) for every batch.
+    """
+    hidden, calls = [runner.embed(tokens) for tokens in batches], [runner.calls(tokens) for tokens in batches]
+    for block in range(len(calls[0])):
+        with opened(block):
+            for place, call in enumerate(calls):
+                hidden[place] = runner.forward_block(block, hidden[place], call[block])
+    return hidden
+
+
 def _batch(tokens: Tensor, batch_tokens: int) -> int:
     """Windows in one forward pass."""
     return max(1, batch_tokens // tokens.shape[1])
@@ -89,13 +110,8 @@ def _chunk_losses(
 ) -> list[float]:
     """Losses of a chunk of windows, which goes through block after block, each opened once."""
     batches = chunk.split(batch)
-    hidden, calls = [runner.embed(tokens) for tokens in batches], [runner.calls(tokens) for tokens in batches]
-    for block in range(len(calls[0])):
-        with opened(block):
-            for place, call in enumerate(calls):
-                hidden[place] = runner.forward_block(block, hidden[place], call[block])
     losses: list[float] = []
-    for tokens, states in zip(batches, hidden, strict=True):
+    for tokens, states in zip(batches, leaving_states(runner, opened, batches), strict=True):
         with torch.inference_mode():
             losses += token_losses(runner, states, tokens).double().mean(dim=1).tolist()
         on_windows(len(tokens))

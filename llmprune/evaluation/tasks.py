@@ -14,6 +14,7 @@ from transformers import GenerationConfig
 
 from llmprune.errors import TaskError
 from llmprune.evaluation.generation import own_generation_config
+from llmprune.evaluation.streamed_logits import StreamedLogits
 from llmprune.quiet import no_bars_in, quiet
 
 if TYPE_CHECKING:
@@ -97,17 +98,19 @@ def score_tasks(
     limit: int | None,
     batch_size: int,
     bos: bool,
+    streamed: StreamedLogits | None = None,
     on_requests: Callable[[int], None] = lambda _: None,
 ) -> Mapping[tuple[str, str], Scores]:
     """Ask a model every item of every task. Where it writes the answers, its own generation config is set aside.
 
     Args:
-        model: in memory, in eval mode.
+        model: in eval mode, in memory unless ``streamed`` computes its logits.
         tokenizer: its own.
         tasks: from ``open_tasks``; the same ones for every model that is compared.
         limit: only so many first items of each task; None: all.
         batch_size: sequences in one forward pass.
         bos: let the tokenizer put its BOS in front; it must be one that does so by itself.
+        streamed: computes the logits of a model whose blocks are not in memory. It cannot generate.
         on_requests: called with the number of sequences done.
 
     Raises:
@@ -121,13 +124,18 @@ def score_tasks(
             task.set_fewshot_seed(seed=_SEED)  # anew for each model: both get the same examples
         stack.enter_context(own_generation_config(model, _ended_as(model)))
         try:
-            asked = _asked_model(on_requests)(
+            asked = _asked_model(on_requests, streamed)(
                 pretrained=model, tokenizer=tokenizer, batch_size=batch_size, add_bos_token=bos
             )
             found = evaluate(asked, {"tasks": dict(tasks.tasks)}, limit=limit, bootstrap_iters=0, log_samples=True)
         except Exception as error:  # as in open_tasks
             raise TaskError(f"lm-eval fails on {', '.join(tasks.tasks)}: {_gist(error)}.") from error
     return {(task, metric): _scores(found["samples"][task], metric) for task, metric in tasks.metrics}
+
+
+def generating_tasks(tasks: OpenTasks) -> list[str]:
+    """Names of the tasks for which a model writes the answers."""
+    return [name for name, task in tasks.tasks.items() if task.OUTPUT_TYPE == "generate_until"]
 
 
 def count_requests(tasks: OpenTasks, limit: int | None) -> int:
@@ -204,12 +212,18 @@ def _scores(samples: Sequence[Mapping[str, Any]], metric: str) -> Scores:
     return Scores(found_by, tuple(float(one[metric]) for one in first))
 
 
-def _asked_model(on_requests: Callable[[int], None]) -> Any:
+def _asked_model(on_requests: Callable[[int], None], streamed: StreamedLogits | None) -> Any:
     """lm-eval's wrapper of a model, telling its progress to us rather than to the terminal."""
     from lm_eval.models.huggingface import HFLM  # noqa: PLC0415 - an extra
 
     class Asked(HFLM):  # type: ignore[misc]
+        noting = False
+
         def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
+            self.noting = streamed is not None
+            if self.noting:
+                super().loglikelihood(requests, disable_tqdm=True)
+                self.noting = False
             return super().loglikelihood(requests, disable_tqdm=True)
 
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> Any:
@@ -219,8 +233,10 @@ def _asked_model(on_requests: Callable[[int], None]) -> Any:
             return super().generate_until(requests, disable_tqdm=True)
 
         def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
+            if streamed is not None and self.noting:
+                return streamed.note(inps)
             on_requests(len(inps))
-            return super()._model_call(inps, *args, **kwargs)
+            return super()._model_call(inps, *args, **kwargs) if streamed is None else streamed.answer(inps)
 
         def _model_generate(self, context: Any, *args: Any, **kwargs: Any) -> Any:
             on_requests(len(context))

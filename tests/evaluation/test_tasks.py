@@ -5,7 +5,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from llmprune.errors import TaskError
+from llmprune.evaluation.streamed_logits import StreamedLogits
 from llmprune.evaluation.tasks import Scores, count_requests, open_tasks, score_tasks
+from llmprune.models.loading import open_decoder
 from tests.tasks import ITEMS, loglikelihood, write_task, write_written_task
 from tests.tiny import save_tiny_llama
 
@@ -52,6 +54,22 @@ def test_a_limit_takes_the_first_items_and_a_second_model_the_same(directory, tm
     again = score_tasks(model, tokenizer, tasks, limit=4, **options)
     assert first == again == {pair: Scores(one.found_by, one.items[:4]) for pair, one in every.items()}
     assert count_requests(tasks, 4) == 8
+
+
+@pytest.mark.parametrize("state_bytes", [0, 32_000, 10**9])
+def test_a_model_whose_blocks_are_not_in_memory_gives_the_same_scores(directory, tmp_path, state_bytes, monkeypatch):
+    tokenizer, tasks = AutoTokenizer.from_pretrained(directory), open_tasks(["sea"], include=write_task(tmp_path))
+    options = {"limit": None, "batch_size": 4, "bos": False}
+    expected = score_tasks(AutoModelForCausalLM.from_pretrained(directory).eval(), tokenizer, tasks, **options)
+    decoder, done, opened = open_decoder(directory, device=torch.device("cpu")), [], []
+    block = decoder.block
+    monkeypatch.setattr(decoder, "block", lambda index: opened.append(index) or block(index))
+    streamed = StreamedLogits(decoder, state_bytes=state_bytes)
+    found = score_tasks(decoder.model, tokenizer, tasks, **options, streamed=streamed, on_requests=done.append)
+    assert found == expected
+    assert sum(done) == 2 * len(ITEMS)
+    walks = {0: 3, 32_000: 2, 10**9: 1}[state_bytes]  # three batches of four choices
+    assert opened == [*range(len(decoder.blocks))] * walks
 
 
 def test_a_folder_that_is_none_and_task_files_that_are_broken(tmp_path):

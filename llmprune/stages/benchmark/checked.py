@@ -11,7 +11,7 @@ from llmprune.artifacts.records.agreement import AgreementProtocol
 from llmprune.artifacts.records.protocols import Protocols, TaskProtocol
 from llmprune.errors import TargetError
 from llmprune.evaluation.energy import EnergyMeter, find_energy_meter
-from llmprune.evaluation.tasks import OpenTasks
+from llmprune.evaluation.tasks import OpenTasks, generating_tasks
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.loading import LOADING_ROOM
 from llmprune.stages.benchmark.agreement import agreement_protocol
@@ -75,7 +75,7 @@ def check(subjects: Sequence[Subject], settings: BenchSettings, compute: Compute
     tasks = open_asked_tasks(subjects, settings)
     meter = find_energy_meter(compute.device)
     dtype = compute.dtype or subjects[-1].dtype()
-    streamed = _streamed(subjects, settings, dtype, compute)
+    streamed = _streamed(subjects, settings, tasks, dtype, compute)
     agreement = agreement_protocol(subjects, settings, texts, streamed=streamed, progress=progress)
     names = metric_names(
         texts=[windows.identity().name for windows in texts],
@@ -93,24 +93,31 @@ def check(subjects: Sequence[Subject], settings: BenchSettings, compute: Compute
 
 
 def _streamed(
-    subjects: Sequence[Subject], settings: BenchSettings, dtype: torch.dtype, compute: Compute
+    subjects: Sequence[Subject],
+    settings: BenchSettings,
+    tasks: tuple[OpenTasks, TaskProtocol] | None,
+    dtype: torch.dtype,
+    compute: Compute,
 ) -> frozenset[str]:
-    """Names of the models that memory has no room for. Tasks and speed need whole models, and speed all of them.
+    """Names of the models that memory has no room for. Speed needs all models in memory, writing answers one.
 
     Raises:
         TargetError: there is no room for what has to be in memory.
     """
     sizes, free = {subject.name: subject.needed_bytes(dtype) for subject in subjects}, compute.free_bytes()
-    if not (settings.speed or settings.tasks or settings.draft):
+    written = [] if tasks is None else generating_tasks(tasks[0])
+    if not (settings.speed or settings.draft or written):
         return frozenset(name for name, size in sizes.items() if LOADING_ROOM * size > free)
     largest = max(sizes, key=lambda name: sizes[name])
     together = sizes if settings.speed or settings.draft else {largest: sizes[largest]}
     if (needed := sum(together.values())) > free:
         without = " and ".join(
-            ["`speed=False`"] * settings.speed + ["no `tasks`"] * bool(settings.tasks) + ["no `draft`"] * settings.draft
+            ["`speed=False`"] * settings.speed
+            + [f"no {', '.join(written)} in `tasks`"] * bool(written)
+            + ["no `draft`"] * settings.draft
         )
         raise TargetError(
             f"{needed / 1e9:.3g} GB of memory are needed for {' beside '.join(together)} in {dtype_name(dtype)}, and "
-            f"{free / 1e9:.3g} GB are free; type {without}: perplexity is then measured block by block."
+            f"{free / 1e9:.3g} GB are free; type {without}: all else is then measured block by block."
         )
     return frozenset()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from llmprune.evaluation.perplexity import streamed_window_losses, window_losses
+from llmprune.evaluation.streamed_logits import StreamedLogits
 from llmprune.models.compute import Compute
 from llmprune.models.decoder import Decoder
 
@@ -41,7 +42,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Streamed:
-    """A model of which one block at a time is in memory: its perplexity can be measured, and nothing else.
+    """A model of which one block at a time is in memory: perplexity and tasks can be measured, and speed cannot.
 
     Attributes:
         subject: which model it is.
@@ -63,9 +64,18 @@ class Streamed:
     def window_losses(
         self, tokens: Tensor, *, batch_tokens: int, on_windows: Callable[[int], None]
     ) -> tuple[float, ...]:
-        """See ``evaluation.perplexity.streamed_window_losses``; half of the free memory is for hidden states."""
+        """See ``evaluation.perplexity.streamed_window_losses``."""
         states = self.decoder.runner.embed(tokens[:1].to(self.decoder.device)).nbytes
-        fitting = max(1, self.compute.free_bytes() // 2 // states)
+        fitting = max(1, self._state_bytes() // states)
         return streamed_window_losses(
             self.decoder, tokens, batch_tokens=batch_tokens, chunk_windows=fitting, on_windows=on_windows
         )
+
+    def logits(self) -> StreamedLogits:
+        """What computes logits in place of the model."""
+        return StreamedLogits(self.decoder, state_bytes=self._state_bytes())
+
+    def _state_bytes(self) -> int:
+        """Memory for hidden states: half of what two blocks leave, one that computes and one that is read meanwhile."""
+        blocks = 2 * max(map(self.decoder.block_bytes, range(len(self.decoder.blocks))))
+        return max(0, self.compute.free_bytes() - blocks) // 2

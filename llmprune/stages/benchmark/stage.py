@@ -192,7 +192,7 @@ def _measure_quality(
     if known is not None:
         return _with(result, perplexity=known.perplexity, tasks=known.tasks)
     result = _with(result, perplexity=measure_perplexity(one, wanted.texts, compute=compute, progress=progress))
-    if wanted.tasks is not None and isinstance(one, Loaded):
+    if wanted.tasks is not None:
         result = _with(result, tasks=measure_tasks(one, *wanted.tasks, compute=compute, progress=progress))
     return result
 

@@ -11,7 +11,7 @@ from llmprune.errors import TargetError
 from llmprune.evaluation.intervals import standard_error
 from llmprune.evaluation.tasks import OpenTasks, Scores, count_requests, open_tasks, score_tasks
 from llmprune.models.compute import Compute
-from llmprune.stages.benchmark.opened import Loaded
+from llmprune.stages.benchmark.opened import Loaded, Streamed
 from llmprune.stages.benchmark.settings import BenchSettings
 from llmprune.stages.benchmark.subjects import Subject
 from llmprune.stages.common.progress import Progress
@@ -49,7 +49,7 @@ def open_asked_tasks(subjects: Sequence[Subject], settings: BenchSettings) -> tu
 
 
 def measure_tasks(
-    one: Loaded, tasks: OpenTasks, protocol: TaskProtocol, *, compute: Compute, progress: Progress
+    one: Loaded | Streamed, tasks: OpenTasks, protocol: TaskProtocol, *, compute: Compute, progress: Progress
 ) -> tuple[TaskResult, ...]:
     """Accuracy of a model on every task, by each of its metrics.
 
@@ -64,6 +64,7 @@ def measure_tasks(
             limit=protocol.limit,
             batch_size=max(1, compute.batch_tokens // _TOKENS),
             bos=protocol.bos,
+            streamed=one.logits() if isinstance(one, Streamed) else None,
             on_requests=advance,
         )
     return tuple(_result(task, metric, found) for (task, metric), found in scores.items())

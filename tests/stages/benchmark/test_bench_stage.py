@@ -17,6 +17,7 @@ from llmprune.models.loading import load_whole
 from llmprune.stages.benchmark import QUICK, BenchSettings, bench, subjects
 from llmprune.stages.benchmark.subjects import CheckpointSubject
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
+from tests.tasks import write_task, write_written_task
 from tests.tiny import NUM_BLOCKS, POSITIONS, Listener, save_tiny_llama, snapshot
 
 SPEED = BenchSettings(ppl=(), batch=(2,), gen=3, prompt=4, prefill=8, repeats=3, max_seconds=0)
@@ -228,6 +229,18 @@ def test_models_larger_than_memory_have_the_same_perplexity_block_by_block(
     for one, other in ((streamed.model, whole.model), (streamed.baseline, whole.baseline)):
         assert one.perplexity == other.perplexity
         assert one.load_seconds is None
+
+
+def test_a_model_larger_than_memory_is_asked_tasks_but_writes_no_answers(
+    workspace, pruned, little_memory, only_text, tmp_path
+):
+    folder = write_task(tmp_path / "tasks")
+    write_written_task(folder, [{"question": "the sea", "answer": " is"}])
+    settings = replace(only_text, tasks=("sea",), lm_eval_include=folder)
+    found, _ = measure(workspace.run, settings)
+    assert {one.task for one in found.model.tasks} == {"sea"}
+    with pytest.raises(TargetError, match=r"are free; type no tide in `tasks`: "):
+        measure(workspace.run, replace(settings, tasks=("sea", "tide")))
 
 
 def test_speed_of_models_larger_than_memory_is_refused_before_any_is_loaded(
