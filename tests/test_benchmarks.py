@@ -205,3 +205,51 @@ def test_elimination_is_replayed_on_losses_that_were_measured(tmp_path, monkeypa
     forwards, left, right = script.replay(clear, script.EliminationRule())
     assert (left, right) == ([1, 1], True)
     assert forwards == 8 * (4 + 3 + 4 + 3) + 8 * (1 + 4)
+
+
+def test_a_model_beyond_the_budget_is_measured_command_by_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import scaling
+
+    ran, text = [], tmp_path / "sea.txt"
+    text.write_text(TEXT, encoding="utf-8")
+
+    def in_this_process(words):  # processes of their own are watched in the next test
+        ran.append(words[-1])
+        if words[1] == "-m":
+            result = CliRunner().invoke(app, [*map(str, words[3:])])
+            assert result.exit_code == 0, result.output
+            return scaling.Measured(2.0, 10**9, 3 * 10**9, 0, "")
+        capsys.readouterr()
+        scaling.main([*map(str, words[2:])])
+        return scaling.Measured(2.0, 10**9, 3 * 10**9, 0, capsys.readouterr().out)
+
+    monkeypatch.setattr(scaling, "run_measured", in_this_process)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "vocab_size": 300}
+    words = ["--folder", tmp_path / "work", "--out", tmp_path / "out.json", "--source", text, "--seq-len", 32]
+    words += ["--samples", 6, "--depths", "2,3", "--budget", "8GB", "--small-shape", json.dumps(shape)]
+    words += ["--shape", json.dumps({**shape, "num_hidden_layers": 6, "max_position_embeddings": 64})]
+    scaling.main([*map(str, words)])
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert list(found) == ["7b", "depth", "streamed"]
+    assert list(found["7b"]) == ["calibrate", "search", "remove-blocks", "global-prune", "bench"]
+    assert list(found["depth"]) == ["2", "3"]
+    assert found["streamed"].keys() == {"computing", "reading", "streamed", "ratio"}
+    assert (tmp_path / "work" / "model" / "model.safetensors.index.json").exists()
+    times = len(ran)
+    scaling.main([*map(str, words)])
+    assert len(ran) == times, "what is in the file is not measured again"
+
+
+def test_a_process_is_watched_until_it_ends(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import scaling
+
+    (tmp_path / "file").write_bytes(bytes(50_000_000))
+    code = f"import time; held = open({str(tmp_path / 'file')!r}, 'rb').read(); print('done'); time.sleep(0.3)"
+    found = scaling.run_measured([sys.executable, "-c", code])
+    assert 50_000_000 < found.bytes_read < 60_000_000
+    assert 50_000_000 < found.peak_bytes < 120_000_000
+    assert (found.output, found.seconds > 0.3) == ("done\n", True)
+    with pytest.raises(SystemExit, match="ended with 3"):
+        scaling.run_measured([sys.executable, "-c", "raise SystemExit(3)"])

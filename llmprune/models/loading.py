@@ -105,13 +105,18 @@ class CheckpointDecoder:
             put_tensors(self.model, fetched.on_device, device=self.device)
             self._finite |= fetched.stored.keys()
             self.residency.put(index, parameters_of(self.blocks[index], besides=self._defaults))
-        self._open[index] = fetched.stored or {}
+        self._open[index] = self._held(fetched.stored or {})
         del fetched
         try:
             yield
         finally:
             del self._open[index]
             drop_parameters(self.blocks[index], besides=self._defaults)
+
+    def _held(self, stored: Tensors) -> Tensors:
+        """The stored tensors that cost nothing while their block is open: its own weights, or the host's copy."""
+        own = self.device.type != "cpu"
+        return {name: tensor for name, tensor in stored.items() if own or tensor.dtype == self.dtype}
 
     def load_outside(self) -> None:
         """Load everything but the blocks, and compute what no tensor holds.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ _DTYPES: dict[str, torch.dtype] = {
     "U8": torch.uint8,
     "C64": torch.complex64,
 }
+_ALIGNED = 64  # bytes, as torch's own memory is
 
 
 def read_tensors(
@@ -47,15 +49,18 @@ def read_tensors(
         CheckpointError: a name that the checkpoint lacks, or a file that can no longer be read.
     """
     entries = sorted((checkpoint.entry(name) for name in names), key=lambda entry: (entry.shard, entry.start))
+    starts = [0, *accumulate(-(-entry.nbytes // _ALIGNED) * _ALIGNED for entry in entries)]
+    # One piece of memory: what is large is given back to the system at once, where many small ones would stay.
+    memory = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=pinned)
     tensors: dict[str, Tensor] = {}
     bad: list[str] = []
     with open_shards(dict.fromkeys(entry.shard for entry in entries)) as files:
-        for entry in entries:
-            buffer = torch.empty(entry.nbytes, dtype=torch.uint8, pin_memory=pinned)
+        for entry, start in zip(entries, starts, strict=False):
+            content = memory[start : start + entry.nbytes]
             if entry.name in known:
-                read_into(files[entry.shard], entry.start, buffer.numpy().data)
-            elif not read_finite(files[entry.shard], entry, buffer.numpy()):
+                read_into(files[entry.shard], entry.start, content.numpy().data)
+            elif not read_finite(files[entry.shard], entry, content.numpy()):
                 bad.append(entry.name)
-            tensors[entry.name] = buffer.view(_DTYPES[entry.dtype]).view(entry.shape)
+            tensors[entry.name] = content.view(_DTYPES[entry.dtype]).view(entry.shape)
     refuse_non_finite(bad)
     return tensors
