@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Collection, Container, Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,7 +33,12 @@ _DEMO = "pip install 'llmprune[demo]'"
 
 
 def download_model(
-    repo: str, revision: str | None, *, without: Collection[int] = (), trust_remote_code: bool = False
+    repo: str,
+    revision: str | None,
+    *,
+    without: Collection[int] = (),
+    trust_remote_code: bool = False,
+    download: bool = True,
 ) -> Path:
     """Config, tokenizer, card and weights of a Hub model: the directory in the Hub's cache.
 
@@ -45,6 +51,7 @@ def download_model(
         revision: a branch, tag or commit; None: the main branch.
         without: blocks whose weights are not needed.
         trust_remote_code: whether the model's own Python files may run to tell which tensors these are.
+        download: whether anything may be downloaded; else all of it must be in the cache.
 
     Raises:
         ModelError: there is no such model, or it cannot be had; the message says what to do.
@@ -52,7 +59,8 @@ def download_model(
         LlmpruneError: the disk is full.
     """
     named = f"{repo}@{revision}" if revision else repo
-    directory = _snapshot(repo, revision, (*_ANYWHERE, *_BESIDE, SINGLE_NAME), named=named)
+    snapshot = partial(_snapshot, repo, named=named, download=download)
+    directory = snapshot(revision, (*_ANYWHERE, *_BESIDE, SINGLE_NAME))
     if (directory / SINGLE_NAME).is_file():
         return directory
     if (directory / INDEX_NAME).is_file():
@@ -63,7 +71,7 @@ def download_model(
     else:
         weights = {PICKLED_NAME}
     commit = directory.name  # of the same commit, even if the branch moves on meanwhile
-    return _snapshot(repo, commit, [glob.escape(name) for name in sorted(weights)], named=named)
+    return snapshot(commit, [glob.escape(name) for name in sorted(weights)])
 
 
 def absent_shards(directory: Path, without: Collection[int], *, trust_remote_code: bool = False) -> frozenset[str]:
@@ -100,7 +108,7 @@ def _unneeded_shards(directory: Path, without: Collection[int], *, trust_remote_
     return set(weight_map.values()) - {shard for name, shard in weight_map.items() if name not in gone}
 
 
-def _snapshot(repo: str, revision: str | None, wanted: Iterable[str], *, named: str) -> Path:
+def _snapshot(repo: str, revision: str | None, wanted: Iterable[str], *, named: str, download: bool) -> Path:
     try:
         with explain_full_disk(Path(constants.HF_HUB_CACHE)):
             folder = snapshot_download(
@@ -108,11 +116,16 @@ def _snapshot(repo: str, revision: str | None, wanted: Iterable[str], *, named: 
                 revision=revision,
                 allow_patterns=list(wanted),
                 ignore_patterns=[f"*/{pattern}" for pattern in _BESIDE],
+                local_files_only=not download,
             )
             return Path(folder)
     except LlmpruneError:
         raise
     except Exception as error:  # its own errors, the HTTP library's and the operating system's
+        if not download:
+            raise ModelError(
+                f"{named} is not, or not whole, in the Hub's cache, and a plan downloads nothing; type: hf download {repo}"
+            ) from error
         raise _explain(repo, revision, named, read_failure(error)) from error
 
 

@@ -75,7 +75,9 @@ def origin_of(spec: str) -> str:
     return spec
 
 
-def find_model(spec: str, *, without: Collection[int] = (), trust_remote_code: bool = False) -> ModelSource:
+def find_model(
+    spec: str, *, without: Collection[int] = (), trust_remote_code: bool = False, download: bool = True
+) -> ModelSource:
     """Find a model by directory, GGUF file, Hub id (``owner/name@revision``) or the demo model's name.
 
     A Hub model is downloaded if need be.
@@ -84,6 +86,7 @@ def find_model(spec: str, *, without: Collection[int] = (), trust_remote_code: b
         spec: what was typed.
         without: blocks whose weights need not be downloaded.
         trust_remote_code: whether the model's own Python files may run to tell which these are.
+        download: whether anything may be downloaded.
 
     Raises:
         ModelError: there is no such model, or it cannot be had; the message says what to do.
@@ -100,7 +103,9 @@ def find_model(spec: str, *, without: Collection[int] = (), trust_remote_code: b
         return ModelSource(origin, demo, name=DEMO_NAME)
     match = _HUB_ID.match(origin)
     assert match is not None, "whatever is neither a path nor the demo model is a Hub id"
-    directory = download_model(match["repo"], match["revision"], without=without, trust_remote_code=trust_remote_code)
+    directory = download_model(
+        match["repo"], match["revision"], without=without, trust_remote_code=trust_remote_code, download=download
+    )
     return ModelSource(origin, directory, name=origin)
 
 

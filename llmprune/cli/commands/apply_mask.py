@@ -50,7 +50,9 @@ def apply_mask(
     console = Console(as_json=as_json, quiet=quiet)
     settings = MaskSettings(mask=mask, out=out, max_shard_bytes=parse_size(max_shard_size), verify=verify, force=force)
     compute = choose_compute(device, dtype, memory_budget)
-    workspace = open_workspace(run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code)
+    workspace = open_workspace(
+        run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code, makes_files=not plan
+    )
     report = run_stage(workspace, settings)
     data = {"directory": str(report.directory), **report.record.model_dump(mode="json")}
     console.result(data, shown=lambda console: show_masking(console, report))

@@ -22,11 +22,13 @@ from llmprune.cli.options.common import (
     JsonOpt,
     MemoryBudgetOpt,
     ModelArg,
+    PlanOpt,
     QuietOpt,
     RemoteCodeOpt,
     RunOpt,
 )
 from llmprune.cli.views.calibration import show_calibration
+from llmprune.cli.views.plan import give_plan
 
 EXAMPLES = """
 llmprune calibrate ./my-model --source wikitext2 --samples 128 --seq-len 2048
@@ -52,12 +54,13 @@ def calibrate(
     trust_remote_code: RemoteCodeOpt = False,
     run: RunOpt = DEFAULT_RUN,
     force: ForceOpt = False,
+    plan: PlanOpt = False,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Run the dense model once over calibration text and keep what the other commands need."""
     from llmprune.models.compute import choose_compute
-    from llmprune.stages.calibration import CalibrationSettings
+    from llmprune.stages.calibration import CalibrationSettings, plan_calibration
     from llmprune.stages.calibration import calibrate as run_stage
     from llmprune.stages.common.workspace import open_workspace
 
@@ -73,7 +76,12 @@ def calibrate(
         chat_template=chat_template,
     )
     compute = choose_compute(device, dtype, memory_budget)
-    workspace = open_workspace(run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code)
+    workspace = open_workspace(
+        run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code, makes_files=not plan
+    )
+    if plan:
+        give_plan(console, plan_calibration(workspace, settings, force=force))
+        return
     calibration = run_stage(workspace, settings, force=force)
     data = calibration.manifest.model_dump(mode="json")
     console.result(data, shown=lambda console: show_calibration(console, calibration))

@@ -124,7 +124,9 @@ def global_prune(
     )
     publishing = read_push(push_to_hub, private=private)
     compute = choose_compute(device, dtype, memory_budget)
-    workspace = open_workspace(run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code)
+    workspace = open_workspace(
+        run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code, makes_files=not plan
+    )
     report = run_stage(workspace, settings, on_block=block_teller(console))
     pushed = push_written(workspace, report.directory, publishing, on_listing=listing_teller(console))
 

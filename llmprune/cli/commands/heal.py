@@ -13,6 +13,7 @@ from llmprune.cli.options.common import (
     ForceOpt,
     JsonOpt,
     MemoryBudgetOpt,
+    PlanOpt,
     QuietOpt,
     RemoteCodeOpt,
     RunOpt,
@@ -20,6 +21,7 @@ from llmprune.cli.options.common import (
 from llmprune.cli.options.healing import PrunedArg, ScopeOpt, TeacherOpt
 from llmprune.cli.options.publishing import PushPrivateOpt, PushToHubOpt, read_push
 from llmprune.cli.views.healing import healing_teller, show_healing
+from llmprune.cli.views.plan import give_plan
 from llmprune.cli.views.push import describe_push, listing_teller, show_push
 
 EXAMPLES = """
@@ -47,6 +49,7 @@ def heal(
     private: PushPrivateOpt = False,
     run: RunOpt = DEFAULT_RUN,
     force: ForceOpt = False,
+    plan: PlanOpt = False,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -54,7 +57,7 @@ def heal(
     from llmprune.artifacts.files.sizes import parse_size
     from llmprune.models.compute import choose_compute
     from llmprune.stages.common.workspace import open_workspace
-    from llmprune.stages.healing import HealSettings
+    from llmprune.stages.healing import HealSettings, plan_heal
     from llmprune.stages.healing import heal as run_stage
     from llmprune.stages.publishing import push_written
 
@@ -71,7 +74,12 @@ def heal(
     )
     publishing = read_push(push_to_hub, private=private)
     compute = choose_compute(device, dtype, memory_budget)
-    workspace = open_workspace(run, teacher, compute=compute, progress=console, trust_remote_code=trust_remote_code)
+    workspace = open_workspace(
+        run, teacher, compute=compute, progress=console, trust_remote_code=trust_remote_code, makes_files=not plan
+    )
+    if plan:
+        give_plan(console, plan_heal(workspace, checkpoint, settings))
+        return
     report = run_stage(workspace, checkpoint, settings, on_block=healing_teller(console))
     pushed = push_written(workspace, report.directory, publishing, on_listing=listing_teller(console))
 

@@ -13,6 +13,7 @@ from llmprune.cli.options.common import (
     JsonOpt,
     MemoryBudgetOpt,
     ModelArg,
+    PlanOpt,
     QuietOpt,
     RemoteCodeOpt,
     RunOpt,
@@ -21,6 +22,7 @@ from llmprune.cli.options.healing import HealOpt
 from llmprune.cli.options.publishing import PushPrivateOpt, PushToHubOpt, read_push
 from llmprune.cli.options.search import BlocksOpt, TargetOpt
 from llmprune.cli.views.healing import healing_teller
+from llmprune.cli.views.plan import give_plan
 from llmprune.cli.views.push import describe_push, listing_teller, show_push
 from llmprune.cli.views.removal import show_removal
 from llmprune.cli.views.search import round_teller
@@ -49,13 +51,14 @@ def remove_blocks(
     private: PushPrivateOpt = False,
     run: RunOpt = DEFAULT_RUN,
     force: ForceOpt = False,
+    plan: PlanOpt = False,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Write a checkpoint without its most redundant blocks, and check that it computes what it should."""
     from llmprune.artifacts.files.sizes import parse_size
     from llmprune.models.compute import choose_compute
-    from llmprune.stages.block_removal import RemovalSettings, parse_blocks
+    from llmprune.stages.block_removal import RemovalSettings, parse_blocks, plan_removal
     from llmprune.stages.block_removal import remove_blocks as run_stage
     from llmprune.stages.common.workspace import open_workspace
     from llmprune.stages.publishing import push_written
@@ -77,8 +80,12 @@ def remove_blocks(
         compute=choose_compute(device, dtype, memory_budget),
         progress=console,
         trust_remote_code=trust_remote_code,
+        makes_files=not plan,
         without=(settings.blocks or ()) if heal in (None, Heal.NONE) else (),
     )
+    if plan:
+        give_plan(console, plan_removal(workspace, settings))
+        return
     report = run_stage(workspace, settings, on_round=round_teller(console), on_block=healing_teller(console))
     pushed = push_written(workspace, report.directory, publishing, on_listing=listing_teller(console))
 

@@ -73,6 +73,7 @@ def remove_experts(
         compute=choose_compute(device, dtype, memory_budget),
         progress=console,
         trust_remote_code=trust_remote_code,
+        makes_files=not plan,
     )
     report = run_stage(workspace, settings, on_block=experts_teller(console))
     pushed = push_written(workspace, report.directory, publishing, on_listing=listing_teller(console))

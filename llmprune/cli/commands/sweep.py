@@ -149,7 +149,9 @@ def sweep(
         force=force,
     )
     compute = choose_compute(device, dtype, memory_budget)
-    workspace = open_workspace(run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code)
+    workspace = open_workspace(
+        run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code, makes_files=not plan
+    )
     result = run_stage(workspace, settings, on_point=point_teller(console), on_round=round_teller(console))
     best, refusal = choose_best(result, settings.limits)
     data = {**result.model_dump(mode="json"), "best": [{"what": one.what, "point": one.point.name} for one in best]}

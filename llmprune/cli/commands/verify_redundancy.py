@@ -12,6 +12,7 @@ from llmprune.cli.options.common import (
     JsonOpt,
     MemoryBudgetOpt,
     ModelArg,
+    PlanOpt,
     QuietOpt,
     RemoteCodeOpt,
     RunOpt,
@@ -27,6 +28,7 @@ from llmprune.cli.options.search import (
     SearchOpt,
     TargetOpt,
 )
+from llmprune.cli.views.plan import give_plan
 from llmprune.cli.views.search import round_teller, show_importance
 
 EXAMPLES = """
@@ -54,12 +56,13 @@ def verify_redundancy(
     trust_remote_code: RemoteCodeOpt = False,
     run: RunOpt = DEFAULT_RUN,
     force: ForceOpt = False,
+    plan: PlanOpt = False,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Find the most redundant blocks: skip each, keep the best choice, and measure again."""
     from llmprune.models.compute import choose_compute
-    from llmprune.stages.block_search import RedundancySettings
+    from llmprune.stages.block_search import RedundancySettings, plan_search
     from llmprune.stages.block_search import verify_redundancy as run_stage
     from llmprune.stages.common.workspace import open_workspace
 
@@ -76,7 +79,12 @@ def verify_redundancy(
         heal=heal,
     )
     compute = choose_compute(device, dtype, memory_budget)
-    workspace = open_workspace(run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code)
+    workspace = open_workspace(
+        run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code, makes_files=not plan
+    )
+    if plan:
+        give_plan(console, plan_search(workspace, settings, force=force))
+        return
     importance = run_stage(workspace, settings, on_round=round_teller(console), force=force)
     console.result(importance.model_dump(mode="json"), shown=lambda console: show_importance(console, importance))
     console.say(f"Written to {workspace.run.importance}. Next: llmprune remove-blocks --target {target}")

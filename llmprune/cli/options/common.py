@@ -66,6 +66,14 @@ JsonOpt = Annotated[
     bool,
     typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.", rich_help_panel=OUTPUT),
 ]
+PlanOpt = Annotated[
+    bool,
+    typer.Option(
+        "--plan",
+        help="Show what the command is expected to take (memory, disk, bytes read and written, time), and stop.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 QuietOpt = Annotated[
     bool, typer.Option("--quiet", "-q", help="Show no progress and no remarks.", rich_help_panel=OUTPUT)
 ]

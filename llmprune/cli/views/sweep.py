@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def point_teller(console: Console) -> Callable[[PointDone], None]:
     """Says a line for every point as it finishes."""
-    from llmprune.stages.block_search import spell_seconds
+    from llmprune.stages.common.plans import spell_seconds
 
     def tell(done: PointDone) -> None:
         point = done.point

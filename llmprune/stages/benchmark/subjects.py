@@ -195,11 +195,13 @@ def choose_subjects(
     compute: Compute,
     progress: Progress,
     trust_remote_code: bool,
+    makes_files: bool = True,
 ) -> list[CheckpointSubject]:
     """The model, then the baseline if there is one.
 
     Without ``model``, the run's newest pruned checkpoint, else its dense model, else the
-    demo model. Without ``baseline``, the run's dense model, if it is another.
+    demo model. Without ``baseline``, the run's dense model, if it is another. They are downloaded or converted if
+    need be, unless ``makes_files`` is false: then they must be there.
 
     Raises:
         ModelError: no such model, or none at all.
@@ -211,7 +213,7 @@ def choose_subjects(
     wanted = [model or (str(newest) if newest else None), baseline or (known.model if known else None)]
     subjects: list[CheckpointSubject] = []
     for spec in wanted[:1] if wanted[1] is None else wanted:
-        name, directory = _locate(run, spec, compute, progress, trust_remote_code)
+        name, directory = _locate(run, spec, compute, progress, trust_remote_code, makes_files)
         if directory.resolve() not in {subject.directory.resolve() for subject in subjects}:
             config, checkpoint = check_model(directory, trust_remote_code=trust_remote_code)
             subjects.append(
@@ -229,13 +231,15 @@ def choose_subjects(
 
 
 def _locate(
-    run: RunDirectory, spec: str | None, compute: Compute, progress: Progress, trust_remote_code: bool
+    run: RunDirectory, spec: str | None, compute: Compute, progress: Progress, trust_remote_code: bool, makes_files: bool
 ) -> tuple[str, Path]:
     """Name and directory of a model. A model of the run, or one that must be converted, goes through the run."""
     known = run.record()
     if spec is not None and not (known is not None and typed_origin(spec, known) == known.model):
-        source = find_model(spec)
+        source = find_model(spec, download=makes_files)
         if not source.must_be_converted:
             return source.name, source.path
-    workspace = open_workspace(run.path, spec, compute=compute, progress=progress, trust_remote_code=trust_remote_code)
+    workspace = open_workspace(
+        run.path, spec, compute=compute, progress=progress, trust_remote_code=trust_remote_code, makes_files=makes_files
+    )
     return workspace.model.name, workspace.directory

@@ -1,6 +1,7 @@
 """``llmprune verify-redundancy``."""
 
-from llmprune.stages.block_search.cost import SearchCost, WindowCost, spell_seconds
+from llmprune.stages.block_search.cost import SearchCost, WindowCost
+from llmprune.stages.block_search.estimate import plan_search, search_estimate
 from llmprune.stages.block_search.one_shot import order_blocks, score_blocks
 from llmprune.stages.block_search.removable import Removable, open_check
 from llmprune.stages.block_search.search import dense_loss, search_rounds, window_evaluator
@@ -16,12 +17,13 @@ __all__ = [
     "dense_loss",
     "open_check",
     "order_blocks",
+    "plan_search",
     "protected_blocks",
     "score_blocks",
+    "search_estimate",
     "search_rounds",
     "search_steps",
     "solving_windows",
-    "spell_seconds",
     "verify_redundancy",
     "window_evaluator",
 ]

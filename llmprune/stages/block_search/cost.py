@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from statistics import median
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.algorithms.blocks.search import ChunkDone, forked_forwards
+from llmprune.models.compute import Compute
 from llmprune.models.timing import time_in_turn
 from llmprune.stages.block_search.evaluator import WindowEvaluator
+from llmprune.stages.block_search.settings import RedundancySettings, protected_blocks
+from llmprune.stages.common.plans import spell_seconds
 
 # On SmolLM2's losses the first comparison leaves about half of the candidates, and the second one 3 to 5 of 28.
 TYPICAL_SURVIVORS = 4
@@ -82,6 +85,17 @@ class SearchCost:
                 )
         return total
 
+    def chunks(self, gone: int) -> Iterator[tuple[int, int]]:
+        """The chunks of a round in which so many blocks are gone: windows, and states of each."""
+        for windows, left in self._parts(self._candidates(gone)):
+            together = windows if self.fitting is None else min(windows, self.fitting(len(left) + 1))
+            for _ in range(-(-windows // together)):
+                yield together, len(left) + 1
+
+    def walks(self, gone: int) -> int:
+        """How often a round walks over the model."""
+        return sum(1 for _ in self.chunks(gone))
+
     def announcement(self, window: WindowCost) -> str:
         """The expected cost in words."""
         most = spell_seconds(self.seconds(window, typical=False))
@@ -103,6 +117,44 @@ class SearchCost:
             yield stop - start, _some(candidates, number) if typical else candidates
 
 
+@dataclass(frozen=True)
+class Division:
+    """How a search divides the memory that is free.
+
+    Attributes:
+        states: bytes for the states of a chunk.
+        device: bytes for blocks that stay on the device that computes.
+        host: the same on the host beside it.
+    """
+
+    states: int
+    device: int
+    host: int
+
+
+def divide_memory(
+    sizes: Sequence[int], window_bytes: int, windows: int, settings: RedundancySettings, *, free: int, compute: Compute
+) -> Division:
+    """Keep blocks in memory if all fit beside the states, or if there is memory that states have no use for.
+
+    Args:
+        sizes: bytes of each block.
+        window_bytes: hidden states of a window.
+        windows: calibration windows.
+        settings: of the search.
+        free: bytes of the device's memory that the search may use.
+        compute: tells what is free on the host beside it.
+    """
+    open_blocks = 2 * max(sizes)  # one that computes, and one that is read meanwhile
+    if sum(sizes) <= free // 2:
+        return Division((free - sum(sizes)) // 2, device=sum(sizes), host=0)
+    looks = EliminationRule.looks(windows) if settings.eliminates else ()
+    candidates = len(sizes) - len(protected_blocks(settings, len(sizes)))
+    most = window_bytes * (looks[0] if looks else windows) * (candidates + 1)
+    states = max(min(most, (free - open_blocks) // 2), 0)
+    return Division(states, device=max(free - open_blocks - 2 * states, 0), host=compute.free_host_bytes())
+
+
 def measure_window_cost(evaluator: WindowEvaluator) -> WindowCost:
     """The median times of one forward pass of one block, and of the head, on one batch of windows; and of reading."""
     batch = evaluator.first_batch()
@@ -115,13 +167,6 @@ def measure_window_cost(evaluator: WindowEvaluator) -> WindowCost:
         )
     block, head = (median(seconds) / len(windows) for seconds in times)
     return WindowCost(block=block, head=head, reading=evaluator.pass_seconds)
-
-
-def spell_seconds(seconds: float) -> str:
-    """``40 s``, ``12 min`` or ``3.5 h``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def _split(windows: int, together: int) -> list[int]:

@@ -15,7 +15,7 @@ from llmprune.algorithms.blocks.search import Measure, Round, chunks, greedy_rou
 from llmprune.artifacts.records.importance import CandidateRecord, RoundRecord
 from llmprune.models.compute import Compute
 from llmprune.models.decoder import Decoder
-from llmprune.stages.block_search.cost import SearchCost, measure_window_cost
+from llmprune.stages.block_search.cost import SearchCost, divide_memory, measure_window_cost
 from llmprune.stages.block_search.evaluator import WindowEvaluator
 from llmprune.stages.block_search.healer import CutHealer
 from llmprune.stages.block_search.removable import Removable
@@ -85,19 +85,12 @@ def _divide_memory(
     """
     sizes = [decoder.block_bytes(block) for block in range(len(decoder.blocks))]
     window = decoder.runner.embed(measured[:1].to(decoder.device)).nbytes
-    free = compute.free_bytes() - 2 * len(solved_on) * window  # healing holds the model's states and the dense ones
-    open_blocks = 2 * max(sizes)  # one that computes, and one that is read meanwhile
-    if sum(sizes) <= free // 2:
-        decoder.keep(device=sum(sizes), host=0)
-        return (free - sum(sizes)) // 2
-    looks = EliminationRule.looks(len(measured)) if settings.eliminates else ()
-    candidates = len(sizes) - len(protected_blocks(settings, len(sizes)))
-    most = window * (looks[0] if looks else len(measured)) * (candidates + 1)
-    states = max(min(most, (free - open_blocks) // 2), 0)
-    decoder.keep(device=max(free - open_blocks - 2 * states, 0), host=compute.free_host_bytes())
+    beside = 2 * len(solved_on) * window  # healing holds the model's states and the dense ones
+    division = divide_memory(sizes, window, len(measured), settings, free=compute.free_bytes() - beside, compute=compute)
+    decoder.keep(device=division.device, host=division.host)
     if decoder.pass_seconds:
         progress.say("The blocks do not fit into memory: those that do not are read from disk in every pass over them.")
-    return states
+    return division.states
 
 
 def dense_loss(evaluator: WindowEvaluator) -> float:

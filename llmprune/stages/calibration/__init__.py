@@ -1,5 +1,14 @@
 """``llmprune calibrate``."""
 
+from llmprune.stages.calibration.cost import (
+    Windows,
+    calibration_remarks,
+    calibration_steps,
+    chosen_windows,
+    expected_windows,
+    hidden_bytes,
+    plan_calibration,
+)
 from llmprune.stages.calibration.dense_pass import measure_dense
 from llmprune.stages.calibration.stage import (
     CalibrationSettings,
@@ -21,11 +30,18 @@ __all__ = [
     "CalibrationChoice",
     "CalibrationSettings",
     "CalibrationText",
+    "Windows",
     "calibrate",
     "calibrate_on",
     "calibrated",
+    "calibration_remarks",
+    "calibration_steps",
     "chosen_calibration",
+    "chosen_windows",
+    "expected_windows",
+    "hidden_bytes",
     "measure_dense",
+    "plan_calibration",
     "require_same_model",
     "require_same_text",
     "text_of_artifact",

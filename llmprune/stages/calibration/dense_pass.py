@@ -222,8 +222,7 @@ class DensePass:
         """Say what the pass will keep, and see that there is room for it."""
         width = self.decoder.runner.embed(self.tokens[:1, :1].to(self.decoder.device)).shape[-1]
         each = self.tokens.numel() * width * self.decoder.runner.stream_dtype.itemsize
-        kept = each * (len(self.decoder.blocks) + 1 if cache == Cache.ALL else 1)
-        most = kept if cache == Cache.ALL else 3 * each  # at the first block, and before and after the present one
+        most, kept = disk_of_states(each, len(self.decoder.blocks), cache)
         windows, seq_len = self.tokens.shape
         self.progress.say(
             f"Calibrating on {windows} x {seq_len} tokens: {kept / 2**30:.2f} GiB of hidden states will "
@@ -254,6 +253,19 @@ def keep_only(partial: Path, names: Collection[str]) -> None:
 def is_own(path: PurePosixPath) -> bool:
     """Whether a file in the folder of a pass, or of the artifact that it makes, is one that a pass writes."""
     return _FILES.fullmatch(str(path)) is not None or is_temporary(path)
+
+
+def disk_of_states(each: int, depth: int, cache: Cache) -> tuple[int, int]:
+    """Bytes of hidden states on the disk at most while a pass runs, and those that are kept.
+
+    Args:
+        each: bytes of the hidden states at one block.
+        depth: number of blocks.
+        cache: which are kept.
+    """
+    if cache == Cache.ALL:
+        return (depth + 1) * each, (depth + 1) * each
+    return 3 * each, each  # at the first block, and before and after the present one
 
 
 def last_name(block: int) -> str:

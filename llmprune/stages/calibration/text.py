@@ -88,11 +88,11 @@ def chosen_calibration(workspace: Workspace, choice: CalibrationChoice) -> Calib
         samples, seq_len = choice.samples or usual.samples, choice.seq_len or usual.seq_len
         known = calibrate(workspace, replace(usual, samples=samples, seq_len=seq_len))
     require_same_text(workspace, known)
-    _require_enough(known, choice)
+    require_enough(known, choice)
     return known
 
 
-def _require_enough(known: Calibration, choice: CalibrationChoice) -> None:
+def require_enough(known: Calibration, choice: CalibrationChoice) -> None:
     """See that a calibration has the windows that were asked for."""
     windows, seq_len = known.manifest.num_windows, known.manifest.seq_len
     if choice.seq_len not in (None, seq_len):

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from llmprune.artifacts.run import RunDirectory, RunRecord
+from llmprune.errors import ModelError
 from llmprune.models.gguf import convert_gguf
 from llmprune.models.pickles import convert_pickles
 from llmprune.models.source import ModelSource
 from llmprune.stages.common.progress import Progress
 
 
-def convert(source: ModelSource, directory: Path, progress: Progress, *, trust_remote_code: bool) -> None:
-    """Make a checkpoint of a GGUF file or of pickled weights.
+def convert(
+    run: RunDirectory, record: RunRecord, source: ModelSource, progress: Progress, *, trust_remote_code: bool
+) -> None:
+    """Make a checkpoint of a GGUF file or of pickled weights in a run's ``dense/``: all of it or nothing.
 
     Args:
+        run: the run directory.
+        record: what it records of the model.
         source: the file, or the directory with pickles.
-        directory: the new checkpoint; all of it or nothing.
         progress: who hears of it.
         trust_remote_code: whether the model's own Python files may run.
 
@@ -24,9 +27,22 @@ def convert(source: ModelSource, directory: Path, progress: Progress, *, trust_r
         CheckpointError: a pickle needs more than tensors, or is not whole.
         LlmpruneError: the disk is full.
     """
-    if source.is_gguf:
-        progress.say(f"Converting {source.path.name} to a float32 checkpoint in {directory} (once).")
-        convert_gguf(source.path, directory)
-    else:
-        progress.say(f"Converting the pickled weights of {source.name} to safetensors in {directory} (once).")
-        convert_pickles(source.path, directory, trust_remote_code=trust_remote_code)
+    with run.writing(record):
+        if source.is_gguf:
+            progress.say(f"Converting {source.path.name} to a float32 checkpoint in {run.dense} (once).")
+            convert_gguf(source.path, run.dense)
+        else:
+            progress.say(f"Converting the pickled weights of {source.name} to safetensors in {run.dense} (once).")
+            convert_pickles(source.path, run.dense, trust_remote_code=trust_remote_code)
+
+
+def refuse_to_convert(run: RunDirectory, record: RunRecord, source: ModelSource, progress: Progress) -> None:
+    """Where no file is to be made.
+
+    Raises:
+        ModelError: always.
+    """
+    raise ModelError(
+        f"{source.name} has no safetensors yet, and a plan converts nothing; type the same command without `plan`: it "
+        f"makes {run.dense} first."
+    )

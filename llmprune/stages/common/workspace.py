@@ -30,7 +30,7 @@ from llmprune.models.source import (
 )
 from llmprune.ranks.shared import require_shared
 from llmprune.stages.common.command_line import command_folder
-from llmprune.stages.common.conversion import convert
+from llmprune.stages.common.conversion import convert, refuse_to_convert
 from llmprune.stages.common.progress import Progress, Silent
 from llmprune.text.tokenizer_identity import tokenizer_fingerprint
 
@@ -181,6 +181,7 @@ def open_workspace(
     trust_remote_code: bool = False,
     without: Collection[int] = (),
     folder: Path | None = None,
+    makes_files: bool = True,
 ) -> Workspace:
     """Find the model that was typed, or else the run's own, or else the demo model.
 
@@ -195,18 +196,21 @@ def open_workspace(
         trust_remote_code: whether the checkpoint's own Python files may run.
         without: blocks whose weights are not needed. Shards of a Hub model that hold nothing else are not downloaded.
         folder: where recorded commands are to be typed; None: where the run lies.
+        makes_files: whether a model may be downloaded or converted that is not ready.
 
     Raises:
-        ModelError: there is no such model, or it is not a causal LM.
+        ModelError: there is no such model, it is not a causal LM, or not ready.
         CheckpointError: its weights are not whole, or not what its config says.
         ArtifactError: the run directory belongs to another model.
     """
     progress = progress or Silent()
     place = RunDirectory(run)
-    find = partial(find_model, without=without, trust_remote_code=trust_remote_code)
+    find = partial(find_model, without=without, trust_remote_code=trust_remote_code, download=makes_files)
+    make = partial(convert, trust_remote_code=trust_remote_code) if makes_files else refuse_to_convert
     record = _record(place, model, progress, find)
-    place.settle()
-    directory = _checkpoint(place, record, progress, find, trust_remote_code=trust_remote_code)
+    if makes_files:
+        place.settle()
+    directory = _checkpoint(place, record, progress, find, make)
     left_out = frozenset[str]()
     if is_hub_id(record.model):
         absent = partial(absent_shards, without=without, trust_remote_code=trust_remote_code)
@@ -287,7 +291,7 @@ def _downloaded(
 
 
 def _checkpoint(
-    run: RunDirectory, record: RunRecord, progress: Progress, find: Finder, *, trust_remote_code: bool
+    run: RunDirectory, record: RunRecord, progress: Progress, find: Finder, make: Callable[..., None]
 ) -> Path:
     """Where the recorded model's checkpoint lies. What must be converted is converted now if it was not yet."""
     directory = run.located(record.directory)
@@ -302,8 +306,7 @@ def _checkpoint(
     source = find(record.model)
     if source.must_be_converted:
         if not run.dense.is_dir():
-            with run.writing(record):
-                convert(source, run.dense, progress, trust_remote_code=trust_remote_code)
+            make(run, record, source, progress)
         return run.dense
     if source.path != directory:  # a Hub cache that was cleared and filled again, perhaps by a newer revision
         progress.say(f"{record.model} is now in {source.path}.")

@@ -68,7 +68,7 @@ def remove_experts(
     count = count_to_remove(settings.target, layout) if removal is None else removal.before - removal.left
     if settings.out is not None:  # checked before anything that takes long, as is whether experts can go at all
         check_output(workspace, settings.out, force=settings.force)
-    plan_cut(workspace, removal or _first(layout, count))
+    plan_cut(workspace, removal or some_experts(layout, count))
     removal = removal or choose_experts(workspace, layout, settings.metric, count=count, on_block=on_block)
     out = settings.out or _default_out(workspace, removal)
     check_output(workspace, out, force=settings.force)
@@ -93,7 +93,7 @@ def layout_of(workspace: Workspace) -> ExpertLayout:
     return expert_layout(shell.model, shell.model.config)
 
 
-def _first(layout: ExpertLayout, count: int) -> ExpertRemoval:
+def some_experts(layout: ExpertLayout, count: int) -> ExpertRemoval:
     """A removal of some experts, which tells whether any can go."""
     removed = dict.fromkeys(layout.blocks, tuple(range(count)))
     return ExpertRemoval(removed=removed, before=layout.count, left=layout.count - count)

@@ -1,5 +1,6 @@
 """``llmprune heal``, and the healing of ``remove-blocks``."""
 
+from llmprune.stages.healing.cost import healing_step, plan_heal
 from llmprune.stages.healing.healing_pass import HealingPassState
 from llmprune.stages.healing.in_memory import heal_in_memory
 from llmprune.stages.healing.layer import StoredLayer, add_lacking, installed, stored_layer
@@ -28,8 +29,10 @@ __all__ = [
     "heal_in_memory",
     "heal_student",
     "healing_folder",
+    "healing_step",
     "held_back",
     "installed",
+    "plan_heal",
     "plan_healing",
     "remove_finished",
     "stored_layer",

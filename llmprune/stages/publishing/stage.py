@@ -119,8 +119,8 @@ def push(
     """
     repository = HubRepository(settings.destination, say=progress.say)
     state = None if settings.dry_run else repository.look()
-    record = _read_record(directory)
-    checkpoint = _require_described(directory, record, trust_remote_code)
+    record = read_record(directory)
+    checkpoint = require_described(directory, record, trust_remote_code)
     progress.say(f"Loading {directory.name} block by block to see that it computes.")
     check_loads(directory, compute=compute, trust_remote_code=trust_remote_code)
     with TemporaryDirectory(prefix="llmprune-push-") as scratch:
@@ -174,7 +174,7 @@ def push_written(
     )
 
 
-def _read_record(directory: Path) -> PruningRecord:
+def read_record(directory: Path) -> PruningRecord:
     if not (directory / RECORD_NAME).is_file():
         raise ArtifactError(
             f"{directory} has no {RECORD_NAME}: push sends checkpoints that llmprune wrote; type the directory of one, "
@@ -183,7 +183,7 @@ def _read_record(directory: Path) -> PruningRecord:
     return PruningRecord.read(directory / RECORD_NAME)
 
 
-def _require_described(directory: Path, record: PruningRecord, trust_remote_code: bool) -> Checkpoint:
+def require_described(directory: Path, record: PruningRecord, trust_remote_code: bool) -> Checkpoint:
     """See that the shards are whole, that the config agrees with them, and that both are what the record describes."""
     config, checkpoint = check_model(directory, trust_remote_code=trust_remote_code)
     found = (block_count(config), checkpoint.num_parameters, checkpoint.nbytes)

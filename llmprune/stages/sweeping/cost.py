@@ -16,7 +16,8 @@ from llmprune.choices import Method, Metric
 from llmprune.errors import LlmpruneError
 from llmprune.models.decoder import Decoder
 from llmprune.models.timing import time_in_turn
-from llmprune.stages.block_search import SearchCost, WindowCost, spell_seconds
+from llmprune.stages.block_search import SearchCost, WindowCost
+from llmprune.stages.common.plans import spell_seconds
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.sweeping.plan import ModelSizes, PlannedPoint
 from llmprune.stages.sweeping.settings import SweepSettings

@@ -1,0 +1,203 @@
+"""What ``bench`` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from llmprune.artifacts.run import RunDirectory
+from llmprune.models.compute import Compute
+from llmprune.models.config import load_config
+from llmprune.models.loading import LOADING_ROOM, open_decoder, open_shell
+from llmprune.stages.benchmark.perplexity import read_texts
+from llmprune.stages.benchmark.settings import BenchSettings
+from llmprune.stages.benchmark.subjects import CheckpointSubject, choose_subjects
+from llmprune.stages.common.model_cost import ModelCost, ModelSizes, measure, model_sizes
+from llmprune.stages.common.plans import Estimate, Plan, plan_of
+from llmprune.stages.common.progress import Progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+_ITEMS, _ITEM_TOKENS = 2000, 150  # of a zero-shot task, an item with its choices: rough guesses
+_COUNTING = 1e-9  # seconds to look at a byte of the weights, about
+_RESULT = 50_000  # bytes of a result, about
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a benchmark measures, in numbers.
+
+    Attributes:
+        windows: of all texts for perplexity.
+        seq_len: tokens in each.
+        prefill: tokens of the single long prompt.
+        token_bytes: of a token's keys and values, in one block.
+    """
+
+    windows: int
+    seq_len: int
+    prefill: int
+    token_bytes: int
+
+
+def plan_bench(
+    run: RunDirectory,
+    *,
+    model: str | None,
+    baseline: str | None,
+    settings: BenchSettings,
+    compute: Compute,
+    progress: Progress,
+    trust_remote_code: bool = False,
+) -> Plan:
+    """What ``bench`` is expected to take. Texts are read where only they tell how many windows there are.
+
+    Raises:
+        As ``bench`` does, as far as it tells without reading weights.
+    """
+    subjects = choose_subjects(
+        run, model, baseline, compute=compute, progress=progress, trust_remote_code=trust_remote_code, makes_files=False
+    )
+    last = subjects[-1]
+    compute = replace(compute, dtype=compute.dtype or last.dtype())
+    cost, measured = foresee_bench(subjects, settings, compute, progress)
+    sizes = {subject.name: _sizes(subject, compute) for subject in subjects}
+    steps = bench_steps(cost, sizes, settings, measured, compute)
+    remarks = ["Further repeats begin within --max-seconds where the speeds scatter"] if settings.speed else []
+    if settings.tasks and settings.limit is None:
+        remarks.append(f"The tasks are taken to have {_ITEMS} items of {_ITEM_TOKENS} tokens each")
+    return plan_of("bench", cost, steps, remarks)
+
+
+def foresee_bench(
+    subjects: Sequence[CheckpointSubject], settings: BenchSettings, compute: Compute, progress: Progress
+) -> tuple[ModelCost, Measured]:
+    """What the last subject costs with windows of the benchmark's length, and what is measured."""
+    seq_len, prefill = settings.lengths(min(subject.positions for subject in subjects))
+    windows = [one.num_windows for one in settings.windows]
+    if settings.max_windows is not None:
+        windows += [settings.max_windows] * len(settings.ppl)
+    else:
+        windows = [one.num_windows for one in read_texts(subjects, settings, seq_len=seq_len, progress=progress)]
+    last = subjects[-1]
+    config = load_config(last.directory, trust_remote_code=last.trust_remote_code)
+    opened = partial(
+        open_decoder,
+        last.directory,
+        device=compute.device,
+        dtype=compute.dtype,
+        trust_remote_code=last.trust_remote_code,
+    )
+    cost = measure(opened, compute, seq_len, texts=settings.batch if settings.speed else ())
+    itemsize = cost.window_bytes // (cost.width * seq_len)
+    return cost, Measured(sum(windows), seq_len, prefill, _token_bytes(config, itemsize))
+
+
+def bench_steps(
+    cost: ModelCost,
+    subjects: dict[str, ModelSizes],
+    settings: BenchSettings,
+    measured: Measured,
+    compute: Compute,
+    *,
+    known: str | None = None,
+) -> list[Estimate]:
+    """The steps of a benchmark.
+
+    Args:
+        cost: of a model with as large blocks.
+        subjects: the sizes of the models, by name.
+        settings: what is measured.
+        measured: how much of it.
+        compute: tells what is free.
+        known: the model whose perplexity and accuracy are there already.
+    """
+    steps: list[Estimate] = []
+    there = 0  # bytes of models that stay in memory
+    for name, sizes in subjects.items():
+        stored = sizes.stored
+        steps.append(Estimate(f"{name}: counting zeros", read=stored, seconds=stored * (cost.read + _COUNTING)))
+        if name == known and not settings.speed:
+            continue
+        whole = settings.speed or bool(settings.tasks) or LOADING_ROOM * sizes.whole <= compute.free_bytes()
+        if whole:
+            steps.append(_loading(cost, sizes, f"{name}: loading", there))
+        if name != known:
+            steps.append(_quality(cost, sizes, settings, measured, compute, f"{name}: quality", whole, there))
+        there += sizes.whole if settings.speed else 0
+    if settings.speed:
+        steps.append(_speed(cost, list(subjects.values()), settings, measured, there))
+    return [*steps, Estimate("result", disk=_RESULT, kept=_RESULT, written=_RESULT)]
+
+
+def _loading(cost: ModelCost, sizes: ModelSizes, step: str, there: int) -> Estimate:
+    room = LOADING_ROOM if cost.on_host else 1.0
+    memory = cost.memory(there + int(room * sizes.whole), loading=False)
+    host = memory.host if cost.on_host else sizes.stored
+    return Estimate(step, host, memory.device, read=sizes.stored, seconds=sizes.stored * cost.read)
+
+
+def _quality(
+    cost: ModelCost,
+    sizes: ModelSizes,
+    settings: BenchSettings,
+    measured: Measured,
+    compute: Compute,
+    step: str,
+    whole: bool,
+    there: int,
+) -> Estimate:
+    """Perplexity and tasks."""
+    tokens = measured.windows * measured.seq_len + len(settings.tasks) * (settings.limit or _ITEMS) * _ITEM_TOKENS
+    running, read = cost.running - cost.open_block, 0
+    if whole:
+        memory = cost.memory(there + sizes.whole + running, loading=False)
+    else:
+        fitting = max(1, compute.free_bytes() // 2 // cost.window_bytes)
+        states = min(fitting, measured.windows) * cost.window_bytes
+        memory, read = cost.memory(cost.running + states), sizes.stored * -(-measured.windows // fitting)
+    seconds = tokens / cost.seq_len * cost.times.through(sizes.depth) + read * cost.read
+    return Estimate(step, memory.host, memory.device, read=read, seconds=seconds)
+
+
+def _speed(
+    cost: ModelCost, subjects: Sequence[ModelSizes], settings: BenchSettings, measured: Measured, there: int
+) -> Estimate:
+    """All repeats of all models, each after a run that is not timed."""
+    longest = settings.prompt + settings.gen
+    per_token = cost.block_bytes / (cost.batch * cost.seq_len)
+    depth = max(sizes.depth for sizes in subjects)
+    states = max(
+        batch * (longest * depth * measured.token_bytes + int(settings.prompt * per_token)) for batch in settings.batch
+    )
+    states = max(states, measured.prefill * depth * measured.token_bytes + int(measured.prefill * per_token))
+    seconds = 0.0
+    for sizes in subjects:
+        window, share = cost.times.through(sizes.depth) / cost.seq_len, sizes.whole / cost.sizes.whole
+        for batch in settings.batch:
+            seconds += batch * settings.prompt * window + (settings.gen - 1) * cost.next_token(batch) * share
+        seconds += measured.prefill * window
+    memory = cost.memory(there + states, loading=False)
+    return Estimate("speed", memory.host, memory.device, seconds=(1 + settings.repeats) * seconds)
+
+
+def _token_bytes(config: PreTrainedConfig, itemsize: int) -> int:
+    """Bytes of a token's keys and values in one block; 0 where the config tells of no attention heads."""
+    text = config.get_text_config(decoder=True)
+    heads = getattr(text, "num_attention_heads", None) or 0
+    width = getattr(text, "head_dim", None) or (text.hidden_size // heads if heads else 0)
+    return 2 * (getattr(text, "num_key_value_heads", None) or heads) * width * itemsize
+
+
+def _sizes(subject: CheckpointSubject, compute: Compute) -> ModelSizes:
+    return model_sizes(
+        open_shell(
+            subject.directory,
+            device=compute.device,
+            dtype=compute.dtype,
+            trust_remote_code=subject.trust_remote_code,
+        )
+    )

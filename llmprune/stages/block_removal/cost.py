@@ -1,0 +1,71 @@
+"""What ``remove-blocks`` takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from llmprune.algorithms.blocks.target import removal_count
+from llmprune.artifacts.records.importance import Importance, check_blocks
+from llmprune.choices import Heal, Scope
+from llmprune.stages.block_removal.choose import as_recorded
+from llmprune.stages.block_removal.settings import RemovalSettings
+from llmprune.stages.block_search import RedundancySettings, search_estimate
+from llmprune.stages.calibration import calibration_remarks, calibration_steps, expected_windows
+from llmprune.stages.common.model_cost import model_cost
+from llmprune.stages.common.plans import Estimate, Plan, plan_of
+from llmprune.stages.common.workspace import Workspace
+from llmprune.stages.healing import healing_step
+from llmprune.stages.output.cost import verification_steps, writing_step
+from llmprune.stages.output.place import check_output
+
+
+def plan_removal(workspace: Workspace, settings: RemovalSettings) -> Plan:
+    """What ``remove-blocks`` is expected to take, with the calibration and the search that it may have to run first.
+
+    Raises:
+        As ``remove_blocks`` does, as far as settings and artifacts alone tell.
+    """
+    if settings.out is not None:
+        check_output(workspace, settings.out, force=settings.force)
+    depth, remarks = workspace.model.num_blocks, []
+    removed, redundancy = _expected(workspace, settings)
+    measured = redundancy is not None or settings.heal is not Heal.NONE
+    workspace, windows = expected_windows(workspace)
+    cost = model_cost(workspace, windows.seq_len)
+    steps: list[Estimate] = []
+    if measured:
+        steps += calibration_steps(cost, windows)
+        remarks += calibration_remarks(windows)
+    if redundancy is not None:
+        steps += search_estimate(workspace, cost, windows, redundancy, len(removed))
+        remarks.append("Which blocks will go is not known yet: some from the middle are assumed")
+    made = cost.sizes.without(removed)
+    kept = [block for block in range(depth) if block not in removed]
+    if settings.heal is not Heal.NONE:
+        steps.append(healing_step(cost, windows.count, kept, Scope(settings.heal.value)))
+    steps.append(writing_step(workspace, cost, made.stored))
+    steps += verification_steps(cost, made, workspace.compute, verify=settings.verify)
+    return plan_of("remove-blocks", cost, steps, remarks)
+
+
+def _expected(workspace: Workspace, settings: RemovalSettings) -> tuple[tuple[int, ...], RedundancySettings | None]:
+    """The blocks to remove, or as many from the middle and the search that will find them."""
+    depth, path = workspace.model.num_blocks, workspace.run.importance
+    if settings.blocks is not None:
+        check_blocks(settings.blocks, num_blocks=depth, source="`blocks`")
+        return settings.blocks, None
+    known = Importance.read(path) if path.exists() else None
+    redundancy = RedundancySettings()
+    if known is not None:
+        known.check_belongs(workspace.model, path)
+        redundancy = as_recorded(known)
+    count = removal_count(
+        settings.target,
+        num_blocks=depth,
+        protect_first=redundancy.protect_first,
+        protect_last=redundancy.protect_last,
+    )
+    if known is not None and known.has_best(count):
+        return known.order[:count], None
+    first = (depth - count) // 2
+    return tuple(range(first, first + count)), replace(redundancy, target=settings.target)

@@ -1,0 +1,100 @@
+"""What ``verify-redundancy`` takes."""
+
+from __future__ import annotations
+
+from llmprune.algorithms.blocks.target import removal_count
+from llmprune.artifacts.records.importance import Importance
+from llmprune.choices import Metric
+from llmprune.models.compute import Compute
+from llmprune.stages.block_search.cost import SearchCost, WindowCost, divide_memory
+from llmprune.stages.block_search.settings import RedundancySettings, protected_blocks
+from llmprune.stages.calibration import Windows, calibration_remarks, calibration_steps, expected_windows
+from llmprune.stages.common.model_cost import ModelCost, model_cost
+from llmprune.stages.common.plans import Estimate, Plan, plan_of
+from llmprune.stages.common.workspace import Workspace
+
+_CANDIDATE_BYTES = 130  # of a candidate in importance.json, about
+
+
+def plan_search(workspace: Workspace, settings: RedundancySettings, *, force: bool = False) -> Plan:
+    """What ``verify-redundancy`` is expected to take, with the calibration that it may have to make first.
+
+    Raises:
+        As ``verify_redundancy`` does, as far as settings and artifacts alone tell.
+    """
+    workspace, windows = expected_windows(workspace)
+    count = removal_count(
+        settings.target,
+        num_blocks=workspace.model.num_blocks,
+        protect_first=settings.protect_first,
+        protect_last=settings.protect_last,
+    )
+    cost = model_cost(workspace, windows.seq_len)
+    steps = calibration_steps(cost, windows) + search_estimate(workspace, cost, windows, settings, count, force=force)
+    return plan_of("verify-redundancy", cost, steps, calibration_remarks(windows))
+
+
+def search_estimate(
+    workspace: Workspace,
+    cost: ModelCost,
+    windows: Windows,
+    settings: RedundancySettings,
+    count: int,
+    *,
+    force: bool = False,
+) -> list[Estimate]:
+    """The step of a search for ``count`` blocks, less the rounds that the run has; none where it has all."""
+    ranked: tuple[int, ...] = ()
+    path = workspace.run.importance
+    if path.exists() and not force:
+        known = Importance.read(path)
+        known.check_belongs(workspace.model, path)
+        if known.has_best(count):
+            return []
+        ranked = known.order
+    if settings.metric != Metric.SLEB:
+        return [Estimate("ranking", written=_CANDIDATE_BYTES * cost.sizes.depth, kept=_CANDIDATE_BYTES)]
+    return [_searching(cost, windows, settings, workspace.compute, ranked, count)]
+
+
+def _searching(
+    cost: ModelCost,
+    windows: Windows,
+    settings: RedundancySettings,
+    compute: Compute,
+    ranked: tuple[int, ...],
+    count: int,
+) -> Estimate:
+    sizes = cost.sizes
+    division = divide_memory(sizes.blocks, cost.window_bytes, windows.count, settings, compute)
+    batch = settings.batch_size or cost.batch
+
+    def fitting(states: int) -> int:
+        most = settings.chunk_windows or division.states // (states * cost.window_bytes)
+        return max(1, most // batch) * batch
+
+    search = SearchCost(
+        remaining=tuple(block for block in range(sizes.depth) if block not in ranked),
+        protected=protected_blocks(settings, sizes.depth),
+        rounds=count - len(ranked),
+        windows=windows.count,
+        eliminates=settings.eliminates,
+        fitting=fitting,
+    )
+    kept = min(sum(sizes.blocks), division.device)
+    walk = sum(sizes.blocks_stored) * max(0, sum(sizes.blocks) - kept - division.host) // sum(sizes.blocks)
+    times = WindowCost(block=cost.times.block, head=cost.times.head, reading=walk * cost.read)
+    states = max(together * left for together, left in search.chunks(0)) * cost.window_bytes
+    memory = cost.memory(cost.running + kept + states + states // len(search.remaining))
+    candidates = len(search.remaining) - len(search.protected)
+    record = search.rounds * candidates * _CANDIDATE_BYTES
+    return Estimate(
+        "search",
+        memory.host,
+        memory.device,
+        disk=2 * record,
+        kept=record,
+        read=sizes.stored + walk * sum(search.walks(gone) for gone in range(search.rounds)),
+        written=record * (search.rounds + 1) // 2,
+        seconds=search.seconds(times, typical=True) + sizes.stored * cost.read,
+    )

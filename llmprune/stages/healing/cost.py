@@ -1,0 +1,93 @@
+"""What healing takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord, blocks_left
+from llmprune.choices import Scope
+from llmprune.stages.calibration import (
+    CalibrationChoice,
+    CalibrationSettings,
+    calibration_remarks,
+    calibration_steps,
+    chosen_windows,
+)
+from llmprune.stages.common.model_cost import ModelCost, model_cost, model_sizes
+from llmprune.stages.common.plans import Estimate, Plan, plan_of
+from llmprune.stages.common.workspace import Workspace
+from llmprune.stages.healing.settings import RIDGES, HealSettings, held_back
+from llmprune.stages.output.cost import verification_steps, writing_step
+from llmprune.stages.output.place import check_output
+
+_LAYERS = 2  # of a block that add to the residual stream: the attention's output and the FFN's
+_RIDGE = 2.0  # products of a matrix's Gram matrix with another of its size that a ridge takes, about
+
+
+def plan_heal(
+    workspace: Workspace, checkpoint: str, settings: HealSettings, calibration: CalibrationSettings | None = None
+) -> Plan:
+    """What ``heal`` is expected to take, with the calibration that it may have to make first.
+
+    Raises:
+        As ``heal`` does, as far as settings and artifacts alone tell.
+    """
+    pruned = workspace.beside(checkpoint)
+    history = PruningRecord.read(pruned.directory / RECORD_NAME)
+    origins = blocks_left(history, workspace.model.fingerprint) or tuple(range(workspace.model.num_blocks))
+    if settings.out is not None:
+        check_output(workspace, settings.out, force=settings.force)
+    choice = CalibrationChoice(settings.calibration, settings.samples, settings.seq_len, calibration)
+    workspace, windows = chosen_windows(workspace, choice)
+    cost = model_cost(workspace, windows.seq_len)
+    made = model_sizes(pruned.open_shell())
+    steps = calibration_steps(cost, windows)
+    count = settings.samples or windows.count
+    steps.append(healing_step(cost, count, origins, settings.scope, apart=True))
+    steps.append(writing_step(pruned, cost, made.stored))
+    steps += verification_steps(cost, made, workspace.compute, verify=settings.verify)
+    return plan_of("heal", cost, steps, calibration_remarks(windows))
+
+
+def healing_step(
+    cost: ModelCost, windows: int, kept: Sequence[int], scope: Scope, *, apart: bool = False
+) -> Estimate:
+    """The pass that solves layers anew.
+
+    Args:
+        cost: of the dense model.
+        windows: calibration windows.
+        kept: for each block of the pruned model, its index in the dense one.
+        scope: which blocks are healed.
+        apart: whether the pruned model is a checkpoint of its own, of which everything outside the blocks is there too.
+    """
+    depth = cost.sizes.depth
+    ends = (*kept[1:], depth)
+    cuts = [place for place, (origin, goal) in enumerate(zip(kept, ends, strict=True)) if goal > origin + 1]
+    first = min(cuts, default=0)
+    healed = cuts if scope is Scope.CUT and cuts else list(range(first, len(kept)))
+    held = held_back(windows)
+    solved, each = windows - held, cost.window_bytes
+    forwards = windows * (first + (depth - first) + (len(kept) - first))  # both models' own walks
+    for place in healed:
+        behind = len(kept) - place
+        forwards += _LAYERS * (solved + held * (len(RIDGES) + 1 + behind))
+    heads = held * _LAYERS * len(healed)
+    widest = max(inputs for _, inputs in cost.sizes.matrices)
+    tokens, inputs = solved * cost.seq_len, widest**2 + cost.width**2
+    solving = len(healed) * inputs * (tokens + len(RIDGES) * _RIDGE * widest)
+    gram = 4 * (4 * widest**2 + 3 * widest * cost.width)
+    outside = cost.sizes.outside if apart else 0
+    states = held * each + 4 * cost.batch * cost.seq_len * (widest + 3 * cost.width)
+    memory = cost.memory(cost.running + outside + max(cost.sizes.blocks) + gram + states)
+    weights = sum(4 * cost.width * columns for columns in (widest, cost.width)) * len(healed)
+    walks = cost.sizes.stored * (2 + held * _LAYERS * len(healed) // max(1, 2 * held))
+    return Estimate(
+        "healing",
+        memory.host,
+        memory.device,
+        disk=4 * windows * each + weights,
+        read=walks + 6 * windows * each * len(kept),
+        written=windows * each * (depth + len(kept) - first + 2) + weights,
+        seconds=forwards * cost.times.block + heads * cost.times.head + solving * cost.multiplying,
+    )
