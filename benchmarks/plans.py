@@ -57,7 +57,7 @@ def commands(args: argparse.Namespace, run: Path) -> dict[str, list[str]]:
     """The command lines by name, in an order in which each finds what it needs."""
     smaller, sparse = str(run / "smaller"), str(run / "sparse")
     bench = ["--ppl", args.ppl, "--ppl-seq-len", args.seq_len, "--max-windows", args.windows]
-    fast = ["--method", "sparsegpt"]
+    fast = ["--sparsity", "0.5", "--method", "sparsegpt"]
     speed = ["--batch", "4", "--gen", "16", "--prompt", "16", "--prefill", args.seq_len, "--max-seconds", "0"]
     model, text = str(args.model), ["--source", args.source, "--samples", args.samples, "--seq-len", args.seq_len]
     lines = {
@@ -65,23 +65,13 @@ def commands(args: argparse.Namespace, run: Path) -> dict[str, list[str]]:
         "verify-redundancy": ["verify-redundancy", "--target", args.target],
         "remove-blocks": ["remove-blocks", "--target", args.target, "--out", smaller],
         "heal": ["heal", smaller],
-        "global-prune sparsegpt": ["global-prune", "--method", "sparsegpt", "--layers", args.layers, "--out", sparse],
+        "global-prune sparsegpt": ["global-prune", *fast, "--layers", args.layers, "--out", sparse],
         "global-prune": ["global-prune", "--layers", args.layers],
         "apply-mask": ["apply-mask", model, sparse],
         "remove-experts": ["remove-experts"],
         "bench --no-speed": ["bench", smaller, *bench, "--no-speed"],
         "bench": ["bench", smaller, *bench, *speed],
-        "sweep": [
-            "sweep",
-            "--targets",
-            args.target,
-            "--sparsity",
-            "0.5",
-            "--method",
-            "sparsegpt",
-            *bench,
-            "--no-speed",
-        ],
+        "sweep": ["sweep", "--targets", args.target, *fast, *bench, "--no-speed"],
         "report": ["report", "--prompt", "The sea is"],
         "push": ["push", smaller, "owner/name", "--dry-run"],
     }

@@ -16,7 +16,7 @@ class _Alive(TorchDispatchMode):
     """Adds up the memory of the tensors that operations make, for as long as these live."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.most = 0
         self._known: set[int] = set()
 
@@ -49,6 +49,7 @@ def most_alive(action: Callable[[], object]) -> int:
 
     What a kernel uses for itself is not seen, and neither is what an allocator keeps for later.
     """
-    with _Alive() as alive:
+    alive = _Alive()
+    with alive:
         action()
     return alive.most

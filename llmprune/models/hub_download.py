@@ -124,7 +124,8 @@ def _snapshot(repo: str, revision: str | None, wanted: Iterable[str], *, named: 
     except Exception as error:  # its own errors, the HTTP library's and the operating system's
         if not download:
             raise ModelError(
-                f"{named} is not, or not whole, in the Hub's cache, and a plan downloads nothing; type: hf download {repo}"
+                f"{named} is not, or not whole, in the Hub's cache, and a plan downloads nothing; type: hf download "
+                f"{repo}"
             ) from error
         raise _explain(repo, revision, named, read_failure(error)) from error
 

@@ -12,12 +12,14 @@ from llmprune.cli.options.common import (
     ForceOpt,
     JsonOpt,
     MemoryBudgetOpt,
+    PlanOpt,
     QuietOpt,
     RemoteCodeOpt,
     RunOpt,
 )
 from llmprune.cli.options.masking import MaskArg, SiblingArg
 from llmprune.cli.views.masking import show_masking
+from llmprune.cli.views.plan import give_plan
 
 EXAMPLES = """
 llmprune apply-mask ./my-fine-tuned-model mask.safetensors --run tuned-run
@@ -37,6 +39,7 @@ def apply_mask(
     verify: VerifyOpt = True,
     run: RunOpt = DEFAULT_RUN,
     force: ForceOpt = False,
+    plan: PlanOpt = False,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -44,7 +47,7 @@ def apply_mask(
     from llmprune.artifacts.files.sizes import parse_size
     from llmprune.models.compute import choose_compute
     from llmprune.stages.common.workspace import open_workspace
-    from llmprune.stages.masking import MaskSettings
+    from llmprune.stages.masking import MaskSettings, plan_masking
     from llmprune.stages.masking import apply_mask as run_stage
 
     console = Console(as_json=as_json, quiet=quiet)
@@ -53,6 +56,9 @@ def apply_mask(
     workspace = open_workspace(
         run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code, makes_files=not plan
     )
+    if plan:
+        give_plan(console, plan_masking(workspace, settings))
+        return
     report = run_stage(workspace, settings)
     data = {"directory": str(report.directory), **report.record.model_dump(mode="json")}
     console.result(data, shown=lambda console: show_masking(console, report))

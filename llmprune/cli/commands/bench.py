@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from llmprune.choices import DEVICE, Bos, Dtype
 from llmprune.cli.console import Console
 from llmprune.cli.options.bench import (
@@ -35,11 +37,13 @@ from llmprune.cli.options.common import (
     DtypeOpt,
     JsonOpt,
     MemoryBudgetOpt,
+    PlanOpt,
     QuietOpt,
     RemoteCodeOpt,
     RunOpt,
 )
 from llmprune.cli.views.bench import show_bench
+from llmprune.cli.views.plan import give_plan
 
 EXAMPLES = """
 llmprune bench --quick
@@ -77,6 +81,7 @@ def bench(
     memory_budget: MemoryBudgetOpt = None,
     trust_remote_code: RemoteCodeOpt = False,
     run: RunOpt = DEFAULT_RUN,
+    plan: PlanOpt = False,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -84,7 +89,7 @@ def bench(
     from llmprune.artifacts.run import RunDirectory
     from llmprune.models.compute import choose_compute
     from llmprune.stages.benchmark import bench as run_stage
-    from llmprune.stages.benchmark import refuse_failed
+    from llmprune.stages.benchmark import plan_bench, refuse_failed
 
     console = Console(as_json=as_json, quiet=quiet)
     settings = read_bench(
@@ -109,15 +114,18 @@ def bench(
         max_seconds=max_seconds,
         no_speed=no_speed,
     )
-    result, path = run_stage(
-        RunDirectory(run),
-        model=model,
-        baseline=baseline,
-        settings=settings,
-        compute=choose_compute(device, dtype, memory_budget),
-        progress=console,
-        trust_remote_code=trust_remote_code,
-    )
+    asked: dict[str, Any] = {
+        "model": model,
+        "baseline": baseline,
+        "settings": settings,
+        "compute": choose_compute(device, dtype, memory_budget),
+        "progress": console,
+        "trust_remote_code": trust_remote_code,
+    }
+    if plan:
+        give_plan(console, plan_bench(RunDirectory(run), **asked))
+        return
+    result, path = run_stage(RunDirectory(run), **asked)
     console.result(result.model_dump(mode="json"), shown=lambda console: show_bench(console, result))
     console.say(f"Every repeat and window: {path}")
     refuse_failed(result)

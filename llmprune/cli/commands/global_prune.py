@@ -29,6 +29,7 @@ from llmprune.cli.options.common import (
     JsonOpt,
     MemoryBudgetOpt,
     ModelArg,
+    PlanOpt,
     QuietOpt,
     RemoteCodeOpt,
     RunOpt,
@@ -51,6 +52,7 @@ from llmprune.cli.options.pruning import (
     read_pattern,
 )
 from llmprune.cli.options.publishing import PushPrivateOpt, PushToHubOpt, read_push
+from llmprune.cli.views.plan import give_plan
 from llmprune.cli.views.pruning import block_teller, show_pruning
 from llmprune.cli.views.push import describe_push, listing_teller, show_push
 
@@ -91,6 +93,7 @@ def global_prune(
     private: PushPrivateOpt = False,
     run: RunOpt = DEFAULT_RUN,
     force: ForceOpt = False,
+    plan: PlanOpt = False,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -100,7 +103,7 @@ def global_prune(
     from llmprune.models.compute import choose_compute
     from llmprune.stages.common.workspace import open_workspace
     from llmprune.stages.publishing import push_written
-    from llmprune.stages.weight_pruning import PruningSettings, Selection, parse_parts
+    from llmprune.stages.weight_pruning import PruningSettings, Selection, parse_parts, plan_pruning
     from llmprune.stages.weight_pruning import global_prune as run_stage
 
     console = Console(as_json=as_json, quiet=quiet)
@@ -127,6 +130,9 @@ def global_prune(
     workspace = open_workspace(
         run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code, makes_files=not plan
     )
+    if plan:
+        give_plan(console, plan_pruning(workspace, settings))
+        return
     report = run_stage(workspace, settings, on_block=block_teller(console))
     pushed = push_written(workspace, report.directory, publishing, on_listing=listing_teller(console))
 

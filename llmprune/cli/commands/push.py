@@ -10,6 +10,7 @@ from llmprune.cli.options.common import (
     DtypeOpt,
     JsonOpt,
     MemoryBudgetOpt,
+    PlanOpt,
     QuietOpt,
     RemoteCodeOpt,
     RunOpt,
@@ -26,6 +27,7 @@ from llmprune.cli.options.publishing import (
     RevisionOpt,
     TagOpt,
 )
+from llmprune.cli.views.plan import give_plan
 from llmprune.cli.views.push import describe_push, listing_teller, show_push
 
 EXAMPLES = """
@@ -51,6 +53,7 @@ def push(
     memory_budget: MemoryBudgetOpt = None,
     trust_remote_code: RemoteCodeOpt = False,
     run: RunOpt = DEFAULT_RUN,
+    plan: PlanOpt = False,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -58,7 +61,7 @@ def push(
     from llmprune.artifacts.run import RunDirectory
     from llmprune.models.compute import choose_compute
     from llmprune.publishing.destination import Destination
-    from llmprune.stages.publishing import PushSettings
+    from llmprune.stages.publishing import PushSettings, plan_push
     from llmprune.stages.publishing import push as run_stage
 
     console = Console(as_json=as_json, quiet=quiet)
@@ -68,11 +71,15 @@ def push(
         base_model=base_model,
         dry_run=dry_run,
     )
+    compute = choose_compute(device, dtype, memory_budget)
+    if plan:
+        give_plan(console, plan_push(checkpoint, settings, compute=compute, trust_remote_code=trust_remote_code))
+        return
     report = run_stage(
         checkpoint,
         settings,
         run=RunDirectory(run),
-        compute=choose_compute(device, dtype, memory_budget),
+        compute=compute,
         progress=console,
         trust_remote_code=trust_remote_code,
         on_listing=listing_teller(console),

@@ -13,6 +13,7 @@ from llmprune.cli.options.common import (
     JsonOpt,
     MemoryBudgetOpt,
     ModelArg,
+    PlanOpt,
     QuietOpt,
     RemoteCodeOpt,
     RunOpt,
@@ -20,6 +21,7 @@ from llmprune.cli.options.common import (
 from llmprune.cli.options.experts import ExpertMetricOpt, ExpertsOpt, ExpertTargetOpt
 from llmprune.cli.options.publishing import PushPrivateOpt, PushToHubOpt, read_push
 from llmprune.cli.views.experts import experts_teller, show_experts
+from llmprune.cli.views.plan import give_plan
 from llmprune.cli.views.push import describe_push, listing_teller, show_push
 
 EXAMPLES = """
@@ -45,6 +47,7 @@ def remove_experts(
     private: PushPrivateOpt = False,
     run: RunOpt = DEFAULT_RUN,
     force: ForceOpt = False,
+    plan: PlanOpt = False,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -52,7 +55,7 @@ def remove_experts(
     from llmprune.artifacts.files.sizes import parse_size
     from llmprune.models.compute import choose_compute
     from llmprune.stages.common.workspace import open_workspace
-    from llmprune.stages.expert_removal import ExpertSettings, parse_experts
+    from llmprune.stages.expert_removal import ExpertSettings, parse_experts, plan_expert_removal
     from llmprune.stages.expert_removal import remove_experts as run_stage
     from llmprune.stages.publishing import push_written
 
@@ -75,6 +78,9 @@ def remove_experts(
         trust_remote_code=trust_remote_code,
         makes_files=not plan,
     )
+    if plan:
+        give_plan(console, plan_expert_removal(workspace, settings))
+        return
     report = run_stage(workspace, settings, on_block=experts_teller(console))
     pushed = push_written(workspace, report.directory, publishing, on_listing=listing_teller(console))
 

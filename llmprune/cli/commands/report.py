@@ -10,11 +10,13 @@ from llmprune.cli.options.common import (
     DtypeOpt,
     JsonOpt,
     MemoryBudgetOpt,
+    PlanOpt,
     QuietOpt,
     RemoteCodeOpt,
     RunOpt,
 )
 from llmprune.cli.options.reporting import PageOpt, PromptsOpt, RunArg
+from llmprune.cli.views.plan import give_plan
 from llmprune.cli.views.report import show_report
 
 EXAMPLES = """
@@ -33,18 +35,25 @@ def report(
     trust_remote_code: RemoteCodeOpt = False,
     out: PageOpt = None,
     run: RunOpt = DEFAULT_RUN,
+    plan: PlanOpt = False,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Write one HTML page of everything that a run measured, with charts, tables and where each number is from."""
     from llmprune.artifacts.run import RunDirectory
     from llmprune.models.compute import choose_compute
+    from llmprune.stages.reporting import plan_report, write_generations
     from llmprune.stages.reporting import report as run_stage
-    from llmprune.stages.reporting import write_generations
 
     console, place = Console(as_json=as_json, quiet=quiet), RunDirectory(directory or run)
+    compute = choose_compute(device, dtype, memory_budget)
+    if plan:
+        give_plan(
+            console,
+            plan_report(place, prompt or (), compute=compute, progress=console, trust_remote_code=trust_remote_code),
+        )
+        return
     if prompt:
-        compute = choose_compute(device, dtype, memory_budget)
         write_generations(place, prompt, compute=compute, progress=console, trust_remote_code=trust_remote_code)
     written = run_stage(place, out=out, progress=console)
     data = {

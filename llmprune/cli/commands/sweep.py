@@ -39,6 +39,7 @@ from llmprune.cli.options.common import (
     JsonOpt,
     MemoryBudgetOpt,
     ModelArg,
+    PlanOpt,
     QuietOpt,
     RemoteCodeOpt,
     RunOpt,
@@ -57,6 +58,7 @@ from llmprune.cli.options.sweep import (
     TargetsOpt,
     read_limits,
 )
+from llmprune.cli.views.plan import give_plan
 from llmprune.cli.views.search import round_teller
 from llmprune.cli.views.sweep import point_teller, show_sweep
 
@@ -107,13 +109,14 @@ def sweep(
     verify: VerifyOpt = True,
     run: RunOpt = DEFAULT_RUN,
     force: ForceOpt = False,
+    plan: PlanOpt = False,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Prune and measure a grid of models: blocks removed, zeros, and both; name those worth having."""
     from llmprune.models.compute import choose_compute
     from llmprune.stages.common.workspace import open_workspace
-    from llmprune.stages.sweeping import SweepSettings, choose_best, parse_patterns, parse_targets
+    from llmprune.stages.sweeping import SweepSettings, choose_best, parse_patterns, parse_targets, plan_sweep
     from llmprune.stages.sweeping import sweep as run_stage
 
     console = Console(as_json=as_json, quiet=quiet)
@@ -152,6 +155,9 @@ def sweep(
     workspace = open_workspace(
         run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code, makes_files=not plan
     )
+    if plan:
+        give_plan(console, plan_sweep(workspace, settings))
+        return
     result = run_stage(workspace, settings, on_point=point_teller(console), on_round=round_teller(console))
     best, refusal = choose_best(result, settings.limits)
     data = {**result.model_dump(mode="json"), "best": [{"what": one.what, "point": one.point.name} for one in best]}

@@ -1,5 +1,6 @@
 """``llmprune bench``."""
 
+from llmprune.stages.benchmark.cost import Measured, bench_steps, expected_bench, measured_texts, plan_bench
 from llmprune.stages.benchmark.gate import refuse_failed
 from llmprune.stages.benchmark.settings import QUICK, BenchSettings, parse_batches, parse_tasks
 from llmprune.stages.benchmark.sparsity import count_zeros
@@ -9,15 +10,20 @@ from llmprune.stages.benchmark.subjects import ModelSubject, Subject, choose_sub
 __all__ = [
     "QUICK",
     "BenchSettings",
+    "Measured",
     "ModelSubject",
     "Subject",
     "bench",
+    "bench_steps",
     "check_bench",
     "choose_subjects",
     "count_zeros",
+    "expected_bench",
     "measure",
+    "measured_texts",
     "parse_batches",
     "parse_tasks",
+    "plan_bench",
     "refuse_failed",
     "result_name",
     "save_result",

@@ -34,12 +34,14 @@ class Measured:
         windows: of all texts for perplexity.
         seq_len: tokens in each.
         prefill: tokens of the single long prompt.
+        written: prompts that are written on, tokens of each, and new tokens.
         token_bytes: of a token's keys and values, in one block.
     """
 
     windows: int
     seq_len: int
     prefill: int
+    written: tuple[int, int, int]
     token_bytes: int
 
 
@@ -63,7 +65,15 @@ def plan_bench(
     )
     last = subjects[-1]
     compute = replace(compute, dtype=compute.dtype or last.dtype())
-    cost, measured = foresee_bench(subjects, settings, compute, progress)
+    measured = expected_bench(subjects, settings, compute, progress)
+    opened = partial(
+        open_decoder,
+        last.directory,
+        device=compute.device,
+        dtype=compute.dtype,
+        trust_remote_code=trust_remote_code,
+    )
+    cost = measure(opened, compute, measured.seq_len, texts=measured_texts(settings))
     sizes = {subject.name: _sizes(subject, compute) for subject in subjects}
     steps = bench_steps(cost, sizes, settings, measured, compute)
     remarks = ["Further repeats begin within --max-seconds where the speeds scatter"] if settings.speed else []
@@ -72,28 +82,28 @@ def plan_bench(
     return plan_of("bench", cost, steps, remarks)
 
 
-def foresee_bench(
+def expected_bench(
     subjects: Sequence[CheckpointSubject], settings: BenchSettings, compute: Compute, progress: Progress
-) -> tuple[ModelCost, Measured]:
-    """What the last subject costs with windows of the benchmark's length, and what is measured."""
-    seq_len, prefill = settings.lengths(min(subject.positions for subject in subjects))
-    windows = [one.num_windows for one in settings.windows]
+) -> Measured:
+    """What a benchmark of these models measures. Texts are read where only they tell how many windows there are."""
+    positions = min(subject.positions for subject in subjects)
+    seq_len, prefill = settings.lengths(positions)
     if settings.max_windows is not None:
-        windows += [settings.max_windows] * len(settings.ppl)
+        windows = len(settings.ppl) * settings.max_windows + sum(one.num_windows for one in settings.windows)
     else:
-        windows = [one.num_windows for one in read_texts(subjects, settings, seq_len=seq_len, progress=progress)]
+        texts = read_texts(subjects, settings, seq_len=seq_len, progress=progress)
+        windows = sum(one.num_windows for one in texts)
     last = subjects[-1]
     config = load_config(last.directory, trust_remote_code=last.trust_remote_code)
-    opened = partial(
-        open_decoder,
-        last.directory,
-        device=compute.device,
-        dtype=compute.dtype,
-        trust_remote_code=last.trust_remote_code,
-    )
-    cost = measure(opened, compute, seq_len, texts=settings.batch if settings.speed else ())
-    itemsize = cost.window_bytes // (cost.width * seq_len)
-    return cost, Measured(sum(windows), seq_len, prefill, _token_bytes(config, itemsize))
+    itemsize = (compute.dtype or last.dtype()).itemsize
+    written = (settings.agreement, *settings.written(positions))
+    return Measured(windows, seq_len, prefill, written, _token_bytes(config, itemsize))
+
+
+def measured_texts(settings: BenchSettings) -> tuple[int, ...]:
+    """How many texts are written at the same time."""
+    together = settings.batch if settings.speed else ()
+    return (*together, settings.agreement) if settings.agreement else together
 
 
 def bench_steps(
@@ -117,16 +127,19 @@ def bench_steps(
     """
     steps: list[Estimate] = []
     there = 0  # bytes of models that stay in memory
-    for name, sizes in subjects.items():
+    for name, sizes in reversed(subjects.items()):  # the baseline first
         stored = sizes.stored
         steps.append(Estimate(f"{name}: counting zeros", read=stored, seconds=stored * (cost.read + _COUNTING)))
-        if name == known and not settings.speed:
+        agreed = len(subjects) > 1 and settings.agreement > 0
+        if name == known and not (settings.speed or agreed):
             continue
         whole = settings.speed or bool(settings.tasks) or LOADING_ROOM * sizes.whole <= compute.free_bytes()
         if whole:
             steps.append(_loading(cost, sizes, f"{name}: loading", there))
         if name != known:
             steps.append(_quality(cost, sizes, settings, measured, compute, f"{name}: quality", whole, there))
+        if agreed and whole:
+            steps.append(_agreement(cost, sizes, measured, f"{name}: agreement", there, writes=not there))
         there += sizes.whole if settings.speed else 0
     if settings.speed:
         steps.append(_speed(cost, list(subjects.values()), settings, measured, there))
@@ -161,6 +174,20 @@ def _quality(
         memory, read = cost.memory(cost.running + states), sizes.stored * -(-measured.windows // fitting)
     seconds = tokens / cost.seq_len * cost.times.through(sizes.depth) + read * cost.read
     return Estimate(step, memory.host, memory.device, read=read, seconds=seconds)
+
+
+def _agreement(
+    cost: ModelCost, sizes: ModelSizes, measured: Measured, step: str, there: int, *, writes: bool
+) -> Estimate:
+    """The dense model writes, and the other is held against it."""
+    prompts, prompt, new = measured.written
+    seconds = prompts * (prompt + new) / cost.seq_len * cost.times.through(sizes.depth)
+    if writes:
+        seconds += new * cost.next_token(prompts)
+    states = prompts * (prompt + new) * sizes.depth * measured.token_bytes
+    running = cost.running - cost.open_block
+    memory = cost.memory(there + sizes.whole + states + running, loading=False)
+    return Estimate(step, memory.host, memory.device, seconds=seconds)
 
 
 def _speed(

@@ -231,7 +231,12 @@ def choose_subjects(
 
 
 def _locate(
-    run: RunDirectory, spec: str | None, compute: Compute, progress: Progress, trust_remote_code: bool, makes_files: bool
+    run: RunDirectory,
+    spec: str | None,
+    compute: Compute,
+    progress: Progress,
+    trust_remote_code: bool,
+    makes_files: bool,
 ) -> tuple[str, Path]:
     """Name and directory of a model. A model of the run, or one that must be converted, goes through the run."""
     known = run.record()

@@ -27,7 +27,8 @@ def plan_removal(workspace: Workspace, settings: RemovalSettings) -> Plan:
     """
     if settings.out is not None:
         check_output(workspace, settings.out, force=settings.force)
-    depth, remarks = workspace.model.num_blocks, []
+    depth = workspace.model.num_blocks
+    remarks: list[str] = []
     removed, redundancy = _expected(workspace, settings)
     measured = redundancy is not None or settings.heal is not Heal.NONE
     workspace, windows = expected_windows(workspace)

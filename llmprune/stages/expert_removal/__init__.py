@@ -1,6 +1,7 @@
 """``llmprune remove-experts``."""
 
 from llmprune.stages.expert_removal.choose import least_of
+from llmprune.stages.expert_removal.cost import plan_expert_removal
 from llmprune.stages.expert_removal.measure import measure_experts
 from llmprune.stages.expert_removal.settings import ExpertSettings, check_experts, count_to_remove, parse_experts
 from llmprune.stages.expert_removal.stage import ExpertReport, remove_experts
@@ -13,5 +14,6 @@ __all__ = [
     "least_of",
     "measure_experts",
     "parse_experts",
+    "plan_expert_removal",
     "remove_experts",
 ]

@@ -49,9 +49,7 @@ def plan_heal(
     return plan_of("heal", cost, steps, calibration_remarks(windows))
 
 
-def healing_step(
-    cost: ModelCost, windows: int, kept: Sequence[int], scope: Scope, *, apart: bool = False
-) -> Estimate:
+def healing_step(cost: ModelCost, windows: int, kept: Sequence[int], scope: Scope, *, apart: bool = False) -> Estimate:
     """The pass that solves layers anew.
 
     Args:

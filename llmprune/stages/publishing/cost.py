@@ -17,9 +17,7 @@ _SEQ_LEN = 16  # tokens that are run through the model, about
 _HASHING = 1e-9  # seconds to hash or count a byte, about
 
 
-def plan_push(
-    directory: Path, settings: PushSettings, *, compute: Compute, trust_remote_code: bool = False
-) -> Plan:
+def plan_push(directory: Path, settings: PushSettings, *, compute: Compute, trust_remote_code: bool = False) -> Plan:
     """What ``push`` is expected to take; the Hub is not asked.
 
     Raises:

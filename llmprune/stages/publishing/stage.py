@@ -175,6 +175,11 @@ def push_written(
 
 
 def read_record(directory: Path) -> PruningRecord:
+    """The record of a checkpoint that llmprune wrote.
+
+    Raises:
+        ArtifactError: it has none, or it cannot be read.
+    """
     if not (directory / RECORD_NAME).is_file():
         raise ArtifactError(
             f"{directory} has no {RECORD_NAME}: push sends checkpoints that llmprune wrote; type the directory of one, "

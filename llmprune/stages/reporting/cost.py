@@ -44,9 +44,7 @@ def plan_report(
     if prompts:
         paths = [workspace.directory, *workspace.run.own_checkpoints()]
         for path in paths:
-            shell = open_shell(
-                path, device=compute.device, dtype=compute.dtype, trust_remote_code=trust_remote_code
-            )
+            shell = open_shell(path, device=compute.device, dtype=compute.dtype, trust_remote_code=trust_remote_code)
             sizes, tokens = model_sizes(shell), len(prompts) * (NEW_TOKENS + 1)
             steps.append(loading_step(cost, sizes, f"{path.name} writes", tokens=tokens))
     steps.append(Estimate("page", disk=_PAGE, kept=_PAGE, written=_PAGE, seconds=_DRAWING))

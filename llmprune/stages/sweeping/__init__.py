@@ -3,7 +3,7 @@
 from llmprune.stages.common.params import parse_params
 from llmprune.stages.sweeping.choice import Best, Limits, choose_best
 from llmprune.stages.sweeping.settings import SweepSettings, parse_patterns, parse_targets
-from llmprune.stages.sweeping.stage import PointDone, sweep
+from llmprune.stages.sweeping.stage import PointDone, plan_sweep, sweep
 
 __all__ = [
     "Best",
@@ -14,5 +14,6 @@ __all__ = [
     "parse_params",
     "parse_patterns",
     "parse_targets",
+    "plan_sweep",
     "sweep",
 ]

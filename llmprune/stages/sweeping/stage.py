@@ -11,15 +11,23 @@ from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.importance import Importance, RoundRecord
 from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.sweep import SkippedPoint, SweepPoint, SweepPruning, SweepResult
-from llmprune.choices import SEQ_LEN, Metric
+from llmprune.choices import Metric
 from llmprune.errors import ArtifactError, NumericalError, TargetError, VerificationError
-from llmprune.stages.benchmark import check_bench
+from llmprune.stages.benchmark import check_bench, choose_subjects, expected_bench, measured_texts
 from llmprune.stages.block_removal import RemovalSettings, choose_removal
 from llmprune.stages.block_search import RedundancySettings
-from llmprune.stages.calibration import CalibrationSettings, calibrate, require_same_model
+from llmprune.stages.calibration import (
+    CalibrationSettings,
+    calibrate,
+    calibration_remarks,
+    expected_windows,
+    require_same_model,
+)
+from llmprune.stages.common.model_cost import measure
+from llmprune.stages.common.plans import Plan, plan_of
 from llmprune.stages.common.progress import Once
 from llmprune.stages.common.workspace import Workspace
-from llmprune.stages.sweeping.cost import SweepCost, Text, announcement, foresee, require_room, room
+from llmprune.stages.sweeping.cost import SweepBasis, SweepCost, announcement, foresee, require_room
 from llmprune.stages.sweeping.files import as_measured, clear_unless_same, read_sweep, require_same_pruning
 from llmprune.stages.sweeping.ownership import require_own_sweep
 from llmprune.stages.sweeping.plan import ModelSizes, PlannedPoint, measure_sizes, plan_points
@@ -158,36 +166,63 @@ def _metric(workspace: Workspace, settings: SweepSettings) -> Metric:
     return settings.metric or (ranking.settings.metric if ranking is not None else Metric.SLEB)
 
 
+def plan_sweep(workspace: Workspace, settings: SweepSettings) -> Plan:
+    """What ``sweep`` is expected to take. Nothing is written.
+
+    Raises:
+        LlmpruneError: as ``sweep`` does, as far as settings and artifacts alone tell.
+    """
+    workspace = as_measured(workspace, force=settings.force)
+    sizes = measure_sizes(workspace.open_shell())
+    planned, _ = plan_points(settings, sizes, _likely(workspace, settings))
+    cost, basis = _foreseen(workspace, settings, planned)
+    return plan_of(
+        "sweep", basis.cost, cost.steps, ["Every point is a rough figure", *calibration_remarks(basis.windows)]
+    )
+
+
+def _likely(workspace: Workspace, settings: SweepSettings) -> dict[str, tuple[int, ...]]:
+    """The blocks that each target may remove, as far as is known before the search."""
+    ranking = _ranking(workspace, settings)
+    order = ranking.order if ranking is not None else ()
+    likely = (*order, *(block for block in range(1, workspace.model.num_blocks) if block not in order))
+    return {target: likely[:count] for target, count in _counts(workspace, settings).items()}
+
+
+def _foreseen(
+    workspace: Workspace, settings: SweepSettings, planned: Sequence[PlannedPoint]
+) -> tuple[SweepCost, SweepBasis]:
+    """What the points are expected to take, and what that follows from."""
+    subjects = choose_subjects(
+        workspace.run,
+        workspace.record.model,
+        None,
+        compute=workspace.compute,
+        progress=workspace.progress,
+        trust_remote_code=workspace.trust_remote_code,
+        makes_files=False,
+    )
+    measured = expected_bench(subjects, settings.bench, workspace.compute, workspace.progress)
+    workspace, windows = expected_windows(workspace, settings.calibration)
+    cost = measure(workspace.open_decoder, workspace.compute, windows.seq_len, texts=measured_texts(settings.bench))
+    basis = SweepBasis(workspace, settings, cost, windows, measured)
+    return foresee(basis, planned, metric=_metric(workspace, settings)), basis
+
+
 def _announce(context: SweepContext, known: SweepResult | None, sizes: ModelSizes) -> SweepCost | None:
     """Announce the points that are missing, and check that the disk has room; None if no point is missing."""
     workspace, settings = context.workspace, context.settings
-    ranking = _ranking(workspace, settings)
-    order = ranking.order if ranking is not None else ()
-    likely = (*order, *(block for block in range(1, len(sizes.blocks)) if block not in order))
-    removed = {target: likely[:count] for target, count in _counts(workspace, settings).items()}
-    planned, _ = plan_points(settings, sizes, removed)
+    planned, _ = plan_points(settings, sizes, _likely(workspace, settings))
     done = {point.name for point in known.points} if known is not None else set()
     planned = [point for point in planned if point.name not in done]
     if not planned:
         workspace.progress.say(f"{workspace.run.sweep} has all of these points already: nothing to do.")
         return None
-    needed = room(planned, sizes, keep=settings.keep)
-    require_room(context.folder, needed, keep=settings.keep)
-    cost = foresee(workspace, settings, planned, sizes, context.measuring, _text(context, order))
+    cost, _ = _foreseen(workspace, settings, planned)
+    require_room(context.folder, cost.disk, keep=settings.keep)
     measured = known is not None and known.dense is not None
-    workspace.progress.say(announcement(planned, cost, needed, keep=settings.keep, dense=measured))
+    workspace.progress.say(announcement(planned, cost, keep=settings.keep, dense=measured))
     return cost
-
-
-def _text(context: SweepContext, ranked: tuple[int, ...]) -> Text:
-    """The calibration text, before it is drawn."""
-    workspace = context.workspace
-    if workspace.run.calibration.exists():
-        manifest = open_calibration(workspace.run.calibration).manifest
-        return Text(manifest.num_windows, manifest.seq_len, ready=True, ranked=ranked)
-    asked = context.settings.calibration or CalibrationSettings()
-    usual = min(SEQ_LEN, workspace.positions)
-    return Text(asked.num_windows, asked.seq_len or usual, ready=False, ranked=ranked)
 
 
 def _prepare(context: SweepContext, known: SweepResult | None) -> SweepPruning:

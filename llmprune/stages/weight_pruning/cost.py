@@ -111,5 +111,3 @@ def _kept_tokens(cost: ModelCost, settings: PruningSettings, tokens: int, widest
     inner = 2 * widest if settings.method is Method.SPARSELLM else 0
     dense = 3 * cost.width + widest if settings.reference is Reference.DENSE else 0
     return 4 * tokens * max(inner + 2 * cost.width if inner else 0, dense)
-
-
