@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _ITEMS, _ITEM_TOKENS = 2000, 150  # of a zero-shot task, an item with its choices: rough guesses
 _COUNTING = 1e-9  # seconds to look at a byte of the weights, about
-_RESULT = 50_000  # bytes of a result, about
+_RESULT = 20_000  # bytes of a result, about
 
 
 @dataclass(frozen=True)

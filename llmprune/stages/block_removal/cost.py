@@ -32,7 +32,7 @@ def plan_removal(workspace: Workspace, settings: RemovalSettings) -> Plan:
     removed, redundancy = _expected(workspace, settings)
     measured = redundancy is not None or settings.heal is not Heal.NONE
     workspace, windows = expected_windows(workspace)
-    cost = model_cost(workspace, windows.seq_len)
+    cost = model_cost(workspace, windows.seq_len, windows.count)
     steps: list[Estimate] = []
     if measured:
         steps += calibration_steps(cost, windows)

@@ -13,7 +13,7 @@ from llmprune.stages.common.model_cost import ModelCost, model_cost
 from llmprune.stages.common.plans import Estimate, Plan, plan_of
 from llmprune.stages.common.workspace import Workspace
 
-_CANDIDATE_BYTES = 130  # of a candidate in importance.json, about
+_RECORD_BYTES, _CANDIDATE_BYTES = 1200, 140  # of importance.json, and of a candidate in it, about
 
 
 def plan_search(workspace: Workspace, settings: RedundancySettings, *, force: bool = False) -> Plan:
@@ -29,7 +29,7 @@ def plan_search(workspace: Workspace, settings: RedundancySettings, *, force: bo
         protect_first=settings.protect_first,
         protect_last=settings.protect_last,
     )
-    cost = model_cost(workspace, windows.seq_len)
+    cost = model_cost(workspace, windows.seq_len, windows.count)
     steps = calibration_steps(cost, windows) + search_estimate(workspace, cost, windows, settings, count, force=force)
     return plan_of("verify-redundancy", cost, steps, calibration_remarks(windows))
 
@@ -87,7 +87,7 @@ def _searching(
     states = max(together * left for together, left in search.chunks(0)) * cost.window_bytes
     memory = cost.memory(cost.running + kept + states + states // len(search.remaining))
     candidates = len(search.remaining) - len(search.protected)
-    record = search.rounds * candidates * _CANDIDATE_BYTES
+    record = _RECORD_BYTES + search.rounds * candidates * _CANDIDATE_BYTES
     return Estimate(
         "search",
         memory.host,

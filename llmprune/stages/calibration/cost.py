@@ -93,7 +93,7 @@ def plan_calibration(workspace: Workspace, settings: CalibrationSettings, *, for
         As ``calibrate`` does, as far as the settings alone tell.
     """
     workspace, windows = expected_windows(workspace, settings, force=force)
-    cost = model_cost(workspace, windows.seq_len)
+    cost = model_cost(workspace, windows.seq_len, windows.count)
     ready = [f"{workspace.run.calibration} is there already: nothing would be done"] if windows.ready else []
     remarks = [*ready, *calibration_remarks(windows)]
     return plan_of("calibrate", cost, calibration_steps(cost, windows), remarks)

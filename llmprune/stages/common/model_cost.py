@@ -19,6 +19,7 @@ from llmprune.models.decoder import Decoder
 from llmprune.models.footprint import most_alive
 from llmprune.models.loading import CheckpointDecoder
 from llmprune.models.open_block import block_matrices
+from llmprune.models.source import vocabulary
 from llmprune.models.timing import time_in_turn
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class ModelCost:
         sizes: of its parts.
         seq_len: tokens in a window.
         batch: windows that go through a block together.
+        vocabulary: how many tokens it knows.
         width: numbers in the hidden state of a token.
         window_bytes: hidden states of one window.
         times: of one window in one block and in the head.
@@ -119,6 +121,7 @@ class ModelCost:
     sizes: ModelSizes
     seq_len: int
     batch: int
+    vocabulary: int
     width: int
     window_bytes: int
     times: BlockTimes
@@ -175,18 +178,28 @@ class ModelCost:
         return Memory(host + 2 * stored, tensors)
 
 
-def model_cost(workspace: Workspace, seq_len: int) -> ModelCost:
+def model_cost(workspace: Workspace, seq_len: int, windows: int | None = None) -> ModelCost:
     """Open a workspace's model, and measure one block of it; nothing is written.
+
+    Args:
+        workspace: whose model it is.
+        seq_len: tokens in a window.
+        windows: how many there are; None: enough for a batch.
 
     Raises:
         ModelError: it has no usable tokenizer, or cannot be run block by block.
     """
     workspace.tokenizer_fingerprint()  # every command loads the tokenizer, which takes memory of its own
-    return measure(workspace.open_decoder, workspace.compute, seq_len)
+    return measure(workspace.open_decoder, workspace.compute, seq_len, windows)
 
 
 def measure(
-    opened: Callable[[], CheckpointDecoder], compute: Compute, seq_len: int, *, texts: Iterable[int] = (1,)
+    opened: Callable[[], CheckpointDecoder],
+    compute: Compute,
+    seq_len: int,
+    windows: int | None = None,
+    *,
+    texts: Iterable[int] = (),
 ) -> ModelCost:
     """Run one block and the head on a batch of random tokens.
 
@@ -194,6 +207,7 @@ def measure(
         opened: opens the model.
         compute: how much goes through a block at once.
         seq_len: tokens in a window.
+        windows: how many there are; None: enough for a batch.
         texts: numbers of texts that are written at the same time, to be measured too.
 
     Raises:
@@ -202,6 +216,7 @@ def measure(
     process = psutil.Process()
     base, start = int(process.memory_info().rss), time.time() - process.create_time()
     decoder, batch = opened(), max(1, compute.batch_tokens // seq_len)
+    batch = min(batch, windows or batch)
     runner, block, sizes = decoder.runner, len(decoder.blocks) // 2, model_sizes(decoder)
     tokens = random_tokens(decoder, batch, seq_len)
     with torch.inference_mode():
@@ -218,6 +233,7 @@ def measure(
         sizes=sizes,
         seq_len=seq_len,
         batch=batch,
+        vocabulary=vocabulary(decoder.model.config),
         width=hidden.shape[-1],
         window_bytes=hidden.nbytes // batch,
         times=times,
@@ -252,9 +268,8 @@ def time_block(decoder: Decoder, block: int, tokens: Tensor) -> BlockTimes:
 
 def random_tokens(decoder: Decoder, windows: int, seq_len: int) -> Tensor:
     """(windows, seq_len) of seeded random tokens, on the device."""
-    vocabulary = int(decoder.model.config.get_text_config(decoder=True).vocab_size)
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(vocabulary, (windows, seq_len), generator=generator).to(decoder.device)
+    return torch.randint(vocabulary(decoder.model.config), (windows, seq_len), generator=generator).to(decoder.device)
 
 
 def model_sizes(decoder: CheckpointDecoder) -> ModelSizes:

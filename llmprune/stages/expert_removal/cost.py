@@ -33,7 +33,7 @@ def plan_expert_removal(workspace: Workspace, settings: ExpertSettings) -> Plan:
     count = len(next(iter(settings.experts.values()))) if settings.experts else count_to_remove(settings.target, layout)
     removal = some_experts(layout, count)
     workspace, windows = expected_windows(workspace)
-    cost = model_cost(workspace, windows.seq_len)
+    cost = model_cost(workspace, windows.seq_len, windows.count)
     steps: list[Estimate] = []
     if settings.experts is None and not workspace.run.experts.exists():
         steps += calibration_steps(cost, windows)

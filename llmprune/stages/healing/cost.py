@@ -39,7 +39,7 @@ def plan_heal(
         check_output(workspace, settings.out, force=settings.force)
     choice = CalibrationChoice(settings.calibration, settings.samples, settings.seq_len, calibration)
     workspace, windows = chosen_windows(workspace, choice)
-    cost = model_cost(workspace, windows.seq_len)
+    cost = model_cost(workspace, windows.seq_len, windows.count)
     made = model_sizes(pruned.open_shell())
     steps = calibration_steps(cost, windows)
     count = settings.samples or windows.count

@@ -11,7 +11,7 @@ from llmprune.stages.common.workspace import Workspace
 
 _RECORDS = 10_000  # bytes of config, record and card, about
 _WRITING = 2e-9  # seconds to write a byte, about
-_COMPARED = 128  # tokens that are compared
+_COMPARED, _LOGITS = 128, 5  # tokens that are compared, and how often their logits are in memory
 _GENERATED = 32  # forward passes of a few tokens to generate with and without the cache
 
 
@@ -47,8 +47,9 @@ def verification_steps(cost: ModelCost, made: ModelSizes, compute: Compute, *, v
     if not verify:
         return []
     share = _COMPARED / (cost.seq_len * cost.batch)
-    both = cost.sizes.outside + made.outside + 2 * max(cost.sizes.blocks)
-    memory = cost.memory(both + int(share * max(cost.block_bytes, cost.head_bytes)))
+    both = cost.open_block + made.outside + max(made.blocks) + max(made.blocks_stored)
+    logits = _LOGITS * 4 * _COMPARED * cost.vocabulary
+    memory = cost.memory(both + logits + int(share * cost.block_bytes))
     windows = _COMPARED / cost.seq_len
     seconds = 2 * windows * cost.times.through(made.depth) + 2 * made.stored * cost.read
     steps = [Estimate("comparison", memory.host, memory.device, read=2 * made.stored, seconds=seconds)]

@@ -204,7 +204,9 @@ def _foreseen(
     )
     measured = expected_bench(subjects, settings.bench, workspace.compute, workspace.progress)
     workspace, windows = expected_windows(workspace, settings.calibration)
-    cost = measure(workspace.open_decoder, workspace.compute, windows.seq_len, texts=measured_texts(settings.bench))
+    cost = measure(
+        workspace.open_decoder, workspace.compute, windows.seq_len, windows.count, texts=measured_texts(settings.bench)
+    )
     basis = SweepBasis(workspace, settings, cost, windows, measured)
     return foresee(basis, planned, metric=_metric(workspace, settings)), basis
 

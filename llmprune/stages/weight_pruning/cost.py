@@ -39,7 +39,7 @@ def plan_pruning(
     check_shapes(workspace.open_shell(), blocks, settings.selection, settings.pattern)
     choice = CalibrationChoice(settings.calibration, settings.samples, settings.seq_len, calibration)
     workspace, windows = chosen_windows(workspace, choice)
-    cost = model_cost(workspace, windows.seq_len)
+    cost = model_cost(workspace, windows.seq_len, windows.count)
     steps = calibration_steps(cost, windows)
     count = settings.samples or windows.count
     steps += pruning_steps(workspace, cost, cost.sizes, settings, windows=count, blocks=len(blocks), last=max(blocks))

@@ -6,7 +6,7 @@ import torch
 from llmprune.models.loading import open_decoder
 from llmprune.stages.block_search.cost import measure_window_cost
 from llmprune.stages.block_search.evaluator import WindowEvaluator
-from llmprune.stages.sweeping.cost import _time_tokens
+from llmprune.stages.common.model_cost import time_block
 
 TOKENS = torch.randint(128, (6, 16), generator=torch.Generator().manual_seed(0))
 BLOCK, HEAD = 0.25, 0.125  # seconds of every run
@@ -62,9 +62,10 @@ def test_the_evaluator_is_as_before(decoder):
 
 
 @pytest.mark.parametrize("stalled", [None, *range(8)])
-def test_a_stall_and_a_cold_start_change_no_estimate_of_a_sweep(decoder, machine, stalled):
+def test_a_stall_and_a_cold_start_change_no_time_of_a_block(decoder, machine, stalled):
     machine.slow(decoder.runner, "forward_block", BLOCK)
     machine.slow(decoder.runner, "logits", HEAD)
     machine.stalls = {stalled: 60.0}
-    cost = _time_tokens(decoder, 5)
-    assert (cost.block, cost.head) == (BLOCK / 5, HEAD / 5)
+    with decoder.block(0):
+        times = time_block(decoder, 0, TOKENS[:1, :5])
+    assert (times.block, times.head) == (BLOCK, HEAD)
