@@ -29,8 +29,8 @@ def plan_removal(workspace: Workspace, settings: RemovalSettings) -> Plan:
         check_output(workspace, settings.out, force=settings.force)
     depth = workspace.model.num_blocks
     remarks: list[str] = []
-    removed, redundancy = _expected(workspace, settings)
-    measured = redundancy is not None or settings.heal is not Heal.NONE
+    removed, redundancy, heal = _expected(workspace, settings)
+    measured = redundancy is not None or heal is not Heal.NONE
     workspace, windows = expected_windows(workspace)
     cost = model_cost(workspace, windows.seq_len, windows.count)
     steps: list[Estimate] = []
@@ -42,24 +42,27 @@ def plan_removal(workspace: Workspace, settings: RemovalSettings) -> Plan:
         remarks.append("Which blocks will go is not known yet: some from the middle are assumed")
     made = cost.sizes.without(removed)
     kept = [block for block in range(depth) if block not in removed]
-    if settings.heal is not Heal.NONE:
-        steps.append(healing_step(cost, windows.count, kept, Scope(settings.heal.value)))
+    if heal is not Heal.NONE:
+        steps.append(healing_step(cost, windows.count, kept, Scope(heal.value)))
     steps.append(writing_step(workspace, cost, made.stored))
     steps += verification_steps(cost, made, workspace.compute, verify=settings.verify)
     return plan_of("remove-blocks", cost, steps, remarks)
 
 
-def _expected(workspace: Workspace, settings: RemovalSettings) -> tuple[tuple[int, ...], RedundancySettings | None]:
-    """The blocks to remove, or as many from the middle and the search that will find them."""
+def _expected(
+    workspace: Workspace, settings: RemovalSettings
+) -> tuple[tuple[int, ...], RedundancySettings | None, Heal]:
+    """The blocks to remove, or as many from the middle and the search that will find them; and what is healed."""
     depth, path = workspace.model.num_blocks, workspace.run.importance
     if settings.blocks is not None:
         check_blocks(settings.blocks, num_blocks=depth, source="`blocks`")
-        return settings.blocks, None
+        return settings.blocks, None, settings.heal or Heal.NONE
     known = Importance.read(path) if path.exists() else None
     redundancy = RedundancySettings()
     if known is not None:
         known.check_belongs(workspace.model, path)
         redundancy = as_recorded(known)
+    heal = settings.heal or (Heal.ALL if redundancy.heal else Heal.NONE)
     count = removal_count(
         settings.target,
         num_blocks=depth,
@@ -67,6 +70,6 @@ def _expected(workspace: Workspace, settings: RemovalSettings) -> tuple[tuple[in
         protect_last=redundancy.protect_last,
     )
     if known is not None and known.has_best(count):
-        return known.order[:count], None
+        return known.order[:count], None, heal
     first = (depth - count) // 2
-    return tuple(range(first, first + count)), replace(redundancy, target=settings.target)
+    return tuple(range(first, first + count)), replace(redundancy, target=settings.target), heal

@@ -7,7 +7,7 @@ from llmprune.artifacts.records.importance import Importance
 from llmprune.choices import Metric
 from llmprune.models.compute import Compute
 from llmprune.stages.block_search.cost import SearchCost, WindowCost, divide_memory
-from llmprune.stages.block_search.settings import RedundancySettings, protected_blocks
+from llmprune.stages.block_search.settings import RedundancySettings, protected_blocks, solving_windows
 from llmprune.stages.calibration import Windows, calibration_remarks, calibration_steps, expected_windows
 from llmprune.stages.common.model_cost import ModelCost, model_cost
 from llmprune.stages.common.plans import Estimate, Plan, plan_of
@@ -65,8 +65,10 @@ def _searching(
     ranked: tuple[int, ...],
     count: int,
 ) -> Estimate:
-    sizes = cost.sizes
-    division = divide_memory(sizes.blocks, cost.window_bytes, windows.count, settings, compute)
+    sizes, solved_on = cost.sizes, solving_windows(windows.count, settings)
+    measured, beside = windows.count - solved_on, 2 * solved_on * cost.window_bytes
+    free = compute.free_bytes() - beside
+    division = divide_memory(sizes.blocks, cost.window_bytes, measured, settings, free=free, compute=compute)
     batch = settings.batch_size or cost.batch
 
     def fitting(states: int) -> int:
@@ -77,15 +79,16 @@ def _searching(
         remaining=tuple(block for block in range(sizes.depth) if block not in ranked),
         protected=protected_blocks(settings, sizes.depth),
         rounds=count - len(ranked),
-        windows=windows.count,
+        windows=measured,
         eliminates=settings.eliminates,
         fitting=fitting,
+        solved_on=solved_on,
     )
     kept = min(sum(sizes.blocks), division.device)
     walk = sum(sizes.blocks_stored) * max(0, sum(sizes.blocks) - kept - division.host) // sum(sizes.blocks)
     times = WindowCost(block=cost.times.block, head=cost.times.head, reading=walk * cost.read)
     states = max(together * left for together, left in search.chunks(0)) * cost.window_bytes
-    memory = cost.memory(cost.running + kept + states + states // len(search.remaining))
+    memory = cost.memory(cost.running + kept + states + states // len(search.remaining) + beside)
     candidates = len(search.remaining) - len(search.protected)
     record = _RECORD_BYTES + search.rounds * candidates * _CANDIDATE_BYTES
     return Estimate(

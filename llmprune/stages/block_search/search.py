@@ -86,7 +86,9 @@ def _divide_memory(
     sizes = [decoder.block_bytes(block) for block in range(len(decoder.blocks))]
     window = decoder.runner.embed(measured[:1].to(decoder.device)).nbytes
     beside = 2 * len(solved_on) * window  # healing holds the model's states and the dense ones
-    division = divide_memory(sizes, window, len(measured), settings, free=compute.free_bytes() - beside, compute=compute)
+    division = divide_memory(
+        sizes, window, len(measured), settings, free=compute.free_bytes() - beside, compute=compute
+    )
     decoder.keep(device=division.device, host=division.host)
     if decoder.pass_seconds:
         progress.say("The blocks do not fit into memory: those that do not are read from disk in every pass over them.")
