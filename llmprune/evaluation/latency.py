@@ -77,12 +77,13 @@ def _give_back_freed_memory() -> None:
 def peak_memory(device: torch.device) -> Iterator[Callable[[], int]]:
     """Measure the most memory in use while the context lasts, in bytes above what was in use before.
 
-    On CUDA it is the allocator's count. Elsewhere it is the process's resident memory, sampled every 20 ms.
+    On an accelerator with memory of its own it is the allocator's count. Elsewhere it is the process's
+    resident memory, sampled every 20 ms.
     """
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        yield lambda: torch.cuda.max_memory_allocated(device) - before
+    if device.type not in ("cpu", "mps"):
+        torch.accelerator.reset_peak_memory_stats(device)
+        before = torch.accelerator.memory_allocated(device)
+        yield lambda: torch.accelerator.max_memory_allocated(device) - before
         return
     _give_back_freed_memory()
     process, done = psutil.Process(), threading.Event()

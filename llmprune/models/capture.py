@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,14 +19,23 @@ from torch import Tensor, nn
 
 from llmprune.errors import ModelError
 from llmprune.models.block_output import HandedOn, HandedOnUsedError, Returned
+from llmprune.models.devices import exact_products
+from llmprune.models.halving import Halving
 
 
 @dataclass(frozen=True)
 class BlockCall:
-    """How the model calls one block: every argument but the hidden states."""
+    """How the model calls one block: every argument but the hidden states.
+
+    Attributes:
+        args: the positional ones.
+        kwargs: the others.
+        tokens: (batch, seq_len) that they were made for; None: not known.
+    """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    tokens: Tensor | None = None
 
     @property
     def handed_on(self) -> bool:
@@ -78,12 +87,16 @@ class BlockRunner:
     Args:
         model: a causal LM in eval mode.
         blocks: its transformer blocks.
+
+    Attributes:
+        halving: runs a batch in halves where memory does not suffice, unless somebody watches the block's layers.
     """
 
     def __init__(self, model: nn.Module, blocks: Iterable[nn.Module]) -> None:
         self._model = model
         self._blocks = list(blocks)
         self._returned: Returned | None = None
+        self.halving = Halving()
 
     @property
     def returned(self) -> Returned:
@@ -130,7 +143,8 @@ class BlockRunner:
                 if index != len(entries):
                     how = f"block {index} again" if index < len(entries) else f"block {index} before {len(entries)}"
                     raise self._runs_otherwise(how)
-                entries.append(_split_hidden(args, kwargs))
+                hidden, call = _split_hidden(args, kwargs)
+                entries.append((hidden, replace(call, tokens=tokens)))
                 if len(entries) == len(self._blocks) and not to_the_end:
                     raise _Stop
                 return self.returned.around(entries[-1][0])
@@ -161,7 +175,14 @@ class BlockRunner:
         Raises:
             ModelError: the block computes with what an earlier block handed on beside the hidden states.
         """
-        return self._run_block(index, hidden, call).hidden
+
+        def part(rows: slice) -> Tensor:
+            if rows.stop - rows.start >= len(hidden) or call.tokens is None:
+                return self._run_block(index, hidden, call).hidden
+            return self._run_block(index, hidden[rows], self.calls(call.tokens[rows])[index]).hidden
+
+        watched = any(one._forward_hooks or one._forward_pre_hooks for one in self._blocks[index].modules())
+        return self.halving.run(hidden, part, divisible=call.tokens is not None and not watched)
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
@@ -181,7 +202,8 @@ class BlockRunner:
             return self.returned.around(hidden)
 
         placeholder = torch.zeros(hidden.shape[:2], dtype=torch.int64, device=hidden.device)
-        with relayed(self._blocks, [inject] * len(self._blocks)), self._handing_on_refused("The head"):
+        held = relayed(self._blocks, [inject] * len(self._blocks))
+        with held, self._handing_on_refused("The head"), exact_products():
             output = self._forward(placeholder)
         logits = output.logits
         assert isinstance(logits, Tensor)
@@ -197,7 +219,7 @@ class BlockRunner:
         self._returned = self._run_block(0, *self._first_call(tokens))
 
     def _run_block(self, index: int, hidden: Tensor, call: BlockCall) -> Returned:
-        with self._handing_on_refused(f"Block {index}"):
+        with self._handing_on_refused(f"Block {index}"), exact_products():
             return Returned(self._blocks[index](hidden, *call.args, **call.kwargs))
 
     @contextmanager

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from llmprune.choices import DEVICE, Dtype
 from llmprune.errors import TargetError
+from llmprune.models.devices import find_device, numbered
 from llmprune.models.memory import MemoryBudget, host_free_bytes, parse_memory_budget, still_free
 from llmprune.models.timing import Speedup, speedup, time_in_turn
 from llmprune.ranks.group import ALONE, Ranks, joined
@@ -23,6 +22,7 @@ _DTYPES: dict[str, torch.dtype] = {
 }
 # Products of each dtype to time: at least, at most, and seconds after which none beyond the least begins.
 _LEAST, _MOST, _ENOUGH = 5, 9, 1.0
+_SLOW = 0.8  # times as fast as float32: clear enough to be no accident of timing
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Compute:
     ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "device", _numbered(self.device))
+        object.__setattr__(self, "device", numbered(self.device))
 
     def here(self) -> Compute:
         """The same on this rank: a GPU of its own."""
@@ -66,6 +66,21 @@ class Compute:
         float32, other = time_in_turn(products, self.device, least=_LEAST, most=_MOST, enough=_ENOUGH)
         return speedup(float32, other)
 
+    def slower_dtype(self, dtype: torch.dtype) -> str | None:
+        """A remark where the device multiplies a narrower dtype clearly more slowly than float32.
+
+        No figure is told: what was timed is a moment of this machine, and not the work that follows.
+        """
+        if dtype.itemsize >= torch.float32.itemsize:
+            return None
+        gain = self.gain(dtype)
+        if gain is None or gain.high >= _SLOW:
+            return None
+        return (
+            f"This machine multiplies {dtype_name(dtype)} more slowly than float32: `dtype=float32` would be faster, "
+            "and takes twice the memory."
+        )
+
     def _product(self, dtype: torch.dtype) -> Callable[[], Tensor]:
         """A product of matrices of the size of a small block's on the CPU; of a large one's on a GPU, to keep it busy.
 
@@ -81,11 +96,14 @@ class Compute:
             used = torch.cuda.memory_allocated(self.device)
             cached = torch.cuda.memory_reserved(self.device) - used
             return still_free(torch.cuda.mem_get_info(self.device)[0] + cached, used, self.budget.device)
-        return host_free_bytes(self.budget.device) // self.ranks.neighbours
+        if self.device.type in ("cpu", "mps"):  # whose memory is the host's
+            return host_free_bytes(self.budget.device) // self.ranks.neighbours
+        free, used = torch.accelerator.get_memory_info(self.device)[0], torch.accelerator.memory_allocated(self.device)
+        return still_free(free, used, self.budget.device)
 
     def free_host_bytes(self) -> int:
         """The same of the host's memory beside a device's own; 0 where the device is the host."""
-        if self.device.type == "cpu":
+        if self.device.type in ("cpu", "mps"):
             return 0
         return host_free_bytes(self.budget.host) // self.ranks.neighbours
 
@@ -94,7 +112,7 @@ def choose_compute(device: str = DEVICE, dtype: str = Dtype.AUTO, memory_budget:
     """Read the ``--device``, ``--dtype`` and ``--memory-budget`` options.
 
     Args:
-        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+        device: see ``devices.find_device``.
         dtype: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
         memory_budget: see ``parse_memory_budget``; None: what is free.
 
@@ -104,42 +122,8 @@ def choose_compute(device: str = DEVICE, dtype: str = Dtype.AUTO, memory_budget:
     if dtype != Dtype.AUTO and dtype not in _DTYPES:
         raise TargetError(f"'{dtype}' is not a dtype to compute in; type auto, {', '.join(_DTYPES)}.")
     ranks = joined()
-    if device == DEVICE:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise TargetError(f"'{device}' is not a device; type auto, cpu or cuda.") from None
-    if chosen.type not in ("cpu", "cuda") or (chosen.type == "cpu" and chosen.index):
-        raise TargetError(f"'{device}' is not a device that llmprune computes on; type auto, cpu or cuda.")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise TargetError(f"This machine has no device '{device}' that torch can use; type `device=cpu`.")
+    chosen = find_device(device)
     return Compute(chosen, _DTYPES.get(dtype), parse_memory_budget(memory_budget), ranks)
-
-
-def _numbered(device: torch.device) -> torch.device:
-    """A device by the one name that it has in artifacts and protocols."""
-    if device.type != "cuda":
-        return torch.device(device.type)
-    if device.index is not None:
-        return device
-    return torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_available() else 0)
-
-
-@contextmanager
-def bfloat16_products() -> Iterator[None]:
-    """Float32 matrix products whose factors may be rounded to bfloat16, summed in float32, while the context lasts.
-
-    Exact for what was bfloat16 before. A processor without AMX rounds nothing: it takes oneDNN's float32 kernels, which
-    an AMD EPYC ran 1.4 times as fast as MKL's. It changes nothing on CUDA.
-    """
-    setting: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = setting.fp32_precision
-    setting.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        setting.fp32_precision = before
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -9,13 +9,14 @@ from statistics import quantiles
 
 import torch
 
+from llmprune.models.devices import wait_for
+
 _AGREEMENT = 1.5  # the middle half of the ratios lies within this factor, or no ratio is told
 
 
 def now(device: torch.device) -> float:
     """Monotonic seconds, once everything queued on ``device`` is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait_for(device)
     return time.perf_counter()
 
 

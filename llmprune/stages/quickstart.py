@@ -88,5 +88,5 @@ def _in_fast_dtype(workspace: Workspace) -> Workspace:
     gain = compute.gain(torch.bfloat16) if compute.dtype is None else None
     if gain is None or gain.low <= _WORTH_IT:
         return workspace
-    workspace.progress.say(f"Computing in bfloat16, which this machine multiplies {gain} times as fast as float32.")
+    workspace.progress.say("Computing in bfloat16, which this machine multiplies faster than float32.")
     return replace(workspace, compute=replace(compute, dtype=torch.bfloat16))

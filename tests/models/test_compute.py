@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llmprune.errors import TargetError
-from llmprune.models.compute import Compute, bfloat16_products, choose_compute
+from llmprune.models.compute import Compute, choose_compute
 
 
 class Machine:
@@ -63,6 +63,16 @@ def test_a_noisy_machine_makes_no_claim_that_is_not_true(monkeypatch, seed):
     assert gain is None or gain.high < 3
 
 
+def test_the_remark_on_a_slow_dtype_has_no_figure(monkeypatch):
+    Machine(monkeypatch, {torch.float32: 0.003, torch.bfloat16: 0.3})
+    remark = choose_compute("cpu").slower_dtype(torch.bfloat16)
+    assert "multiplies bfloat16 more slowly than float32" in remark
+    assert not any(character.isdigit() for character in remark.replace("float32", "").replace("bfloat16", ""))
+    assert choose_compute("cpu").slower_dtype(torch.float32) is None
+    Machine(monkeypatch, QUICK)
+    assert choose_compute("cpu").slower_dtype(torch.bfloat16) is None
+
+
 def test_a_dtype_that_takes_hundreds_of_times_as_long_is_made_a_few_times_only(monkeypatch):
     # bfloat16 on a processor without instructions for it: with every try, commands would start seconds later
     machine = Machine(monkeypatch, {torch.float32: 0.003, torch.bfloat16: 0.3})
@@ -91,11 +101,3 @@ def test_cuda_is_the_gpu_that_torch_means_by_it(monkeypatch):
 def test_what_cannot_be_computed_on_or_in_is_refused(device, dtype):
     with pytest.raises(TargetError, match="type"):
         choose_compute(device, dtype)
-
-
-def test_rounded_products_end_with_their_context():
-    setting = torch.backends.mkldnn.matmul
-    before = setting.fp32_precision
-    with bfloat16_products():
-        assert setting.fp32_precision == "bf16"
-    assert setting.fp32_precision == before

@@ -111,6 +111,7 @@ class Importance(Artifact):
         scores: a score for each block, for one-shot metrics.
         order: blocks in the order they go, by their index in the unpruned model.
         environment: what the last rounds were computed with; None in files from before it was kept.
+        remarks: what went another way than usual.
     """
 
     KIND: ClassVar[str] = "llmprune-importance"
@@ -130,6 +131,7 @@ class Importance(Artifact):
     scores: tuple[float, ...] | None = None
     order: tuple[BlockNumber, ...]
     environment: Environment | None = None
+    remarks: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _one_ranking(self) -> Self:

@@ -116,7 +116,7 @@ class _Timer:
         On a GPU there is one more run before it. It starts the libraries, whose time and memory would count otherwise.
         """
         device = torch.device(self._model.device)
-        if device.type == "cuda":
+        if device.type != "cpu":
             self._generate()
         with peak_memory(device) as peak:
             run = self._generate()

@@ -77,6 +77,11 @@ class WindowEvaluator:
             most = self.num_windows if self._state_bytes is None else self._state_bytes // (states * self._window_bytes)
         return max(1, most // self._batch_size) * self._batch_size
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is recorded of how the windows were run."""
+        return self._decoder.runner.halving.remarks
+
     def expect(self, blocks: Sequence[int]) -> None:
         """See ``Decoder.expect``."""
         self._decoder.expect(blocks)

@@ -242,8 +242,13 @@ def _search(
         removable=removable,
         progress=workspace.progress,
     ):
+        remarks = dict.fromkeys((*importance.remarks, *shares.local.evaluator.remarks))
         importance = importance.model_copy(
-            update={"rounds": (*importance.rounds, decided), "order": (*importance.order, decided.removed)}
+            update={
+                "rounds": (*importance.rounds, decided),
+                "order": (*importance.order, decided.removed),
+                "remarks": tuple(remarks),
+            }
         )
         if _content(path) != before:  # between two rounds of a ranking in Python the run is not held
             raise ArtifactError(f"{path} was changed by another process meanwhile; rank anew to go on from it.")

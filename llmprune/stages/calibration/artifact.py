@@ -68,7 +68,9 @@ def write_calibration(
             state = _resumed(partial, stopped, begin, workspace.progress)
             state = state or work.begun(begin, kept_in=workspace.run.calibration)
             state = work.finished(state)
-            _write_manifest(partial, state, windows, work.measured(state), workspace, chat_template)
+            _write_manifest(
+                partial, state, windows, work.measured(state), workspace, chat_template, decoder.runner.halving.remarks
+            )
     keep_only(partial, {MANIFEST, *CalibrationManifest.read(partial / MANIFEST).files})
 
 
@@ -141,6 +143,7 @@ def _write_manifest(
     measured: DenseMeasurements,
     workspace: Workspace,
     chat_template: ChatTemplate,
+    remarks: tuple[str, ...],
 ) -> None:
     total = len(state.blocks)
     passing = {last_name(block) for block in range(total + 1)}
@@ -164,5 +167,5 @@ def _write_manifest(
         angular_distances=measured.angular_distances,
         files={name: file for name, file in state.files.items() if name not in passing},
         environment=state.environment,
-        remarks=state.remarks,
+        remarks=(*state.remarks, *remarks),
     ).write(partial / MANIFEST)

@@ -16,6 +16,7 @@ from llmprune.artifacts.run import RunDirectory, RunRecord, belongs_to_another
 from llmprune.errors import ArtifactError, ModelError
 from llmprune.models.compute import Compute, choose_compute, dtype_name
 from llmprune.models.demo import DEMO_NAME, demo_model
+from llmprune.models.devices import untested
 from llmprune.models.hub_download import absent_shards, lacks_shards
 from llmprune.models.loading import CheckpointDecoder, load_tokenizer, open_decoder, open_shell, stored_dtype
 from llmprune.models.source import (
@@ -28,13 +29,11 @@ from llmprune.models.source import (
     positions,
     vocabulary,
 )
-from llmprune.ranks.shared import require_shared
 from llmprune.stages.common.command_line import command_folder
 from llmprune.stages.common.conversion import convert, refuse_to_convert
 from llmprune.stages.common.progress import Progress, Silent
 from llmprune.text.tokenizer_identity import tokenizer_fingerprint
 
-_SLOW = 0.8  # times as fast as float32: clear enough to be no accident of timing
 Finder = Callable[[str], ModelSource]
 
 
@@ -74,13 +73,15 @@ class Workspace:
 
     def open_decoder(self) -> CheckpointDecoder:
         """The dense model, with everything but its blocks in memory."""
-        return open_decoder(
+        decoder = open_decoder(
             self.directory,
             device=self.compute.device,
             dtype=self.compute.dtype,
             trust_remote_code=self.trust_remote_code,
             left_out=self.left_out,
         )
+        decoder.runner.halving.say = self.progress.say
+        return decoder
 
     def open_shell(self) -> CheckpointDecoder:
         """The dense model without weights: enough to look at shapes and names."""
@@ -149,23 +150,8 @@ class Workspace:
 
     def remark_slow_dtype(self) -> None:
         """Say so where a dtype narrower than float32 is slower on this machine, before long work in it."""
-        dtype = self.dtype
-        if dtype.itemsize >= torch.float32.itemsize:
-            return
-        gain = self.compute.gain(dtype)
-        if gain is not None and gain.high < _SLOW:
-            self.progress.say(
-                f"This machine multiplies {dtype_name(dtype)} only {gain} times as fast as float32: "
-                "`dtype=float32` would be faster, and takes twice the memory."
-            )
-
-    def require_shared(self) -> None:
-        """See that all ranks see the run directory, which is held for writing.
-
-        Raises:
-            SharedFolderError: one does not.
-        """
-        require_shared(self.compute.ranks, self.run.path)
+        if (remark := self.compute.slower_dtype(self.dtype)) is not None:
+            self.progress.say(remark)
 
     def writing(self) -> AbstractContextManager[None]:
         """Hold the run for writing, see ``RunDirectory.writing``."""
@@ -204,6 +190,8 @@ def open_workspace(
         ArtifactError: the run directory belongs to another model.
     """
     progress = progress or Silent()
+    if (remark := untested(compute.device)) is not None:
+        progress.say(remark)
     place = RunDirectory(run)
     find = partial(find_model, without=without, trust_remote_code=trust_remote_code, download=makes_files)
     make = partial(convert, trust_remote_code=trust_remote_code) if makes_files else refuse_to_convert

@@ -14,6 +14,7 @@ from llmprune.choices import Scope
 from llmprune.errors import NumericalError, TargetError
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.decoder import Decoder
+from llmprune.models.devices import exact_products
 from llmprune.stages.calibration import (
     CalibrationChoice,
     CalibrationText,
@@ -173,11 +174,17 @@ def heal_student(
     solved_on, held = passing(tokens[:cut], ""), passing(tokens[cut:], "-held-back")
     work = HealingPass(student, dense, solved_on, held, folder, begin, same=same, progress=progress)
     try:
-        state = work.heal_blocks(on_block)
+        with exact_products():
+            state = work.heal_blocks(on_block)
     except NumericalError:  # the same settings would fail here again: nothing is worth keeping
         folder.remove()
         raise
-    remarks = (*_unmended(student), *_not_held_back(tokens[cut:], tokens[:cut]), *state.remarks)
+    remarks = (
+        *_unmended(student),
+        *_not_held_back(tokens[cut:], tokens[:cut]),
+        *student.decoder.runner.halving.remarks,
+        *state.remarks,
+    )
     seconds = sum(block.seconds for block in state.blocks)
     record = Healing(settings=plan.settings, blocks=state.blocks, remarks=remarks, seconds=seconds)
     return HealedWeights(record, tuple(folder.path / name for name in state.weights))

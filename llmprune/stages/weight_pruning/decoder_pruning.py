@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,8 +14,9 @@ from llmprune.algorithms.feed_forward.sparsellm import FfnSettings
 from llmprune.artifacts.records.weight_sparsity import BlockRecord, SparsitySettings
 from llmprune.choices import Method, Reference
 from llmprune.errors import NumericalError
-from llmprune.models.compute import Compute, bfloat16_products, dtype_name
+from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.decoder import Decoder
+from llmprune.models.devices import exact_products, half_products
 from llmprune.models.open_block import block_matrices
 from llmprune.stages.calibration import CalibrationText, text_of_windows
 from llmprune.stages.common.progress import Progress
@@ -67,7 +69,10 @@ def prune_decoder(
         progress=progress,
     )
     try:
-        return work.prune_blocks(on_block)
+        with exact_products():
+            state = work.prune_blocks(on_block)
+        odd = (*decoder.runner.halving.remarks, *_rounded_products(decoder))
+        return state.model_copy(update={"remarks": tuple(dict.fromkeys((*state.remarks, *odd)))})
     except NumericalError:  # the same settings would fail here again: nothing is worth keeping
         folder.remove()
         raise
@@ -180,10 +185,19 @@ def count_zeros_before(
     return zeros
 
 
+def _rounded_products(decoder: Decoder) -> tuple[str, ...]:
+    """What is recorded of products that are not in float32 throughout."""
+    if decoder.device.type != "cuda" or decoder.dtype not in (torch.bfloat16, torch.float16):
+        return ()
+    return (
+        f"Gram matrices and passes over tokens in TF32, which is exact for {dtype_name(decoder.dtype)} activations",
+    )
+
+
 def _pass_settings(settings: PruningSettings, blocks: Sequence[int], decoder: Decoder) -> PassSettings:
     some = settings.pattern.ratio > 0  # where no zeros are asked for, no weight changes
     reference = settings.reference if some else Reference.PRUNED
     ffn = FfnSettings(settings.layer, settings.coefficients, reference=reference, rounds=settings.rounds)
-    if decoder.dtype == torch.bfloat16:  # the activations are rounded to it already
-        ffn = replace(ffn, products=bfloat16_products)
+    if decoder.dtype in (torch.bfloat16, torch.float16):  # the activations are rounded to it already
+        ffn = replace(ffn, products=partial(half_products, decoder.dtype))
     return PassSettings(ffn, some and settings.method is Method.SPARSELLM, settings.selection, tuple(blocks))
