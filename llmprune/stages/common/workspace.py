@@ -29,6 +29,7 @@ from llmprune.models.source import (
     positions,
     vocabulary,
 )
+from llmprune.ranks.shared import require_shared
 from llmprune.stages.common.command_line import command_folder
 from llmprune.stages.common.conversion import convert, refuse_to_convert
 from llmprune.stages.common.progress import Progress, Silent
@@ -153,6 +154,14 @@ class Workspace:
         if (remark := self.compute.slower_dtype(self.dtype)) is not None:
             self.progress.say(remark)
 
+    def require_shared(self) -> None:
+        """See that all ranks see the run directory, which is held for writing.
+
+        Raises:
+            SharedFolderError: one does not.
+        """
+        require_shared(self.compute.ranks, self.run.path)
+
     def writing(self) -> AbstractContextManager[None]:
         """Hold the run for writing, see ``RunDirectory.writing``."""
         return self.run.writing(self.record)
@@ -220,11 +229,7 @@ def open_workspace(
 
 
 def _record(run: RunDirectory, typed: str | None, progress: Progress, find: Finder) -> RunRecord:
-    """What a run records of its model, or would record.
-
-    Raises:
-        ArtifactError: it belongs to another model than the typed one.
-    """
+    """What a run records of its model, or would record. One of another model than the typed one is refused."""
     record = run.record()
     if record is None:
         source = _first_model(run, typed, progress, find)
@@ -269,10 +274,7 @@ def _first_model(run: RunDirectory, typed: str | None, progress: Progress, find:
 def _downloaded(
     directory: Path, record: RunRecord, absent: Callable[[Path], frozenset[str]], find: Finder
 ) -> tuple[Path, frozenset[str]]:
-    """A Hub model with the shards that are needed, and the names of those that are not.
-
-    An earlier command may have done without some that are needed now.
-    """
+    """A Hub model with the shards that are needed (an earlier command may have done without), and those that are not."""
     if lacks_shards(directory, absent(directory)):
         directory = find(record.model).path
     return directory, absent(directory)
