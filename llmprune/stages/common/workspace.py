@@ -274,7 +274,7 @@ def _first_model(run: RunDirectory, typed: str | None, progress: Progress, find:
 def _downloaded(
     directory: Path, record: RunRecord, absent: Callable[[Path], frozenset[str]], find: Finder
 ) -> tuple[Path, frozenset[str]]:
-    """A Hub model with the shards that are needed (an earlier command may have done without), and those that are not."""
+    """A Hub model with the shards that are needed, an earlier command may have done without, and those that are not."""
     if lacks_shards(directory, absent(directory)):
         directory = find(record.model).path
     return directory, absent(directory)
