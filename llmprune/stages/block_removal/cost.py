@@ -7,9 +7,8 @@ from dataclasses import replace
 from llmprune.algorithms.blocks.target import removal_count
 from llmprune.artifacts.records.importance import Importance, check_blocks
 from llmprune.choices import Heal, Scope
-from llmprune.stages.block_removal.choose import as_recorded
 from llmprune.stages.block_removal.settings import RemovalSettings
-from llmprune.stages.block_search import RedundancySettings, search_estimate
+from llmprune.stages.block_search import RedundancySettings, as_recorded, search_estimate
 from llmprune.stages.calibration import calibration_remarks, calibration_steps, expected_windows
 from llmprune.stages.common.model_cost import model_cost
 from llmprune.stages.common.plans import Estimate, Plan, plan_of
@@ -61,7 +60,7 @@ def _expected(
     redundancy = RedundancySettings()
     if known is not None:
         known.check_belongs(workspace.model, path)
-        redundancy = as_recorded(known)
+        redundancy = as_recorded(known.settings)
     heal = settings.heal or (Heal.ALL if redundancy.heal else Heal.NONE)
     count = removal_count(
         settings.target,
