@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
-from llmprune.algorithms.blocks.search import WindowLosses, greedy_rounds
+from llmprune.algorithms.blocks.evaluator import WindowLosses
+from llmprune.algorithms.blocks.search import greedy_rounds
 from llmprune.models.capture import bypassed
 from llmprune.models.compute import choose_compute
 from llmprune.models.decoder import Decoder

@@ -29,18 +29,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
+from linear_maps import fitted_maps, holes_filled
 from torch import Tensor
 from transformers import PreTrainedModel
 from weight_pruning import known_rows, perplexity, text_name
 
 import llmprune
-from llmprune.algorithms import Correction, MomentsAccumulator, correct, remaining_error
 from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
 from llmprune.artifacts.files.atomic import write_text_atomic
@@ -48,11 +47,8 @@ from llmprune.artifacts.records.importance import Importance
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.artifacts.run import RunDirectory
 from llmprune.evaluation.machine import describe_machine
-from llmprune.models.anatomy import block_count, find_blocks
-from llmprune.models.block_output import Returned
-from llmprune.models.capture import BlockRunner
+from llmprune.models.anatomy import block_count
 from llmprune.models.loading import load_tokenizer, load_whole
-from llmprune.stages.healing.settings import RIDGES, held_back
 from llmprune.text.corpora import load_corpus
 from llmprune.text.windows import consecutive_windows
 
@@ -219,61 +215,6 @@ class Dense:
 def _choices(model: PreTrainedModel, tokens: Tensor) -> Tensor:
     """The next token that a model finds likeliest behind every token, (windows, seq_len)."""
     return torch.cat([model(window[None], use_cache=False).logits.argmax(-1) for window in tokens])
-
-
-@torch.inference_mode()
-def fitted_maps(dense: PreTrainedModel, kept: list[int], tokens: Tensor) -> dict[int, Correction]:
-    """For each block before a hole, by its place: the map of what leaves it to what entered the block behind the hole.
-
-    Solved in order, each on what the maps before it give; the ridge is chosen on the windows that healing holds back.
-    """
-    _, blocks = find_blocks(dense, dense.config)
-    runner = BlockRunner(dense, blocks)
-    runner.learn_returned(tokens[:1, :2])
-    calls = runner.calls(tokens[:1])
-    full = [runner.embed(window[None]) for window in tokens]
-    left = list(full)
-    entering, maps = 0, {}
-    for place, block in enumerate(kept):
-        goal = kept[place + 1] if place + 1 < len(kept) else len(blocks)
-        left = [runner.forward_block(block, states, calls[block]) for states in left]
-        for passed in range(entering, goal):
-            full = [runner.forward_block(passed, states, calls[passed]) for states in full]
-        entering = goal
-        if goal > block + 1:
-            maps[place] = _fitted(left, full)
-            left = [_mapped(states, maps[place]) for states in left]
-    return maps
-
-
-def _fitted(left: list[Tensor], full: list[Tensor]) -> Correction:
-    cut = len(left) - held_back(len(left))
-    solved_on, held = (MomentsAccumulator(bias=True) for _ in range(2))
-    for place, (states, goal) in enumerate(zip(left, full, strict=True)):
-        states, goal = states[0].float(), goal[0].float()
-        lengths = goal.norm(dim=-1)
-        (solved_on if place < cut else held).update(states, goal - states, weights=1 / lengths)
-    found = [correct(solved_on.result(), ridge=ridge * scale) for ridge in RIDGES for scale in (1e-3, 1)]
-    return min(found, key=lambda one: remaining_error(held.result(), one))
-
-
-def _mapped(states: Tensor, correction: Correction) -> Tensor:
-    assert correction.bias is not None
-    return states + (states.float() @ correction.weight.T + correction.bias).to(states.dtype)
-
-
-@contextmanager
-def holes_filled(model: PreTrainedModel, maps: dict[int, Correction]) -> Iterator[None]:
-    """Let the model's blocks give what the maps make of their output."""
-    _, blocks = find_blocks(model, model.config)
-
-    def hook(correction: Correction) -> Any:
-        return lambda _module, _args, output: Returned(output).around(_mapped(Returned(output).hidden, correction))
-
-    with ExitStack() as hooks:
-        for place, correction in maps.items():
-            hooks.callback(blocks[place].register_forward_hook(hook(correction)).remove)
-        yield
 
 
 def table(known: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from llmprune.algorithms.blocks.search import BlockEvaluator, WindowLosses
+from llmprune.algorithms.blocks.evaluator import BlockEvaluator, WindowLosses
 from llmprune.models.anatomy import find_blocks
 
 

@@ -255,4 +255,6 @@ def _round(decided: RoundRecord) -> Round:
 
 
 def _ground(importance: Importance, path: Path) -> Ground:
-    return Ground(importance.measured_on, importance.corpus, importance.dense_loss, path)
+    ground = Ground(importance.measured_on, importance.corpus, importance.dense_loss, path)
+    swapped = importance.refinement
+    return ground if swapped is None else replace(ground, refined=swapped.removed, refined_loss=swapped.loss)

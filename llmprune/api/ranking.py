@@ -31,12 +31,16 @@ class Ground:
         corpus: what they were drawn from.
         dense_loss: of the whole model on them, in nats/token.
         importance: the file that keeps the ranking; None: it is not kept.
+        refined: other blocks that swaps behind the search found for one target; none: there were none.
+        refined_loss: without these, in nats/token.
     """
 
     text: str
     corpus: CorpusIdentity
     dense_loss: float
     importance: Path | None = None
+    refined: tuple[int, ...] = ()
+    refined_loss: float | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -121,19 +125,20 @@ class Ranking(Iterator[Round]):
             raise TargetError(f"This ranking is one of {most} blocks, not of {count}; rank with `target={count}`.")
         while len(self._rounds) < count:
             next(self)
-        return self.order[:count]
+        refined = self._ground.refined if self._ground is not None else ()
+        return refined if len(refined) == count else self.order[:count]
 
     def removal(self, blocks: tuple[int, ...]) -> BlockRemoval:
         """What a checkpoint's record says of a removal of the first ``blocks``, which are decided."""
         assert self._ground is not None, "a block is decided"
-        kept = self._ground.importance
+        kept, refined = self._ground.importance, blocks == self._ground.refined
         return BlockRemoval(
             removed=blocks,
             metric=self.metric,
             importance=None if kept is None else sha256_of(kept),
             calibration=self._ground.text,
             dense_loss=self._ground.dense_loss,
-            pruned_loss=self._rounds[len(blocks) - 1].loss,
+            pruned_loss=self._ground.refined_loss if refined else self._rounds[len(blocks) - 1].loss,
             corpus=self._ground.corpus,
             search_heals=self._settings.heal,
         )

@@ -1,6 +1,7 @@
 """Which transformer blocks can go: SLEB's greedy search, its early elimination, one-shot scores."""
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
+from llmprune.algorithms.blocks.evaluator import BlockEvaluator, WindowLosses
 from llmprune.algorithms.blocks.scores import (
     angular_distances,
     closest_run,
@@ -8,11 +9,9 @@ from llmprune.algorithms.blocks.scores import (
     least_influential,
 )
 from llmprune.algorithms.blocks.search import (
-    BlockEvaluator,
     Candidate,
     ChunkDone,
     Round,
-    WindowLosses,
     forked_losses,
     greedy_rounds,
 )

@@ -30,6 +30,9 @@ class Healer(Protocol):
             The candidates that have one. Others have no block before them, or none that can be healed.
         """
 
+    def restart(self) -> None:
+        """No block is gone, and no correction is kept."""
+
     def keep(self, removed: int) -> None:
         """A candidate goes: its correction, where it has one, is the model's from now on."""
 
@@ -102,3 +105,13 @@ def walk(remaining: Sequence[int], candidates: Sequence[int], healed: Container[
         # Nobody ahead: nobody needs the prefix any more. The candidate's own tail passes it by, so it does not run.
         yield Step(block, tuple(forks), range(0 if forked < len(rows) else 1, passed + 1))
         passed += block in rows
+
+
+def restore(healer: Healer | None, removed: Sequence[int], *, num_blocks: int) -> None:
+    """Have the corrections in a model of so many blocks that the removal of some, one after the other, leaves in it."""
+    if healer is None:
+        return
+    healer.restart()
+    for place, block in enumerate(removed):
+        healer.solve([one for one in range(num_blocks) if one not in removed[:place]], [block])
+        healer.keep(block)

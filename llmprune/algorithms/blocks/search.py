@@ -17,62 +17,15 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
-from llmprune.algorithms.blocks.forks import Healer, Tail, walk
+from llmprune.algorithms.blocks.evaluator import BlockEvaluator, Measure, WindowLosses
+from llmprune.algorithms.blocks.forks import Healer, Tail, restore, walk
 from llmprune.algorithms.blocks.removable import MayGo, any_may_go, no_block_may_go
 from llmprune.errors import NumericalError
-
-
-@dataclass(frozen=True)
-class WindowLosses:
-    """Losses of several states on some windows.
-
-    Attributes:
-        sums: (states, windows) float64, sum of the token losses of a window, in nats.
-        tokens: predicted tokens in each window, of all alike.
-    """
-
-    sums: Tensor
-    tokens: int
-
-
-Measure = Callable[[range, Sequence[int], Sequence[int], Container[int], Callable[[int], None]], WindowLosses]
-"""Measures candidates: ``losses_without`` of an evaluator, from ``windows`` on."""
-
-
-class BlockEvaluator(Protocol):
-    """What the search needs of a model and its calibration windows; a range says which windows."""
-
-    @property
-    def num_blocks(self) -> int:
-        """Blocks of the model."""
-
-    @property
-    def num_windows(self) -> int:
-        """Calibration windows."""
-
-    def fitting(self, states: int) -> int:
-        """How many windows may go through the model together when each has so many states; no number depends on it."""
-
-    def expect(self, blocks: Sequence[int]) -> None:
-        """From now on just these blocks are run, in this order, again and again."""
-
-    def entering(self, windows: range) -> Tensor:
-        """(windows, seq_len, hidden_size): hidden states entering the first block."""
-
-    def apply_block(self, block: int, states: Tensor, windows: range, *, healed: Sequence[Tail] = ()) -> None:
-        """Replace ``states`` (n, windows, seq_len, hidden_size; n may be 0) by the block's outputs on them.
-
-        Those of ``healed`` are replaced by the outputs of the block as it is healed for the one behind it.
-        """
-
-    def losses(self, states: Tensor, windows: range) -> WindowLosses:
-        """Losses of ``states`` (n, windows, seq_len, hidden_size) leaving the last block."""
 
 
 @dataclass(frozen=True)
@@ -161,12 +114,8 @@ def greedy_rounds(
         NumericalError: a loss is not a number.
         TargetError: no block may go before all have gone that were asked for.
     """
-    gone: list[int] = []
-    for block in removed:
-        if healer is not None:
-            healer.solve([one for one in range(evaluator.num_blocks) if one not in gone], [block])
-            healer.keep(block)
-        gone.append(block)
+    gone = list(removed)
+    restore(healer, gone, num_blocks=evaluator.num_blocks)
     while len(gone) < count:
         remaining = [block for block in range(evaluator.num_blocks) if block not in gone]
         candidates = [block for block in remaining if block not in protected and may_go(gone, block)]

@@ -71,6 +71,40 @@ class SearchHealing(Record):
     ridges: tuple[float, ...]
 
 
+class SwapRecord(Record):
+    """One removed block that was taken back: see ``swaps.Swap``; ``seconds`` is the wall time."""
+
+    taken_back: BlockNumber
+    removed: BlockNumber
+    loss_before: float
+    loss: float
+    kept: bool
+    seconds: float
+
+    def __str__(self) -> str:
+        tried = f"block {self.taken_back:>3} is taken back: "
+        if self.removed == self.taken_back:
+            return f"{tried}no other is better ({self.seconds:.0f} s)"
+        fate = "goes in its place" if self.kept else "would go in its place, but chance may explain it"
+        return (
+            f"{tried}block {self.removed} {fate}: loss {self.loss_before:.4f} -> {self.loss:.4f} ({self.seconds:.0f} s)"
+        )
+
+
+class Refinement(Record):
+    """Swaps behind the search, for one number of blocks.
+
+    Attributes:
+        swaps: what was tried, in order.
+        removed: the blocks that are gone after them, as many as the search had removed.
+        loss: mean loss without them, in nats/token.
+    """
+
+    swaps: tuple[SwapRecord, ...]
+    removed: tuple[BlockNumber, ...]
+    loss: float
+
+
 class SearchSettings(Record):
     """Everything that decides which blocks a search chooses.
 
@@ -112,6 +146,7 @@ class Importance(Artifact):
         order: blocks in the order they go, by their index in the unpruned model.
         environment: what the last rounds were computed with; None in files from before it was kept.
         remarks: what went another way than usual.
+        refinement: swaps that other blocks for one target came of; None: none were tried.
     """
 
     KIND: ClassVar[str] = "llmprune-importance"
@@ -132,14 +167,16 @@ class Importance(Artifact):
     order: tuple[BlockNumber, ...]
     environment: Environment | None = None
     remarks: tuple[str, ...] = ()
+    refinement: Refinement | None = None
 
     @model_validator(mode="after")
     def _one_ranking(self) -> Self:
         """A searched order is what the rounds decided; a scored one has a score for every block."""
         if self.settings.metric is Metric.SLEB and tuple(decided.removed for decided in self.rounds) != self.order:
             raise ValueError("the order is not the one that the rounds decided")
-        if len(set(self.order)) < len(self.order) or max(self.order, default=0) >= self.model.num_blocks:
-            raise ValueError("the order names a block twice, or one that the model does not have")
+        for blocks in (self.order, self.refinement.removed if self.refinement is not None else ()):
+            if len(set(blocks)) < len(blocks) or max(blocks, default=0) >= self.model.num_blocks:
+                raise ValueError("the order names a block twice, or one that the model does not have")
         if self.settings.metric is not Metric.SLEB and (self.rounds or len(self.scores or ()) != self.model.num_blocks):
             raise ValueError("there is not one score for each block")
         return self
@@ -159,6 +196,22 @@ class Importance(Artifact):
     def naive_block_forwards(self) -> int:
         """How many skipping each candidate in a full forward pass would have run."""
         return sum(decided.naive_block_forwards for decided in self.rounds)
+
+    def first(self, count: int) -> tuple[int, ...]:
+        """The blocks that go when ``count`` do: the head of the order, or what swaps made of it."""
+        refined = self._refined(count)
+        return self.order[:count] if refined is None else refined.removed
+
+    def loss_without(self, count: int) -> float | None:
+        """Mean loss without these, in nats/token; None: not measured."""
+        refined = self._refined(count)
+        if refined is not None:
+            return refined.loss
+        return self.rounds[count - 1].loss if self.rounds else None
+
+    def _refined(self, count: int) -> Refinement | None:
+        known = self.refinement
+        return known if known is not None and len(known.removed) == count else None
 
     def has_best(self, count: int) -> bool:
         """Whether the first ``count`` blocks of the order are what a search for just so many would name.

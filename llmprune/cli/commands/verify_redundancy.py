@@ -26,10 +26,11 @@ from llmprune.cli.options.search import (
     ProtectFirstOpt,
     ProtectLastOpt,
     SearchOpt,
+    SwapOpt,
     TargetOpt,
 )
 from llmprune.cli.views.plan import give_plan
-from llmprune.cli.views.search import round_teller, show_importance
+from llmprune.cli.views.search import round_teller, show_importance, swap_teller
 
 EXAMPLES = """
 llmprune verify-redundancy --target 20%
@@ -48,6 +49,7 @@ def verify_redundancy(
     protect_first: ProtectFirstOpt = PROTECT_FIRST,
     protect_last: ProtectLastOpt = PROTECT_LAST,
     heal: HealSearchOpt = False,
+    swap: SwapOpt = 0,
     chunk_windows: ChunkWindowsOpt = None,
     batch_size: BatchSizeOpt = None,
     device: DeviceOpt = DEVICE,
@@ -77,6 +79,7 @@ def verify_redundancy(
         chunk_windows=chunk_windows,
         batch_size=batch_size,
         heal=heal,
+        swap=swap,
     )
     compute = choose_compute(device, dtype, memory_budget)
     workspace = open_workspace(
@@ -85,6 +88,8 @@ def verify_redundancy(
     if plan:
         give_plan(console, plan_search(workspace, settings, force=force))
         return
-    importance = run_stage(workspace, settings, on_round=round_teller(console), force=force)
+    importance = run_stage(
+        workspace, settings, on_round=round_teller(console), on_swap=swap_teller(console), force=force
+    )
     console.result(importance.model_dump(mode="json"), shown=lambda console: show_importance(console, importance))
     console.say(f"Written to {workspace.run.importance}. Next: llmprune remove-blocks --target {target}")

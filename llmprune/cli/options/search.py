@@ -36,6 +36,13 @@ ErrorRateOpt = Annotated[
     float,
     typer.Option(help="Chance, in one round, of dropping the block that exhaustive would remove (0 to 0.5)."),
 ]
+SwapOpt = Annotated[
+    int,
+    typer.Option(
+        metavar="NUMBER",
+        help="Behind the search, take removed blocks back in turn, remove others, and keep up to so many such swaps.",
+    ),
+]
 ChunkWindowsOpt = Annotated[
     int | None,
     typer.Option(help="Windows that go through the model together.", show_default="as many as a memory budget allows"),

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 from llmprune.cli.console import Console
 
 if TYPE_CHECKING:
-    from llmprune.artifacts.records.importance import Importance, RoundRecord
+    from llmprune.artifacts.records.importance import Importance, RoundRecord, SwapRecord
 
 
 def round_teller(console: Console) -> Callable[[RoundRecord], None]:
     """Says a line for every round as it is decided."""
     return lambda decided: console.say(str(decided))
+
+
+def swap_teller(console: Console) -> Callable[[SwapRecord], None]:
+    """Says a line for every swap as it was tried."""
+    return lambda tried: console.say(str(tried))
 
 
 def show_importance(console: Console, importance: Importance) -> None:
@@ -35,6 +40,14 @@ def show_importance(console: Console, importance: Importance) -> None:
     ]
     columns = ["round", "block", "loss", "above dense", "dropped early", "of naive forwards"]
     console.table(f"Removal order (dense loss {importance.dense_loss:.4f} nats/token)", columns, rows)
+    if importance.refinement is not None:
+        refined = importance.refinement
+        kept = sum(swap.kept for swap in refined.swaps)
+        blocks = ", ".join(map(str, refined.removed))
+        console.line(
+            f"Swaps: {kept} of {len(refined.swaps)} kept; of {len(refined.removed)} blocks go {blocks}, loss "
+            f"{refined.loss:.4f}."
+        )
     console.line(
         f"{importance.block_forwards} block forwards; skipping each block in a full forward pass takes "
         f"{importance.naive_block_forwards}."

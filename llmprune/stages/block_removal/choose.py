@@ -75,19 +75,19 @@ def _ranked(workspace: Workspace, blocks: tuple[int, ...]) -> BlockRemoval | Non
         known.check_belongs(workspace.model, path)
     except ArtifactError:  # blocks that were typed need no ranking
         return None
-    head = known.order[: len(blocks)] == blocks and known.has_best(len(blocks))
+    head = known.first(len(blocks)) == blocks and known.has_best(len(blocks))
     return _prefix(known, len(blocks), path) if head else None
 
 
 def _prefix(known: Importance, count: int, path: Path) -> BlockRemoval:
     """The first ``count`` blocks of a ranking."""
     return BlockRemoval(
-        removed=known.order[:count],
+        removed=known.first(count),
         metric=known.settings.metric,
         importance=sha256_of(path),
         calibration=known.measured_on,
         dense_loss=known.dense_loss,
-        pruned_loss=known.rounds[count - 1].loss if known.rounds else None,
+        pruned_loss=known.loss_without(count),
         corpus=known.corpus,
         search_heals=known.settings.heal is not None,
     )

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from llmprune.algorithms.blocks.evaluator import WindowLosses
 from llmprune.algorithms.blocks.forks import Tail
-from llmprune.algorithms.blocks.search import WindowLosses
 from llmprune.evaluation.losses import token_losses
 from llmprune.models.capture import BlockCall, tensor_bytes
 from llmprune.models.decoder import Decoder

@@ -82,6 +82,10 @@ class CutHealer:
             self._walk(remaining, wanted)
         return frozenset(block for block in candidates if block in self._cuts and self._cuts[block].layer is not None)
 
+    def restart(self) -> None:
+        """See ``Healer``."""
+        self._kept, self._cuts = {}, {}
+
     def keep(self, removed: int) -> None:
         """See ``Healer``."""
         cut = self._cuts.get(removed)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
+from llmprune.algorithms.blocks.evaluator import Measure
 from llmprune.algorithms.blocks.forks import Healer
-from llmprune.algorithms.blocks.search import Measure, Round, chunks, greedy_rounds
+from llmprune.algorithms.blocks.search import Round, chunks, greedy_rounds
 from llmprune.artifacts.records.importance import CandidateRecord, RoundRecord
 from llmprune.models.compute import Compute
 from llmprune.models.decoder import Decoder

@@ -27,6 +27,7 @@ class RedundancySettings:
         chunk_windows: windows that go through the model together; None: from a memory budget.
         batch_size: windows in one forward pass of a block; None: what keeps the device busy.
         heal: measure each candidate with the block before it healed for its absence, and go on with the healed model.
+        swap: how many swaps behind the search are kept at most.
 
     Raises:
         TargetError: a target or number that no model could satisfy.
@@ -41,6 +42,7 @@ class RedundancySettings:
     chunk_windows: int | None = None
     batch_size: int | None = None
     heal: bool = False
+    swap: int = 0
 
     def __post_init__(self) -> None:
         require_target(self.target)
@@ -51,10 +53,11 @@ class RedundancySettings:
                 f"`error_rate={self.error_rate}` is not between 0 and 0.5; type for example `error_rate=1e-3`."
             )
 
-        if self.heal and self.metric != Metric.SLEB:
+        require_at_least(0, swap=self.swap)
+        if (self.heal or self.swap) and self.metric != Metric.SLEB:
             raise TargetError(
-                f"`metric={self.metric}` measures no loss that healing could lower; leave out `heal`, or type "
-                f"`metric={Metric.SLEB}`."
+                f"`metric={self.metric}` measures no loss that healing or swaps could lower; leave out `heal` and "
+                f"`swap`, or type `metric={Metric.SLEB}`."
             )
 
     @property

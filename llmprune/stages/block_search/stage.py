@@ -16,12 +16,14 @@ from llmprune.artifacts.records.importance import (
     RoundRecord,
     SearchHealing,
     SearchSettings,
+    SwapRecord,
 )
 from llmprune.artifacts.records.pruning import zeroed_tensors
 from llmprune.choices import Metric
 from llmprune.errors import ArtifactError
 from llmprune.models.compute import dtype_name
 from llmprune.stages.block_search.one_shot import order_blocks, score_blocks
+from llmprune.stages.block_search.refine import refine
 from llmprune.stages.block_search.removable import Removable, open_check
 from llmprune.stages.block_search.search import search_rounds, shuffled_windows
 from llmprune.stages.block_search.settings import RedundancySettings, solving_windows
@@ -36,6 +38,7 @@ def verify_redundancy(
     settings: RedundancySettings,
     *,
     on_round: Callable[[RoundRecord], None] = lambda _: None,
+    on_swap: Callable[[SwapRecord], None] = lambda _: None,
     force: bool = False,
 ) -> Importance:
     """Rank the blocks that a target removes, going on from an earlier or interrupted search.
@@ -46,6 +49,7 @@ def verify_redundancy(
         workspace: run directory and model.
         settings: what to search for.
         on_round: called after every decided round, once it is on disk.
+        on_swap: the same for every swap that was tried.
         force: start anew where the run holds a search made with other settings.
 
     Returns:
@@ -65,18 +69,23 @@ def verify_redundancy(
     removable = _removable(workspace, settings, count)
     calibration = _calibrated(workspace, removable)
     known = _known(workspace, calibration.manifest, settings, force=force)
-    if known is not None and known.has_best(count):
+    if known is not None and known.has_best(count) and not settings.swap:
         workspace.progress.say(f"{workspace.run.importance} already ranks {len(known.order)} blocks: nothing to do.")
         return known
     with workspace.writing():
         calibration = calibrated(workspace)  # looked at again: another process may have worked on both meanwhile
         known = _known(workspace, calibration.manifest, settings, force=force)
-        if known is not None and known.has_best(count):
+        if known is not None and known.has_best(count) and not settings.swap:
             return known
         if settings.metric != Metric.SLEB:
             return _score(workspace, calibration.manifest, settings, count, removable)
-        for importance in _search(workspace, calibration, settings, count, known, removable):
-            on_round(importance.rounds[-1])
+        importance = known
+        if known is None or not known.has_best(count):
+            for importance in _search(workspace, calibration, settings, count, known, removable):
+                on_round(importance.rounds[-1])
+        assert importance is not None, "a search decides a round at least"
+        if settings.swap:
+            importance = refine(workspace, calibration, settings, count, importance, removable, on_swap=on_swap)
     return importance
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from llmprune.algorithms.blocks.search import WindowLosses, losses_without
+from llmprune.algorithms.blocks.evaluator import WindowLosses
+from llmprune.algorithms.blocks.search import losses_without
 from llmprune.errors import TargetError
 from llmprune.ranks.group import Placed, Ranks
 from llmprune.stages.block_search.evaluator import WindowEvaluator
@@ -46,6 +47,11 @@ class SearchShare:
         """See ``Healer``; on the windows of all ranks."""
         assert self.evaluator.healer is not None, "asked for in a search with healing"
         return self.evaluator.healer.solve(remaining, candidates)
+
+    def restart(self) -> None:
+        """See ``Healer``."""
+        assert self.evaluator.healer is not None, "asked for in a search with healing"
+        self.evaluator.healer.restart()
 
     def keep(self, removed: int) -> None:
         """See ``Healer``."""
@@ -89,6 +95,10 @@ class RanksMeasure:
         """See ``Healer``."""
         healed: frozenset[int] = self.shares.call("solve", remaining, candidates)[0]
         return healed
+
+    def restart(self) -> None:
+        """See ``Healer``."""
+        self.shares.call("restart")
 
     def keep(self, removed: int) -> None:
         """See ``Healer``."""

@@ -65,8 +65,8 @@ def choose_blocks(
     footprint: Footprint,
     search: Search,
     on_round: Callable[[RoundRecord], None],
-) -> tuple[int, tuple[int, ...]]:
-    """How many blocks go, and the order in which they and, where there is one, the next would go.
+) -> tuple[int, Importance]:
+    """How many blocks go, and the ranking that says which: of one more, where there is one.
 
     Where blocks differ in size or time the ranking decides how many that are, so it goes on until the budget is kept.
 
@@ -77,6 +77,6 @@ def choose_blocks(
     for count in range(search.fewest, search.most + 1):
         target = str(min(count + 1, search.most))
         ranking = verify_redundancy(workspace, replace(search.settings, target=target), on_round=on_round)
-        if footprint.keeps(settings, ranking.order[:count]):
-            return count, ranking.order[: count + 1]
+        if footprint.keeps(settings, ranking.first(count)):
+            return count, ranking
     raise TargetError(f"No {search.most} blocks of the ranking leave a model that is {settings.spelled}; ask for less.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.budget import BudgetResult
 from llmprune.artifacts.records.healing import BlockHealing
-from llmprune.artifacts.records.importance import RoundRecord
+from llmprune.artifacts.records.importance import Importance, RoundRecord
 from llmprune.artifacts.records.sweep import DENSE, SweepPoint
 from llmprune.choices import Heal
 from llmprune.errors import ArtifactError
@@ -40,13 +40,13 @@ class BudgetPoints:
     Attributes:
         workspace: run directory and dense model.
         settings: the budget.
-        order: the blocks in the order in which they go, one more than the budget asks for where there is one.
+        ranking: says which blocks go, of one more than the budget asks for where there is one.
         on_block: called for every block as it is healed.
     """
 
     workspace: Workspace
     settings: BudgetSettings
-    order: tuple[int, ...]
+    ranking: Importance
     on_block: Callable[[BlockHealing], None]
 
     def with_dense(self, result: BudgetResult) -> BudgetResult:
@@ -85,7 +85,7 @@ class BudgetPoints:
 
     def _is_measured(self, result: BudgetResult, count: int) -> bool:
         known = result.point(point_name(count))
-        return known is not None and known.removed == self.order[:count]
+        return known is not None and known.removed == self.ranking.first(count)
 
     def _removed(self, settings: RemovalSettings) -> RemovalReport:
         self.workspace.progress.say(f"Removing {settings.target} blocks, and healing those that stay.")

@@ -73,8 +73,8 @@ def prune_to_budget(
     search = planned_search(workspace, settings, footprint)
     workspace.progress.say(_plan(workspace, settings, footprint, search))
     text = calibrate(workspace, settings.calibration) if settings.calibration else calibrated(workspace)
-    count, order = choose_blocks(workspace, settings, footprint, search, listeners.on_round)
-    beside = [one for one in (count - 1, count + 1) if 1 <= one <= len(order)]
+    count, ranking = choose_blocks(workspace, settings, footprint, search, listeners.on_round)
+    beside = [one for one in (count - 1, count + 1) if 1 <= one <= len(ranking.order)]
     fingerprint = text.manifest.windows_fingerprint
     same = known is not None and known.windows_fingerprint == fingerprint
     result = BudgetResult(
@@ -89,7 +89,7 @@ def prune_to_budget(
         chosen=point_name(count),
         beside=tuple(map(point_name, beside)),
     )
-    points = BudgetPoints(workspace, settings, order, listeners.on_block)
+    points = BudgetPoints(workspace, settings, ranking, listeners.on_block)
     result = points.with_dense(result)
     for one in beside:
         result = points.with_alternative(result, one)

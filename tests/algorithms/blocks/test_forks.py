@@ -4,8 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmprune.algorithms.blocks.evaluator import WindowLosses
 from llmprune.algorithms.blocks.forks import walk
-from llmprune.algorithms.blocks.search import WindowLosses, forked_forwards, forked_losses
+from llmprune.algorithms.blocks.search import forked_forwards, forked_losses
 
 
 class Diary:

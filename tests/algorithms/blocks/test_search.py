@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
+from llmprune.algorithms.blocks.evaluator import WindowLosses
 from llmprune.algorithms.blocks.search import (
     ChunkDone,
-    WindowLosses,
     forked_forwards,
     greedy_rounds,
 )

@@ -161,7 +161,10 @@ def test_files_of_the_schema_before_are_searches_without_healing(written, run):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"metric": "angular"}, "measures no loss that healing could lower"), ({"error_rate": 2.0}, "not between")],
+    [
+        ({"metric": "angular"}, "measures no loss that healing or swaps could lower"),
+        ({"error_rate": 2.0}, "not between"),
+    ],
 )
 def test_what_does_not_go_with_healing_is_refused(settings, message):
     with pytest.raises(TargetError, match=message):
@@ -181,3 +184,23 @@ def test_blocks_that_cannot_be_healed_are_measured_without_and_named(checkpoint)
     assert healer.solve([0, 1, 2, 3], [0, 1, 3]) == frozenset()
     assert said[0] == "No block stands before block 0, so its absence is measured without healing."
     assert [line.split(":")[0] for line in said[1:]] == ["Block 0", "Block 2"]
+
+
+def test_swaps_are_recorded_and_gone_on_with_and_what_they_found_is_removed(written, run, open_run):
+    tried = []
+    settings = RedundancySettings("3", heal=True, swap=2)
+    found = verify_redundancy(written, settings, on_swap=tried.append)
+    assert found.refinement.swaps == tuple(tried)
+    assert found.first(2) == found.order[:2]
+    assert found.first(3) == found.refinement.removed
+    data = json.loads((run / "importance.json").read_text())
+    data["refinement"]["swaps"] = data["refinement"]["swaps"][:1]
+    (run / "importance.json").write_text(json.dumps(data))
+    again = verify_redundancy(open_run(), settings)
+    assert [swap.model_copy(update={"seconds": 0}) for swap in again.refinement.swaps] == [
+        swap.model_copy(update={"seconds": 0}) for swap in tried
+    ]
+    assert again.refinement.removed == found.refinement.removed
+    removed = RemovalSettings("3", heal=Heal.NONE, verify=False)
+    assert remove_blocks(open_run(), removed).record.removal.removed == found.refinement.removed
+    assert remove_blocks(open_run(), removed).record.removal.pruned_loss == found.refinement.loss
