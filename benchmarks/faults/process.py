@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import runpy
 import signal
 import sys
 import traceback
@@ -82,11 +83,9 @@ def _be_the_command(
 
 
 def _type(words: Sequence[str]) -> int:
-    from llmprune.cli.app import main
-
     sys.argv = ["llmprune", *words]
     try:
-        main()
+        runpy.run_module("llmprune", run_name="__main__", alter_sys=True)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except BaseException:

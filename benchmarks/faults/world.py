@@ -88,7 +88,7 @@ class World:
         if state not in self._states:
             ended = self.type(state)
             if ended.code != 0:
-                raise SystemExit(f"`llmprune {SCENARIOS[state].typed}` ends with {ended.code}: {ended.stderr}")
+                raise RuntimeError(f"`llmprune {SCENARIOS[state].typed}` ends with {ended.code}: {ended.stderr}")
             self._keep(state)
         shutil.rmtree(self.work, ignore_errors=True)
         shutil.copytree(self._states[state], self.work, symlinks=True)
