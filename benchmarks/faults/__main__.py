@@ -22,13 +22,15 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.faults.corruptions import corruptions
+from benchmarks.faults.inputs import inputs
 from benchmarks.faults.kills import failures, kills
 from benchmarks.faults.log import Entry, Trial, Verdict, faults, read_log, table, try_all
 from benchmarks.faults.operations import unavailable
 from benchmarks.faults.warm import warm_up
 from benchmarks.faults.world import SCENARIOS, World
 
-KINDS = {"kill": kills, "failure": failures}
+KINDS = {"kill": kills, "failure": failures, "corruption": corruptions, "input": inputs}
 
 
 def chosen(

@@ -12,21 +12,23 @@ from typing import Any
 Tree = Mapping[str, object]
 
 _TIMES = {"created", "seconds", "prune_seconds", "bench_seconds", "load_seconds", "machine"}
-_DIGESTS_OF_TIMES = {"importance"}  # the digest of a file with times in it
+_DIGESTS_OF_TIMES = {"importance", "content_sha256"}  # of a file with times in it
 _TIMED = re.compile(r"\d{8}T\d{6}\.\d{6}Z|\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d(?:\+00:00)?)?(?: UTC)?")
 _LASTED = re.compile(r"\b\d+(?:\.\d+)? (?:s|ms|seconds|minutes)\b")
 
 
 def tree(folder: Path) -> Tree:
-    """Every file of a folder, hidden ones too: JSON without times, a digest of the rest; folders are None.
+    """Every file of a folder, hidden ones too: JSON without times, a digest of the rest; folders are None."""
+    return {entry_name(path, folder): _content(path) for path in sorted(folder.rglob("*"))}
 
-    Two files that differ by the time in their names alone are one entry, with both contents.
-    """
-    found: dict[str, Any] = {}
-    for path in sorted(folder.rglob("*")):
-        name = _TIMED.sub("TIME", str(path.relative_to(folder)))
-        found[name] = (found[name], _content(path)) if name in found else _content(path)
-    return found
+
+def entry_name(path: Path, folder: Path) -> str:
+    """What a file of a folder is called in its tree: by its number where its name is a time."""
+    name = str(path.relative_to(folder))
+    if _TIMED.search(path.name) is None:
+        return name
+    alike = sorted(one.name for one in path.parent.iterdir() if _TIMED.search(one.name) is not None)
+    return _TIMED.sub(f"TIME-{alike.index(path.name)}", name)
 
 
 def differences(found: Tree, expected: Tree) -> list[str]:
@@ -57,12 +59,16 @@ def printed(text: str) -> object:
 
 
 def _where(found: object, expected: object) -> str:
-    """The first field in which two JSON values differ, with both; nothing for other contents."""
+    """The first field in which two JSON values differ, or the first place of two texts, with what stands there."""
     if isinstance(found, dict) and isinstance(expected, dict):
         for name in found.keys() | expected.keys():
             if found.get(name) != expected.get(name):
                 return f".{name}{_where(found.get(name), expected.get(name))}"
-    if isinstance(found, list | tuple) and isinstance(expected, list | tuple) and len(found) == len(expected):
+    if isinstance(found, str) and isinstance(expected, str):
+        pairs = enumerate(zip(found, expected, strict=False))
+        first = next((place for place, (one, other) in pairs if one != other), min(len(found), len(expected)))
+        found, expected = found[max(0, first - 10) :], expected[max(0, first - 10) :]
+    if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
         for place, (one, other) in enumerate(zip(found, expected, strict=True)):
             if one != other:
                 return f"[{place}]{_where(one, other)}"

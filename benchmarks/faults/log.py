@@ -37,12 +37,14 @@ class Trial:
         name: which one; unique, and the same in every run with the same seed.
         command: the command that meets it.
         judge: tries it.
+        number: how many it counts for, as so many fuzzed inputs.
     """
 
     kind: str
     name: str
     command: str
     judge: Callable[[], Finding]
+    number: int = 1
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def try_all(trials: Iterable[Trial], path: Path) -> Iterator[Entry]:
             if trial.name in done:
                 continue
             found = trial.judge()
-            entry = Entry(trial.kind, trial.name, trial.command, found.verdict, found.why)
+            entry = Entry(trial.kind, trial.name, trial.command, found.verdict, found.why, trial.number)
             file.write(json.dumps(asdict(entry), ensure_ascii=False) + "\n")
             file.flush()
             yield entry

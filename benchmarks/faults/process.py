@@ -8,9 +8,10 @@ import runpy
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from benchmarks.faults.operations import Log, Plan
 
@@ -47,32 +48,39 @@ def run(words: Sequence[str], folder: Path, *, said: Path, plan: Plan | None = N
         plan: what it is to meet; None: nothing.
         log: where its operations are counted; needed with a plan.
     """
+
+    def work() -> int:
+        if plan is not None and log is not None:
+            log.arm(plan)
+        return _type(words)
+
+    return fork(work, folder, said=said)
+
+
+def fork(work: Callable[[], int], folder: Path, *, said: Path, seconds: int = _SECONDS) -> Ended:
+    """Do something in a forked process, in a folder; it is killed after some time."""
     streams = [said / "stdout", said / "stderr"]
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
-        _be_the_command(words, folder, streams, plan, log)
+        _work(work, folder, streams, seconds)
     _, status = os.waitpid(child, 0)
     out, err = (stream.read_text(encoding="utf-8", errors="replace") for stream in streams)
     return Ended(os.waitstatus_to_exitcode(status), out, err)
 
 
-def _be_the_command(
-    words: Sequence[str], folder: Path, streams: Sequence[Path], plan: Plan | None, log: Log | None
-) -> None:
+def _work(work: Callable[[], int], folder: Path, streams: Sequence[Path], seconds: int) -> NoReturn:
     code, parents = 70, (sys.stdout, sys.stderr)  # which would close the descriptors with them
     try:
         for number, stream in enumerate(streams, start=1):
             os.dup2(os.open(stream, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
         sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.alarm(_SECONDS)
+        signal.alarm(seconds)
         resource.setrlimit(resource.RLIMIT_DATA, (_BYTES, _BYTES))
         os.chdir(folder)
-        if plan is not None and log is not None:
-            log.arm(plan)
-        code = _type(words)
+        code = work()
     except BaseException:
         traceback.print_exc()
     finally:

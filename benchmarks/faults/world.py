@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from benchmarks.faults.compare import Tree, tree
-from benchmarks.faults.operations import Log, Operation, Plan
+from benchmarks.faults.operations import Act, Log, Operation, Plan
 from benchmarks.faults.process import Ended, run
 
-_TEXT = "--source text.txt --samples 4 --seq-len 16"
-_MEASURED = "--no-speed --ppl text.txt --ppl-seq-len 16 --max-windows 2"
-START = "start"
+TEXT = "--source text.txt --samples 4 --seq-len 16"
+MEASURED = "--no-speed --ppl text.txt --ppl-seq-len 16 --max-windows 2"
+START, _KILLED = "start", "killed "
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,16 @@ class Scenario:
 
 
 SCENARIOS: Mapping[str, Scenario] = {
-    "calibrate": Scenario(START, f"calibrate model {_TEXT} --run run"),
-    "calibrate all blocks": Scenario(START, f"calibrate model {_TEXT} --cache all --run run"),
-    "calibrate pickles": Scenario(START, f"calibrate pickled {_TEXT} --run pickled-run"),
+    "calibrate": Scenario(START, f"calibrate model {TEXT} --run run"),
+    "calibrate all blocks": Scenario(START, f"calibrate model {TEXT} --cache all --run run"),
+    "calibrate pickles": Scenario(START, f"calibrate pickled {TEXT} --run pickled-run"),
     "calibrate anew": Scenario("calibrate", "calibrate --source text.txt --samples 3 --seq-len 16 --force --run run"),
     "verify-redundancy": Scenario("calibrate", "verify-redundancy --target 1 --run run"),
     "remove-blocks": Scenario("verify-redundancy", "remove-blocks --target 1 --out smaller --run run"),
     "remove-blocks anew": Scenario("remove-blocks", "remove-blocks --blocks 2 --force --out smaller --run run"),
     "remove-blocks --heal": Scenario("calibrate", "remove-blocks --blocks 1 --heal cut --run run"),
     "heal": Scenario("remove-blocks", "heal smaller --scope cut --out healed --run run"),
-    "calibrate experts": Scenario(START, f"calibrate mixture {_TEXT} --run mixed"),
+    "calibrate experts": Scenario(START, f"calibrate mixture {TEXT} --run mixed"),
     "remove-experts": Scenario("calibrate experts", "remove-experts --target 1 --run mixed"),
     "global-prune experts": Scenario("calibrate experts", "global-prune --rounds 1 --run mixed"),
     "global-prune": Scenario("calibrate", "global-prune --sparsity 50% --rounds 1 --out sparse --run run"),
@@ -54,11 +54,9 @@ SCENARIOS: Mapping[str, Scenario] = {
         "global-prune", "global-prune --pattern 2:4 --method wanda --out sparse --force --run run"
     ),
     "apply-mask": Scenario("global-prune", "apply-mask model sparse --run masked"),
-    "bench": Scenario("remove-blocks", f"bench {_MEASURED} --run run"),
-    "bench zeros": Scenario("global-prune", f"bench {_MEASURED} --run run"),
-    "sweep": Scenario(
-        START, f"sweep model --targets 1 --sparsity 50% --method magnitude {_TEXT} {_MEASURED} --run run"
-    ),
+    "bench": Scenario("remove-blocks", f"bench {MEASURED} --run run"),
+    "bench zeros": Scenario("global-prune", f"bench {MEASURED} --run run"),
+    "sweep": Scenario(START, f"sweep model --targets 1 --sparsity 50% --method magnitude {TEXT} {MEASURED} --run run"),
     "report": Scenario("bench", "report run"),
     "report again": Scenario("report", "report run"),
     "push": Scenario("bench", "push smaller owner/name --dry-run --include-artifacts --run run"),
@@ -69,22 +67,32 @@ SCENARIOS: Mapping[str, Scenario] = {
 class World:
     """A folder in which commands are typed, and a copy of the state before and after each of them.
 
+    The state "killed NAME" is what a kill in the middle of a scenario leaves.
+
     Args:
         root: an empty folder, best in memory. Everything is in it.
+
+    Attributes:
+        undisturbed: what a command leaves and says, by state and command; kept by who asks for it.
+        operations: those of a scenario, by its name and what counts; kept by who asks for them.
     """
 
     def __init__(self, root: Path) -> None:
-        self.root, self.work = root, root / "work"
+        self.root, self.work, self.said = root, root / "work", root / "said"
         self.log = Log()
         self._states: dict[str, Path] = {}
+        self.undisturbed: dict[tuple[str, str], tuple[Tree, Ended]] = {}
         self.operations: dict[tuple[str, int], list[Operation]] = {}
-        (root / "said").mkdir()
+        self.said.mkdir()
         self.work.mkdir()
         _start(self.work)
         self._keep(START)
 
     def put(self, state: str) -> None:
         """Make the folder what it is when a scenario has ended."""
+        if state.startswith(_KILLED) and state not in self._states:
+            self._kill_halfway(state.removeprefix(_KILLED))
+            self._keep(state)
         if state not in self._states:
             ended = self.type(state)
             if ended.code != 0:
@@ -100,8 +108,12 @@ class World:
 
     def again(self, name: str, plan: Plan | None = None) -> Ended:
         """Type a scenario's command in the folder as it is."""
+        return self.typed(SCENARIOS[name].words, plan)
+
+    def typed(self, words: Sequence[str], plan: Plan | None = None) -> Ended:
+        """Type any command in the folder as it is."""
         self.log.clear()
-        return run(SCENARIOS[name].words, self.work, said=self.root / "said", plan=plan, log=self.log)
+        return run(words, self.work, said=self.said, plan=plan, log=self.log)
 
     def now(self) -> Tree:
         """What is in the folder."""
@@ -112,6 +124,11 @@ class World:
         """What is in the folder when a scenario has ended."""
         self.put(name)
         return self.now()
+
+    def _kill_halfway(self, name: str) -> None:
+        self.type(name, Plan(self.work))
+        count = self.log.count
+        self.type(name, Plan(self.work, act=Act.KILL, at=count * 3 // 5))
 
     def _keep(self, state: str) -> None:
         place = self.root / "states" / str(len(self._states))
