@@ -3,7 +3,7 @@
 A trial is a kill, a failing operation, a damaged file or a fuzzed input. After a kill or a failure the same command is
 typed again and must end with the bytes of an undisturbed run; what is damaged must be detected, or make no difference.
 
-    python -m benchmarks.faults --log faults.jsonl                     # everything: about an hour on one core
+    python -m benchmarks.faults --log faults.jsonl                     # everything: an hour or two on one core
     python -m benchmarks.faults --log faults.jsonl --share 1/2         # every second trial; 2/2 in another process
     python -m benchmarks.faults --kinds kill,failure --limit 100       # a seeded part, without a log
     python -m benchmarks.faults --commands heal,push --only "failure: heal: fail_once EIO at writes 12"

@@ -45,7 +45,9 @@ def test_a_record_of_an_earlier_version_is_read_or_refused_with_what_to_do(name)
         if name not in REFUSED:
             assert CLASSES[written["kind"]].read(path).created == written["created"]
             return
-        with pytest.raises(ArtifactError, match=f"has schema {written['schema_version']}, but this llmprune") as refused:
+        with pytest.raises(
+            ArtifactError, match=f"has schema {written['schema_version']}, but this llmprune"
+        ) as refused:
             CLASSES[written["kind"]].read(path)
         assert "delete the file to make it anew" in str(refused.value)
 
