@@ -200,6 +200,7 @@ def _score(
     removable: Removable,
 ) -> Importance:
     """Rank by a one-shot score, which the calibration has measured already."""
+    assert calibration.dtype is not None, "it was measured"
     removable.require_some()
     importance = _importance(
         workspace,
