@@ -67,6 +67,13 @@ class TextKind(StrEnum):
     MIXTURE = "mixture"
 
 
+class DeviceMap(StrEnum):
+    """Where a whole model that writes text lies: on the device, or on all GPUs and the host, as accelerate maps it."""
+
+    NONE = "none"
+    AUTO = "auto"
+
+
 class Cache(StrEnum):
     """Which hidden states a calibration keeps: those that enter the first block, or all blocks."""
 

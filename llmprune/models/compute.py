@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from llmprune.choices import DEVICE, Dtype
+from llmprune.choices import DEVICE, DeviceMap, Dtype
 from llmprune.errors import TargetError
 from llmprune.models.devices import find_device, numbered
 from llmprune.models.memory import MemoryBudget, host_free_bytes, parse_memory_budget, still_free
@@ -34,12 +34,14 @@ class Compute:
             rule, so that what is measured on one device says so in one way.
         dtype: what to compute in.
         budget: most memory to use.
+        device_map: where whole models that write text lie.
         ranks: the processes that work together, this one among them.
     """
 
     device: torch.device
     dtype: torch.dtype | None = None
     budget: MemoryBudget = field(default_factory=MemoryBudget)
+    device_map: DeviceMap = DeviceMap.NONE
     ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
@@ -101,6 +103,23 @@ class Compute:
         free, used = torch.accelerator.get_memory_info(self.device)[0], torch.accelerator.memory_allocated(self.device)
         return still_free(free, used, self.budget.device)
 
+    @property
+    def spread(self) -> bool:
+        """Whether whole models lie on all GPUs and the host."""
+        return self.device_map is DeviceMap.AUTO
+
+    def memory_map(self) -> dict[int | str, int]:
+        """Memory that whole models which are spread may take: of each GPU by its number, and of the host."""
+        gpus = range(torch.cuda.device_count())
+        free: dict[int | str, int] = {
+            number: Compute(torch.device("cuda", number), budget=self.budget).free_bytes() for number in gpus
+        }
+        return {**free, "cpu": host_free_bytes(self.budget.host if free else self.budget.device)}
+
+    def free_whole_bytes(self) -> int:
+        """Memory that whole models may take."""
+        return sum(self.memory_map().values()) if self.spread else self.free_bytes()
+
     def free_host_bytes(self) -> int:
         """The same of the host's memory beside a device's own; 0 where the device is the host."""
         if self.device.type in ("cpu", "mps"):
@@ -108,13 +127,19 @@ class Compute:
         return host_free_bytes(self.budget.host) // self.ranks.neighbours
 
 
-def choose_compute(device: str = DEVICE, dtype: str = Dtype.AUTO, memory_budget: str | None = None) -> Compute:
-    """Read the ``--device``, ``--dtype`` and ``--memory-budget`` options.
+def choose_compute(
+    device: str = DEVICE,
+    dtype: str = Dtype.AUTO,
+    memory_budget: str | None = None,
+    device_map: DeviceMap = DeviceMap.NONE,
+) -> Compute:
+    """Read the ``--device``, ``--dtype``, ``--memory-budget`` and ``--device-map`` options.
 
     Args:
         device: see ``devices.find_device``.
         dtype: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
         memory_budget: see ``parse_memory_budget``; None: what is free.
+        device_map: where whole models that write text lie.
 
     Raises:
         TargetError: no such device, dtype or size.
@@ -123,7 +148,7 @@ def choose_compute(device: str = DEVICE, dtype: str = Dtype.AUTO, memory_budget:
         raise TargetError(f"'{dtype}' is not a dtype to compute in; type auto, {', '.join(_DTYPES)}.")
     ranks = joined()
     chosen = find_device(device)
-    return Compute(chosen, _DTYPES.get(dtype), parse_memory_budget(memory_budget), ranks)
+    return Compute(chosen, _DTYPES.get(dtype), parse_memory_budget(memory_budget), device_map, ranks)
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Set
+from collections.abc import Container, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -298,9 +298,21 @@ def _no_tokenizer(directory: Path, reason: BaseException | str) -> ModelError:
 
 
 def load_whole(
-    directory: Path, *, device: torch.device, dtype: torch.dtype, trust_remote_code: bool = False
+    directory: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    trust_remote_code: bool = False,
+    memory_map: Mapping[int | str, int] | None = None,
 ) -> PreTrainedModel:
     """The whole model in memory, by plain ``from_pretrained``, as any user of the checkpoint would.
+
+    Args:
+        directory: of the checkpoint.
+        device: where to.
+        dtype: what its weights become.
+        trust_remote_code: let the checkpoint's own Python files run.
+        memory_map: spread it over these devices by accelerate instead, and take so much memory of each at most.
 
     Raises:
         ModelError: transformers cannot load it, or would fill in weights that are not there.
@@ -315,6 +327,7 @@ def load_whole(
                 trust_remote_code=trust_remote_code,
                 use_safetensors=True,
                 output_loading_info=True,
+                **({} if memory_map is None else {"device_map": "auto", "max_memory": dict(memory_map)}),
             )
     except Exception as error:  # config and weights of any kind may upset a model class in any way
         raise ModelError(f"transformers cannot load {directory}: {first_sentence(error)}") from error
@@ -323,7 +336,7 @@ def load_whole(
         raise ModelError(
             f"The weights in {directory} lack {min(info['missing_keys'])}; transformers would make it up at random."
         )
-    return model.to(device).eval()  # type: ignore[no-any-return]
+    return (model if memory_map is not None else model.to(device)).eval()  # type: ignore[no-any-return]
 
 
 def require_finite(model: PreTrainedModel) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmprune.choices import DEVICE, Bos, Dtype
+from llmprune.choices import DEVICE, Bos, DeviceMap, Dtype
 from llmprune.cli.console import Console
 from llmprune.cli.options.bench import (
     AgreementOpt,
@@ -33,6 +33,7 @@ from llmprune.cli.options.bench import (
 )
 from llmprune.cli.options.common import (
     DEFAULT_RUN,
+    DeviceMapOpt,
     DeviceOpt,
     DtypeOpt,
     JsonOpt,
@@ -79,6 +80,7 @@ def bench(
     device: DeviceOpt = DEVICE,
     dtype: DtypeOpt = Dtype.AUTO,
     memory_budget: MemoryBudgetOpt = None,
+    device_map: DeviceMapOpt = DeviceMap.NONE,
     trust_remote_code: RemoteCodeOpt = False,
     run: RunOpt = DEFAULT_RUN,
     plan: PlanOpt = False,
@@ -118,7 +120,7 @@ def bench(
         "model": model,
         "baseline": baseline,
         "settings": settings,
-        "compute": choose_compute(device, dtype, memory_budget),
+        "compute": choose_compute(device, dtype, memory_budget, device_map),
         "progress": console,
         "trust_remote_code": trust_remote_code,
     }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from llmprune.choices import DEVICE, Dtype
+from llmprune.choices import DEVICE, DeviceMap, Dtype
 from llmprune.cli.console import Console
 from llmprune.cli.options.common import (
     DEFAULT_RUN,
+    DeviceMapOpt,
     DeviceOpt,
     DtypeOpt,
     JsonOpt,
@@ -32,6 +33,7 @@ def report(
     device: DeviceOpt = DEVICE,
     dtype: DtypeOpt = Dtype.AUTO,
     memory_budget: MemoryBudgetOpt = None,
+    device_map: DeviceMapOpt = DeviceMap.NONE,
     trust_remote_code: RemoteCodeOpt = False,
     out: PageOpt = None,
     run: RunOpt = DEFAULT_RUN,
@@ -46,7 +48,7 @@ def report(
     from llmprune.stages.reporting import report as run_stage
 
     console, place = Console(as_json=as_json, quiet=quiet), RunDirectory(directory or run)
-    compute = choose_compute(device, dtype, memory_budget)
+    compute = choose_compute(device, dtype, memory_budget, device_map)
     if plan:
         give_plan(
             console,

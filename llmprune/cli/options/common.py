@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from llmprune.choices import Dtype
+from llmprune.choices import DeviceMap, Dtype
 
 T = TypeVar("T")
 DEFAULT_RUN = Path("llmprune-run")
@@ -40,6 +40,13 @@ MemoryBudgetOpt = Annotated[
         metavar="SIZE",
         help="Most memory to use: 12GB, or 12GB,48GB on a GPU and on the host. No number depends on it.",
         show_default="what is free, less a margin",
+        rich_help_panel=COMPUTE,
+    ),
+]
+DeviceMapOpt = Annotated[
+    DeviceMap,
+    typer.Option(
+        help="Where a whole model lies to write text: on the device, or (auto) spread over all GPUs and the host.",
         rich_help_panel=COMPUTE,
     ),
 ]

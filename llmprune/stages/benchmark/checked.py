@@ -83,7 +83,9 @@ def check(subjects: Sequence[Subject], settings: BenchSettings, compute: Compute
         batch=settings.batch if settings.speed else (),
         repeats=settings.repeats,
         energy=bool(meter.counters),
-        loaded=subjects[0].needed_bytes(dtype) > 0 and subjects[0].name not in streamed,
+        loaded=subjects[0].needed_bytes(dtype) > 0
+        and subjects[0].name not in streamed
+        and (not compute.spread or settings.speed or agreement is not None),
         compared=len(subjects) > 1,
         agreement=agreement is not None,
         draft=settings.draft,
@@ -104,8 +106,13 @@ def _streamed(
     Raises:
         TargetError: there is no room for what has to be in memory.
     """
-    sizes, free = {subject.name: subject.needed_bytes(dtype) for subject in subjects}, compute.free_bytes()
+    sizes, free = {subject.name: subject.needed_bytes(dtype) for subject in subjects}, compute.free_whole_bytes()
     written = [] if tasks is None else generating_tasks(tasks[0])
+    if written and compute.spread:
+        raise TargetError(
+            f"A model that is spread over devices does not write the answers of {', '.join(written)}; leave out such "
+            "tasks, or `device_map=auto`."
+        )
     if not (settings.speed or settings.draft or written):
         return frozenset(name for name, size in sizes.items() if LOADING_ROOM * size > free)
     largest = max(sizes, key=lambda name: sizes[name])

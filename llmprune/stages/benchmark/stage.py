@@ -104,8 +104,12 @@ def measure(
             results.append(_with(subject.described(), perplexity=quality.perplexity, tasks=quality.tasks))
             continue
         whole = subject.name not in wanted.streamed
-        one = subject.open(wanted.dtype, whole=whole, compute=compute, progress=progress)
+        # Spread over devices a model writes; what it computes of a text is measured on one of them, block by block.
+        one = subject.open(wanted.dtype, whole=whole and not compute.spread, compute=compute, progress=progress)
         found = _measure_quality(one, wanted, quality, compute, progress)
+        if compute.spread and whole and (together or wanted.agreement is not None):
+            one = subject.open(wanted.dtype, whole=True, compute=compute, progress=progress)
+            found = _with(found, load_seconds=one.seconds)
         if wanted.agreement is not None and isinstance(one, Loaded):
             found = _agreed(one, found, results[0] if results else None, wanted, compute, progress)
         results.append(found)

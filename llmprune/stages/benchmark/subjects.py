@@ -117,14 +117,21 @@ class CheckpointSubject:
     def open(self, dtype: torch.dtype, *, whole: bool, compute: Compute, progress: Progress) -> Loaded | Streamed:
         """Load it as any user would, and measure the time; or leave its blocks in their files."""
         if not whole:
-            progress.say(f"{self.name} does not fit in memory, so it is run block by block, in {dtype_name(dtype)}.")
+            why = "is measured" if compute.spread else "does not fit in memory, so it is run"
+            progress.say(f"{self.name} {why} block by block, in {dtype_name(dtype)}.")
             decoder = open_decoder(
                 self.directory, device=compute.device, dtype=dtype, trust_remote_code=self.trust_remote_code
             )
             return Streamed(self, decoder, compute)
         progress.say(f"Loading {self.name} in {dtype_name(dtype)}.")
         started = now(compute.device)
-        model = load_whole(self.directory, device=compute.device, dtype=dtype, trust_remote_code=self.trust_remote_code)
+        model = load_whole(
+            self.directory,
+            device=compute.device,
+            dtype=dtype,
+            trust_remote_code=self.trust_remote_code,
+            memory_map=compute.memory_map() if compute.spread else None,
+        )
         seconds = now(compute.device) - started
         require_finite(model)
         return Loaded(self, model, seconds)

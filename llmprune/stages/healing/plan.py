@@ -162,6 +162,9 @@ def heal_student(
         raise TargetError(
             f"No block is missing and no weight differs from {plan.settings.teacher.name}'s: there is nothing to heal."
         )
+    # Every layer's loss runs the blocks behind it: half of the memory keeps as many as it can.
+    student.decoder.keep(device=compute.free_bytes() // 2, host=compute.free_host_bytes() // 2)
+    student.decoder.expect(student.blocks)
     tokens = plan.text.load()[: plan.settings.windows]
     cut = plan.settings.windows - plan.settings.held_back
     batch = max(1, compute.batch_tokens // tokens.shape[1])

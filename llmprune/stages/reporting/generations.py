@@ -97,6 +97,7 @@ def _written(workspace: Workspace, writer: _Writer, prompts: Sequence[str]) -> M
         device=workspace.compute.device,
         dtype=workspace.dtype,
         trust_remote_code=workspace.trust_remote_code,
+        memory_map=workspace.compute.memory_map() if workspace.compute.spread else None,
     )
     texts = tuple(_continued(model, tokenizer, prompt, positions=writer.positions) for prompt in prompts)
     return ModelGenerations(name=writer.name, model=writer.model, texts=texts)

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.run import RunDirectory
+from llmprune.choices import DeviceMap
 from llmprune.errors import ArtifactError, CheckpointError, ModelError, TargetError
 from llmprune.models.compute import Compute, choose_compute
 from llmprune.models.loading import load_whole
@@ -241,6 +242,33 @@ def test_a_model_larger_than_memory_is_asked_tasks_but_writes_no_answers(
     assert {one.task for one in found.model.tasks} == {"sea"}
     with pytest.raises(TargetError, match=r"are free; type no tide in `tasks`: "):
         measure(workspace.run, replace(settings, tasks=("sea", "tide")))
+
+
+def test_a_model_that_is_spread_over_devices_writes_the_same_and_is_measured_block_by_block(
+    workspace, pruned, only_text, monkeypatch, tmp_path
+):
+    settings = replace(only_text, agreement=2)
+    plain, _ = measure(workspace.run, settings)
+    maps = []
+
+    def load(directory, **options):
+        model = load_whole(directory, **options)
+        maps.append(options["memory_map"].keys())
+        return model
+
+    monkeypatch.setattr(subjects, "load_whole", load)
+    compute = choose_compute("cpu", device_map=DeviceMap.AUTO)
+    spread, _ = bench(workspace.run, model=None, baseline=None, settings=settings, compute=compute, progress=Listener())
+    names = {"cpu", *range(torch.cuda.device_count())}
+    assert maps == [names] * 2
+    for one, other in ((spread.model, plain.model), (spread.baseline, plain.baseline)):
+        assert (one.perplexity, one.greedy, one.agreement) == (other.perplexity, other.greedy, other.agreement)
+        assert one.load_seconds > 0
+    folder = write_task(tmp_path / "tasks")
+    write_written_task(folder, [{"question": "the sea", "answer": " is"}])
+    written = replace(settings, tasks=("tide",), lm_eval_include=folder)
+    with pytest.raises(TargetError, match="does not write the answers of tide"):
+        bench(workspace.run, model=None, baseline=None, settings=written, compute=compute, progress=Listener())
 
 
 def test_speed_of_models_larger_than_memory_is_refused_before_any_is_loaded(
