@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Decoder(Protocol):
     """A causal LM, run block by block.
 
-    Two classes are decoders: ``loading.CheckpointDecoder``, whose blocks' weights come from files and go again, and
-    ``resident.ModelDecoder``, a model in memory.
+    Two classes are decoders: ``checkpoint_decoder.CheckpointDecoder``, whose blocks' weights come from files and go
+    again, and ``resident.ModelDecoder``, a model in memory.
 
     Attributes:
         model: the model; everything outside the blocks has its weights.

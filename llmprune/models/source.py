@@ -17,10 +17,11 @@ from llmprune.artifacts.records.provenance import ModelIdentity
 from llmprune.errors import LlmpruneError, ModelError
 from llmprune.models.anatomy import block_count
 from llmprune.models.architecture import empty_model
+from llmprune.models.checkpoint_decoder import CheckpointDecoder
 from llmprune.models.config import load_config, read_config, require_language_model
 from llmprune.models.demo import DEMO_NAME, demo_model
 from llmprune.models.hub_download import download_model
-from llmprune.models.loading import CheckpointDecoder, shell_of
+from llmprune.models.loading import shell_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

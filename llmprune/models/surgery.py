@@ -21,7 +21,7 @@ from llmprune.quiet import quiet
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-    from llmprune.models.loading import CheckpointDecoder
+    from llmprune.models.checkpoint_decoder import CheckpointDecoder
 
 # Counts of leading blocks that differ from the rest: how many of those are kept.
 _LEADING_COUNTS = ("max_window_layers", "first_k_dense_replace", "num_dense_layers")

@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
 from llmprune.artifacts.checkpoints.finiteness import NonFiniteWeightsError
-from llmprune.models.loading import CheckpointDecoder, open_decoder
+from llmprune.models.checkpoint_decoder import CheckpointDecoder
+from llmprune.models.loading import open_decoder
 from tests.tiny_models import DEPTH, random_tokens, save_tiny, tiny_model
 
 CPU = torch.device("cpu")

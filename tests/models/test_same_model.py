@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from llmprune.errors import CheckpointError
-from llmprune.models.loading import CheckpointDecoder, load_whole, open_decoder
+from llmprune.models.checkpoint_decoder import CheckpointDecoder
+from llmprune.models.loading import load_whole, open_decoder
 from llmprune.models.source import check_model
 from llmprune.stages.block_search.evaluator import WindowEvaluator
 from tests.tiny_models import FAMILIES, random_tokens

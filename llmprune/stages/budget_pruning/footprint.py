@@ -10,8 +10,8 @@ import torch
 
 from llmprune.artifacts.records.budget import StepTimes
 from llmprune.errors import TargetError
+from llmprune.models.checkpoint_decoder import CheckpointDecoder
 from llmprune.models.decoder import Decoder
-from llmprune.models.loading import CheckpointDecoder
 from llmprune.models.timing import time_in_turn
 from llmprune.stages.budget_pruning.settings import BudgetSettings
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from llmprune.evaluation.latency import peak_memory
 from llmprune.evaluation.losses import token_losses
+from llmprune.models.checkpoint_decoder import CheckpointDecoder
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.decoder import Decoder
 from llmprune.models.footprint import most_alive
-from llmprune.models.loading import CheckpointDecoder
 from llmprune.models.open_block import block_matrices
 from llmprune.models.source import vocabulary
 from llmprune.models.timing import time_in_turn

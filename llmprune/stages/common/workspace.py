@@ -14,11 +14,12 @@ from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, has_only_pickl
 from llmprune.artifacts.records.provenance import ModelIdentity
 from llmprune.artifacts.run import RunDirectory, RunRecord, belongs_to_another
 from llmprune.errors import ArtifactError, ModelError
+from llmprune.models.checkpoint_decoder import CheckpointDecoder
 from llmprune.models.compute import Compute, choose_compute, dtype_name
 from llmprune.models.demo import DEMO_NAME, demo_model
 from llmprune.models.devices import untested
 from llmprune.models.hub_download import absent_shards, lacks_shards
-from llmprune.models.loading import CheckpointDecoder, load_tokenizer, open_decoder, open_shell, stored_dtype
+from llmprune.models.loading import load_tokenizer, open_decoder, open_shell, stored_dtype
 from llmprune.models.source import (
     ModelSource,
     check_model,

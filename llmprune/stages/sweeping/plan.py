@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from llmprune.algorithms.weights.patterns import Pattern, SemiStructured, Unstructured
 from llmprune.artifacts.records.sweep import SkippedPoint
 from llmprune.choices import Combine
-from llmprune.models.loading import CheckpointDecoder
+from llmprune.models.checkpoint_decoder import CheckpointDecoder
 from llmprune.models.open_block import block_matrices
 from llmprune.stages.sweeping.settings import SweepSettings
 from llmprune.stages.weight_pruning import Selection

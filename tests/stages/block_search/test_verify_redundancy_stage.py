@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.records.importance import Importance
 from llmprune.errors import ArtifactError, OutputExistsError, TargetError
+from llmprune.models.checkpoint_decoder import CheckpointDecoder
 from llmprune.models.compute import Compute
-from llmprune.models.loading import CheckpointDecoder
 from llmprune.stages.block_search import RedundancySettings, stage, verify_redundancy
 from tests.tiny import NUM_BLOCKS, SAMPLES, SEQ_LEN, save_tiny_llama, snapshot
 

@@ -61,7 +61,7 @@ def test_matrices_that_loading_renames_are_pruned(changed, tmp_path):
 
 
 def test_a_matrix_that_loading_merges_stays_dense_and_it_is_said(changed, phimoe, monkeypatch):
-    from llmprune.models.loading import CheckpointDecoder
+    from llmprune.models.checkpoint_decoder import CheckpointDecoder
 
     tensor_of = CheckpointDecoder.tensor_of
     monkeypatch.setattr(
