@@ -1,4 +1,4 @@
-"""What earlier versions wrote is read, or refused with what to do; fixtures/COMMIT holds what that commit of main wrote."""
+"""What earlier versions wrote is read, or refused with what to do; fixtures/COMMIT holds what main wrote at it."""
 
 import json
 import warnings
@@ -32,7 +32,7 @@ CLASSES = {
     )
 }
 RECORDS = sorted(str(path.relative_to(FIXTURES)) for path in FIXTURES.glob("*/*.json"))
-# d0c7607 is from before several texts, 224ff5b from before looks at whole windows, f055a88 from before healed candidates.
+# d0c7607: before several texts; 224ff5b: before looks at whole windows; f055a88: before healed candidates.
 REFUSED = {"d0c7607/bench.json", "d0c7607/importance.json", "224ff5b/importance.json"}
 
 
