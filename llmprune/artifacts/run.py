@@ -108,7 +108,7 @@ class RunDirectory:
 
     @property
     def sweep_folder(self) -> Path:
-        """Directory of the sweep's checkpoints; whatever lies in it is the sweep's own."""
+        """Directory of the sweep's checkpoints."""
         return self.path / "sweep"
 
     def record(self) -> RunRecord | None:
@@ -136,6 +136,8 @@ class RunDirectory:
             self.importance,
             self.experts,
             self.generations,
+            self.budget,
+            self.budget_folder,
             self.sweep,
             self.sweep_folder,
         )

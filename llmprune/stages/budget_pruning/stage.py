@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from llmprune.stages.budget_pruning.points import BudgetPoints, Listeners, point
 from llmprune.stages.budget_pruning.settings import BudgetSettings
 from llmprune.stages.calibration import calibrate, calibrated
 from llmprune.stages.common.workspace import Workspace
+from llmprune.stages.output.own_folder import require_own_folder, tidy
 from llmprune.stages.output.place import check_output
 
 
@@ -94,13 +94,15 @@ def prune_to_budget(
     for one in beside:
         result = points.with_alternative(result, one)
     report, result = points.with_chosen(result, count)
-    shutil.rmtree(workspace.run.budget_folder, ignore_errors=True)
+    tidy(workspace.run.budget_folder, keep=(), progress=workspace.progress)
     return BudgetReport(report.directory, report.record, result)
 
 
 def _known(workspace: Workspace, measuring: Protocols, *, force: bool) -> BudgetResult | None:
-    """What an earlier command measured of this model in the same way."""
+    """What an earlier command measured of this model in the same way, where nothing of anybody else is in the way."""
     path = workspace.run.budget
+    require_own_folder(workspace.run.budget_folder)
+    BudgetResult.require_place(path)
     if force or not path.exists():
         return None
     known = BudgetResult.read(path)

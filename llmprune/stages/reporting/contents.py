@@ -17,6 +17,8 @@ from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError
 from llmprune.report.contents import Checkpoint, Measurement, RunContents
 
+_LOST = "run.json is gone, so nothing tells which checkpoints were made in this run."
+
 
 def read_contents(run: RunDirectory) -> RunContents:
     """Everything in a run directory that a report shows.
@@ -51,7 +53,8 @@ def read_contents(run: RunDirectory) -> RunContents:
         generations=generations,
     )
     _require_one_model(run, contents)
-    return contents.with_remarks((*outdated, *_remarks(contents)))
+    lost = (_LOST,) if record is None and run.made_here() else ()
+    return contents.with_remarks((*lost, *outdated, *_remarks(contents)))
 
 
 def _checkpoints(run: RunDirectory) -> Iterator[Checkpoint]:

@@ -10,7 +10,7 @@ from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import Workspace
-from llmprune.stages.sweeping.ownership import tidy
+from llmprune.stages.output.own_folder import tidy
 
 
 def as_measured(workspace: Workspace, *, force: bool) -> Workspace:

@@ -17,9 +17,9 @@ from llmprune.stages.benchmark import bench, result_name
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.common.progress import Silent
 from llmprune.stages.common.workspace import Workspace, open_workspace
+from llmprune.stages.output.own_folder import remove_run, tidy
 from llmprune.stages.sweeping.choice import pareto_sets
 from llmprune.stages.sweeping.commands import bench_command
-from llmprune.stages.sweeping.ownership import remove_run, tidy
 from llmprune.stages.sweeping.plan import PlannedPoint
 from llmprune.stages.sweeping.settings import SweepSettings
 from llmprune.stages.weight_pruning import PruningSettings, global_prune

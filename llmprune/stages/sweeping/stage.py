@@ -27,9 +27,9 @@ from llmprune.stages.common.model_cost import measure
 from llmprune.stages.common.plans import Plan, plan_of
 from llmprune.stages.common.progress import Once
 from llmprune.stages.common.workspace import Workspace
+from llmprune.stages.output.own_folder import require_own_folder
 from llmprune.stages.sweeping.cost import SweepBasis, SweepCost, announcement, foresee, require_room
 from llmprune.stages.sweeping.files import as_measured, clear_unless_same, read_sweep, require_same_pruning
-from llmprune.stages.sweeping.ownership import require_own_sweep
 from llmprune.stages.sweeping.plan import ModelSizes, PlannedPoint, measure_sizes, plan_points
 from llmprune.stages.sweeping.points import (
     SweepContext,
@@ -88,9 +88,9 @@ def sweep(
         LlmpruneError: as the stages that it is made of. What can be refused is refused before anything is made. A
             point whose numbers fail (``NumericalError``, ``VerificationError``) is left out instead.
     """
-    require_own_sweep(workspace.run.sweep_folder)
+    require_own_folder(workspace.run.sweep_folder)
     with workspace.writing():  # nobody replaces what the sweep builds on
-        require_own_sweep(workspace.run.sweep_folder)
+        require_own_folder(workspace.run.sweep_folder)
         workspace = as_measured(replace(workspace, progress=Once(workspace.progress)), force=settings.force)
         measuring = _check(workspace, settings)
         context = SweepContext(workspace, settings, measuring)

@@ -1,18 +1,19 @@
 """prune: as few blocks as the budget asks for, beside one fewer and one more, and gone on with when it was stopped."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from llmprune.artifacts.records.budget import BudgetResult, StepTimes
 from llmprune.artifacts.records.importance import Importance
-from llmprune.errors import ArtifactError, TargetError
+from llmprune.errors import ArtifactError, OutputExistsError, TargetError
 from llmprune.stages.benchmark import BenchSettings
 from llmprune.stages.block_removal import remove_blocks
 from llmprune.stages.block_search import RedundancySettings, verify_redundancy
 from llmprune.stages.budget_pruning import BudgetSettings, prune_to_budget
 from llmprune.stages.budget_pruning.footprint import Footprint, measure_parameters, time_step
-from tests.tiny import NUM_BLOCKS
+from tests.tiny import NUM_BLOCKS, snapshot
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 
@@ -149,3 +150,27 @@ def test_budgets_that_the_model_cannot_keep_are_refused_before_anything_is_made(
 def test_the_result_speaks_json(workspace, budget):
     result = prune_to_budget(workspace, budget).result
     assert json.loads(workspace.run.budget.read_text())["chosen"] == result.chosen
+
+
+def _notes(run):
+    (run.budget_folder / "3-blocks").mkdir(parents=True)
+    (run.budget_folder / "3-blocks" / "notes.txt").write_text("mine")
+
+
+def _link(run):
+    (run.path / "elsewhere").mkdir()
+    run.budget_folder.symlink_to(run.path / "elsewhere")
+
+
+def _file(run):
+    run.budget.write_text("mine")
+
+
+@pytest.mark.parametrize("make", [_notes, _link, _file])
+def test_what_is_somebody_else_s_is_refused_and_left(make, workspace, budget):
+    make(workspace.run)
+    before = snapshot(workspace.run.path)
+    for force in (False, True):
+        with pytest.raises(OutputExistsError, match=r"move it away, or type `run=OTHER`"):
+            prune_to_budget(workspace, replace(budget, force=force))
+    assert snapshot(workspace.run.path) == before

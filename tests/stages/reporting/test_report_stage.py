@@ -214,6 +214,11 @@ def test_only_a_report_is_replaced(case, pruned, tmp_path):
     assert snapshot(out) == before
 
 
+def test_a_run_whose_record_is_lost_has_a_page_that_says_so(pruned):
+    pruned.record_path.unlink()
+    assert any(remark.startswith("run.json is gone") for remark in read_contents(pruned).remarks)
+
+
 def test_a_report_is_not_replaced_through_a_link(pruned, tmp_path):
     page = write(pruned).page
     pruned.report.rename(tmp_path / "elsewhere")

@@ -15,7 +15,7 @@ from llmprune.choices import Method
 from llmprune.errors import ArtifactError, NumericalError, OutputExistsError
 from llmprune.stages.block_search import RedundancySettings, verify_redundancy
 from llmprune.stages.calibration import CalibrationSettings, calibrate
-from llmprune.stages.sweeping import ownership as sweep_ownership
+from llmprune.stages.output import own_folder
 from llmprune.stages.sweeping import points as sweep_points
 from llmprune.stages.sweeping import sweep
 from llmprune.stages.weight_pruning.block import BlockPruning
@@ -73,7 +73,7 @@ def dying(monkeypatch, at):
     for name in ("bench", "remove_blocks", "global_prune"):
         monkeypatch.setattr(sweep_points, name, around(getattr(sweep_points, name)))
     monkeypatch.setattr(SweepResult, "write", around(SweepResult.write))
-    monkeypatch.setattr(sweep_ownership, "remove_checkpoint", around(sweep_ownership.remove_checkpoint))
+    monkeypatch.setattr(own_folder, "remove_checkpoint", around(own_folder.remove_checkpoint))
 
 
 @pytest.fixture(scope="module")

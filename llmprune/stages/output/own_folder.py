@@ -1,4 +1,4 @@
-"""What in a sweep's folder a sweep has made, and may delete."""
+"""A folder of checkpoints that a stage makes, measures and may delete: what in it is llmprune's, and what is not."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _RUN = ".run"  # of the run directory beside a checkpoint from which another one
 _ELSEWHERE = "move it away, or type `run=OTHER`."
 
 
-def require_own_sweep(folder: Path) -> None:
-    """See that nothing of anybody else lies where a sweep keeps its checkpoints.
+def require_own_folder(folder: Path) -> None:
+    """See that nothing of anybody else lies where a stage keeps its checkpoints.
 
     Raises:
         OutputExistsError: something does, or the folder is a link.
@@ -32,7 +32,7 @@ def require_own_sweep(folder: Path) -> None:
         require_own(folder, lambda _: False, instead=_ELSEWHERE)
     for path in _entries(folder):
         if not _is_made(path):
-            raise OutputExistsError(f"{path} was not made by a sweep, which keeps its checkpoints there; {_ELSEWHERE}")
+            raise OutputExistsError(f"{path} was not made by llmprune, which keeps checkpoints there; {_ELSEWHERE}")
         if path.suffix == ".partial" and not _is_hidden(path):
             require_own(path, pass_files(path), instead=_ELSEWHERE)
         elif path.suffix == _RUN and not (path / RECORD_NAME).is_file():
@@ -40,7 +40,7 @@ def require_own_sweep(folder: Path) -> None:
 
 
 def tidy(folder: Path, *, keep: Collection[Path], progress: Progress) -> None:
-    """Delete what a sweep has made in its folder, but for ``keep``. An interrupted deletion leaves no half checkpoint.
+    """Delete what a stage has made in its folder, but for ``keep``. An interrupted deletion leaves no half checkpoint.
 
     A file that somebody put there stays, and so does what failed its verification.
     """
@@ -80,7 +80,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _is_made(path: Path) -> bool:
-    """Whether a directory is called as what a sweep makes: a checkpoint, its run directory, or the work on one."""
+    """Whether a directory is called as what a stage makes: a checkpoint, its run directory, or the work on one."""
     if path.is_symlink() or not path.is_dir():
         return False
     if _is_hidden(path) or _DELETED.fullmatch(path.name) or _FAILED.search(path.name):
