@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.provenance import Artifact, ModelIdentity, Record
 from llmprune.artifacts.records.sweep import SweepPoint
@@ -34,6 +36,7 @@ class BudgetResult(Artifact):
         windows_fingerprint: SHA-256 of the calibration windows' tokens, which blocks were ranked and healed on.
         measuring: how all models were measured.
         dense: the dense model; null before it was measured.
+        begun: of models that are being measured, the files in ``bench/`` that their figures go to.
         points: pruned models that are measured, of this budget and of earlier ones.
         chosen: name of the model that was chosen.
         beside: names of the nearest alternatives: one block fewer, and one more, where there are such.
@@ -50,6 +53,7 @@ class BudgetResult(Artifact):
     windows_fingerprint: str
     measuring: Protocols
     dense: SweepPoint | None = None
+    begun: dict[str, str] = Field(default_factory=dict)
     points: tuple[SweepPoint, ...] = ()
     chosen: str
     beside: tuple[str, ...] = ()

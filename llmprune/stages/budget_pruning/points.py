@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from llmprune.artifacts.records.importance import Importance, RoundRecord
 from llmprune.artifacts.records.sweep import DENSE, SweepPoint
 from llmprune.choices import Heal
 from llmprune.errors import ArtifactError
-from llmprune.stages.benchmark import bench
+from llmprune.stages.benchmark import bench, result_name
 from llmprune.stages.block_removal import RemovalReport, RemovalSettings, remove_blocks
 from llmprune.stages.budget_pruning.settings import BudgetSettings
 from llmprune.stages.common.workspace import Workspace
@@ -52,9 +52,10 @@ class BudgetPoints:
     def with_dense(self, result: BudgetResult) -> BudgetResult:
         """Measure the dense model, unless that was done, and write."""
         if result.dense is None:
-            found, path, seconds = self._bench(self.workspace.record.model, None)
+            result = self._begun(result, DENSE)
+            found, path, seconds = self._bench(self.workspace.record.model, None, result.begun[DENSE])
             dense = SweepPoint(name=DENSE, metrics=found.metrics, bench=path, checkpoint=None, bench_seconds=seconds)
-            result = result.model_copy(update={"dense": dense})
+            result = result.model_copy(update={"dense": dense, "begun": _without(result.begun, DENSE)})
         return self._written(result)
 
     def with_alternative(self, result: BudgetResult, count: int) -> BudgetResult:
@@ -93,7 +94,9 @@ class BudgetPoints:
 
     def _with_point(self, result: BudgetResult, count: int, report: RemovalReport, *, kept: bool) -> BudgetResult:
         assert result.dense is not None and report.record.removal is not None
-        found, path, seconds = self._bench(str(report.directory), self._dense_bench(result.dense))
+        result = self._begun(result, point_name(count))
+        dense, file = self._dense_bench(result.dense), result.begun[point_name(count)]
+        found, path, seconds = self._bench(str(report.directory), dense, file)
         point = SweepPoint(
             name=point_name(count),
             target=str(count),
@@ -106,7 +109,8 @@ class BudgetPoints:
         )
         others = tuple(one for one in result.points if one.name != point.name)
         point = self._placed(point, report) if kept else point
-        return self._written(result.model_copy(update={"points": (*others, point)}))
+        begun = _without(result.begun, point.name)
+        return self._written(result.model_copy(update={"points": (*others, point), "begun": begun}))
 
     def _placed(self, point: SweepPoint, report: RemovalReport) -> SweepPoint:
         place, run = report.directory.absolute(), self.workspace.run.path.absolute()
@@ -120,8 +124,14 @@ class BudgetPoints:
         except ArtifactError:
             return None
 
-    def _bench(self, model: str, dense: BenchResult | None) -> tuple[BenchResult, str, float]:
-        """Measure a model: its result, the path of its file in the run directory, and seconds."""
+    def _begun(self, result: BudgetResult, name: str) -> BudgetResult:
+        """Note the file of a benchmark before it is measured: after an interruption the same file is written."""
+        if name in result.begun:
+            return result
+        return self._written(result.model_copy(update={"begun": {**result.begun, name: result_name()}}))
+
+    def _bench(self, model: str, dense: BenchResult | None, file: str) -> tuple[BenchResult, str, float]:
+        """Measure a model: its result, the path of ``file`` in the run directory, and seconds."""
         workspace, started = self.workspace, time.monotonic()
         found, path = bench(
             workspace.run,
@@ -132,6 +142,7 @@ class BudgetPoints:
             progress=workspace.progress,
             trust_remote_code=workspace.trust_remote_code,
             dense=dense,
+            file=file,
         )
         return found, str(Path(path).relative_to(workspace.run.path)), time.monotonic() - started
 
@@ -139,3 +150,7 @@ class BudgetPoints:
         with self.workspace.writing():
             result.write(self.workspace.run.budget)
         return result
+
+
+def _without(begun: Mapping[str, str], name: str) -> dict[str, str]:
+    return {one: file for one, file in begun.items() if one != name}

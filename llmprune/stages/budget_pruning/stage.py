@@ -85,6 +85,7 @@ def prune_to_budget(
         windows_fingerprint=fingerprint,
         measuring=measuring,
         dense=known.dense if known is not None else None,
+        begun=known.begun if known is not None else {},
         points=known.points if known is not None and same else (),
         chosen=point_name(count),
         beside=tuple(map(point_name, beside)),

@@ -11,7 +11,7 @@ from llmprune.errors import ArtifactError, OutputExistsError, TargetError
 from llmprune.stages.benchmark import BenchSettings
 from llmprune.stages.block_removal import remove_blocks
 from llmprune.stages.block_search import RedundancySettings, verify_redundancy
-from llmprune.stages.budget_pruning import BudgetSettings, prune_to_budget
+from llmprune.stages.budget_pruning import BudgetSettings, points, prune_to_budget
 from llmprune.stages.budget_pruning.footprint import Footprint, measure_parameters, time_step
 from tests.tiny import NUM_BLOCKS, snapshot
 
@@ -150,6 +150,23 @@ def test_budgets_that_the_model_cannot_keep_are_refused_before_anything_is_made(
 def test_the_result_speaks_json(workspace, budget):
     result = prune_to_budget(workspace, budget).result
     assert json.loads(workspace.run.budget.read_text())["chosen"] == result.chosen
+
+
+def test_a_benchmark_that_was_stopped_is_not_kept_twice(workspace, budget, monkeypatch):
+    written = points.bench
+
+    def dying(*args, **options):
+        written(*args, **options)
+        raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(points, "bench", dying)
+        with pytest.raises(_Killed):
+            prune_to_budget(workspace, budget)
+    assert len(list(workspace.run.bench.iterdir())) == 1
+    result = prune_to_budget(workspace, budget).result
+    assert len(list(workspace.run.bench.iterdir())) == 1 + len(result.points)
+    assert result.begun == {}
 
 
 def _notes(run):
