@@ -94,9 +94,8 @@ class BudgetPoints:
 
     def _with_point(self, result: BudgetResult, count: int, report: RemovalReport, *, kept: bool) -> BudgetResult:
         assert result.dense is not None and report.record.removal is not None
-        result = self._begun(result, point_name(count))
-        dense, file = self._dense_bench(result.dense), result.begun[point_name(count)]
-        found, path, seconds = self._bench(str(report.directory), dense, file)
+        dense, result = self._dense_bench(result.dense), self._begun(result, point_name(count))
+        found, path, seconds = self._bench(str(report.directory), dense, result.begun[point_name(count)])
         point = SweepPoint(
             name=point_name(count),
             target=str(count),
