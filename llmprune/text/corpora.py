@@ -110,7 +110,7 @@ def load_corpus(spec: str, *, purpose: Purpose = "calibration", chat: ChatWriter
     corpus = _load_named(spec, purpose) or _load_file(spec, chat) or _load_hub(spec, purpose, chat)
     if corpus is None:
         raise _unknown(spec, purpose)
-    if not any(row.strip() for row in corpus.rows):
+    if not any(row and not row.isspace() for row in corpus.rows):
         raise CorpusError(f"{corpus.name} holds no text ({corpus.origin}); give another source with `source`.")
     return corpus
 

@@ -12,13 +12,16 @@ import codecs
 import gzip
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from llmprune.artifacts.files.reading import read_small
 from llmprune.errors import CorpusError
 from llmprune.quiet import first_sentence
 from llmprune.text.columns import Holds, choose_column, list_columns, what_is
@@ -37,6 +40,11 @@ _KINDS: Mapping[str, Kind] = {
     ".parquet": "parquet",
 }
 _BATCH = 1_000  # rows of Parquet in memory at a time
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
+_MAX_BYTES = 1 << 30  # of a text, which is in memory as a whole
+_MAX_LINE = 1 << 26  # bytes of a JSON line, which is parsed as a whole
+# How many times its size a packed file may become; texts are packed into a third or a tenth.
+_MAX_RATIO, _SMALL = 100, 1 << 26
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -83,19 +91,17 @@ def read_text(path: Path) -> str:
         CorpusError: no such file, unreadable, binary, not UTF-8, or nothing but white space.
     """
     with _explained(path):
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_small(path, most=_MAX_BYTES).decode("utf-8-sig")
     if "\0" in text:
         raise CorpusError(f"'{path.name}' is a binary file (it holds zero bytes); a UTF-8 text was expected.")
-    if not text.strip():
+    if not text or text.isspace():
         raise CorpusError(f"'{path.name}' is empty; a text of some thousand words was expected.")
     return text
 
 
-def text_lines(text: str) -> list[str]:
+def text_lines(text: str) -> Iterator[str]:
     r"""Lines with their newlines, cut at "\n" alone: str.splitlines also cuts at \x0b, \x85, \u2028."""
-    lines = text.split("\n")
-    last = lines.pop()
-    return [line + "\n" for line in lines] + ([last] if last else [])
+    return (line[0] for line in _LINE.finditer(text))
 
 
 def row_column(path: Path, kind: Kind, wanted: str | None) -> tuple[str, Holds]:
@@ -188,10 +194,26 @@ def _explained(path: Path) -> Iterator[None]:
 
 def _json_records(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     with _explained(path), gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
+        left = _unpacked_limit(path)
+        for number, line in enumerate(iter(partial(lines.readline, _MAX_LINE + 1), b""), start=1):
+            left -= len(line)
+            if len(line) > _MAX_LINE or left < 0:
+                raise _too_much(path, f"line {number}")
             text = line.decode("utf-8-sig").strip()  # files put behind one another bring a byte order mark each
             if text:
                 yield number, _json_record(path, number, text)
+
+
+def _unpacked_limit(path: Path) -> int:
+    """Bytes that a file may give in all."""
+    return min(_MAX_BYTES, max(_SMALL, _MAX_RATIO * path.stat().st_size))
+
+
+def _too_much(path: Path, where: str) -> CorpusError:
+    return CorpusError(
+        f"'{path.name}' holds, or unpacks to, more text than is read of a file ({where}); give a part of it: some "
+        "thousand documents are plenty."
+    )
 
 
 def _json_record(path: Path, number: int, text: str) -> dict[str, object]:
@@ -257,5 +279,9 @@ def _parquet_rows(path: Path, column: str) -> Iterator[Row]:
     import pyarrow.parquet as pq  # noqa: PLC0415 - as above
 
     with _parquet_explained(path), pq.ParquetFile(path) as table:
-        for batch in table.iter_batches(_BATCH, columns=[column]):
+        left = _unpacked_limit(path)
+        for number, batch in enumerate(table.iter_batches(_BATCH, columns=[column]), start=1):
+            left -= batch.nbytes
+            if left < 0:
+                raise _too_much(path, f"row {number * _BATCH}")
             yield from (row for row in batch.column(0).to_pylist() if row is not None)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from llmprune.artifacts.records.provenance import CorpusIdentity, SourceIdentity
 from llmprune.choices import SAMPLES, SEED, SEQ_LEN, USUAL, Bos, Sampling, TextKind
-from llmprune.errors import CorpusError, ModelError, TargetError
-from llmprune.quiet import failures_as, first_sentence, panics_unseen
+from llmprune.errors import CorpusError, TargetError
+from llmprune.text.tokenising import token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,9 +68,10 @@ class TokenWindows:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 in hexadecimal: the shape and the ids, as 8-byte little-endian integers, row by row."""
-        shape = torch.tensor(self.tokens.shape, dtype=torch.int64)
-        flat = torch.cat([shape, self.tokens.reshape(-1)])
-        return hashlib.sha256(flat.numpy().astype("<i8").tobytes()).hexdigest()
+        digest = hashlib.sha256()
+        for part in (torch.tensor(self.tokens.shape, dtype=torch.int64), self.tokens):
+            digest.update(np.ascontiguousarray(part.numpy(), "<i8").data)
+        return digest.hexdigest()
 
     def identity(self) -> CorpusIdentity:
         """How artifacts name the text that the windows come from."""
@@ -198,21 +200,8 @@ def _body_len(seq_len: int, prefix: list[int]) -> int:
 def _token_ids(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, rows: Sequence[str]) -> Tensor:
     """The tokens of some rows: of prose in one piece, of conversations as the tokenizer itself gives each."""
     if corpus.kind is TextKind.CHAT:
-        return torch.cat([_tokenise(tokenizer, row) for row in rows])
-    return _tokenise(tokenizer, corpus.separator.join(rows))
-
-
-def _tokenise(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
-    # In one piece: a cut changes the tokens around it. verbose=False: a text may be longer than the model's
-    # positions.
-    with failures_as(_cannot_cut), panics_unseen():
-        encoded = tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)
-    return torch.tensor(encoded["input_ids"], dtype=torch.int64)
-
-
-def _cannot_cut(error: BaseException) -> ModelError:
-    """Of an unknown word where there is no token for unknown ones, say."""
-    return ModelError(f"The tokenizer cannot cut this text ({first_sentence(error):.300}); give another text.")
+        return torch.cat([token_ids(tokenizer, row) for row in rows])
+    return token_ids(tokenizer, corpus.separator.join(rows))
 
 
 def _random_rows(corpus: Corpus, count: int, generator: torch.Generator) -> list[str]:
@@ -247,6 +236,8 @@ def _overlap_note(corpus: Corpus, asked: int, there: int) -> str | None:
 
 
 def _with_prefix(pieces: Tensor, prefix: list[int]) -> Tensor:
+    if not prefix:
+        return pieces
     start = torch.tensor(prefix, dtype=torch.int64).expand(len(pieces), len(prefix))
     return torch.cat([start, pieces], dim=1)
 

@@ -46,6 +46,15 @@ def _config_text(text):
     return damage
 
 
+def _pipe(name):
+    def damage(world):
+        (world.model / name).unlink(missing_ok=True)
+        os.mkfifo(world.model / name)
+        return world.model
+
+    return damage
+
+
 def _other_task(config):
     def damage(world):
         config.save_pretrained(world.model)
@@ -121,6 +130,14 @@ BROKEN_MODELS = {
     "BERT": (_other_task(BertConfig(architectures=["BertForMaskedLM"])), "not a causal language model"),
     "T5": (_other_task(T5Config(architectures=["T5ForConditionalGeneration"])), "is an encoder-decoder"),
     "more blocks than weights": (_config(num_hidden_layers=8), "promises 8 blocks, but the weights hold 6"),
+    "a million layers": (_config(num_hidden_layers=1_000_000), "num_hidden_layers = 1000000; at most 10000"),
+    "more layers than tensors": (_config(num_hidden_layers=9_000), "promises 9000 blocks, but the weights hold 56"),
+    "layers of a tower": (_config(vision_config={"depth": 10**9}), "has depth = 1000000000; at most 10000"),
+    "a number without end": (_config_text('{"hidden_size": ' + "9" * 4_000 + "}"), "a number of 4000 digits"),
+    "a pipe for a config": (_pipe("config.json"), "config.json cannot be read as JSON: it is no regular file"),
+    "a pipe for a tokenizer": (_pipe("tokenizer.json"), "tokenizer.json is a pipe, a socket or a device"),
+    "a pipe for an index": (_pipe("model.safetensors.index.json"), "is a pipe, a socket or a device"),
+    "commands for a terminal": (_config(model_type="\x1b[2Jx\n"), r"\x1b[2Jx"),
     "layer_types of another depth": (_config(layer_types=["full_attention"]), "must be equal to the number of"),
     "no blocks": (_config(num_hidden_layers=0), "a positive integer was expected"),
     "blocks in words": (_config(num_hidden_layers="six"), "num_hidden_layers"),

@@ -190,7 +190,7 @@ def test_fingerprint_is_what_its_docstring_says():
 
 @given(st.text(alphabet="ab\n\r\x0b\x85\u2028"))
 def test_lines_join_to_the_text_and_end_at_newlines_alone(text):
-    lines = text_lines(text)
+    lines = list(text_lines(text))
     assert "".join(lines) == text
     assert all(line.count("\n") == 1 and line.endswith("\n") for line in lines[:-1])
 

@@ -4,6 +4,7 @@ import codecs
 import gzip
 import io
 import json
+import os
 from collections.abc import Callable
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llmprune.errors import CorpusError
+from llmprune.text import local_text
 from llmprune.text.corpora import load_corpus
 
 WORDS = "The sea, café. 海"
@@ -253,3 +255,30 @@ def test_a_kind_that_is_refused(tmp_path, kind):
     assert "\n" not in said
     assert len(said) < 600
     said.encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "where"),
+    [
+        ("x.json.gz", lambda: gzip.compress(lines(*[{"text": "a" * 100}] * 400)), "line 2"),
+        ("x.jsonl", lambda: lines({"text": "short"}, {"text": "a" * 3000}), "line 2"),
+        ("x.parquet", lambda: parquet({"text": ["a" * 100] * 40_000}), "row 1000"),
+    ],
+)
+def test_a_file_that_unpacks_out_of_all_proportion_is_refused(name, content, where, tmp_path, monkeypatch):
+    monkeypatch.setattr(local_text, "_SMALL", 25_000)
+    monkeypatch.setattr(local_text, "_MAX_RATIO", 10)
+    monkeypatch.setattr(local_text, "_MAX_LINE", 2_000)
+    (tmp_path / name).write_bytes(content())
+    with pytest.raises(
+        CorpusError, match=rf"'{name}' holds, or unpacks to, more text than .* \({where}.*; give a part"
+    ):
+        load_corpus(str(tmp_path / name))
+
+
+def test_a_pipe_or_a_device_is_no_text(tmp_path):
+    os.mkfifo(tmp_path / "x.txt")
+    (tmp_path / "y.txt").symlink_to("/dev/zero")
+    for name in ("x.txt", "y.txt", "wikitext2:x.txt"):
+        with pytest.raises(CorpusError, match="There is no file"):
+            load_corpus(name.replace("x.txt", str(tmp_path / "x.txt")).replace("y.txt", str(tmp_path / "y.txt")))

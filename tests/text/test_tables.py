@@ -29,7 +29,7 @@ def test_c4_is_read_as_our_own_reader_of_json_lines_reads_it(tmp_path):
 
 @needs_data
 def test_wikitext_is_read_line_by_line_blank_ones_and_newlines_kept(tmp_path):
-    lines = text_lines((DATA / "wikitext2_raw" / "wiki.test.raw").read_text(encoding="utf-8"))
+    lines = list(text_lines((DATA / "wikitext2_raw" / "wiki.test.raw").read_text(encoding="utf-8")))
     rows = [line if line.strip() else "" for line in lines]
     path = tmp_path / "test.parquet"
     pq.write_table(pa.table({"text": rows}), path, row_group_size=100)

@@ -35,13 +35,15 @@ def read_small(path: Path, *, most: int = MAX_BYTES) -> bytes:
     Raises:
         OSError: as `open_regular`, or the file has more than ``most`` bytes.
     """
+    pieces, left = [], most + 1
     with open_regular(path) as file:
-        content = bytearray()
-        while len(content) <= most and (piece := file.read(min(1 << 20, most + 1 - len(content)))):
-            content += piece
-    if len(content) > most:
+        size = os.fstat(file.fileno()).st_size
+        while left and (piece := file.read(min(left, max(size + 1, 1 << 16)))):  # of most files, one
+            pieces.append(piece)
+            left -= len(piece)
+    if not left:
         raise OSError(errno.EINVAL, f"it has more than {most:,} bytes", str(path))
-    return bytes(content)
+    return b"".join(pieces)
 
 
 def parse_json(text: bytes, *, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
