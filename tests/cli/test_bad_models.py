@@ -242,3 +242,32 @@ def test_a_number_of_positions_that_tells_nothing_is_no_limit(positions, command
     assert result.exit_code == 0, result.stderr
     if command == "calibrate":
         assert open_calibration(world.folder / "new" / "calibration").manifest.seq_len == 2048
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        (
+            "model.norm.weight",
+            3e38,
+            "look at model.norm.weight, which has the largest weight outside",
+        ),
+        ("model.layers.3.self_attn.q_proj.weight", 3e38, "(first in model.layers.3.self_attn.q_proj.weight)"),
+        ("model.layers.2.mlp.down_proj.weight", 1e30, "update_norm of state.json would be inf"),
+    ],
+)
+def test_finite_weights_that_are_far_too_large_are_told_from_a_fault_of_ours(name, value, words, world, llmprune):
+    world.edit_weights(name, value)
+    options = ["--source", world.text, "--samples", 2, "--seq-len", 16, "--run", world.folder / "new"]
+    result = llmprune("calibrate", world.model, *options)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert words in " ".join(result.stderr.split())
+    assert "Unexpected" not in result.stderr
+
+
+def test_a_source_that_computes_nan_is_no_fault_of_what_is_written(world, llmprune):
+    world.edit_weights("model.norm.weight", 3e38)
+    result = llmprune("remove-blocks", world.model, "--blocks", "1", "--run", world.folder / "new")
+    assert result.exit_code == 1
+    assert "The source computes NaN or infinity in float32, with which nothing can be compared" in result.stderr
+    assert not list(world.folder.glob("new/*failed"))

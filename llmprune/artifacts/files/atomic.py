@@ -5,6 +5,7 @@ They are built under a temporary name beside their final one (``temporary``) and
 
 import errno
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,7 +22,7 @@ from llmprune.artifacts.files.temporary import (
     unlock,
     unused_name,
 )
-from llmprune.errors import OutputExistsError, UserError, VerificationError
+from llmprune.errors import NumericalError, OutputExistsError, UserError, VerificationError
 
 
 @contextmanager
@@ -95,10 +96,30 @@ def write_json_atomic(path: Path, obj: object) -> None:
     """Replace the file ``path`` by ``obj`` as indented JSON; see `write_text_atomic`.
 
     Raises:
-        ValueError: ``obj`` holds NaN or an infinity, which JSON cannot say.
+        NumericalError: ``obj`` holds NaN or an infinity, which JSON cannot say.
         LlmpruneError: the disk is full; the old file is intact.
     """
+    found = next(_not_finite(obj), None)
+    if found is not None:
+        place, number = found
+        raise NumericalError(
+            f"{place} of {path.name} would be {number}: the model computes numbers that are too large. Look for "
+            "weights that are far larger than others, or try `dtype=float32`."
+        )
     write_text_atomic(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _not_finite(obj: object, place: str = "") -> Iterator[tuple[str, float]]:
+    """Every number that JSON cannot say, and where it stands."""
+    match obj:
+        case float() if not math.isfinite(obj):
+            yield place, obj
+        case dict():
+            for name, one in obj.items():
+                yield from _not_finite(one, f"{place}.{name}".lstrip("."))
+        case list() | tuple():
+            for index, one in enumerate(obj):
+                yield from _not_finite(one, f"{place}[{index}]")
 
 
 def _occupied(final: Path) -> bool:

@@ -9,6 +9,7 @@ After each block the state of the pass is on disk, so an interrupted pass goes o
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from llmprune.artifacts.files.tensors import save_tensors
 from llmprune.artifacts.records.environment import Environment
 from llmprune.artifacts.records.provenance import Record
 from llmprune.choices import Cache
+from llmprune.errors import NumericalError
 from llmprune.evaluation.losses import token_losses
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.decoder import Decoder
@@ -144,8 +146,11 @@ class DensePass:
     def measured(self, state: DensePassState) -> DenseMeasurements:
         """What a finished pass measured; the losses are computed now."""
         last = [load_file(self.folder / last_name(block))["last"] for block in range(len(state.blocks) + 1)]
+        losses = tuple(self._dense_losses())
+        if not all(map(math.isfinite, losses)):
+            raise _head_not_finite(self.decoder)
         return DenseMeasurements(
-            dense_losses=tuple(self._dense_losses()),
+            dense_losses=losses,
             blocks=state.blocks,
             angular_distances=tuple(tuple(row) for row in angular_distances(torch.stack(last)).tolist()),
         )
@@ -271,6 +276,20 @@ def disk_of_states(each: int, depth: int, cache: Cache) -> tuple[int, int]:
 def last_name(block: int) -> str:
     """File name of the hidden states that enter ``block`` at each window's last token."""
     return f"last-{block:05d}.safetensors"
+
+
+def _head_not_finite(decoder: Decoder) -> NumericalError:
+    """What to say of losses that are NaN or infinite behind blocks whose hidden states are not."""
+    outside = {
+        name: float(weight.detach().abs().max())
+        for name, weight in decoder.model.named_parameters()
+        if not name.startswith(f"{decoder.path}.")
+    }
+    largest = max(outside, key=lambda name: outside[name])
+    return NumericalError(
+        f"The model's losses are NaN or infinite in {dtype_name(decoder.dtype)}, its hidden states are not: look at "
+        f"{largest}, which has the largest weight outside the blocks ({outside[largest]:.3g})."
+    )
 
 
 def _measure(before: Tensor, after: Tensor) -> Tensor:

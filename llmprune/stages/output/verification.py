@@ -182,7 +182,17 @@ def _require_same_logits(model: PreTrainedModel, tokens: Tensor, expected: Tenso
 def _require_close(
     found: Tensor, expected: Tensor, dtype: torch.dtype, *, called: str, model: PreTrainedModel, where: str = ""
 ) -> float:
-    """See that logits are the expected ones; returns the largest difference."""
+    """See that logits are the expected ones; returns the largest difference.
+
+    Raises:
+        VerificationError: they are not.
+        NumericalError: those that are expected are NaN or infinite.
+    """
+    if not bool(expected.isfinite().all()):
+        raise NumericalError(
+            f"The source computes NaN or infinity in {dtype_name(dtype)}, with which nothing can be compared; look for "
+            "weights that are far larger than others, or type `verify=False`."
+        )
     difference = float((found.float() - expected.float()).abs().max())
     allowed = allowed_difference(dtype, expected.float())
     if not difference <= allowed:

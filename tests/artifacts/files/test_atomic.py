@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from llmprune.artifacts.files.atomic import atomic_directory, write_json_atomic, write_text_atomic
 from llmprune.artifacts.files.disk_space import explain_full_disk, require_free_space
-from llmprune.errors import LlmpruneError, OutputExistsError, UserError
+from llmprune.errors import LlmpruneError, NumericalError, OutputExistsError, UserError
 
 
 def children(folder: Path) -> list[str]:
@@ -231,8 +231,8 @@ def test_text_and_json(tmp_path: Path):
     assert (tmp_path / "text").read_bytes() == "zwö\n".encode()
     write_json_atomic(tmp_path / "json", {"name": "é", "list": [1, 2.5]})
     assert json.loads((tmp_path / "json").read_text()) == {"name": "é", "list": [1, 2.5]}
-    with pytest.raises(ValueError, match="Out of range"):
-        write_json_atomic(tmp_path / "json", {"loss": float("nan")})
+    with pytest.raises(NumericalError, match=r"blocks\[1\]\.loss of json would be nan"):
+        write_json_atomic(tmp_path / "json", {"blocks": [{"loss": 1.0}, {"loss": float("nan")}]})
     assert json.loads((tmp_path / "json").read_text())["name"] == "é"
     assert children(tmp_path) == ["json", "text"]
 
