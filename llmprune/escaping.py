@@ -15,6 +15,11 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|~#])")
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8. Python reads other bytes of file names as halves of surrogate pairs."""
+    return not any(unicodedata.category(char) == "Cs" for char in text)
+
+
 def for_terminal(text: str) -> str:
     r"""A text on one line, in which nothing commands a terminal: ``\x1b`` is spelled out."""
     return text if text.isprintable() else "".join(map(_spelled, text))

@@ -20,6 +20,7 @@ from llmprune.artifacts.files.atomic import write_text_atomic
 from llmprune.artifacts.files.reading import parse_json, read_small
 from llmprune.artifacts.files.sizes import format_size
 from llmprune.errors import ModelError
+from llmprune.escaping import is_unicode
 from llmprune.models.anatomy import block_count
 from llmprune.quiet import first_sentence, quiet
 
@@ -138,8 +139,10 @@ def require_language_model(directory: Path) -> None:
 
 
 def _refuse_special_files(directory: Path) -> None:
-    """See that whoever opens a file of a model need neither wait for a pipe nor read without end."""
+    """See that whoever opens a file of a model need neither wait for a pipe nor read without end, and can name it."""
     for path in sorted(directory.iterdir()):
+        if not is_unicode(path.name):
+            raise ModelError(f"{path} has a name that is not valid UTF-8; rename it, or move it away.")
         with suppress(OSError):  # a link to nothing: whoever needs the file will say it
             status = path.stat()
             if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):

@@ -55,6 +55,14 @@ def _pipe(name):
     return damage
 
 
+def _named(name):
+    def damage(world):
+        (world.model / name).write_text("mine")
+        return world.model
+
+    return damage
+
+
 def _other_task(config):
     def damage(world):
         config.save_pretrained(world.model)
@@ -137,6 +145,10 @@ BROKEN_MODELS = {
     "a pipe for a config": (_pipe("config.json"), "config.json cannot be read as JSON: it is no regular file"),
     "a pipe for a tokenizer": (_pipe("tokenizer.json"), "tokenizer.json is a pipe, a socket or a device"),
     "a pipe for an index": (_pipe("model.safetensors.index.json"), "is a pipe, a socket or a device"),
+    "a name of other bytes": (
+        _named(os.fsdecode(b"LICENSE-\xe9")),
+        r"LICENSE-\udce9 has a name that is not valid UTF-8",
+    ),
     "commands for a terminal": (_config(model_type="\x1b[2Jx\n"), r"\x1b[2Jx"),
     "layer_types of another depth": (_config(layer_types=["full_attention"]), "must be equal to the number of"),
     "no blocks": (_config(num_hidden_layers=0), "a positive integer was expected"),
