@@ -253,3 +253,27 @@ def test_a_process_is_watched_until_it_ends(tmp_path, monkeypatch):
     assert (found.output, found.seconds > 0.3) == ("done\n", True)
     with pytest.raises(SystemExit, match="ended with 3"):
         scaling.run_measured([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_the_script_for_gpus_runs_at_a_toy_size_and_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import on_gpu
+
+    out = tmp_path / "on_gpu.json"
+    on_gpu.main(["--toy", "--out", str(out)])
+    rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
+    assert [name.partition(":")[0] for name in rows] == ["right"] * 3 + ["sizes"] * 7 + ["speeds"] * 2
+    search, *others = [row for name, row in rows.items() if name.startswith("right")]
+    assert search["same order"] and search["losses apart"] <= search["allowed"]
+    for row in others:
+        assert (row["masks differ"], row["same counts"], row["same bytes"]) == (0, True, True)
+        assert row["perplexities apart"] <= row["allowed"]
+    assert others[0]["2:4 holds"] and others[1]["2:4 holds"] is None
+    assert rows["sizes: a round, eliminating"]["forwards"] < rows["sizes: a round, eliminating"]["naive"]
+    assert rows["speeds: 20% of the blocks removed"]["generation"] > 0
+    capsys.readouterr()
+    monkeypatch.setattr(on_gpu.Work, "run", None)
+    on_gpu.main(["--toy", "--parts", "right", "--out", str(out)])  # nothing is run again
+    on_gpu.main(["--page", str(out)])
+    first, second = capsys.readouterr().out.split("| right: search |")[1:]
+    assert "same order True" in first and "(toy size)" in first + second
