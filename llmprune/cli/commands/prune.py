@@ -22,12 +22,14 @@ from llmprune.cli.options.common import (
     JsonOpt,
     MemoryBudgetOpt,
     ModelArg,
+    PlanOpt,
     QuietOpt,
     RemoteCodeOpt,
     RunOpt,
 )
 from llmprune.cli.views.budget import show_budget
 from llmprune.cli.views.healing import healing_teller
+from llmprune.cli.views.plan import give_plan
 from llmprune.cli.views.search import round_teller
 
 EXAMPLES = """
@@ -59,13 +61,14 @@ def prune(
     verify: VerifyOpt = True,
     run: RunOpt = DEFAULT_RUN,
     force: ForceOpt = False,
+    plan: PlanOpt = False,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Prune a model to a size or a speed: remove blocks, heal what stays, and measure it beside the alternatives."""
     from llmprune.artifacts.files.sizes import parse_size
     from llmprune.models.compute import choose_compute
-    from llmprune.stages.budget_pruning import BudgetSettings, Listeners, prune_to_budget
+    from llmprune.stages.budget_pruning import BudgetSettings, Listeners, plan_budget, prune_to_budget
     from llmprune.stages.common.workspace import open_workspace
 
     console = Console(as_json=as_json, quiet=quiet)
@@ -98,7 +101,12 @@ def prune(
         force=force,
     )
     compute = choose_compute(device, dtype, memory_budget)
-    workspace = open_workspace(run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code)
+    workspace = open_workspace(
+        run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code, makes_files=not plan
+    )
+    if plan:
+        give_plan(console, plan_budget(workspace, settings))
+        return
     listeners = Listeners(round_teller(console), healing_teller(console))
     report = prune_to_budget(workspace, settings, listeners=listeners)
     result = {"directory": str(report.directory), **report.result.model_dump(mode="json")}

@@ -69,7 +69,7 @@ def prune_to_budget(
         trust_remote_code=workspace.trust_remote_code,
     )
     known = _known(workspace, measuring, force=settings.force)
-    footprint = _footprint(workspace, settings, known.times if known is not None else None)
+    footprint = footprint_of(workspace, settings, known.times if known is not None else None)
     search = planned_search(workspace, settings, footprint)
     workspace.progress.say(_plan(workspace, settings, footprint, search))
     text = calibrate(workspace, settings.calibration) if settings.calibration else calibrated(workspace)
@@ -110,7 +110,7 @@ def _known(workspace: Workspace, measuring: Protocols, *, force: bool) -> Budget
     return known if (known.model, known.measuring) == (workspace.model, measuring) else None
 
 
-def _footprint(workspace: Workspace, settings: BudgetSettings, known: StepTimes | None) -> Footprint:
+def footprint_of(workspace: Workspace, settings: BudgetSettings, known: StepTimes | None) -> Footprint:
     """The model's parts; their times are those of an earlier command, so that it chooses the same again."""
     footprint = measure_parameters(workspace.open_shell())
     if settings.speed_up is None:

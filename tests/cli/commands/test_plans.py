@@ -33,6 +33,7 @@ COMMANDS = {
     "global-prune": ["global-prune", "--sparsity", "0.5", "--layers", "0-1", "--run", "RUN"],
     "apply-mask": ["apply-mask", "MODEL", "RUN/sparse", "--run", "RUN"],
     "bench": ["bench", "RUN/smaller", *BENCH, "--prefill", "16", "--run", "RUN"],
+    "prune": ["prune", "--size", "80%", *BENCH[:6], "--run", "RUN"],
     "sweep": ["sweep", "--targets", "2", "--sparsity", "0.5", *BENCH[:6], "--no-speed", "--run", "RUN"],
     "report": ["report", "--prompt", "The sea", "--run", "RUN"],
     "push": ["push", "RUN/smaller", "owner/name", "--dry-run"],

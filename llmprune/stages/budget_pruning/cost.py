@@ -1,0 +1,65 @@
+"""What ``prune`` takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from llmprune.choices import Scope
+from llmprune.stages.benchmark import bench_steps, choose_subjects, expected_bench, measured_texts
+from llmprune.stages.block_search import search_estimate
+from llmprune.stages.budget_pruning.choose import planned_search
+from llmprune.stages.budget_pruning.settings import BudgetSettings
+from llmprune.stages.budget_pruning.stage import footprint_of
+from llmprune.stages.calibration import calibration_remarks, calibration_steps, expected_windows
+from llmprune.stages.common.model_cost import measure
+from llmprune.stages.common.plans import Plan, plan_of, together
+from llmprune.stages.common.workspace import Workspace
+from llmprune.stages.healing import healing_step
+from llmprune.stages.output.cost import verification_steps, writing_step
+from llmprune.stages.output.place import check_output
+
+_DENSE = "dense"
+
+
+def plan_budget(workspace: Workspace, settings: BudgetSettings) -> Plan:
+    """What ``prune`` is expected to take. Nothing is written.
+
+    Raises:
+        As ``prune_to_budget`` does, as far as settings and shapes alone tell.
+    """
+    measured = replace(settings.measured, speed=settings.speed_up is not None)
+    if settings.out is not None:
+        check_output(workspace, settings.out, force=settings.force)
+    footprint = footprint_of(workspace, settings, None)
+    search = planned_search(workspace, settings, footprint)
+    subjects = choose_subjects(
+        workspace.run,
+        workspace.record.model,
+        None,
+        compute=workspace.compute,
+        progress=workspace.progress,
+        trust_remote_code=workspace.trust_remote_code,
+        makes_files=False,
+    )
+    numbers = expected_bench(subjects, measured, workspace.compute, workspace.progress)
+    workspace, windows = expected_windows(workspace, settings.calibration)
+    compute = workspace.compute
+    cost = measure(workspace.open_decoder, compute, windows.seq_len, windows.count, texts=measured_texts(measured))
+    steps = calibration_steps(cost, windows)
+    rounds = min(search.fewest + 1, search.most)
+    steps += search_estimate(workspace, cost, windows, search.settings, rounds)
+    dense = bench_steps(cost, {_DENSE: cost.sizes}, replace(measured, agreement=0), numbers, compute)
+    steps.append(together("dense model, measured", dense))
+    depth = cost.sizes.depth
+    for count in [one for one in (search.fewest - 1, rounds, search.fewest) if one > 0]:
+        first = (depth - count) // 2
+        made = cost.sizes.without(range(first, first + count))
+        kept = [block for block in range(depth) if not first <= block < first + count]
+        parts = [healing_step(cost, windows.count, kept, Scope.ALL), writing_step(workspace, cost, made.stored)]
+        verify = settings.verify and count == search.fewest  # the alternatives are measured, and not kept
+        parts += verification_steps(cost, made, compute, verify=verify)
+        parts += bench_steps(cost, {"": made, _DENSE: cost.sizes}, measured, numbers, compute, known=_DENSE)
+        point = together(f"without {count} blocks", parts)
+        steps.append(point if count == search.fewest else replace(point, kept=0))
+    remarks = ["Which blocks will go is not known yet: some from the middle are assumed"]
+    return plan_of("prune", cost, steps, [*remarks, *calibration_remarks(windows)])
