@@ -37,7 +37,7 @@ from llmprune.stages.weight_pruning.streams import Batch, Streams
 
 # Bytes of activations that stay in memory; the rest goes to files. 32 x 1024 tokens of SmolLM2 (width 576) take 75 MB a
 # group in float32 and never leave memory; 128 x 2048 tokens of width 4096 take 4.3 GB a group.
-MEMORY = 1 << 30
+_MEMORY = 1 << 30
 
 
 Step = tuple[str, ...] | FfnWiring | ExpertsStep
@@ -139,7 +139,7 @@ class BlockPruning:
         self._block = block
         self._streams = streams
         self._settings = settings
-        self._store = SpillingStore(scratch, budget=MEMORY)
+        self._store = SpillingStore(scratch, budget=_MEMORY)
         self._dense = settings.reference is Reference.DENSE
 
     def prune(self, steps: BlockSteps) -> PrunedBlock:

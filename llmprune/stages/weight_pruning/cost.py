@@ -15,10 +15,10 @@ from llmprune.stages.common.plans import Estimate, Plan, plan_of
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.cost import verification_steps, writing_step
 from llmprune.stages.output.place import check_output
-from llmprune.stages.weight_pruning.block import MEMORY
 from llmprune.stages.weight_pruning.selection import check_shapes, parse_layers
 from llmprune.stages.weight_pruning.settings import PruningSettings
 
+_MEMORY = 1 << 30  # bytes of a block's activations that stay in memory
 # The cost of a method, in forward passes over the calibration text and in products of a matrix with its Gram matrix.
 # These are rough guesses. Every finished point of a sweep corrects them.
 _PASSES = {Method.SPARSELLM: 20.0, Method.SPARSEGPT: 10.0, Method.WANDA: 8.0, Method.MAGNITUDE: 4.0}
@@ -90,8 +90,8 @@ def _pruning(
     finished = sum(sizes.blocks_stored) * blocks // sizes.depth
     kept = _kept_tokens(cost, settings, tokens, widest)
     grams = 4 * 4 * (widest**2 + widest * cost.width) if settings.method is not Method.MAGNITUDE else 0
-    memory = cost.memory(cost.running + min(kept, MEMORY) + grams + 8 * weights)
-    spilled = max(0, kept - MEMORY)
+    memory = cost.memory(cost.running + min(kept, _MEMORY) + grams + 8 * weights)
+    spilled = max(0, kept - _MEMORY)
     passes, solved = _PASSES[settings.method], sum(rows * columns**2 for rows, columns in sizes.matrices)
     seconds = windows * cost.times.block * (passes * blocks + last + 1 - blocks)
     seconds += _SOLVES[settings.method] * cost.multiplying * solved * blocks
