@@ -4,6 +4,7 @@ LlmpruneError                 message for people; the command line exits with 1
 ├── UserError                 the input is wrong; exits with 2, nothing was written
 │   ├── ModelError            no such model, not a causal LM, config and weights disagree
 │   ├── CheckpointError       shards missing, truncated, or not what their index says
+│   │   └── ChangedError      a checkpoint that is not what llmprune wrote
 │   ├── CorpusError           a text source that cannot be had, or is too short
 │   │   └── HubUnreachableError  neither the Hub nor its cache on this machine can give it
 │   ├── TargetError           a removal target, sparsity, pattern or option out of range
@@ -18,6 +19,7 @@ LlmpruneError                 message for people; the command line exits with 1
 ├── LostRankError             another process of the same command has died
 ├── VerificationError         a written checkpoint does not compute what it should
 └── NumericalError            NaN, infinity, or a factorisation that failed after damping
+    └── UnseenInputsError     a layer whose inputs were all zero
 
 A message is one sentence or two: what was found, what was expected, what to type next. What it quotes of files and of
 the command line cannot command a terminal.
@@ -50,6 +52,18 @@ class ModelError(UserError):
 
 class CheckpointError(UserError):
     """Checkpoint files are missing, truncated, or not what their index says."""
+
+
+class ChangedError(CheckpointError):
+    """A checkpoint is not what llmprune wrote: it was damaged or changed since.
+
+    Attributes:
+        found: the sentence's first part, without what to do about it.
+    """
+
+    def __init__(self, found: str, *, advice: str) -> None:
+        super().__init__(f"{found}; {advice}")
+        self.found = found
 
 
 class CorpusError(UserError):
@@ -127,3 +141,7 @@ class LostRankError(LlmpruneError):
     def __init__(self, message: str, *, speaks: bool) -> None:
         super().__init__(message)
         self.speaks = speaks
+
+
+class UnseenInputsError(NumericalError):
+    """All inputs of a layer were zero, so that nothing tells what its weights do."""

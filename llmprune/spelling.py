@@ -16,6 +16,7 @@ _SWITCHES = {
     "ppl=None": "--no-ppl",
     "speed=False": "--no-speed",
     "verify=False": "--no-verify",
+    "check=False": "--no-check",
     "keep=False": "--discard-checkpoints",
 }
 

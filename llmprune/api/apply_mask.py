@@ -11,6 +11,7 @@ from llmprune.api.models import Model, OnDisk
 from llmprune.api.progress import Logged
 from llmprune.artifacts.files.sizes import parse_size
 from llmprune.choices import DEVICE, SHARD_SIZE, Dtype
+from llmprune.stages.common.intact import Intact
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.masking import MaskSettings, mask_in_memory, opened_mask
 from llmprune.stages.masking import apply_mask as write_masked
@@ -29,6 +30,7 @@ class MaskOptions(TypedDict, total=False):
     device: str
     dtype: str
     trust_remote_code: bool
+    check: bool
     progress: Progress | None
 
 
@@ -52,6 +54,7 @@ def apply_mask(
     device: str = DEVICE,
     dtype: str = Dtype.AUTO,
     trust_remote_code: bool = False,
+    check: bool = True,
     progress: Progress | None = None,
 ) -> PreTrainedModel | PrunedCheckpoint:
     """Make the weights of a model zero where a mask says so; all others stay the same bit for bit.
@@ -70,6 +73,7 @@ def apply_mask(
         device: for a model on disk, ``auto``, ``cpu`` or ``cuda``.
         dtype: for a model on disk, what to verify in, and the dtype of a model in memory that is made of it.
         trust_remote_code: whether the checkpoint's own Python files may run.
+        check: whether to see first that a checkpoint of llmprune is as it was written, by the digests in its record.
         progress: who hears remarks; None: the logger ``llmprune``.
 
     Raises:
@@ -82,13 +86,13 @@ def apply_mask(
         >>> sparse = apply_mask(my_fine_tuned_model, "mask.safetensors")
     """
     given = mask.directory if isinstance(mask, PrunedCheckpoint) else Path(mask)
-    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged())
+    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check)
     if not isinstance(model, str | Path):
         place.refuse(out=out)
-        return _masked(model, given)
+        return _masked(model, given, place)
     with place.workspace(model) as workspace:
         if out is None:
-            return _masked(place.load(workspace), given)
+            return _masked(place.load(workspace), given, place)
         settings = MaskSettings(
             given, Path(out), max_shard_bytes=parse_size(max_shard_size), verify=verify, force=force
         )
@@ -96,6 +100,10 @@ def apply_mask(
     return PrunedCheckpoint(report.directory, report.record)
 
 
-def _masked(model: PreTrainedModel, given: Path) -> PreTrainedModel:
-    with TemporaryDirectory(prefix="llmprune-") as scratch, opened_mask(given, scratch=Path(scratch)) as mask:
+def _masked(model: PreTrainedModel, given: Path, place: OnDisk) -> PreTrainedModel:
+    intact = Intact(place.check)
+    with (
+        TemporaryDirectory(prefix="llmprune-") as scratch,
+        opened_mask(given, scratch=Path(scratch), intact=intact, progress=place.progress) as mask,
+    ):
         return mask_in_memory(model, mask, called=given)

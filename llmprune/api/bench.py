@@ -24,6 +24,7 @@ from llmprune.models.compute import Compute, choose_compute, dtype_name
 from llmprune.models.resident import model_decoder
 from llmprune.report.bench_text import bench_remarks, bench_table
 from llmprune.stages.benchmark import BenchSettings, ModelSubject, Subject, choose_subjects, measure, save_result
+from llmprune.stages.common.intact import Intact
 from llmprune.stages.common.progress import Progress
 from llmprune.text.windows import TokenWindows
 
@@ -85,6 +86,7 @@ def bench(
     device: str = DEVICE,
     dtype: str = Dtype.AUTO,
     trust_remote_code: bool = False,
+    check: bool = True,
     progress: Progress | None = None,
 ) -> Benchmark:
     """Measure perplexity, accuracy and speed of a model, and of a baseline beside it under the same protocols.
@@ -116,6 +118,7 @@ def bench(
         device: for models on disk, ``auto``, ``cpu`` or ``cuda``.
         dtype: for models on disk, what to compute in: ``auto`` (as the baseline is stored), ``float32``, ...
         trust_remote_code: whether a checkpoint's own Python files may run.
+        check: whether to see first that a checkpoint of llmprune is as it was written, by the digests in its record.
         progress: who hears remarks; None: the logger ``llmprune``.
 
     Raises:
@@ -153,7 +156,7 @@ def bench(
         repeats=usual.repeats if repeats is None else repeats,
         max_seconds=usual.max_seconds if max_seconds is None else max_seconds,
     )
-    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged())
+    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check)
     with TemporaryDirectory(prefix="llmprune-") as scratch:
         folder = RunDirectory(Path(run) if run is not None else Path(scratch) / "run")
         folder.require_writable()
@@ -186,6 +189,7 @@ def _subjects(
             compute=compute,
             progress=place.progress,
             trust_remote_code=place.trust_remote_code,
+            intact=Intact(place.check),
         )
         return list(found)
 

@@ -42,6 +42,7 @@ class HealingOptions(TypedDict, total=False):
     device: str
     dtype: str
     trust_remote_code: bool
+    check: bool
     progress: Progress | None
 
 
@@ -69,6 +70,7 @@ def heal(
     device: str = DEVICE,
     dtype: str = Dtype.AUTO,
     trust_remote_code: bool = False,
+    check: bool = True,
     progress: Progress | None = None,
 ) -> PreTrainedModel | PrunedCheckpoint:
     """Let the blocks of a pruned model make good what removed blocks or zeros have taken away.
@@ -99,6 +101,7 @@ def heal(
         device: for models on disk, ``auto``, ``cpu`` or ``cuda``.
         dtype: for models on disk, what to compute in: ``auto`` (as stored), ``float32``, ``bfloat16``, ``float16``.
         trust_remote_code: whether a checkpoint's own Python files may run.
+        check: whether to see first that a checkpoint of llmprune is as it was written, by the digests in its record.
         progress: who hears remarks; None: the logger ``llmprune``.
 
     Raises:
@@ -113,7 +116,7 @@ def heal(
         >>> smaller = remove_blocks(model, [3, 7])
         >>> healed = heal(smaller, model, windows, removed=[3, 7])
     """
-    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged())
+    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check)
     chosen = choice(Scope, scope=scope)
     if not isinstance(model, str | Path) and not isinstance(teacher, str | Path):
         place.refuse(out=out)

@@ -14,6 +14,7 @@ from llmprune.choices import DEVICE, Dtype
 from llmprune.errors import TargetError
 from llmprune.models.compute import choose_compute
 from llmprune.models.loading import load_whole
+from llmprune.stages.common.intact import Intact
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import Workspace, open_workspace
 
@@ -33,6 +34,7 @@ class OnDisk:
         dtype: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
         trust_remote_code: whether the checkpoint's own Python files may run.
         progress: who listens.
+        check: whether to see first that a checkpoint of llmprune is as it was written.
     """
 
     run: Path | str | None = None
@@ -40,6 +42,7 @@ class OnDisk:
     dtype: str = Dtype.AUTO
     trust_remote_code: bool = False
     progress: Progress = field(default_factory=Logged)
+    check: bool = True
 
     @contextmanager
     def workspace(self, model: str | Path, *, without: Collection[int] = ()) -> Iterator[Workspace]:
@@ -61,6 +64,7 @@ class OnDisk:
                 progress=self.progress,
                 trust_remote_code=self.trust_remote_code,
                 without=without,
+                intact=Intact(self.check),
                 folder=Path.cwd() if self.run is None else None,  # a recorded command says nothing of the temporary one
             )
 
@@ -88,7 +92,7 @@ class OnDisk:
             TargetError: something is.
         """
         usual = OnDisk()
-        for name in names or ("run", "device", "dtype", "trust_remote_code"):
+        for name in names or ("run", "device", "dtype", "trust_remote_code", "check"):
             if (value := getattr(self, name)) != getattr(usual, name):
                 raise TargetError(
                     f"`{name}={value}` is about a model on disk, and this one is in memory; leave it out, or give the "

@@ -69,6 +69,7 @@ class PruningOptions(TypedDict, total=False):
     device: str
     dtype: str
     trust_remote_code: bool
+    check: bool
     progress: Progress | None
 
 
@@ -107,6 +108,7 @@ def prune_weights(
     device: str = DEVICE,
     dtype: str = Dtype.AUTO,
     trust_remote_code: bool = False,
+    check: bool = True,
     progress: Progress | None = None,
 ) -> PreTrainedModel | PrunedCheckpoint:
     """Make weights zero block by block, each feed-forward network as one problem (SparseLLM, arXiv 2402.17946).
@@ -145,6 +147,7 @@ def prune_weights(
         device: for a model on disk, ``auto``, ``cpu`` or ``cuda``.
         dtype: for a model on disk, what to compute in: ``auto`` (as stored), ``float32``, ``bfloat16``, ``float16``.
         trust_remote_code: whether the checkpoint's own Python files may run.
+        check: whether to see first that a checkpoint of llmprune is as it was written, by the digests in its record.
         progress: who hears remarks; None: the logger ``llmprune``.
 
     Raises:
@@ -158,7 +161,7 @@ def prune_weights(
         >>> sparse = prune_weights(model, windows, pattern="2:4")
         >>> sparse.save_pretrained("sparse")
     """
-    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged())
+    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check)
     settings = PruningSettings(
         pattern=_pattern(sparsity, pattern),
         method=choice(Method, method=method),

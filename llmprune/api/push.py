@@ -13,6 +13,7 @@ from llmprune.artifacts.run import RunDirectory
 from llmprune.choices import DEVICE, Dtype
 from llmprune.models.compute import choose_compute
 from llmprune.publishing.destination import Destination
+from llmprune.stages.common.intact import Intact
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.publishing import PushSettings
 from llmprune.stages.publishing import push as push_checkpoint
@@ -58,6 +59,7 @@ def push(
     device: str = DEVICE,
     dtype: str = Dtype.AUTO,
     trust_remote_code: bool = False,
+    check: bool = True,
     progress: Progress | None = None,
 ) -> Publication:
     """Check a checkpoint that llmprune wrote, send it to the Hub in one commit, and compare what arrived.
@@ -78,6 +80,7 @@ def push(
         device: where to load the checkpoint: ``auto``, ``cpu`` or ``cuda``.
         dtype: what to load it in.
         trust_remote_code: whether the checkpoint's own Python files may run.
+        check: whether to see first that a checkpoint of llmprune is as it was written, by the digests in its record.
         progress: who hears remarks; None: the logger ``llmprune``.
 
     Raises:
@@ -100,6 +103,7 @@ def push(
         compute=choose_compute(device, dtype),
         progress=progress or Logged(),
         trust_remote_code=trust_remote_code,
+        intact=Intact(check),
     )
     files = {file.path: file.size for file in report.files}
     if report.sent is None:

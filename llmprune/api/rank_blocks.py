@@ -60,6 +60,7 @@ def rank_blocks(
     device: str = DEVICE,
     dtype: str = Dtype.AUTO,
     trust_remote_code: bool = False,
+    check: bool = True,
     progress: Progress | None = None,
 ) -> Ranking:
     """Rank the blocks of a model by how little it loses without them, one round for each step of an iteration.
@@ -85,6 +86,7 @@ def rank_blocks(
         device: for a model on disk, ``auto``, ``cpu`` or ``cuda``.
         dtype: for a model on disk, what to compute in: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
         trust_remote_code: whether the checkpoint's own Python files may run.
+        check: whether to see first that a checkpoint of llmprune is as it was written, by the digests in its record.
         progress: who hears remarks; None: the logger ``llmprune``.
 
     Raises:
@@ -109,7 +111,7 @@ def rank_blocks(
         error_rate,
         heal=heal,
     )
-    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged())
+    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check)
     if isinstance(model, str | Path):
         return _ranked_on_disk(model, windows, asked, target, seed, place)
     place.refuse()
@@ -118,8 +120,8 @@ def rank_blocks(
     require_vocabulary(vocabulary(model.config), text.tokens)
     decoder = model_decoder(model)
     settings = _up_to(target, asked, len(decoder.blocks))
-    check = partial(check_of, decoder.model)
-    steps = _steps(decoder, check, text, settings, seed, None, Compute(decoder.device), place.progress)
+    removability = partial(check_of, decoder.model)
+    steps = _steps(decoder, removability, text, settings, seed, None, Compute(decoder.device), place.progress)
     return Ranking(settings, steps, num_blocks=len(decoder.blocks))
 
 

@@ -48,6 +48,7 @@ class RemovalOptions(TypedDict, total=False):
     device: str
     dtype: str
     trust_remote_code: bool
+    check: bool
     progress: Progress | None
 
 
@@ -74,6 +75,7 @@ def remove_blocks(
     device: str = DEVICE,
     dtype: str = Dtype.AUTO,
     trust_remote_code: bool = False,
+    check: bool = True,
     progress: Progress | None = None,
 ) -> PreTrainedModel | PrunedCheckpoint:
     """Remove blocks from a model, whose every kept weight stays the same bit for bit, unless it is healed.
@@ -102,6 +104,7 @@ def remove_blocks(
         dtype: for a model on disk, what to compute in, and the dtype of a model in memory that is made of it: ``auto``
             (as stored), ``float32``, ``bfloat16`` or ``float16``.
         trust_remote_code: whether the checkpoint's own Python files may run.
+        check: whether to see first that a checkpoint of llmprune is as it was written, by the digests in its record.
         progress: who hears remarks; None: the logger ``llmprune``.
 
     Raises:
@@ -115,7 +118,7 @@ def remove_blocks(
         >>> smaller = remove_blocks(model, ranking, target="20%")
         >>> smaller.save_pretrained("smaller")
     """
-    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged())
+    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check)
     asked = None if heal is None else choice(Heal, heal=heal)
     if not isinstance(model, str | Path):
         place.refuse(out=out)

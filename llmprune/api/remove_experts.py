@@ -57,6 +57,7 @@ class ExpertOptions(TypedDict, total=False):
     device: str
     dtype: str
     trust_remote_code: bool
+    check: bool
     progress: Progress | None
 
 
@@ -83,6 +84,7 @@ def remove_experts(
     device: str = DEVICE,
     dtype: str = Dtype.AUTO,
     trust_remote_code: bool = False,
+    check: bool = True,
     progress: Progress | None = None,
 ) -> PreTrainedModel | PrunedCheckpoint:
     """Remove experts from a mixture of experts, as many of each block, with their rows of the router.
@@ -107,6 +109,7 @@ def remove_experts(
         device: for a model on disk, ``auto``, ``cpu`` or ``cuda``.
         dtype: for a model on disk, what to compute in: ``auto`` (as stored), ``float32``, ``bfloat16``, ``float16``.
         trust_remote_code: whether the checkpoint's own Python files may run.
+        check: whether to see first that a checkpoint of llmprune is as it was written, by the digests in its record.
         progress: who hears remarks; None: the logger ``llmprune``.
 
     Raises:
@@ -121,7 +124,7 @@ def remove_experts(
     """
     if experts is not None and target is not None:
         raise TargetError("`target` counts experts, and `experts` names them; give one.")
-    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged())
+    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check)
     named = {block: tuple(sorted(set(gone))) for block, gone in experts.items()} if experts is not None else None
     settings = ExpertSettings(
         target=EXPERT_TARGET if target is None else str(target),

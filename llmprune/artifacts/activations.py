@@ -19,7 +19,14 @@ from llmprune.artifacts.files.ownership import Owned
 from llmprune.artifacts.files.temporary import is_temporary, unused_name
 from llmprune.artifacts.files.tensors import save_tensors
 from llmprune.artifacts.records.environment import Environment
-from llmprune.artifacts.records.provenance import Artifact, CorpusIdentity, ModelIdentity, Record, recorded_as
+from llmprune.artifacts.records.provenance import (
+    Artifact,
+    CorpusIdentity,
+    FileRecord,
+    ModelIdentity,
+    Record,
+    recorded_as,
+)
 from llmprune.choices import Cache, ChatTemplate
 from llmprune.errors import ArtifactError
 
@@ -42,11 +49,8 @@ class BlockStatistics(Record):
     update_norm: float
 
 
-class CachedFile(Record):
+class CachedFile(FileRecord):
     """A file of the artifact, with what must be read back from it."""
-
-    bytes: int
-    sha256: str
 
 
 class CalibrationManifest(Artifact):
@@ -124,6 +128,15 @@ class Calibration:
         path = self._checked(hidden_name(block))
         with open_hidden_states(path) as states:
             yield states
+
+    def require_intact(self) -> None:
+        """See that every file of the artifact is what it was when it was finished.
+
+        Raises:
+            ArtifactError: one is not.
+        """
+        for name in self.manifest.files:
+            self._checked(name)
 
     def _checked(self, name: str) -> Path:
         known = self.manifest.files.get(name)

@@ -27,10 +27,11 @@ from llmprune.cli.commands import (
     sweep,
     verify_redundancy,
 )
-from llmprune.cli.console import complain, give_up_stdout, prepare_streams
+from llmprune.cli.console import complain, give_up_stdout, prepare_streams, remark
 from llmprune.cli.failures import known_error
 from llmprune.cli.interruption import Interruption, interruption_noted
 from llmprune.cli.paths import require_unicode
+from llmprune.cli.unchecked import unchecked_noted
 from llmprune.errors import LlmpruneError, LostRankError
 from llmprune.escaping import for_terminal
 from llmprune.ranks.launch import Launch, launched
@@ -111,7 +112,7 @@ def _friendly(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(*args: object, **kwargs: object) -> None:
-        with interruption_noted() as interruption:
+        with interruption_noted() as interruption, unchecked_noted() as unchecked:
             try:
                 require_unicode(kwargs.values())
                 command(*args, **kwargs)
@@ -119,6 +120,9 @@ def _friendly(command: Callable[..., None]) -> Callable[..., None]:
                 raise
             except BaseException as error:
                 raise typer.Exit(_explained(error, interruption)) from None
+            finally:
+                if not kwargs["quiet"] and (line := unchecked()) is not None:
+                    remark(line)
 
     return wrapped
 

@@ -107,6 +107,11 @@ def complain(text: str) -> None:
     _terminal(_Stream(sys.stderr)).print(f"[bold red]Error:[/] {_shown(as_options(text))}")
 
 
+def remark(text: str) -> None:
+    """Show a remark on a command as a whole."""
+    _terminal(_Stream(sys.stderr)).print(escape(as_options(text)))
+
+
 def prepare_streams() -> None:
     """Let stdout and stderr replace what their encoding has no character for, instead of failing."""
     for stream in (sys.stdout, sys.stderr):

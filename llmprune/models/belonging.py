@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from llmprune.artifacts.files.reading import parse_json, read_small
+from llmprune.errors import ModelError
 
 # In the checkpoint's own folder.
 _BESIDE_WEIGHTS = (
@@ -26,6 +27,29 @@ def beside_weights(directory: Path) -> tuple[PurePosixPath, ...]:
     """Paths, relative to a checkpoint directory, of the files that belong to the model beside config and weights."""
     named = _named_files(directory)
     return tuple(path for path in _files(directory) if _belongs(path) or str(path) in named)
+
+
+def leads_outside(directory: Path, path: Path) -> bool:
+    """Whether a file of a checkpoint is a link to one that is not the checkpoint's own.
+
+    Its own are those in the directory, and the blobs that the Hub's cache keeps for it.
+    """
+    try:
+        root, file = directory.resolve(), path.resolve(strict=True)
+    except (OSError, RuntimeError):  # it leads nowhere, or round in a circle
+        return True
+    blobs = root.parent.parent / "blobs"
+    return not (file.is_relative_to(root) or (root.parent.name == "snapshots" and file.parent == blobs.resolve()))
+
+
+def require_own(directory: Path, path: Path) -> None:
+    """See that a file of a checkpoint is no link to one that is not the checkpoint's own.
+
+    Raises:
+        ModelError: it is. What it leads to is not read, and not named.
+    """
+    if leads_outside(directory, path):
+        raise ModelError(f"{path} is a link that leads out of {directory}; put the file itself there.")
 
 
 def _belongs(path: PurePosixPath) -> bool:

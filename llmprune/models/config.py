@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from llmprune.artifacts.checkpoints.block_numbers import MAX_BLOCKS
 from llmprune.artifacts.files.atomic import write_text_atomic
+from llmprune.artifacts.files.digests import FileDigest
 from llmprune.artifacts.files.reading import parse_json, read_small
 from llmprune.artifacts.files.sizes import format_size
 from llmprune.errors import ModelError
@@ -55,13 +56,13 @@ def read_config(directory: Path) -> dict[str, Any]:
     return raw
 
 
-def write_config(directory: Path, fields: Mapping[str, Any]) -> None:
-    """Write config.json, with Infinity and NaN as they were read.
+def write_config(directory: Path, fields: Mapping[str, Any]) -> FileDigest:
+    """Write config.json, with Infinity and NaN as they were read; returns what was written.
 
     Raises:
         LlmpruneError: the disk is full.
     """
-    write_text_atomic(directory / CONFIG_NAME, json.dumps(fields, indent=2, ensure_ascii=False) + "\n")
+    return write_text_atomic(directory / CONFIG_NAME, json.dumps(fields, indent=2, ensure_ascii=False) + "\n")
 
 
 def load_config(directory: Path, *, trust_remote_code: bool = False) -> PreTrainedConfig:
@@ -74,6 +75,7 @@ def load_config(directory: Path, *, trust_remote_code: bool = False) -> PreTrain
     raw = read_config(directory)
     _require_plain_weights(directory, raw)
     _require_bounded_depth(directory, raw)
+    _require_installed_kernels(directory, raw)
     try:
         with quiet():
             config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
@@ -177,3 +179,26 @@ def _require_plain_weights(directory: Path, raw: Mapping[str, Any]) -> None:
             f"{directory}/config.json names its weights ({_OTHER_WEIGHTS}: {raw[_OTHER_WEIGHTS]!r:.100}); load the "
             "model with transformers once and save it with save_pretrained, so that the usual names hold them."
         )
+
+
+def _require_installed_kernels(directory: Path, raw: Mapping[str, Any]) -> None:
+    """Refuse a config that names kernels on the Hub: they are code, which transformers would fetch and run."""
+    for name, value in _implementations(raw):
+        if "/" in value:
+            raise ModelError(
+                f"{directory}/config.json asks for kernels from the Hub ({name}: {value!r:.100}), which is code of "
+                "somebody's; one of transformers' own was expected: delete that line."
+            )
+
+
+def _implementations(value: object, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in fields such as ``attn_implementation``, at any depth, and the field's name."""
+    match value:
+        case str() if name:
+            yield name, value
+        case dict():
+            for key, inner in value.items():
+                yield from _implementations(inner, key if str(key).endswith("_implementation") else name)
+        case list():
+            for inner in value:
+                yield from _implementations(inner, name)

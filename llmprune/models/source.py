@@ -164,9 +164,30 @@ def identify(
 ) -> ModelIdentity:
     """Name, fingerprint and size of a checkpoint.
 
-    The fingerprint covers the weights (``Checkpoint.fingerprint``) and the config, less
-    the fields that say where the files came from. Where shards were left out, the
-    parameters are counted in the model that the config makes.
+    Where shards were left out, the parameters are counted in the model that the config makes.
+    """
+    num_parameters = checkpoint.num_parameters
+    if checkpoint.elsewhere:
+        model = empty_model(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
+        model.tie_weights()
+        num_parameters = model.num_parameters()
+    return ModelIdentity(
+        name=name,
+        fingerprint=fingerprint_of(directory, checkpoint),
+        model_type=config.model_type,
+        num_blocks=block_count(config),
+        num_parameters=num_parameters,
+    )
+
+
+def fingerprint_of(directory: Path, checkpoint: Checkpoint) -> str:
+    """Which model a checkpoint holds: a SHA-256 over its config, less what says where files came from, and its weights.
+
+    Of the weights it covers what ``Checkpoint.fingerprint`` reads.
+
+    Raises:
+        ModelError: its config cannot be read.
+        CheckpointError: nor can a file of weights.
     """
     fields = {
         key: value
@@ -175,18 +196,7 @@ def identify(
     }
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     digest.update(checkpoint.fingerprint().encode())
-    num_parameters = checkpoint.num_parameters
-    if checkpoint.elsewhere:
-        model = empty_model(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
-        model.tie_weights()
-        num_parameters = model.num_parameters()
-    return ModelIdentity(
-        name=name,
-        fingerprint=digest.hexdigest(),
-        model_type=config.model_type,
-        num_blocks=block_count(config),
-        num_parameters=num_parameters,
-    )
+    return digest.hexdigest()
 
 
 def vocabulary(config: PreTrainedConfig) -> int:

@@ -12,9 +12,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from llmprune.artifacts.checkpoints.checkpoint import INDEX_NAME
+from llmprune.artifacts.files.digests import FileDigest
 from llmprune.artifacts.records.pruning import RECORD_NAME
 from llmprune.errors import ArtifactError
-from llmprune.models.belonging import beside_weights
+from llmprune.models.belonging import beside_weights, leads_outside
 
 CARD_NAME = "README.md"
 _BELONGS = ("config.json", INDEX_NAME, RECORD_NAME, CARD_NAME)
@@ -69,6 +70,11 @@ class LocalFile:
             large.update(piece)
             small.update(piece)
         return large.hexdigest(), small.hexdigest()
+
+    @property
+    def digest(self) -> FileDigest:
+        """Size and SHA-256, of which the latter is computed once."""
+        return FileDigest(self.size, self.hashes[0])
 
     def _pieces(self) -> Iterator[bytes]:
         if isinstance(self.content, bytes):
@@ -133,7 +139,7 @@ def _require_belongs(directory: Path, path: Path, *, is_known: bool) -> None:
 
 
 def _require_inside(directory: Path, path: Path) -> None:
-    if not path.resolve().is_relative_to(directory.resolve()):
+    if leads_outside(directory, path):
         raise ArtifactError(f"{path} is a link that leads out of {directory}; put the file itself there.")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from tests.edits import edit_json
 from tests.tiny import snapshot
 
 
@@ -40,8 +40,7 @@ class World:
         return self.folder / "run"
 
     def edit_json(self, path: Path, **changes: object) -> None:
-        content = json.loads(path.read_text())
-        path.write_text(json.dumps({**content, **changes}))
+        edit_json(path, **changes)
 
     def edit_weights(self, name: str, value: float) -> None:
         path = self.model / "model.safetensors"

@@ -38,6 +38,7 @@ WISHES = {
     "a length": {"max_length": 4, "min_length": 2},
     "another method": {"dola_layers": "low"},
     "guidance": {"guidance_scale": 3.0},
+    "no cache": {"use_cache": False},
 }
 
 
@@ -50,6 +51,25 @@ def test_what_the_checkpoint_wishes_for_changes_nothing(model, wish, use_cache):
     found = generate(model, PROMPT, plain_greedy_config(TOKENS, use_cache=use_cache))
     assert torch.equal(found, expected)
     assert model.generation_config is wished
+
+
+def test_the_cache_is_used_whatever_the_checkpoint_says(model):
+    """Speed is that of generation with the cache: after the prompt, a pass a token, of that token alone."""
+    model.config.use_cache = False
+    model.generation_config = GenerationConfig(use_cache=False)
+    widths = []
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    generate(model, PROMPT, plain_greedy_config(TOKENS))
+    assert widths == [PROMPT.shape[1]] + [1] * (TOKENS - 1)
+
+
+def test_code_that_replaces_generation_is_not_measured(model):
+    with torch.inference_mode():
+        expected = likeliest(model, PROMPT, TOKENS)
+    model.generate = lambda *_, **__: pytest.fail("custom code was called")
+    assert torch.equal(generate(model, PROMPT, plain_greedy_config(TOKENS)), expected)
 
 
 def test_no_token_is_suppressed_and_none_ends_a_sequence(model):

@@ -167,6 +167,22 @@ def test_configs_that_describe_no_model_are_refused_in_one_sentence(changed, fie
     complaint(ModelError, lambda: opened(changed(fields=fields)))
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"attn_implementation": "org/kernel"},
+        {"_attn_implementation": "paged|kernels-community/flash-attn2"},
+        {"attn_implementation": {"text_config": "org/kernel@v1:function"}},
+        {"text_config": {"_attn_implementation": "org/kernel"}},
+        {"experts_implementation": "org/experts"},
+    ],
+)
+def test_kernels_from_the_hub_are_refused(changed, fields):
+    said = complaint(ModelError, lambda: opened(changed(fields=fields)))
+    assert "asks for kernels from the Hub" in said
+    assert "delete that line" in said
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null", '"text"', "\xff"])
 def test_a_config_that_is_no_config_is_refused(changed, content):
     directory = changed()

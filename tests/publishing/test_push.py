@@ -9,6 +9,7 @@ import pytest
 from huggingface_hub import ModelCard, snapshot_download
 from safetensors.torch import load_file
 
+from tests.edits import edit_json
 from tests.hub.store import Repository
 from tests.publishing.words import SENT, said
 from tests.tiny import snapshot
@@ -169,7 +170,7 @@ def test_the_mask_follows_the_blocks_that_stay(hub, push, sparse, llmprune, tmp_
 
 def test_an_importance_file_of_another_search_is_not_published(hub, push, cut, run):
     path = run / "importance.json"
-    path.write_text(path.read_text().replace('"created": "2', '"created": "1'))
+    edit_json(path, created="1999-01-01T00:00:00+00:00")
     result = push(cut, "--include-artifacts")
     assert "No importance file of this checkpoint was found" in said(result)
     assert "importance.json" not in hub.repositories["ada/model"].files()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from llmprune.choices import DAMPING
-from llmprune.errors import NumericalError
+from llmprune.errors import NumericalError, UnseenInputsError
 
 _RAISES = 3  # how often the damping is raised tenfold before giving up
 _LEAST_RAISED = 1e-4  # what a damping of zero is raised to
@@ -69,7 +69,7 @@ def _check(gram: Tensor) -> None:
     if not bool(gram.isfinite().all()):
         raise NumericalError("The Gram matrix holds NaN or infinity: the calibration activations are not finite.")
     if not bool((gram.diagonal() > 0).any()):
-        raise NumericalError("The Gram matrix is zero: calibration saw no activations of this layer.")
+        raise UnseenInputsError("The Gram matrix is zero: all inputs of this layer were zero.")
 
 
 def _raised(damping: float, attempt: int) -> float:

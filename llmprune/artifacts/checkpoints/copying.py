@@ -1,14 +1,21 @@
-"""Copying tensors from checkpoint to checkpoint, renamed, as bytes: no tensor is ever built."""
+"""Copying tensors from checkpoint to checkpoint, renamed, as bytes: no tensor is ever built.
+
+Every piece passes through memory once. There it is written, and a second thread sums up the file's SHA-256 and looks
+for NaN. So what is recorded of a file is what was meant to be in it, whatever the disk makes of it.
+"""
 
 from collections.abc import Callable, Container, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
+from typing import Self, TypeAlias
 
-from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, TensorEntry
-from llmprune.artifacts.checkpoints.finiteness import is_finite, refuse_non_finite
+import numpy as np
+from numpy.typing import NDArray
+
+from llmprune.artifacts.checkpoints.checkpoint import INDEX_NAME, Checkpoint, TensorEntry
+from llmprune.artifacts.checkpoints.finiteness import refuse_non_finite
 from llmprune.artifacts.checkpoints.header import build_header, check_name
 from llmprune.artifacts.checkpoints.layout import (
     place_odd_last,
@@ -17,13 +24,15 @@ from llmprune.artifacts.checkpoints.layout import (
     split_by_size,
     write_index,
 )
+from llmprune.artifacts.checkpoints.watching import PIECE, Watcher
+from llmprune.artifacts.files.digests import FileDigest
 from llmprune.artifacts.files.disk_space import explain_full_disk, require_free_space
-from llmprune.artifacts.files.ranges import copy_range, open_shards, write_fully
+from llmprune.artifacts.files.ranges import open_shards, read_into, write_fully
 from llmprune.artifacts.files.sizes import parse_size
 from llmprune.choices import SHARD_SIZE
 
 DEFAULT_SHARD_BYTES = parse_size(SHARD_SIZE)
-_STEP = 64 << 20  # bytes between two reports of progress
+Change: TypeAlias = Callable[[TensorEntry, int, NDArray[np.uint8]], None]
 
 
 @dataclass(frozen=True)
@@ -31,14 +40,25 @@ class CopyReport:
     """What `copy_tensors` wrote.
 
     Attributes:
-        nbytes: their bytes.
+        nbytes: bytes of the tensors.
         num_parameters: their elements.
-        shards: the files, in order.
+        shards: the files of weights, in order.
+        files: what is in these, and in the index where there is one, by name.
     """
 
     nbytes: int
     num_parameters: int
     shards: tuple[Path, ...]
+    files: Mapping[str, FileDigest]
+
+    @property
+    def directory(self) -> Path:
+        """The folder that they lie in."""
+        return self.shards[0].parent
+
+    def beside(self, files: Mapping[str, FileDigest]) -> Self:
+        """The same with files that were written beside the weights."""
+        return replace(self, files={**self.files, **files})
 
 
 @dataclass(frozen=True)
@@ -49,16 +69,6 @@ class _Placed:
     name: str
 
 
-@dataclass(frozen=True)
-class _Span:
-    """Neighbouring bytes of one source shard, and the tensors that lie in them whole."""
-
-    shard: Path
-    start: int
-    end: int
-    entries: tuple[TensorEntry, ...]
-
-
 def copy_tensors(
     source: Checkpoint,
     renames: Mapping[str, str],
@@ -67,17 +77,19 @@ def copy_tensors(
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
     progress: Callable[[int], None] | None = None,
     check_finite: Container[str] = (),
+    change: Change | None = None,
 ) -> CopyReport:
     """Copy tensors bit for bit into new shards (and an index, when there are several) in ``directory``.
 
     Args:
         source: where they come from. It must not lie in ``directory``.
-        renames: source name -> new name, in output order. Tensors in the order of ``source.tensors`` are
-            copied in long runs.
+        renames: source name -> new name, in output order. In the order of ``source.tensors`` the disk is read forwards.
         directory: an existing folder without weights, such as `atomic_directory` yields.
         max_shard_bytes: bytes of tensors a file; a larger tensor gets a file of its own.
         progress: called with the number of bytes copied since its last call.
-        check_finite: tensors of the source in which to look for NaN and infinity, in a second thread.
+        check_finite: tensors of the source in which to look for NaN and infinity, as they are written.
+        change: called with a tensor of the source, the offset of a piece in it and the piece (bytes, from an offset
+            and of a length that are multiples of 8 elements, but for the end), which it may change in place.
 
     Raises:
         CheckpointError: ``source`` lacks a tensor, or a file of it can no longer be read.
@@ -94,43 +106,17 @@ def copy_tensors(
     files = dict(zip((directory / name for name in shard_names(len(runs))), runs, strict=True))
     num_parameters = sum(item.entry.numel for item in placed)
     with explain_full_disk(directory, needed=total), _all_or_none(list(files)):
-        with _Checker(source, check_finite) as checker, open_shards(source.shards) as sources:
+        digests: dict[str, FileDigest] = {}
+        with Watcher(check_finite) as watcher, open_shards(source.shards) as sources:
             for path, run in files.items():
-                _write_shard(path, run, sources, checker, progress or (lambda _: None))
-            refuse_non_finite(checker.found())
+                _write_shard(path, run, sources, watcher, change, progress or (lambda _: None))
+                digests[path.name] = watcher.file_done()
+            refuse_non_finite(watcher.non_finite)
         if len(files) > 1:
             weight_map = {item.name: path.name for path, run in files.items() for item in run}
-            write_index(directory, weight_map, total_size=total, total_parameters=num_parameters)
-    return CopyReport(total, num_parameters, tuple(files))
-
-
-class _Checker:
-    """Looks for NaN behind the copy, one span at a time, while its bytes are still in the page cache."""
-
-    def __init__(self, source: Checkpoint, names: Container[str]) -> None:
-        self._names = names
-        self._shards = source.shards
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llmprune-finite")
-        self._results: list[Future[list[str]]] = []
-
-    def __enter__(self) -> "_Checker":
-        self._opened = open_shards(self._shards)  # its own: a file has one position
-        self._files = self._opened.__enter__()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-        self._opened.__exit__(None, None, None)
-
-    def submit(self, span: _Span) -> None:
-        if entries := [entry for entry in span.entries if entry.name in self._names]:
-            self._results.append(self._pool.submit(self._check, span.shard, entries))
-
-    def found(self) -> list[str]:
-        return [name for result in self._results for name in result.result()]
-
-    def _check(self, shard: Path, entries: list[TensorEntry]) -> list[str]:
-        return [entry.name for entry in entries if not is_finite(self._files[shard], entry)]
+            index = write_index(directory, weight_map, total_size=total, total_parameters=num_parameters)
+            digests[INDEX_NAME] = index
+    return CopyReport(total, num_parameters, tuple(files), digests)
 
 
 def _place(source: Checkpoint, renames: Mapping[str, str]) -> list[_Placed]:
@@ -157,28 +143,21 @@ def _write_shard(
     path: Path,
     run: list[_Placed],
     sources: Mapping[Path, FileIO],
-    checker: _Checker,
+    watcher: Watcher,
+    change: Change | None,
     progress: Callable[[int], None],
 ) -> None:
     run = place_odd_last(run, dtype=lambda item: item.entry.dtype, nbytes=lambda item: item.entry.nbytes)
     fields = ((item.name, item.entry.dtype, item.entry.shape, item.entry.nbytes) for item in run)
+    header = build_header(fields, {"format": "pt"})
     with path.open("xb", buffering=0) as output:
-        write_fully(output, build_header(fields, {"format": "pt"}))
-        for span in _spans([item.entry for item in run]):
-            for start in range(span.start, span.end, _STEP):
-                end = min(start + _STEP, span.end)
-                copy_range(sources[span.shard], start, end, output)
-                progress(end - start)
-            checker.submit(span)
-
-
-def _spans(entries: list[TensorEntry]) -> Iterator[_Span]:
-    """Join neighbours in the source into spans of up to `_STEP` bytes, or of one larger tensor."""
-    first = 0
-    for index, entry in enumerate(entries):
-        following = entries[index + 1] if index + 1 < len(entries) else None
-        joins = following is not None and (following.shard, following.start) == (entry.shard, entry.end)
-        if joins and following is not None and following.end - entries[first].start <= _STEP:
-            continue
-        yield _Span(entry.shard, entries[first].start, entry.end, tuple(entries[first : index + 1]))
-        first = index + 1
+        write_fully(output, header)
+        watcher.add(header)
+        for entry in (item.entry for item in run):
+            for start in range(0, entry.nbytes, PIECE):
+                with watcher.piece(entry, min(PIECE, entry.nbytes - start)) as piece:
+                    read_into(sources[entry.shard], entry.start + start, piece.data)
+                    if change is not None:
+                        change(entry, start, piece)
+                    write_fully(output, piece.data)
+                progress(len(piece))

@@ -47,13 +47,11 @@ def is_finite(file: FileIO, entry: TensorEntry) -> bool:
     Raises:
         CheckpointError: the file became shorter.
     """
-    if entry.dtype not in _INFINITY:
-        return True
     buffer = np.empty(min(_CHUNK, entry.nbytes), np.uint8)
     for start in range(entry.start, entry.end, _CHUNK):
         piece = buffer[: entry.end - start]
         read_into(file, start, piece.data)
-        if not _piece_is_finite(piece, entry.dtype):
+        if not piece_is_finite(piece, entry.dtype):
             return False
     return True
 
@@ -70,7 +68,7 @@ def read_finite(file: FileIO, entry: TensorEntry, content: NDArray[np.uint8]) ->
     for start in range(0, entry.nbytes, _CHUNK):
         piece = content[start : start + _CHUNK]
         read_into(file, entry.start + start, piece.data)
-        finite = finite and (entry.dtype not in _INFINITY or _piece_is_finite(piece, entry.dtype))
+        finite = finite and piece_is_finite(piece, entry.dtype)
     return finite
 
 
@@ -85,7 +83,10 @@ def refuse_non_finite(names: list[str]) -> None:
         raise NonFiniteWeightsError(f"NaN or infinity in the weights {shown}; get an intact copy of the model.")
 
 
-def _piece_is_finite(piece: NDArray[np.uint8], dtype: str) -> bool:
+def piece_is_finite(piece: NDArray[np.uint8], dtype: str) -> bool:
+    """Whether a piece of a tensor, whole elements as bytes, holds neither NaN nor infinity."""
+    if dtype not in _INFINITY:
+        return True
     width, infinity = _INFINITY[dtype]
     negative_infinity = infinity | 1 << (8 * width - 1)
     return bool(piece.view(f"<i{width}").max() < infinity and piece.view(f"<u{width}").max() < negative_infinity)

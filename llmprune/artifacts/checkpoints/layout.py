@@ -7,6 +7,7 @@ from typing import TypeVar
 from llmprune.artifacts.checkpoints.checkpoint import INDEX_NAME, SINGLE_NAME
 from llmprune.artifacts.checkpoints.header import DTYPE_BITS
 from llmprune.artifacts.files.atomic import write_json_atomic
+from llmprune.artifacts.files.digests import FileDigest
 from llmprune.errors import OutputExistsError
 
 T = TypeVar("T")
@@ -58,8 +59,10 @@ def refuse_existing_weights(directory: Path) -> None:
         raise OutputExistsError(f"{directory} already holds {names[0]}; give another directory with `out`.")
 
 
-def write_index(directory: Path, weight_map: Mapping[str, str], *, total_size: int, total_parameters: int) -> None:
-    """Write the index of a sharded checkpoint.
+def write_index(
+    directory: Path, weight_map: Mapping[str, str], *, total_size: int, total_parameters: int
+) -> FileDigest:
+    """Write the index of a sharded checkpoint; returns what was written.
 
     Args:
         directory: the folder of the shards.
@@ -68,4 +71,5 @@ def write_index(directory: Path, weight_map: Mapping[str, str], *, total_size: i
         total_parameters: elements of all tensors.
     """
     metadata = {"total_parameters": total_parameters, "total_size": total_size}
-    write_json_atomic(directory / INDEX_NAME, {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))})
+    index = {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}
+    return write_json_atomic(directory / INDEX_NAME, index)

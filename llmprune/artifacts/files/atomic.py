@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from llmprune.artifacts.files.digests import FileDigest
 from llmprune.artifacts.files.disk_space import explain_full_disk, is_full_disk
 from llmprune.artifacts.files.ownership import Owned, remove_own
 from llmprune.artifacts.files.temporary import (
@@ -82,17 +83,19 @@ def atomic_file(path: Path) -> Iterator[Path]:
         sync(path.parent)
 
 
-def write_text_atomic(path: Path, text: str) -> None:
-    """Replace the file ``path`` by ``text`` (UTF-8), flushed to the disk before the rename.
+def write_text_atomic(path: Path, text: str) -> FileDigest:
+    """Replace the file ``path`` by ``text`` (UTF-8), flushed to the disk before the rename; returns what was written.
 
     Raises:
         LlmpruneError: the disk is full; the old file is intact.
     """
+    content = text.encode()
     with atomic_file(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.write_bytes(content)
+    return FileDigest.of_bytes(content)
 
 
-def write_json_atomic(path: Path, obj: object) -> None:
+def write_json_atomic(path: Path, obj: object) -> FileDigest:
     """Replace the file ``path`` by ``obj`` as indented JSON; see `write_text_atomic`.
 
     Raises:
@@ -106,7 +109,7 @@ def write_json_atomic(path: Path, obj: object) -> None:
             f"{place} of {path.name} would be {number}: the model computes numbers that are too large. Look for "
             "weights that are far larger than others, or try `dtype=float32`."
         )
-    write_text_atomic(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_text_atomic(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _not_finite(obj: object, place: str = "") -> Iterator[tuple[str, float]]:

@@ -1,7 +1,5 @@
-"""Byte ranges of files: read, written and copied."""
+"""Byte ranges of files: read and written."""
 
-import errno
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from io import FileIO
@@ -9,10 +7,6 @@ from pathlib import Path
 
 from llmprune.artifacts.files.reading import open_regular
 from llmprune.errors import CheckpointError
-
-# What a kernel or a file system answers when it cannot copy between these two files by itself.
-_REFUSALS = {errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EBADF}
-_BUFFER = 16 << 20  # bytes
 
 
 @contextmanager
@@ -58,37 +52,3 @@ def write_fully(file: FileIO, content: memoryview | bytes) -> None:
     view = memoryview(content)
     while view:
         view = view[file.write(view) :]
-
-
-def copy_range(source: FileIO, start: int, end: int, output: FileIO) -> None:
-    """Write bytes ``start`` to ``end`` (absolute offsets) of ``source`` at the position of ``output``.
-
-    The kernel copies them where it can, else they pass through a buffer of at most 16 MiB.
-
-    Raises:
-        CheckpointError: ``source`` ends before ``end``.
-        OSError: writing failed.
-    """
-    start = _copy_in_kernel(source, start, end, output)
-    buffer = memoryview(bytearray(min(_BUFFER, end - start)))
-    while start < end:
-        piece = buffer[: end - start]
-        read_into(source, start, piece)
-        write_fully(output, piece)
-        start += len(piece)
-
-
-def _copy_in_kernel(source: FileIO, start: int, end: int, output: FileIO) -> int:
-    """Copy as much as the kernel takes; the offset up to which it did."""
-    if not hasattr(os, "copy_file_range"):
-        return start
-    try:
-        while start < end:
-            count = os.copy_file_range(source.fileno(), output.fileno(), end - start, offset_src=start)
-            if count == 0:  # the end of the source, or a file system that only pretends
-                break
-            start += count
-    except OSError as error:
-        if error.errno not in _REFUSALS:
-            raise
-    return start

@@ -12,14 +12,17 @@ free text says the rest:
                    ({"model.layers.": 24}), so that no mask is laid on blocks that it was not made for
     pattern        such as 2:4 or 70%, where it is known
     bit_order      the rule above, for people
+    content_sha256 of all that stands here besides, as JSON with sorted names, and of the bits behind the header; files
+                   of earlier versions do not have it
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -40,12 +43,16 @@ from llmprune.artifacts.checkpoints.header import (
 from llmprune.artifacts.checkpoints.zeros import iter_zeros
 from llmprune.artifacts.files.atomic import atomic_file
 from llmprune.artifacts.files.ranges import open_shards, read_range, write_fully
+from llmprune.artifacts.records.unchecked import remark_unchecked
 from llmprune.errors import ArtifactError
 from llmprune.version import __version__
 
 MASK_NAME = "mask.safetensors"
 KIND, SCHEMA = "llmprune-mask", 1
 BIT_ORDER = "1 is kept; element i in row-major order is bit i % 8, from the least significant, of byte i // 8"
+
+_DIGEST = "content_sha256"
+_STEP = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -118,24 +125,29 @@ def write_mask(checkpoint: Checkpoint, tensors: Sequence[str], path: Path, *, pa
     if not entries:
         raise ValueError("A mask needs a tensor.")
     metadata = _metadata(checkpoint, entries, pattern)
-    fields = ((entry.name, "U8", (-(-entry.numel // 8),), -(-entry.numel // 8)) for entry in entries)
+    fields = [(entry.name, "U8", (-(-entry.numel // 8),), -(-entry.numel // 8)) for entry in entries]
     with (
         atomic_file(path) as partial,
         partial.open("wb", buffering=0) as output,
         open_shards(checkpoint.shards) as files,
     ):
-        write_fully(output, build_header(fields, metadata))
+        digest = _digest(metadata)
+        write_fully(output, build_header(fields, {**metadata, _DIGEST: digest.hexdigest()}))
         for entry in entries:
             for zeros in iter_zeros(files[entry.shard], entry, unit=8):
-                write_fully(output, np.packbits(~zeros, bitorder="little").data)
+                bits = np.packbits(~zeros, bitorder="little").data
+                digest.update(bits)
+                write_fully(output, bits)
+        output.seek(0)  # a digest has the same length whatever it is
+        write_fully(output, build_header(fields, {**metadata, _DIGEST: digest.hexdigest()}))
 
 
 def read_mask(path: Path) -> Mask:
-    """Read the header of a mask file, and check it against what the file holds.
+    """Read a mask file, and check its header against what the file holds and all of it against its digest.
 
     Raises:
         CheckpointError: no safetensors file, cut off, or malformed.
-        ArtifactError: no mask, a mask of a newer schema, or one that contradicts itself.
+        ArtifactError: no mask, a mask of a newer schema, or one that contradicts itself or its digest.
     """
     entries = {entry.name: entry for entry in read_header(path)}
     text = read_metadata(path)
@@ -156,6 +168,7 @@ def read_mask(path: Path) -> Mask:
         raise _damaged(path, "'numbered' does not hold counts")
     if "fingerprint" not in text:
         raise _damaged(path, "its header has no 'fingerprint'")
+    _check_digest(path, text, entries.values())
     return Mask(path, text["fingerprint"], tensors, numbered, text.get("pattern"))
 
 
@@ -229,6 +242,25 @@ def _check_last_bytes(path: Path, tensors: Iterable[MaskedTensor]) -> None:
             left_over = -tensor.numel % 8
             if left_over and read_range(files[path], tensor.bits.end - 1, tensor.bits.end)[0] >> (8 - left_over):
                 raise _damaged(path, f"{tensor.name!r:.100} has bits behind its last element")
+
+
+def _digest(metadata: Mapping[str, str]) -> hashlib._Hash:
+    """A digest that has begun with the header's text; the bits are to follow."""
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+
+
+def _check_digest(path: Path, text: Mapping[str, str], entries: Collection[TensorEntry]) -> None:
+    told = text.get(_DIGEST)
+    if told is None:
+        remark_unchecked(path)
+        return
+    digest = _digest({name: value for name, value in text.items() if name != _DIGEST})
+    with open_shards([path]) as files:
+        end = max(entry.end for entry in entries)
+        for start in range(min(entry.start for entry in entries), end, _STEP):
+            digest.update(read_range(files[path], start, min(start + _STEP, end)))
+    if digest.hexdigest() != told:
+        raise _damaged(path, "its content does not fit its digest")
 
 
 def _damaged(path: Path, problem: str) -> ArtifactError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
+from llmprune.artifacts.checkpoints.copying import Change
 from llmprune.artifacts.checkpoints.header import DTYPE_BITS, TensorEntry
-from llmprune.artifacts.files.ranges import open_shards, read_into, write_fully
+from llmprune.artifacts.files.ranges import open_shards, read_into
 from llmprune.artifacts.masks.mask import Mask, MaskedTensor, kept_elements, numbered_modules
 from llmprune.errors import ArtifactError, VerificationError
 
@@ -45,28 +47,23 @@ def check_fits(mask: Mask, checkpoint: Checkpoint, *, called: Path | None = None
     _check_depth(mask, checkpoint, called)
 
 
-def zero_masked(checkpoint: Checkpoint, mask: Mask, *, progress: Callable[[int], None] = lambda _: None) -> None:
-    """Make the masked weights zero in the files of ``checkpoint``, in place, about a million at a time.
-
-    Args:
-        checkpoint: files of our own, that nothing else reads yet.
-        mask: fits it.
-        progress: called with the number of weights looked at since its last call.
+@contextmanager
+def zeroing(mask: Mask) -> Iterator[Change]:
+    """What makes the masked weights zero in pieces of a checkpoint that the mask fits (``copy_tensors``).
 
     Raises:
-        CheckpointError: a file can no longer be read.
-        OSError: writing failed.
+        CheckpointError: the mask's file can no longer be read.
     """
     with open_shards([mask.path]) as masks:
-        for tensor in mask.tensors.values():
-            entry = checkpoint.entry(tensor.name)
-            with entry.shard.open("r+b", buffering=0) as file:
-                for first, weights in _pieces(file, entry):
-                    kept = kept_elements(masks[mask.path], tensor, first, first + len(weights))
-                    weights[~kept] = 0
-                    file.seek(entry.start + first * weights.itemsize)
-                    write_fully(file, weights.view(np.uint8).data)
-                    progress(len(weights))
+
+        def zero(entry: TensorEntry, start: int, piece: NDArray[np.uint8]) -> None:
+            if (tensor := mask.tensors.get(entry.name)) is None:
+                return
+            weights = piece.view(f"<u{_width(entry)}")
+            first = start // weights.itemsize
+            weights[~kept_elements(masks[mask.path], tensor, first, first + len(weights))] = 0
+
+        yield zero
 
 
 def require_masked(source: Checkpoint, written: Checkpoint, mask: Mask) -> None:
@@ -112,8 +109,13 @@ def _kept(file: FileIO, tensor: MaskedTensor | None, first: int, count: int) -> 
 
 def _pieces(file: FileIO, entry: TensorEntry) -> Iterator[tuple[int, NDArray[np.unsignedinteger]]]:
     """Yield the index of a first element, and some elements from there on, as integers of their width."""
-    width = DTYPE_BITS[entry.dtype] // 8 or 1  # of packed dtypes, bytes
+    width = _width(entry)
     for start in range(entry.start, entry.end, _CHUNK * width):
         piece = np.empty(min(_CHUNK * width, entry.end - start), np.uint8)
         read_into(file, start, piece.data)
         yield (start - entry.start) // width, piece.view(f"<u{width}")
+
+
+def _width(entry: TensorEntry) -> int:
+    """Bytes of an element; of packed dtypes, one."""
+    return DTYPE_BITS[entry.dtype] // 8 or 1

@@ -12,7 +12,7 @@ from pydantic import model_validator
 from llmprune.artifacts.records.agreement import AgreementProtocol, AgreementResult, DraftResult
 from llmprune.artifacts.records.estimates import Estimate, Repeats
 from llmprune.artifacts.records.protocols import PerplexityProtocol, SpeedProtocol, TaskProtocol
-from llmprune.artifacts.records.provenance import Artifact, Blocks, Count, Record
+from llmprune.artifacts.records.provenance import Artifact, Blocks, Count, Record, WeightsIdentity
 from llmprune.artifacts.records.zeros_counted import SparsityReport
 
 
@@ -130,6 +130,8 @@ class ModelResult(Record):
         generation: one result for each batch size.
         prompt: prompt tokens/s of the single long prompt.
         peak_bytes: the weights and the most memory in use above them, over all batches and the long prompt.
+        weights: which config and weights were measured; null of a model in memory, and in files from before it was
+            kept.
     """
 
     name: str
@@ -146,6 +148,7 @@ class ModelResult(Record):
     generation: tuple[GenerationResult, ...] = ()
     prompt: Repeats | None = None
     peak_bytes: int | None = None
+    weights: WeightsIdentity | None = None
 
 
 class GateCheck(Record):

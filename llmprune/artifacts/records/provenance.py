@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmprune.artifacts.checkpoints.block_numbers import MAX_BLOCKS
 from llmprune.artifacts.files.atomic import write_json_atomic
+from llmprune.artifacts.files.digests import FileDigest
 from llmprune.artifacts.files.reading import parse_json, read_small
+from llmprune.artifacts.records.content import take_digest, with_digest
+from llmprune.artifacts.records.unchecked import remark_unchecked
 from llmprune.choices import TextKind
 from llmprune.errors import ArtifactError, OutputExistsError
 from llmprune.version import __version__
@@ -30,6 +34,31 @@ class Record(BaseModel):
     """A frozen piece of an artifact; unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+StateRecord = TypeVar("StateRecord", bound=Record)
+
+
+class FileRecord(Record):
+    """A file, with what must be read back from it.
+
+    Attributes:
+        bytes: its size.
+        sha256: of its content.
+    """
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, digest: FileDigest) -> Self:
+        """What is kept of a file that was just written."""
+        return cls(bytes=digest.nbytes, sha256=digest.sha256)
+
+    @property
+    def digest(self) -> FileDigest:
+        """What the file must hold."""
+        return FileDigest(self.bytes, self.sha256)
 
 
 class Versions(Record):
@@ -68,6 +97,24 @@ class ModelIdentity(Record):
     def own_name(self) -> str:
         """The name without owner, revision and ``.gguf``: what the names of results begin with."""
         return self.name.split("@")[0].rsplit("/", 1)[-1].removesuffix(".gguf")
+
+
+class WeightsIdentity(Record):
+    """Which config and weights were measured, to the bit.
+
+    Attributes:
+        fingerprint: SHA-256 over config and weights, of which large tensors are sampled, as in ``ModelIdentity``.
+        sha256: SHA-256 over those of the files of weights, in the order of their names.
+    """
+
+    fingerprint: str
+    sha256: str
+
+    @classmethod
+    def of(cls, fingerprint: str, files: Mapping[str, FileDigest]) -> Self:
+        """Of weights in files that were read, by name."""
+        together = "".join(files[name].sha256 for name in sorted(files))
+        return cls(fingerprint=fingerprint, sha256=hashlib.sha256(together.encode()).hexdigest())
 
 
 class SourceIdentity(Record):
@@ -130,11 +177,12 @@ def describe_text(name: str, kind: TextKind, sources: Sequence[SourceIdentity]) 
 
 
 class Artifact(Record):
-    """A JSON file with a kind, a schema version and provenance.
+    """A JSON file with a kind, a schema version, provenance and a digest of all that.
 
     Subclasses set ``KIND`` and ``SCHEMA``. A file of a newer schema is refused; the
     schema number changes whenever an older reader would misread the file. Files from ``OLDEST`` on are read as what
     they would be today: fields that came later have their defaults.
+    Files of earlier versions have no digest: they are read, with an ``UncheckedWarning``.
     """
 
     KIND: ClassVar[str]
@@ -153,7 +201,7 @@ class Artifact(Record):
             OutputExistsError: another file, or a link, is in its place.
         """
         self.require_place(path)
-        write_json_atomic(path, self.model_dump(mode="json"))
+        write_json_atomic(path, with_digest(self.model_dump(mode="json")))
 
     @staticmethod
     def require_place(path: Path) -> None:
@@ -172,7 +220,8 @@ class Artifact(Record):
         """Read and check an artifact.
 
         Raises:
-            ArtifactError: missing, broken JSON, another kind, a newer schema, or fields that do not fit.
+            ArtifactError: missing, broken JSON, another kind, a newer schema, a digest that does not fit, or fields
+                that do not.
         """
         content = _read_json(path)
         kind = content.get("kind") if isinstance(content, dict) else None
@@ -185,6 +234,8 @@ class Artifact(Record):
                 f"{path} has schema {content.get('schema_version')!r:.40}, but this llmprune ({__version__}) reads "
                 f"schema {cls.SCHEMA}; use the version that wrote it, or delete the file to make it anew."
             )
+        if not take_digest(content, path):
+            remark_unchecked(path)
         try:
             return cls.model_validate({**content, "schema_version": cls.SCHEMA})
         except ValidationError as error:
@@ -203,6 +254,22 @@ def recorded_as(path: Path, kind: str | None = None) -> dict[str, Any] | None:
         return None
     known = content.get("kind") if isinstance(content, dict) else None
     return content if isinstance(known, str) and (known == kind if kind else known.startswith("llmprune-")) else None
+
+
+def write_state(path: Path, state: Record) -> None:
+    """Write the state of a pass as JSON with a digest, to a temporary name first."""
+    write_json_atomic(path, with_digest(state.model_dump(mode="json")))
+
+
+def read_state(path: Path, kind: type[StateRecord]) -> StateRecord | None:
+    """The state of a pass that was stopped; None where there is none, or none that can be gone on with."""
+    try:
+        content = parse_json(read_small(path))
+        if not take_digest(content, path):
+            remark_unchecked(path)
+        return kind.model_validate(content)
+    except (OSError, ValueError, AttributeError, ArtifactError):
+        return None
 
 
 def _read_json(path: Path) -> object:

@@ -18,8 +18,10 @@ from llmprune.artifacts.records.provenance import (
     Blocks,
     CorpusIdentity,
     Count,
+    FileRecord,
     ModelIdentity,
     Record,
+    WeightsIdentity,
 )
 from llmprune.artifacts.records.weight_sparsity import WeightSparsity
 
@@ -115,6 +117,28 @@ class Verification(Record):
     remark: str | None = None
 
 
+class WrittenFiles(Record):
+    """What a checkpoint's files held when they were written.
+
+    Attributes:
+        fingerprint: of its config and weights, as in ``ModelIdentity``.
+        files: every file by its path in the checkpoint, but for ``llmprune.json`` and the card, which is for people to
+            edit.
+        tensors: a short digest of a part of every stored tensor (``sample_tensors``): it tells whether a few weights
+            are damaged, or all of them were trained on.
+    """
+
+    fingerprint: str
+    files: dict[str, FileRecord]
+    tensors: dict[str, str]
+
+    @property
+    def identity(self) -> WeightsIdentity:
+        """The config and weights that were written."""
+        weights = {name: file.digest for name, file in self.files.items() if name.endswith(".safetensors")}
+        return WeightsIdentity.of(self.fingerprint, weights)
+
+
 class PruningRecord(Artifact):
     """``llmprune.json``.
 
@@ -132,6 +156,7 @@ class PruningRecord(Artifact):
         command: what to type to make it again; None: it was pruned on windows given in Python, which no command has.
         verification: None with ``--no-verify``.
         environment: what it was computed with; None in files from before it was kept.
+        written: what the files held; None in files from before it was kept.
     """
 
     KIND: ClassVar[str] = "llmprune-checkpoint"
@@ -151,6 +176,7 @@ class PruningRecord(Artifact):
     command: str | None
     verification: Verification | None = None
     environment: Environment | None = None
+    written: WrittenFiles | None = None
 
     @model_validator(mode="after")
     def _removes_what_is_there(self) -> Self:

@@ -74,6 +74,8 @@ class MatrixRecord(Record):
         damping: that its factorisation took, larger than the setting where it had to be raised.
         experts: of how many experts it is.
         others: names of the tensors of the others, where the checkpoint has one for each expert.
+        unseen: whether all its inputs were zero on the calibration text, so that it was pruned by magnitude; the error
+            is then ||W - T||^2 / ||T||^2. Of experts: whether it was so in one of them.
     """
 
     tensor: str
@@ -85,6 +87,7 @@ class MatrixRecord(Record):
     damping: float
     experts: int = 1
     others: tuple[str, ...] = ()
+    unseen: bool = False
 
     @property
     def tensors(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from llmprune.cli.console import Console
 from llmprune.cli.options.checkpoint import OutOpt, ShardSizeOpt, VerifyOpt
 from llmprune.cli.options.common import (
     DEFAULT_RUN,
+    CheckOpt,
     DeviceOpt,
     DtypeOpt,
     ForceOpt,
@@ -34,6 +35,7 @@ def apply_mask(
     dtype: DtypeOpt = Dtype.AUTO,
     memory_budget: MemoryBudgetOpt = None,
     trust_remote_code: RemoteCodeOpt = False,
+    check: CheckOpt = True,
     out: OutOpt = None,
     max_shard_size: ShardSizeOpt = SHARD_SIZE,
     verify: VerifyOpt = True,
@@ -46,6 +48,7 @@ def apply_mask(
     """Write a checkpoint of MODEL with the weights zero that are zero in MASK, all else bit for bit."""
     from llmprune.artifacts.files.sizes import parse_size
     from llmprune.models.compute import choose_compute
+    from llmprune.stages.common.intact import Intact
     from llmprune.stages.common.workspace import open_workspace
     from llmprune.stages.masking import MaskSettings, plan_masking
     from llmprune.stages.masking import apply_mask as run_stage
@@ -54,7 +57,13 @@ def apply_mask(
     settings = MaskSettings(mask=mask, out=out, max_shard_bytes=parse_size(max_shard_size), verify=verify, force=force)
     compute = choose_compute(device, dtype, memory_budget)
     workspace = open_workspace(
-        run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code, makes_files=not plan
+        run,
+        model,
+        compute=compute,
+        progress=console,
+        trust_remote_code=trust_remote_code,
+        makes_files=not plan,
+        intact=Intact(check),
     )
     if plan:
         give_plan(console, plan_masking(workspace, settings))

@@ -33,6 +33,7 @@ from llmprune.cli.options.bench import (
 )
 from llmprune.cli.options.common import (
     DEFAULT_RUN,
+    CheckOpt,
     DeviceMapOpt,
     DeviceOpt,
     DtypeOpt,
@@ -82,6 +83,7 @@ def bench(
     memory_budget: MemoryBudgetOpt = None,
     device_map: DeviceMapOpt = DeviceMap.NONE,
     trust_remote_code: RemoteCodeOpt = False,
+    check: CheckOpt = True,
     run: RunOpt = DEFAULT_RUN,
     plan: PlanOpt = False,
     as_json: JsonOpt = False,
@@ -92,6 +94,7 @@ def bench(
     from llmprune.models.compute import choose_compute
     from llmprune.stages.benchmark import bench as run_stage
     from llmprune.stages.benchmark import plan_bench, refuse_failed
+    from llmprune.stages.common.intact import Intact
 
     console = Console(as_json=as_json, quiet=quiet)
     settings = read_bench(
@@ -127,7 +130,7 @@ def bench(
     if plan:
         give_plan(console, plan_bench(RunDirectory(run), **asked))
         return
-    result, path = run_stage(RunDirectory(run), **asked)
+    result, path = run_stage(RunDirectory(run), **asked, intact=Intact(check))
     console.result(result.model_dump(mode="json"), shown=lambda console: show_bench(console, result))
     console.say(f"Every repeat and window: {path}")
     refuse_failed(result)

@@ -16,6 +16,7 @@ from llmprune.cli.options.calibration import (
 )
 from llmprune.cli.options.common import (
     DEFAULT_RUN,
+    CheckOpt,
     DeviceOpt,
     DtypeOpt,
     ForceOpt,
@@ -52,6 +53,7 @@ def calibrate(
     dtype: DtypeOpt = Dtype.AUTO,
     memory_budget: MemoryBudgetOpt = None,
     trust_remote_code: RemoteCodeOpt = False,
+    check: CheckOpt = True,
     run: RunOpt = DEFAULT_RUN,
     force: ForceOpt = False,
     plan: PlanOpt = False,
@@ -62,6 +64,7 @@ def calibrate(
     from llmprune.models.compute import choose_compute
     from llmprune.stages.calibration import CalibrationSettings, plan_calibration
     from llmprune.stages.calibration import calibrate as run_stage
+    from llmprune.stages.common.intact import Intact
     from llmprune.stages.common.workspace import open_workspace
 
     console = Console(as_json=as_json, quiet=quiet)
@@ -77,7 +80,13 @@ def calibrate(
     )
     compute = choose_compute(device, dtype, memory_budget)
     workspace = open_workspace(
-        run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code, makes_files=not plan
+        run,
+        model,
+        compute=compute,
+        progress=console,
+        trust_remote_code=trust_remote_code,
+        makes_files=not plan,
+        intact=Intact(check),
     )
     if plan:
         give_plan(console, plan_calibration(workspace, settings, force=force))

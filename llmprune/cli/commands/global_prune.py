@@ -23,6 +23,7 @@ from llmprune.cli.options.calibration import CalibrationOpt, RunSamplesOpt, RunS
 from llmprune.cli.options.checkpoint import OutOpt, ShardSizeOpt, VerifyOpt
 from llmprune.cli.options.common import (
     DEFAULT_RUN,
+    CheckOpt,
     DeviceOpt,
     DtypeOpt,
     ForceOpt,
@@ -86,6 +87,7 @@ def global_prune(
     dtype: DtypeOpt = Dtype.AUTO,
     memory_budget: MemoryBudgetOpt = None,
     trust_remote_code: RemoteCodeOpt = False,
+    check: CheckOpt = True,
     out: OutOpt = None,
     max_shard_size: ShardSizeOpt = SHARD_SIZE,
     verify: VerifyOpt = True,
@@ -101,6 +103,7 @@ def global_prune(
     from llmprune.algorithms.feed_forward.subproblems import Coefficients
     from llmprune.artifacts.files.sizes import parse_size
     from llmprune.models.compute import choose_compute
+    from llmprune.stages.common.intact import Intact
     from llmprune.stages.common.workspace import open_workspace
     from llmprune.stages.publishing import push_written
     from llmprune.stages.weight_pruning import PruningSettings, Selection, parse_parts, plan_pruning
@@ -128,7 +131,13 @@ def global_prune(
     publishing = read_push(push_to_hub, private=private)
     compute = choose_compute(device, dtype, memory_budget)
     workspace = open_workspace(
-        run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code, makes_files=not plan
+        run,
+        model,
+        compute=compute,
+        progress=console,
+        trust_remote_code=trust_remote_code,
+        makes_files=not plan,
+        intact=Intact(check),
     )
     if plan:
         give_plan(console, plan_pruning(workspace, settings))

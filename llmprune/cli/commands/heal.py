@@ -8,6 +8,7 @@ from llmprune.cli.options.calibration import CalibrationOpt, RunSamplesOpt, RunS
 from llmprune.cli.options.checkpoint import OutOpt, ShardSizeOpt, VerifyOpt
 from llmprune.cli.options.common import (
     DEFAULT_RUN,
+    CheckOpt,
     DeviceOpt,
     DtypeOpt,
     ForceOpt,
@@ -42,6 +43,7 @@ def heal(
     dtype: DtypeOpt = Dtype.AUTO,
     memory_budget: MemoryBudgetOpt = None,
     trust_remote_code: RemoteCodeOpt = False,
+    check: CheckOpt = True,
     out: OutOpt = None,
     max_shard_size: ShardSizeOpt = SHARD_SIZE,
     verify: VerifyOpt = True,
@@ -56,6 +58,7 @@ def heal(
     """Write a pruned checkpoint anew, its blocks solved to give what the dense model's did."""
     from llmprune.artifacts.files.sizes import parse_size
     from llmprune.models.compute import choose_compute
+    from llmprune.stages.common.intact import Intact
     from llmprune.stages.common.workspace import open_workspace
     from llmprune.stages.healing import HealSettings, plan_heal
     from llmprune.stages.healing import heal as run_stage
@@ -75,7 +78,13 @@ def heal(
     publishing = read_push(push_to_hub, private=private)
     compute = choose_compute(device, dtype, memory_budget)
     workspace = open_workspace(
-        run, teacher, compute=compute, progress=console, trust_remote_code=trust_remote_code, makes_files=not plan
+        run,
+        teacher,
+        compute=compute,
+        progress=console,
+        trust_remote_code=trust_remote_code,
+        makes_files=not plan,
+        intact=Intact(check),
     )
     if plan:
         give_plan(console, plan_heal(workspace, checkpoint, settings))

@@ -6,6 +6,7 @@ from llmprune.choices import DEVICE, Dtype
 from llmprune.cli.console import Console
 from llmprune.cli.options.common import (
     DEFAULT_RUN,
+    CheckOpt,
     DeviceOpt,
     DtypeOpt,
     JsonOpt,
@@ -52,6 +53,7 @@ def push(
     dtype: DtypeOpt = Dtype.AUTO,
     memory_budget: MemoryBudgetOpt = None,
     trust_remote_code: RemoteCodeOpt = False,
+    check: CheckOpt = True,
     run: RunOpt = DEFAULT_RUN,
     plan: PlanOpt = False,
     as_json: JsonOpt = False,
@@ -61,6 +63,7 @@ def push(
     from llmprune.artifacts.run import RunDirectory
     from llmprune.models.compute import choose_compute
     from llmprune.publishing.destination import Destination
+    from llmprune.stages.common.intact import Intact
     from llmprune.stages.publishing import PushSettings, plan_push
     from llmprune.stages.publishing import push as run_stage
 
@@ -82,6 +85,7 @@ def push(
         compute=compute,
         progress=console,
         trust_remote_code=trust_remote_code,
+        intact=Intact(check),
         on_listing=listing_teller(console),
     )
     console.result(describe_push(report), shown=lambda console: show_push(console, report))

@@ -7,6 +7,7 @@ from llmprune.cli.console import Console
 from llmprune.cli.options.checkpoint import OutOpt, ShardSizeOpt, VerifyOpt
 from llmprune.cli.options.common import (
     DEFAULT_RUN,
+    CheckOpt,
     DeviceOpt,
     DtypeOpt,
     ForceOpt,
@@ -44,6 +45,7 @@ def remove_blocks(
     dtype: DtypeOpt = Dtype.AUTO,
     memory_budget: MemoryBudgetOpt = None,
     trust_remote_code: RemoteCodeOpt = False,
+    check: CheckOpt = True,
     out: OutOpt = None,
     max_shard_size: ShardSizeOpt = SHARD_SIZE,
     verify: VerifyOpt = True,
@@ -60,6 +62,7 @@ def remove_blocks(
     from llmprune.models.compute import choose_compute
     from llmprune.stages.block_removal import RemovalSettings, parse_blocks, plan_removal
     from llmprune.stages.block_removal import remove_blocks as run_stage
+    from llmprune.stages.common.intact import Intact
     from llmprune.stages.common.workspace import open_workspace
     from llmprune.stages.publishing import push_written
 
@@ -81,6 +84,7 @@ def remove_blocks(
         progress=console,
         trust_remote_code=trust_remote_code,
         makes_files=not plan,
+        intact=Intact(check),
         without=(settings.blocks or ()) if heal in (None, Heal.NONE) else (),
     )
     if plan:

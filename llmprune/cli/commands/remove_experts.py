@@ -7,6 +7,7 @@ from llmprune.cli.console import Console
 from llmprune.cli.options.checkpoint import OutOpt, ShardSizeOpt, VerifyOpt
 from llmprune.cli.options.common import (
     DEFAULT_RUN,
+    CheckOpt,
     DeviceOpt,
     DtypeOpt,
     ForceOpt,
@@ -40,6 +41,7 @@ def remove_experts(
     dtype: DtypeOpt = Dtype.AUTO,
     memory_budget: MemoryBudgetOpt = None,
     trust_remote_code: RemoteCodeOpt = False,
+    check: CheckOpt = True,
     out: OutOpt = None,
     max_shard_size: ShardSizeOpt = SHARD_SIZE,
     verify: VerifyOpt = True,
@@ -54,6 +56,7 @@ def remove_experts(
     """Write a checkpoint without the experts that matter least, and check that it computes what it should."""
     from llmprune.artifacts.files.sizes import parse_size
     from llmprune.models.compute import choose_compute
+    from llmprune.stages.common.intact import Intact
     from llmprune.stages.common.workspace import open_workspace
     from llmprune.stages.expert_removal import ExpertSettings, parse_experts, plan_expert_removal
     from llmprune.stages.expert_removal import remove_experts as run_stage
@@ -77,6 +80,7 @@ def remove_experts(
         progress=console,
         trust_remote_code=trust_remote_code,
         makes_files=not plan,
+        intact=Intact(check),
     )
     if plan:
         give_plan(console, plan_expert_removal(workspace, settings))

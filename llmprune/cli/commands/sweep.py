@@ -33,6 +33,7 @@ from llmprune.cli.options.calibration import (
 from llmprune.cli.options.checkpoint import VerifyOpt
 from llmprune.cli.options.common import (
     DEFAULT_RUN,
+    CheckOpt,
     DeviceOpt,
     DtypeOpt,
     ForceOpt,
@@ -105,6 +106,7 @@ def sweep(
     dtype: DtypeOpt = Dtype.AUTO,
     memory_budget: MemoryBudgetOpt = None,
     trust_remote_code: RemoteCodeOpt = False,
+    check: CheckOpt = True,
     keep: KeepOpt = True,
     verify: VerifyOpt = True,
     run: RunOpt = DEFAULT_RUN,
@@ -115,6 +117,7 @@ def sweep(
 ) -> None:
     """Prune and measure a grid of models: blocks removed, zeros, and both; name those worth having."""
     from llmprune.models.compute import choose_compute
+    from llmprune.stages.common.intact import Intact
     from llmprune.stages.common.workspace import open_workspace
     from llmprune.stages.sweeping import SweepSettings, choose_best, parse_patterns, parse_targets, plan_sweep
     from llmprune.stages.sweeping import sweep as run_stage
@@ -153,7 +156,13 @@ def sweep(
     )
     compute = choose_compute(device, dtype, memory_budget)
     workspace = open_workspace(
-        run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code, makes_files=not plan
+        run,
+        model,
+        compute=compute,
+        progress=console,
+        trust_remote_code=trust_remote_code,
+        makes_files=not plan,
+        intact=Intact(check),
     )
     if plan:
         give_plan(console, plan_sweep(workspace, settings))

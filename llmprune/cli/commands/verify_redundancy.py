@@ -6,6 +6,7 @@ from llmprune.choices import DEVICE, ERROR_RATE, PROTECT_FIRST, PROTECT_LAST, TA
 from llmprune.cli.console import Console
 from llmprune.cli.options.common import (
     DEFAULT_RUN,
+    CheckOpt,
     DeviceOpt,
     DtypeOpt,
     ForceOpt,
@@ -56,6 +57,7 @@ def verify_redundancy(
     dtype: DtypeOpt = Dtype.AUTO,
     memory_budget: MemoryBudgetOpt = None,
     trust_remote_code: RemoteCodeOpt = False,
+    check: CheckOpt = True,
     run: RunOpt = DEFAULT_RUN,
     force: ForceOpt = False,
     plan: PlanOpt = False,
@@ -66,6 +68,7 @@ def verify_redundancy(
     from llmprune.models.compute import choose_compute
     from llmprune.stages.block_search import RedundancySettings, plan_search
     from llmprune.stages.block_search import verify_redundancy as run_stage
+    from llmprune.stages.common.intact import Intact
     from llmprune.stages.common.workspace import open_workspace
 
     console = Console(as_json=as_json, quiet=quiet)
@@ -83,7 +86,13 @@ def verify_redundancy(
     )
     compute = choose_compute(device, dtype, memory_budget)
     workspace = open_workspace(
-        run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code, makes_files=not plan
+        run,
+        model,
+        compute=compute,
+        progress=console,
+        trust_remote_code=trust_remote_code,
+        makes_files=not plan,
+        intact=Intact(check),
     )
     if plan:
         give_plan(console, plan_search(workspace, settings, force=force))

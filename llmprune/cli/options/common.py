@@ -56,6 +56,14 @@ RemoteCodeOpt = Annotated[
         "--trust-remote-code", help="Let the model's own Python files run on this machine.", rich_help_panel=COMPUTE
     ),
 ]
+CheckOpt = Annotated[
+    bool,
+    typer.Option(
+        "--check/--no-check",
+        help="See first that a checkpoint of llmprune is as it was written, by the digests in its llmprune.json.",
+        rich_help_panel=COMPUTE,
+    ),
+]
 RunOpt = Annotated[
     Path,
     typer.Option(

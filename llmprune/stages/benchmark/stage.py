@@ -21,6 +21,7 @@ from llmprune.stages.benchmark.settings import BenchSettings
 from llmprune.stages.benchmark.speed import measure_speed
 from llmprune.stages.benchmark.subjects import Subject, choose_subjects
 from llmprune.stages.benchmark.tasks import measure_tasks, task_differences
+from llmprune.stages.common.intact import Intact
 from llmprune.stages.common.progress import Progress
 
 
@@ -35,6 +36,7 @@ def bench(
     trust_remote_code: bool = False,
     dense: BenchResult | None = None,
     file: str | None = None,
+    intact: Intact | None = None,
 ) -> tuple[BenchResult, Path]:
     """Measure a model and its source, and write the result under ``bench/``.
 
@@ -47,15 +49,16 @@ def bench(
         progress: who listens.
         trust_remote_code: let the checkpoints' own Python files run.
         dense: an earlier benchmark of the baseline alone. Its perplexities and accuracies are taken where the
-            protocols are the same.
+            protocols and the weights are the same.
         file: name of the result's file; None: the time at the end. An older result of that name is replaced.
+        intact: what is checked of models that llmprune wrote; None: everything.
 
     Returns:
         The result, and its file. Conditions that hold are raised by ``gate.refuse_failed``.
 
     Raises:
         ModelError: nothing to measure, or a model cannot be loaded.
-        CheckpointError: a model's weights are not whole, or not what its config says.
+        CheckpointError: a model's weights are not whole, not what its config says, or not what llmprune wrote.
         CorpusError: a text cannot be had, or is too short.
         TaskError: a task cannot be had.
         TargetError: an option out of range, or a condition on what is not measured.
@@ -64,7 +67,13 @@ def bench(
         LlmpruneError: the disk is full.
     """
     subjects = choose_subjects(
-        run, model, baseline, compute=compute, progress=progress, trust_remote_code=trust_remote_code
+        run,
+        model,
+        baseline,
+        compute=compute,
+        progress=progress,
+        trust_remote_code=trust_remote_code,
+        intact=intact or Intact(),
     )
     run.require_writable()
     result = measure(subjects, settings, compute=compute, progress=progress, dense=dense)
@@ -92,7 +101,7 @@ def measure(
         LlmpruneError: as ``bench`` does.
     """
     wanted = check(subjects, settings, compute, progress)
-    known = [None, _known_quality(wanted, dense, compute)]
+    known = [None, *(_known_quality(one, wanted, dense, compute) for one in subjects[1:])]
     together = settings.speed or settings.draft
     results: list[ModelResult] = []
     kernels: list[str] = []
@@ -161,6 +170,7 @@ def check_bench(
     compute: Compute,
     progress: Progress,
     trust_remote_code: bool = False,
+    intact: Intact | None = None,
 ) -> Protocols:
     """Refuse now what ``bench`` of a model, and of what is pruned from it, would refuse after hours of pruning.
 
@@ -171,17 +181,27 @@ def check_bench(
         LlmpruneError: as ``bench`` does.
     """
     (subject, *_) = choose_subjects(
-        run, model, None, compute=compute, progress=progress, trust_remote_code=trust_remote_code
+        run,
+        model,
+        None,
+        compute=compute,
+        progress=progress,
+        trust_remote_code=trust_remote_code,
+        intact=intact or Intact(),
     )
     return check([subject], settings, compute, progress).protocols(compute)
 
 
-def _known_quality(wanted: Measurements, dense: BenchResult | None, compute: Compute) -> ModelResult | None:
-    """What an earlier benchmark of the baseline measured under the same protocols; None: nothing."""
+def _known_quality(
+    baseline: Subject, wanted: Measurements, dense: BenchResult | None, compute: Compute
+) -> ModelResult | None:
+    """What an earlier benchmark of the baseline's weights measured under the same protocols; None: nothing."""
     protocols = wanted.protocols(compute)
     of_quality = ("perplexity", "tasks", "dtype", "device")
-    same = dense is not None and all(getattr(dense, name) == getattr(protocols, name) for name in of_quality)
-    return dense.model if dense is not None and same else None
+    if dense is None or dense.model.weights is None or dense.model.weights != baseline.weights:
+        return None
+    same = all(getattr(dense, name) == getattr(protocols, name) for name in of_quality)
+    return dense.model if same else None
 
 
 def _measure_quality(

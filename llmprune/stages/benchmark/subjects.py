@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
+from llmprune.artifacts.checkpoints.scanning import digest_weights
 from llmprune.artifacts.records.bench import ModelResult
+from llmprune.artifacts.records.provenance import WeightsIdentity
 from llmprune.artifacts.run import RunDirectory
 from llmprune.evaluation.sparsity import measure_model
 from llmprune.models.anatomy import block_count
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.loading import load_tokenizer, load_whole, open_decoder, require_finite, stored_dtype
 from llmprune.models.resident import sharing_copy, tokenizer_of
-from llmprune.models.source import check_model, find_model, positions, vocabulary
+from llmprune.models.source import check_model, find_model, fingerprint_of, positions, vocabulary
 from llmprune.models.timing import now
 from llmprune.stages.benchmark.opened import Loaded, Streamed
 from llmprune.stages.benchmark.sparsity import count_zeros
+from llmprune.stages.common.intact import Intact
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import open_workspace, typed_origin
 
@@ -35,6 +38,7 @@ class Subject(Protocol):
         num_blocks: number of its transformer blocks.
         positions: the longest sequence that it was made for.
         vocabulary: how many tokens it has embeddings for.
+        weights: which config and weights it has; None: it is in memory, and what was done to it is not known.
     """
 
     @property
@@ -45,6 +49,8 @@ class Subject(Protocol):
     def positions(self) -> int: ...  # noqa: D102
     @property
     def vocabulary(self) -> int: ...  # noqa: D102
+    @property
+    def weights(self) -> WeightsIdentity | None: ...  # noqa: D102
 
     def described(self) -> ModelResult:
         """A result that holds what is known without running it."""
@@ -78,6 +84,7 @@ class CheckpointSubject:
         name: its name in results.
         directory: the directory of its checkpoint.
         checkpoint: the opened checkpoint.
+        weights: which config and weights it has; None: they were not read.
         num_blocks: number of its transformer blocks.
         positions: the longest sequence that it was made for.
         vocabulary: how many tokens it has embeddings for.
@@ -87,6 +94,7 @@ class CheckpointSubject:
     name: str
     directory: Path
     checkpoint: Checkpoint
+    weights: WeightsIdentity | None
     num_blocks: int
     positions: int
     vocabulary: int
@@ -100,6 +108,7 @@ class CheckpointSubject:
             num_parameters=self.checkpoint.num_parameters,
             weight_bytes=self.checkpoint.nbytes,
             sparsity=count_zeros(self.checkpoint),
+            weights=self.weights,
         )
 
     def dtype(self) -> torch.dtype:
@@ -150,6 +159,11 @@ class ModelSubject:
     name: str
     model: PreTrainedModel
     given: PreTrainedTokenizerBase | None = None
+
+    @property
+    def weights(self) -> None:
+        """None: what was done to it since it was loaded is not known."""
+        return None
 
     @property
     def num_blocks(self) -> int:
@@ -203,6 +217,7 @@ def choose_subjects(
     progress: Progress,
     trust_remote_code: bool,
     makes_files: bool = True,
+    intact: Intact | None = None,
 ) -> list[CheckpointSubject]:
     """The model, then the baseline if there is one.
 
@@ -212,7 +227,7 @@ def choose_subjects(
 
     Raises:
         ModelError: no such model, or none at all.
-        CheckpointError: weights that are not whole, or not what the config says.
+        CheckpointError: weights that are not whole, not what the config says, or not what llmprune wrote.
         ArtifactError: a model that would have to be converted in another model's run.
     """
     known = run.record()
@@ -220,14 +235,16 @@ def choose_subjects(
     wanted = [model or (str(newest) if newest else None), baseline or (known.model if known else None)]
     subjects: list[CheckpointSubject] = []
     for spec in wanted[:1] if wanted[1] is None else wanted:
-        name, directory = _locate(run, spec, compute, progress, trust_remote_code, makes_files)
+        name, directory = _locate(run, spec, compute, progress, trust_remote_code, makes_files, intact)
         if directory.resolve() not in {subject.directory.resolve() for subject in subjects}:
             config, checkpoint = check_model(directory, trust_remote_code=trust_remote_code)
+            weights = _read_weights(directory, checkpoint, progress, intact or Intact()) if makes_files else None
             subjects.append(
                 CheckpointSubject(
                     name,
                     directory,
                     checkpoint,
+                    weights,
                     block_count(config),
                     positions(config),
                     vocabulary(config),
@@ -237,6 +254,13 @@ def choose_subjects(
     return subjects
 
 
+def _read_weights(directory: Path, checkpoint: Checkpoint, progress: Progress, intact: Intact) -> WeightsIdentity:
+    """Which weights are there; of a checkpoint that llmprune wrote, that they are the written ones."""
+    files = digest_weights(checkpoint)
+    intact.require(directory, progress, weights=files)
+    return WeightsIdentity.of(fingerprint_of(directory, checkpoint), files)
+
+
 def _locate(
     run: RunDirectory,
     spec: str | None,
@@ -244,6 +268,7 @@ def _locate(
     progress: Progress,
     trust_remote_code: bool,
     makes_files: bool,
+    intact: Intact | None,
 ) -> tuple[str, Path]:
     """Name and directory of a model. A model of the run, or one that must be converted, goes through the run."""
     known = run.record()
@@ -252,6 +277,12 @@ def _locate(
         if not source.must_be_converted:
             return source.name, source.path
     workspace = open_workspace(
-        run.path, spec, compute=compute, progress=progress, trust_remote_code=trust_remote_code, makes_files=makes_files
+        run.path,
+        spec,
+        compute=compute,
+        progress=progress,
+        trust_remote_code=trust_remote_code,
+        makes_files=makes_files,
+        intact=intact,
     )
     return workspace.model.name, workspace.directory

@@ -11,7 +11,7 @@ from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES, CopyRepo
 from llmprune.artifacts.records.command_line import unless_usual
 from llmprune.artifacts.records.pruning import BlockRemoval, PruningRecord
 from llmprune.choices import Heal
-from llmprune.models.config import load_config, read_config, write_config
+from llmprune.models.config import CONFIG_NAME, load_config, read_config, write_config
 from llmprune.models.surgery import cut_config, renamed_tensors, tied_copies
 from llmprune.stages.block_removal.settings import RemovalSettings
 from llmprune.stages.common.command_line import model_argument, recorded_command
@@ -53,8 +53,7 @@ def write_checkpoint(
     kept = kept_blocks(workspace.model.num_blocks, removal.removed)
     files = healed.files if healed is not None else ()
     with new_checkpoint(out, force=settings.force) as partial:
-        copied = _write_weights(workspace, source.overlaid(files), kept, partial, settings.max_shard_bytes)
-        carry_files(workspace, partial)
+        copied = _write_files(workspace, source.overlaid(files), kept, partial, settings.max_shard_bytes)
         healing = healed.record if healed is not None else None
         command = _command(workspace, settings, removal, out) if repeatable else None
         record = new_record(workspace, copied, removal=removal, healing=healing, command=command)
@@ -77,10 +76,10 @@ def _command(workspace: Workspace, settings: RemovalSettings, removal: BlockRemo
     )
 
 
-def _write_weights(
+def _write_files(
     workspace: Workspace, source: Checkpoint, kept: Sequence[int], partial: Path, max_shard_bytes: int
 ) -> CopyReport:
-    """Stream the kept tensors into ``partial``, and write the config that goes with them."""
+    """Stream the kept tensors into ``partial``, and write the config and the files that go with them."""
     config = load_config(workspace.directory, trust_remote_code=workspace.trust_remote_code)
     shell = workspace.open_shell()
     if behind := len(shell.names.behind):
@@ -91,9 +90,10 @@ def _write_weights(
     renames = renamed_tensors(shell.names, kept)
     for copy in tied_copies(shell):
         renames.pop(copy, None)
-    write_config(partial, cut_config(read_config(workspace.directory), config, kept, behind=behind))
+    config_file = write_config(partial, cut_config(read_config(workspace.directory), config, kept, behind=behind))
     total = sum(source.tensors[name].nbytes for name in renames)
     with workspace.progress.task("Writing", total) as advance:
-        return copy_tensors(
+        copied = copy_tensors(
             source, renames, partial, max_shard_bytes=max_shard_bytes, progress=advance, check_finite=shell.used
         )
+    return copied.beside({CONFIG_NAME: config_file, **carry_files(workspace, partial)})

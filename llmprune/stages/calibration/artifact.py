@@ -13,7 +13,7 @@ from llmprune.artifacts.activations import MANIFEST, CalibrationManifest, hidden
 from llmprune.artifacts.files.ownership import remove_own, require_own
 from llmprune.artifacts.files.temporary import is_temporary
 from llmprune.artifacts.records.environment import compared
-from llmprune.artifacts.records.provenance import recorded_as
+from llmprune.artifacts.records.provenance import read_state, recorded_as
 from llmprune.choices import Cache, ChatTemplate
 from llmprune.errors import ArtifactError, NumericalError
 from llmprune.models.compute import dtype_name
@@ -89,11 +89,8 @@ def _stopped(partial: Path) -> DensePassState | CalibrationManifest | None:
     """What an earlier pass left: its manifest if it was over, else its state; None where it had finished nothing."""
     with suppress(ArtifactError):
         return CalibrationManifest.read(partial / MANIFEST)
-    try:
-        state = DensePassState.model_validate_json((partial / STATE).read_bytes())
-    except (OSError, ValueError):
-        return None
-    return state if state.blocks else None
+    state = read_state(partial / STATE, DensePassState)
+    return state if state is not None and state.blocks else None
 
 
 def _is_same(stopped: DensePassState | CalibrationManifest, begin: DensePassState) -> bool:
@@ -122,10 +119,7 @@ def _resumed(
     """Where an earlier pass on the same stopped; None where there is none, or its files are not whole."""
     if not isinstance(stopped, DensePassState) or not _is_same(stopped, begin):
         return None
-    entering = hidden_name(len(stopped.blocks))
-    sizes = {path.name: path.stat().st_size for path in partial.iterdir()}
-    whole = all(sizes.get(name) == file.bytes for name, file in stopped.files.items())
-    if not whole or not is_intact(partial / entering, stopped.files[entering]):
+    if not all(is_intact(partial / name, file) for name, file in stopped.files.items()):
         progress.say(f"The files in {partial} are not what an earlier pass wrote: it begins anew.")
         return None
     keep_only(partial, {STATE, *stopped.files})

@@ -33,13 +33,12 @@ from llmprune.artifacts.activations import (
     open_hidden_states,
     save_tokens,
 )
-from llmprune.artifacts.files.atomic import write_json_atomic
 from llmprune.artifacts.files.disk_space import require_free_space
 from llmprune.artifacts.files.ownership import remove_own
 from llmprune.artifacts.files.temporary import is_temporary
 from llmprune.artifacts.files.tensors import save_tensors
 from llmprune.artifacts.records.environment import Environment
-from llmprune.artifacts.records.provenance import Record
+from llmprune.artifacts.records.provenance import Record, write_state
 from llmprune.choices import Cache
 from llmprune.errors import NumericalError
 from llmprune.evaluation.losses import token_losses
@@ -119,7 +118,7 @@ class DensePass:
         remove_own(self.folder, is_own, last=(MANIFEST, STATE))
         self._announce(begin.cache, kept_in)
         self.folder.mkdir(exist_ok=True)
-        write_json_atomic(self.folder / STATE, begin.model_dump())  # first: it tells whose folder this is
+        write_state(self.folder / STATE, begin)  # first: it tells whose folder this is
         save_tokens(self.folder / TOKENS, self.tokens)
         files = self._write_states(0, (self.decoder.runner.embed(batch) for _, batch in self._batches()))
         return begin.model_copy(update={"files": {TOKENS: cached_file(self.folder / TOKENS), **files}})
@@ -139,7 +138,7 @@ class DensePass:
             for block in range(done, total):
                 with self.decoder.block(block):
                     state = self._run_block(block, state, advance)
-                write_json_atomic(self.folder / STATE, state.model_dump())
+                write_state(self.folder / STATE, state)
                 keep_only(self.folder, {STATE, *state.files})
         return state
 

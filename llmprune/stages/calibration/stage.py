@@ -227,6 +227,7 @@ def _finished_before(workspace: Workspace, known: Calibration, settings: Calibra
     less = settings.cache == Cache.ALL and manifest.cache is Cache.FIRST
     if less or manifest.dtype != dtype_name(workspace.dtype) or not _same_windows(workspace, manifest, settings):
         raise _made_otherwise(known)
+    known.require_intact()
     workspace.progress.say(f"{known.directory} is complete already: nothing to do.")
     return known
 

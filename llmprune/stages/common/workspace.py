@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from llmprune.models.source import (
 from llmprune.ranks.shared import require_shared
 from llmprune.stages.common.command_line import command_folder
 from llmprune.stages.common.conversion import convert, refuse_to_convert
+from llmprune.stages.common.intact import Intact
 from llmprune.stages.common.progress import Progress, Silent
 from llmprune.text.tokenizer_identity import tokenizer_fingerprint
 
@@ -55,6 +56,7 @@ class Workspace:
         folder: where recorded commands are to be typed, see ``command_line``.
         trust_remote_code: whether the checkpoint's own Python files may run.
         left_out: shards of a Hub model that were not downloaded, since nothing in them is needed.
+        intact: what is checked of checkpoints that llmprune wrote.
     """
 
     run: RunDirectory
@@ -68,6 +70,7 @@ class Workspace:
     folder: Path
     trust_remote_code: bool = False
     left_out: frozenset[str] = frozenset()
+    intact: Intact = field(default_factory=Intact)
 
     def open_checkpoint(self) -> Checkpoint:
         """The dense model's files."""
@@ -103,13 +106,14 @@ class Workspace:
 
         Raises:
             ModelError: there is no such model, or it is not a causal LM.
-            CheckpointError: its weights are not whole, or not what its config says.
+            CheckpointError: its weights are not whole, not what its config says, or not what llmprune wrote.
         """
         source = find_model(spec, trust_remote_code=self.trust_remote_code)
         if source.is_gguf:
             raise ModelError(f"{source.path} is a GGUF file; a checkpoint directory or a Hub id was expected.")
         trust = self.trust_remote_code
         config, checkpoint = check_model(source.path, trust_remote_code=trust)
+        self.intact.require(source.path, self.progress)
         return replace(
             self,
             directory=source.path,
@@ -178,6 +182,7 @@ def open_workspace(
     without: Collection[int] = (),
     folder: Path | None = None,
     makes_files: bool = True,
+    intact: Intact | None = None,
 ) -> Workspace:
     """Find the model that was typed, or else the run's own, or else the demo model.
 
@@ -193,13 +198,14 @@ def open_workspace(
         without: blocks whose weights are not needed. Shards of a Hub model that hold nothing else are not downloaded.
         folder: where recorded commands are to be typed; None: where the run lies.
         makes_files: whether a model may be downloaded or converted that is not ready.
+        intact: what is checked of a model that llmprune wrote; None: everything.
 
     Raises:
         ModelError: there is no such model, it is not a causal LM, or not ready.
-        CheckpointError: its weights are not whole, or not what its config says.
+        CheckpointError: its weights are not whole, not what its config says, or not what llmprune wrote.
         ArtifactError: the run directory belongs to another model.
     """
-    progress = progress or Silent()
+    progress, intact = progress or Silent(), intact or Intact()
     if (remark := untested(compute.device)) is not None:
         progress.say(remark)
     place = RunDirectory(run)
@@ -214,6 +220,8 @@ def open_workspace(
         absent = partial(absent_shards, without=without, trust_remote_code=trust_remote_code)
         directory, left_out = _downloaded(directory, record, absent, find)
     config, checkpoint = check_model(directory, trust_remote_code=trust_remote_code, left_out=left_out)
+    if makes_files:
+        intact.require(directory, progress, left_out=left_out)
     return Workspace(
         place,
         record,
@@ -226,6 +234,7 @@ def open_workspace(
         folder or command_folder(run),
         trust_remote_code,
         left_out,
+        intact,
     )
 
 

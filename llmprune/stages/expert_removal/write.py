@@ -19,7 +19,7 @@ from llmprune.artifacts.files.temporary import scratch_directory
 from llmprune.artifacts.records.command_line import unless_usual
 from llmprune.artifacts.records.pruning import ExpertRemoval, PruningRecord
 from llmprune.models.architecture import empty_model
-from llmprune.models.config import load_config, made_of, read_config, write_config
+from llmprune.models.config import CONFIG_NAME, load_config, made_of, read_config, write_config
 from llmprune.models.expert_surgery import ExpertCut, config_with_experts, cut_experts, kept_entries
 from llmprune.stages.common.command_line import model_argument, recorded_command
 from llmprune.stages.common.workspace import Workspace
@@ -57,8 +57,8 @@ def write_checkpoint(
     with new_checkpoint(out, force=settings.force) as partial:
         copied = _write_weights(workspace, cut, partial, settings.max_shard_bytes)
         raw, config = _configs(workspace)
-        write_config(partial, config_with_experts(raw, config, before=removal.before, left=removal.left))
-        carry_files(workspace, partial)
+        written = write_config(partial, config_with_experts(raw, config, before=removal.before, left=removal.left))
+        copied = copied.beside({CONFIG_NAME: written, **carry_files(workspace, partial)})
         record = new_record(workspace, copied, experts=removal, command=_command(workspace, settings, removal, out))
         return finish_checkpoint(_precise(workspace), partial, record, verify=settings.verify, experts=removal.removed)
 

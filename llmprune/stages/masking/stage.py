@@ -13,12 +13,14 @@ from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoin
 from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES
 from llmprune.artifacts.files.temporary import scratch_directory
 from llmprune.artifacts.masks.mask import MASK_NAME, Mask, read_mask, write_mask
-from llmprune.artifacts.masks.masking import check_fits, require_masked, zero_masked
+from llmprune.artifacts.masks.masking import check_fits, require_masked, zeroing
 from llmprune.artifacts.records.command_line import unless_usual
 from llmprune.artifacts.records.pruning import RECORD_NAME, MaskApplication, PruningRecord
 from llmprune.errors import ArtifactError
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.stages.common.command_line import model_argument, recorded_command
+from llmprune.stages.common.intact import Intact
+from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.finish import finish_checkpoint
 from llmprune.stages.output.place import check_output, new_checkpoint
@@ -75,7 +77,10 @@ def apply_mask(workspace: Workspace, settings: MaskSettings) -> MaskingReport:
         VerificationError: the written checkpoint is not what it should be.
         LlmpruneError: the disk is full; what was there before is intact.
     """
-    with workspace.run.recorded(workspace.record), opened_mask(settings.mask, scratch=workspace.run.path) as mask:
+    opening = opened_mask(
+        settings.mask, scratch=workspace.run.path, intact=workspace.intact, progress=workspace.progress
+    )
+    with workspace.run.recorded(workspace.record), opening as mask:
         source = open_checkpoint(workspace.directory)
         check_fits(mask, source, called=settings.mask)
         out = settings.out or workspace.run.path / _default_name(workspace, mask)
@@ -90,16 +95,18 @@ def apply_mask(workspace: Workspace, settings: MaskSettings) -> MaskingReport:
 
 
 @contextmanager
-def opened_mask(given: Path, *, scratch: Path) -> Iterator[Mask]:
+def opened_mask(given: Path, *, scratch: Path, intact: Intact, progress: Progress) -> Iterator[Mask]:
     """The mask in a file, or that of a pruned checkpoint: its published mask file, or one made now from its weights.
 
     Args:
         given: the mask file, or a checkpoint's directory.
         scratch: an existing folder for a mask that is only there for as long as the context lasts.
+        intact: what is checked of the checkpoint.
+        progress: who listens.
 
     Raises:
         ArtifactError: no mask, and no checkpoint with pruned weights.
-        CheckpointError: the file or the checkpoint is not whole.
+        CheckpointError: the file or the checkpoint is not whole, or not what llmprune wrote.
     """
     if not given.is_dir():
         yield read_mask(given)
@@ -112,6 +119,7 @@ def opened_mask(given: Path, *, scratch: Path) -> Iterator[Mask]:
                 f"{given} has no pruned weights, so no mask can be read from it; type the directory of a checkpoint "
                 "that global-prune wrote, or a mask file."
             )
+        intact.require(given, progress)
         with scratch_directory(scratch) as folder:
             path = folder / MASK_NAME
             write_mask(open_checkpoint(given), record.zeroed_tensors, path, pattern=record.zeros_pattern)
@@ -119,12 +127,10 @@ def opened_mask(given: Path, *, scratch: Path) -> Iterator[Mask]:
 
 
 def _write(workspace: Workspace, source: Checkpoint, mask: Mask, out: Path, settings: MaskSettings) -> PruningRecord:
-    """Copy, make zero, verify: all of it or nothing."""
+    """Copy with zeros, verify: all of it or nothing."""
     with new_checkpoint(out, force=settings.force) as partial:
-        copied = copy_whole(workspace, source, partial, max_shard_bytes=settings.max_shard_bytes)
-        numel = sum(tensor.numel for tensor in mask.tensors.values())
-        with workspace.progress.task("Masking", numel) as advance:
-            zero_masked(open_checkpoint(partial), mask, progress=advance)
+        with zeroing(mask) as zero:
+            copied = copy_whole(workspace, source, partial, max_shard_bytes=settings.max_shard_bytes, change=zero)
         written = open_checkpoint(partial)
         masked = _application(source, written, mask, settings.mask)
         record = new_record(workspace, copied, masked=masked, command=_command(workspace, settings, out))

@@ -18,6 +18,7 @@ from llmprune.errors import OutputExistsError
 from llmprune.models.belonging import beside_weights
 from llmprune.publishing.contents import CARD_NAME
 from llmprune.stages.common.workspace import Workspace
+from llmprune.stages.output.carried_files import require_carriable
 
 _SHARD = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 _NAMING = ("tokenizer_config.json", "config.json")  # they may name others
@@ -31,10 +32,12 @@ def check_output(workspace: Workspace, out: Path, *, force: bool) -> None:
     to compare; with ``force`` it may go, if nothing of anybody else lies in it.
 
     Raises:
+        ModelError: a file that the new checkpoint would take over is a link out of the source model's folder.
         OutputExistsError: it is, or it holds something else.
         UserError: no directory could be put there.
         OSError: its path, or that of a file in it, would be too long.
     """
+    require_carriable(workspace)
     require_room_for_names(out)
     _keep_apart(workspace, out)
     remove_leftovers(out.resolve().parent, of=out.resolve())

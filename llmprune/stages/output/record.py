@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
+from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint, sample_tensors
 from llmprune.artifacts.checkpoints.copying import CopyReport
-from llmprune.artifacts.files.atomic import write_json_atomic, write_text_atomic
+from llmprune.artifacts.files.atomic import write_text_atomic
 from llmprune.artifacts.records.environment import Environment
 from llmprune.artifacts.records.healing import Healing
+from llmprune.artifacts.records.provenance import FileRecord
 from llmprune.artifacts.records.pruning import (
     RECORD_NAME,
     BlockRemoval,
     ExpertRemoval,
     MaskApplication,
     PruningRecord,
+    WrittenFiles,
 )
 from llmprune.artifacts.records.weight_sparsity import WeightSparsity
-from llmprune.errors import ArtifactError, CheckpointError, OutputExistsError
+from llmprune.errors import ArtifactError, ChangedError, CheckpointError, OutputExistsError
+from llmprune.models.source import fingerprint_of
 from llmprune.publishing.card import CardFacts, model_card
+from llmprune.publishing.contents import CARD_NAME
 from llmprune.publishing.licence import licence_of
 from llmprune.stages.common.workspace import Workspace
 
@@ -55,6 +59,10 @@ def made_before(
         raise OutputExistsError(f"{out} holds a checkpoint that was pruned with other settings; {_ELSEWHERE}")
     if verify and record.verification is None:
         raise OutputExistsError(f"{out} holds the same checkpoint, not verified; type `verify=False`, or {_ELSEWHERE}")
+    try:
+        workspace.intact.require(out, workspace.progress)
+    except ChangedError as error:
+        raise OutputExistsError(f"{error.found}; {_ELSEWHERE}") from error
     workspace.progress.say(f"{out} is complete already: nothing to do.")
     return record
 
@@ -70,7 +78,7 @@ def new_record(
     masked: MaskApplication | None = None,
     healing: Healing | None = None,
 ) -> PruningRecord:
-    """The record of a checkpoint whose weights were just written, not verified yet.
+    """The record of a checkpoint whose files were just written, all but this one and the card; not verified yet.
 
     Args:
         workspace: the source model.
@@ -99,10 +107,21 @@ def new_record(
         weight_bytes=copied.nbytes,
         command=command,
         environment=Environment.now(),
+        written=_written(copied),
+    )
+
+
+def _written(copied: CopyReport) -> WrittenFiles:
+    """What the files held as they were written. Of the weights, samples are read again."""
+    checkpoint = open_checkpoint(copied.directory)
+    return WrittenFiles(
+        fingerprint=fingerprint_of(copied.directory, checkpoint),
+        files={name: FileRecord.of(digest) for name, digest in sorted(copied.files.items())},
+        tensors=sample_tensors(checkpoint),
     )
 
 
 def write_record(workspace: Workspace, record: PruningRecord, directory: Path) -> None:
     """Write ``llmprune.json`` and the model card into a checkpoint's directory."""
-    write_json_atomic(directory / RECORD_NAME, record.model_dump(mode="json"))
-    write_text_atomic(directory / "README.md", model_card(CardFacts(record, licence_of(workspace.directory))))
+    record.write(directory / RECORD_NAME)
+    write_text_atomic(directory / CARD_NAME, model_card(CardFacts(record, licence_of(workspace.directory))))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
-from llmprune.artifacts.checkpoints.copying import CopyReport, copy_tensors
+from llmprune.artifacts.checkpoints.copying import Change, CopyReport, copy_tensors
+from llmprune.artifacts.files.digests import copy_file
+from llmprune.models.config import CONFIG_NAME
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.carried_files import carry_files
 
 
-def copy_whole(workspace: Workspace, source: Checkpoint, output: Path, *, max_shard_bytes: int) -> CopyReport:
+def copy_whole(
+    workspace: Workspace, source: Checkpoint, output: Path, *, max_shard_bytes: int, change: Change | None = None
+) -> CopyReport:
     """Copy all tensors of ``source`` into the folder ``output``, and the config and files of the workspace's model.
 
     Args:
@@ -19,6 +22,7 @@ def copy_whole(workspace: Workspace, source: Checkpoint, output: Path, *, max_sh
         source: its tensors, some of them replaced perhaps.
         output: an empty folder.
         max_shard_bytes: largest weight file.
+        change: what is changed in the tensors on the way, see ``copy_tensors``.
 
     Raises:
         CheckpointError: the files of ``source`` are not whole, or a weight that the model uses is NaN or infinite.
@@ -33,7 +37,7 @@ def copy_whole(workspace: Workspace, source: Checkpoint, output: Path, *, max_sh
             max_shard_bytes=max_shard_bytes,
             progress=advance,
             check_finite=used,
+            change=change,
         )
-    shutil.copyfile(workspace.directory / "config.json", output / "config.json")
-    carry_files(workspace, output)
-    return copied
+    config = copy_file(workspace.directory / CONFIG_NAME, output / CONFIG_NAME)
+    return copied.beside({CONFIG_NAME: config, **carry_files(workspace, output)})

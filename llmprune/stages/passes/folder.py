@@ -19,14 +19,14 @@ from pydantic import Field
 from torch import Tensor
 
 from llmprune.artifacts.activations import CachedFile, cached_file, is_intact
-from llmprune.artifacts.files.atomic import remove_empty, write_json_atomic
+from llmprune.artifacts.files.atomic import remove_empty
 from llmprune.artifacts.files.disk_space import explain_full_disk
 from llmprune.artifacts.files.locks import LOCK, held
 from llmprune.artifacts.files.ownership import Owned, remove_own, require_own
 from llmprune.artifacts.files.temporary import is_temporary, short_name
 from llmprune.artifacts.files.tensors import save_tensors
 from llmprune.artifacts.records.environment import Environment, compared
-from llmprune.artifacts.records.provenance import Record, recorded_as
+from llmprune.artifacts.records.provenance import Record, read_state, recorded_as, write_state
 from llmprune.errors import ArtifactError, UserError
 
 _STATE = "state.json"
@@ -84,10 +84,7 @@ class PassFolder(Generic[State]):
 
     def stopped(self) -> State | None:
         """What a pass of this kind had finished when it was stopped; None where there is none."""
-        try:
-            return self.kind.model_validate_json((self.path / _STATE).read_bytes())
-        except (OSError, ValueError):
-            return None
+        return read_state(self.path / _STATE, self.kind)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -136,7 +133,7 @@ class PassFolder(Generic[State]):
 
         In this order an interruption leaves files too many, never too few.
         """
-        write_json_atomic(self.path / _STATE, state.model_dump())
+        write_state(self.path / _STATE, state)
         needed = {_STATE, LOCK, *state.weights, *state.states}
         remove_own(self.path, lambda path: _is_own(path) and str(path) not in needed)
         return state

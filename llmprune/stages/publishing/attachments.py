@@ -9,6 +9,7 @@ from llmprune.artifacts.activations import sha256_of
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
 from llmprune.artifacts.masks.mask import MASK_NAME, write_mask
 from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.records.provenance import WeightsIdentity
 from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError
@@ -32,8 +33,19 @@ def run_of(directory: Path, run: RunDirectory) -> RunDirectory | None:
     return None
 
 
-def bench_results(run: RunDirectory | None, directory: Path, record: PruningRecord) -> dict[Path, BenchResult]:
-    """The benchmarks of this checkpoint, oldest first. Its name and sizes match, and they are newer than it."""
+def bench_results(
+    run: RunDirectory | None, directory: Path, record: PruningRecord, weights: WeightsIdentity
+) -> dict[Path, BenchResult]:
+    """The benchmarks of just these weights, oldest first.
+
+    Files from before that was kept count where name and sizes match and they are newer than the checkpoint.
+
+    Args:
+        run: where they are looked for; None: there is none.
+        directory: the checkpoint.
+        record: its ``llmprune.json``.
+        weights: its config and weights as they are now.
+    """
     found: dict[Path, BenchResult] = {}
     for path in sorted(run.bench.glob("*.json")) if run else []:
         try:
@@ -42,8 +54,9 @@ def bench_results(run: RunDirectory | None, directory: Path, record: PruningReco
             continue
         model = result.model
         sizes = (model.num_blocks, model.num_parameters, model.weight_bytes)
-        same = sizes == (record.num_blocks, record.num_parameters, record.weight_bytes)
-        if same and model.name == directory.resolve().name and result.created >= record.created:
+        alike = sizes == (record.num_blocks, record.num_parameters, record.weight_bytes)
+        alike &= model.name == directory.resolve().name and result.created >= record.created
+        if model.weights == weights or (model.weights is None and alike):
             found[path] = result
     return found
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
+from llmprune.artifacts.records.provenance import WeightsIdentity
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.artifacts.records.zeros_counted import SparsityReport
 from llmprune.artifacts.run import RunDirectory
@@ -16,7 +17,7 @@ from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.hub.access import check_repo_id, require_login
 from llmprune.models.anatomy import block_count
 from llmprune.models.compute import Compute
-from llmprune.models.source import check_model
+from llmprune.models.source import check_model, fingerprint_of
 from llmprune.publishing.card import CardFacts, check_card, is_as_written, model_card
 from llmprune.publishing.contents import CARD_NAME, LocalFile, collect
 from llmprune.publishing.description import describe_pattern
@@ -24,6 +25,7 @@ from llmprune.publishing.destination import Destination, Sent
 from llmprune.publishing.history import base_on_hub, patterns
 from llmprune.publishing.licence import licence_of, licence_on_hub
 from llmprune.publishing.repository import HubRepository
+from llmprune.stages.common.intact import Intact
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.verification import check_loads
@@ -91,6 +93,7 @@ def push(
     compute: Compute,
     progress: Progress,
     trust_remote_code: bool = False,
+    intact: Intact | None = None,
     on_listing: Callable[[Sequence[LocalFile]], None] = lambda _: None,
 ) -> PushReport:
     """Verify a checkpoint that llmprune wrote, send it to the Hub in one commit, and compare what arrived.
@@ -105,6 +108,7 @@ def push(
         compute: device and dtype to load it with.
         progress: who listens.
         trust_remote_code: let the checkpoint's own Python files run.
+        intact: what is checked of the checkpoint; None: everything.
         on_listing: called with the files before they are sent.
 
     Raises:
@@ -121,10 +125,13 @@ def push(
     state = None if settings.dry_run else repository.look()
     record = read_record(directory)
     checkpoint = require_described(directory, record, trust_remote_code)
+    belonging = collect(directory, checkpoint.shards)
+    weights = {file.path: file.digest for file in belonging if file.path.endswith(".safetensors")}
+    (intact or Intact()).require(directory, progress, weights=weights)
     progress.say(f"Loading {directory.name} block by block to see that it computes.")
     check_loads(directory, compute=compute, trust_remote_code=trust_remote_code)
     with TemporaryDirectory(prefix="llmprune-push-") as scratch:
-        files = _gather(directory, checkpoint, record, settings, run, Path(scratch), progress)
+        files = _gather(directory, belonging, checkpoint, record, settings, run, Path(scratch), progress)
         on_listing(files)
         if state is None:
             _look_at_temporary(files, Path(scratch))
@@ -170,6 +177,7 @@ def push_written(
         compute=workspace.compute,
         progress=workspace.progress,
         trust_remote_code=workspace.trust_remote_code,
+        intact=workspace.intact,
         on_listing=on_listing,
     )
 
@@ -204,6 +212,7 @@ def require_described(directory: Path, record: PruningRecord, trust_remote_code:
 
 def _gather(
     directory: Path,
+    belonging: Sequence[LocalFile],
     checkpoint: Checkpoint,
     record: PruningRecord,
     settings: PushSettings,
@@ -212,10 +221,11 @@ def _gather(
     progress: Progress,
 ) -> tuple[LocalFile, ...]:
     """Everything that is to be published, in the order of paths, with a card made from what is known now."""
-    files = collect(directory, checkpoint.shards)
     zeros = _count_zeros(directory, checkpoint, record)
     made_by = run_of(directory, run)
-    bench = bench_results(made_by, directory, record)
+    weights = {file.path: file.digest for file in belonging if file.path.endswith(".safetensors")}
+    measured = WeightsIdentity.of(fingerprint_of(directory, checkpoint), weights)
+    bench = bench_results(made_by, directory, record, measured)
     others: tuple[LocalFile, ...] = ()
     if settings.include_artifacts:
         others = collect_artifacts(made_by, checkpoint, record, bench, scratch=scratch, progress=progress)
@@ -231,7 +241,7 @@ def _gather(
         attachments=tuple(file.path for file in others),
     )
     card = LocalFile(CARD_NAME, _card(directory, facts, progress).encode())
-    kept = [file for file in files if file.path != CARD_NAME]
+    kept = [file for file in belonging if file.path != CARD_NAME]
     return tuple(sorted([*kept, *others, card], key=lambda file: file.path))
 
 

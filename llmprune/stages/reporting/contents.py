@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from llmprune.artifacts.activations import MANIFEST, CalibrationManifest
-from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.records.bench import BenchResult, ModelResult
 from llmprune.artifacts.records.command_line import spell_command
 from llmprune.artifacts.records.expert_importance import ExpertImportance
 from llmprune.artifacts.records.generations import Generations
@@ -35,7 +35,9 @@ def read_contents(run: RunDirectory) -> RunContents:
     sweep = SweepResult.read(run.sweep) if run.sweep.exists() else None
     generations = Generations.read(run.generations) if run.generations.exists() else None
     checkpoints = tuple(_checkpoints(run))
-    measurements, outdated = _measurements(run, checkpoints)
+    measured_from = [calibration, importance, experts, sweep]
+    dense = next((one.model for one in measured_from if one is not None), None)
+    measurements, outdated = _measurements(run, checkpoints, dense)
     if not (calibration or importance or experts or sweep or generations or checkpoints or measurements):
         raise ArtifactError(
             f"{run.path} holds nothing to report yet; type: llmprune quickstart, or "
@@ -63,20 +65,33 @@ def _checkpoints(run: RunDirectory) -> Iterator[Checkpoint]:
 
 
 def _measurements(
-    run: RunDirectory, checkpoints: Sequence[Checkpoint]
+    run: RunDirectory, checkpoints: Sequence[Checkpoint], dense: ModelIdentity | None
 ) -> tuple[tuple[Measurement, ...], tuple[str, ...]]:
-    """Benchmarks, oldest first, and a remark on each that is older than its checkpoint."""
+    """Benchmarks, oldest first, and a remark on each that is of other weights than a model of the run has."""
     paths = sorted(run.bench.glob("*.json")) if run.bench.is_dir() else []
-    found = [Measurement(path.name, BenchResult.read(path)) for path in paths]
-    made = {one.name: one.record.created for one in checkpoints}
-    outdated = {one.file: one for one in found if one.result.created < made.get(one.result.model.name, "")}
-    return (
-        tuple(one for one in found if one.file not in outdated),
-        tuple(
-            f"bench/{one.file} is left out: {one.result.model.name} was made again after it was measured."
-            for one in outdated.values()
-        ),
-    )
+    kept, remarks = [], []
+    for one in (Measurement(path.name, BenchResult.read(path)) for path in paths):
+        models = [model for model in (one.result.model, one.result.baseline) if model is not None]
+        others = [model.name for model in models if not _is_of(model, one.result.created, checkpoints, dense)]
+        if others:
+            remarks.append(f"bench/{one.file} is left out: it measured other weights than {others[0]} has now.")
+        else:
+            kept.append(one)
+    return tuple(kept), tuple(remarks)
+
+
+def _is_of(measured: ModelResult, created: str, checkpoints: Sequence[Checkpoint], dense: ModelIdentity | None) -> bool:
+    """Whether what was measured is the model of the run that its name tells. One that the run does not know may be.
+
+    Where a file is from before weights were kept, time tells.
+    """
+    record = next((one.record for one in checkpoints if one.name == measured.name), None)
+    if record is None:
+        known = dense.fingerprint if dense is not None and dense.name == measured.name else None
+        return known is None or measured.weights is None or measured.weights.fingerprint == known
+    if measured.weights is None or record.written is None:
+        return created >= record.created
+    return measured.weights == record.written.identity
 
 
 def _named_by(measurements: Sequence[Measurement]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.sweep import SweepPruning, SweepResult
 from llmprune.artifacts.run import RunDirectory
-from llmprune.errors import ArtifactError
+from llmprune.errors import ArtifactError, ChangedError
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.own_folder import tidy
@@ -41,6 +41,24 @@ def read_sweep(workspace: Workspace, measuring: Protocols, *, force: bool) -> Sw
     if known.measuring != measuring:
         raise _other(path, f"was measured otherwise ({_measured(known.measuring)})")
     return known
+
+
+def require_points_intact(workspace: Workspace, known: SweepResult | None) -> None:
+    """See that the checkpoints of finished points, as far as they are there, are what was written and measured.
+
+    Raises:
+        ArtifactError: one is not.
+    """
+    for point in known.points if known is not None else ():
+        directory = workspace.run.located(point.checkpoint) if point.checkpoint is not None else None
+        if directory is None or not directory.is_dir():
+            continue
+        try:
+            workspace.intact.require(directory, workspace.progress)
+        except ChangedError as error:
+            raise ArtifactError(
+                f"{error.found}; delete that folder, so that the sweep goes on without it, or type `check=False`."
+            ) from error
 
 
 def require_same_pruning(workspace: Workspace, known: SweepResult, pruning: SweepPruning) -> None:

@@ -75,6 +75,7 @@ def _bench(context: SweepContext, model: str, dense: BenchResult | None, file: s
         trust_remote_code=workspace.trust_remote_code,
         dense=dense,
         file=file,
+        intact=workspace.intact,
     )
     if found.perplexity != context.measuring.perplexity:
         raise ArtifactError(
@@ -163,6 +164,7 @@ def _workspace_of(checkpoint: Path, dense: Workspace) -> Workspace:
         progress=dense.progress,
         trust_remote_code=dense.trust_remote_code,
         folder=dense.folder,
+        intact=dense.intact,
     )
 
 

@@ -29,7 +29,13 @@ from llmprune.stages.common.progress import Once
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.own_folder import require_own_folder
 from llmprune.stages.sweeping.cost import SweepBasis, SweepCost, announcement, foresee, require_room
-from llmprune.stages.sweeping.files import as_measured, clear_unless_same, read_sweep, require_same_pruning
+from llmprune.stages.sweeping.files import (
+    as_measured,
+    clear_unless_same,
+    read_sweep,
+    require_points_intact,
+    require_same_pruning,
+)
 from llmprune.stages.sweeping.plan import ModelSizes, PlannedPoint, measure_sizes, plan_points
 from llmprune.stages.sweeping.points import (
     SweepContext,
@@ -95,6 +101,7 @@ def sweep(
         measuring = _check(workspace, settings)
         context = SweepContext(workspace, settings, measuring)
         known = read_sweep(workspace, measuring, force=settings.force)
+        require_points_intact(workspace, known)
         sizes = measure_sizes(workspace.open_shell())
         cost = _announce(context, known, sizes)
         pruning = _prepare(context, known)
@@ -123,6 +130,7 @@ def _check(workspace: Workspace, settings: SweepSettings) -> Protocols:
         compute=workspace.compute,
         progress=workspace.progress,
         trust_remote_code=workspace.trust_remote_code,
+        intact=workspace.intact,
     )
 
 

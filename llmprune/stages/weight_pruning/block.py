@@ -24,14 +24,14 @@ from llmprune.algorithms.weights.gram import CrossAccumulator, GramAccumulator
 from llmprune.algorithms.weights.pruned import PrunedWeight
 from llmprune.artifacts.files.spill import SpillingStore
 from llmprune.choices import Part, Reference
-from llmprune.errors import NumericalError
+from llmprune.errors import NumericalError, UnseenInputsError
 from llmprune.models.block_linears import LinearSlot
 from llmprune.models.ffn_wiring import FfnWiring
 from llmprune.models.open_block import OpenBlock
 from llmprune.stages.weight_pruning.choose_experts import choose_experts
 from llmprune.stages.weight_pruning.chunks import StoredChunks
 from llmprune.stages.weight_pruning.experts import ExpertsPruning, ExpertsStep, PrunedExperts
-from llmprune.stages.weight_pruning.layers import prune_layers
+from llmprune.stages.weight_pruning.layers import are_unseen, prune_layers, prune_unseen
 from llmprune.stages.weight_pruning.selection import Selection
 from llmprune.stages.weight_pruning.streams import Batch, Streams
 
@@ -60,11 +60,15 @@ class BlockSteps:
 
 @dataclass(frozen=True)
 class PrunedBlock:
-    """A block's pruned weights (out, in) by path, the rounds of its FFN if that was one problem, and its experts."""
+    """A block's pruned weights (out, in) by path, the rounds of its FFN if that was one problem, and its experts.
+
+    The inputs of the ``unseen`` were all zero.
+    """
 
     layers: dict[str, PrunedWeight]
     ffn: FfnResult | None
     experts: tuple[PrunedExperts, ...] = ()
+    unseen: frozenset[str] = frozenset()
 
 
 def choose_steps(block: OpenBlock, window: Batch, selection: Selection, *, joint: bool) -> BlockSteps:
@@ -141,6 +145,7 @@ class BlockPruning:
         self._settings = settings
         self._store = SpillingStore(scratch, budget=_MEMORY)
         self._dense = settings.reference is Reference.DENSE
+        self._unseen: list[str] = []
 
     def prune(self, steps: BlockSteps) -> PrunedBlock:
         """Prune the block as ``steps`` says, and install the pruned weights in it.
@@ -161,14 +166,13 @@ class BlockPruning:
                 continue
             if isinstance(step, FfnWiring):
                 with self._named((*step.inner, step.down)):
-                    found = self._prune_ffn(step)
-                pruned = step.taken_apart(found.best)
+                    found, pruned = self._prune_ffn(step)
             else:
                 with self._named(step):
                     pruned = self._prune_group(step, repairs=step == repairing)
             self._block.install({path: layer.weight for path, layer in pruned.items()})
             layers |= pruned
-        return PrunedBlock(layers, found, tuple(experts))
+        return PrunedBlock(layers, found, tuple(experts), frozenset(self._unseen))
 
     def _prune_experts(self, step: ExpertsStep) -> PrunedExperts:
         def named(name: str) -> AbstractContextManager[None]:
@@ -227,15 +231,18 @@ class BlockPruning:
                     assert batch.dense is not None
                     lacks = batch.dense.float() - batch.pruned.float()
                     lacking.update(lacks.view(-1, lacks.shape[-1]), inputs)
+        inputs = gram.result()
+        self._unseen += group if are_unseen(inputs) else ()
         return prune_layers(
             {path: self._weights[path] for path in group},
-            gram.result(),
+            inputs,
             self._settings,
             cross=cross.result() if self._dense else None,
             lacking=lacking.result() if repairs else None,
         )
 
-    def _prune_ffn(self, wiring: FfnWiring) -> FfnResult:
+    def _prune_ffn(self, wiring: FfnWiring) -> tuple[FfnResult | None, dict[str, PrunedWeight]]:
+        """Solve the FFN as one problem. It is none where all inputs of a matrix of it were zero."""
         biases = {path: self._block.layer(path).bias for path in (*wiring.inner, wiring.down)}
         ffn = wiring.assembled({path: Linear(self._weights[path], bias) for path, bias in biases.items()})
         window = self._streams.first_window(self._block.index)
@@ -251,7 +258,12 @@ class BlockPruning:
             dense_inputs = self._store.get(key)["inputs"]
             chunks.append(first_chunk(ffn, inputs, dense_inputs=dense_inputs, outputs=outputs))
             self._store.drop(key)
-        return prune_ffn(ffn, chunks, self._settings)
+        try:
+            found = prune_ffn(ffn, chunks, self._settings)
+        except UnseenInputsError:
+            self._unseen += biases
+            return None, prune_unseen({path: self._weights[path] for path in biases}, self._settings)
+        return found, wiring.taken_apart(found.best)
 
     def _inputs_and_goal(self, wiring: FfnWiring, batch: Batch, *, adds: bool) -> tuple[Tensor, Tensor | None]:
         """The FFN's inputs (tokens, in), and the outputs (tokens, out) with which the block's output is the dense one.

@@ -27,7 +27,7 @@ from llmprune.models.open_block import OpenBlock
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.passes import PassFolder, PassState, Stream
 from llmprune.stages.weight_pruning.block import BlockPruning, BlockSteps, PrunedBlock, choose_steps
-from llmprune.stages.weight_pruning.records import block_record, few_tokens, raised_dampings
+from llmprune.stages.weight_pruning.records import block_record, few_tokens, raised_dampings, unseen_inputs
 from llmprune.stages.weight_pruning.selection import Selection
 from llmprune.stages.weight_pruning.streams import Streams
 
@@ -123,7 +123,8 @@ class PruningPass:
             weights = self._write_weights(block, steps.slots, pruned)
             state = self._advanced(state, opened, pruned=pruned)
             record = block_record(block, steps, pruned, self._output_error(block), time.perf_counter() - began)
-        odd = (*raised_dampings(record, asked=self._settings.ffn.layer.damping), *few_tokens(record))
+        odd = raised_dampings(record, asked=self._settings.ffn.layer.damping)
+        odd += [*few_tokens(record), *unseen_inputs(record)]
         return state.model_copy(
             update={
                 "blocks": (*state.blocks, record),

@@ -22,10 +22,11 @@ from llmprune.algorithms.weights.gram import CrossAccumulator, GramAccumulator
 from llmprune.algorithms.weights.pruned import PrunedWeight
 from llmprune.artifacts.files.spill import SpillingStore
 from llmprune.artifacts.records.weight_sparsity import FfnRecord
+from llmprune.errors import UnseenInputsError
 from llmprune.models.ffn_wiring import FfnWiring
 from llmprune.models.open_experts import OpenExperts, Routing
 from llmprune.stages.weight_pruning.chunks import StoredChunks
-from llmprune.stages.weight_pruning.layers import prune_layers
+from llmprune.stages.weight_pruning.layers import are_unseen, prune_layers, prune_unseen
 from llmprune.stages.weight_pruning.streams import Batch, Streams
 
 # Tokens of all experts that stand in for those of one that saw too few, as a multiple of its widest matrix's inputs.
@@ -73,6 +74,7 @@ class PrunedExperts:
         ffns: what came of each expert that was one problem.
         tokens: that each expert was sent.
         shared: experts that were sent too few, and were pruned on tokens of all.
+        unseen: paths of matrices whose inputs were all zero in some expert.
     """
 
     step: ExpertsStep
@@ -81,6 +83,7 @@ class PrunedExperts:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     numbers: dict[str, dict[int, MatrixNumbers]] = field(default_factory=dict)
     ffns: dict[int, FfnRecord] = field(default_factory=dict)
+    unseen: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -194,13 +197,18 @@ class ExpertsPruning:
         done: PrunedExperts,
     ) -> dict[str, PrunedWeight]:
         if step.wiring is None or paths != weights.keys():
-            return self._prune_matrices(step, expert, weights, paths, tokens)
+            return self._prune_matrices(step, expert, weights, paths, tokens, done)
         ffn = step.wiring.assembled(step.experts.layers(expert, weights))
         chunks = StoredChunks(self._store, prefix="expert")
         for part in _in_chunks(tokens(), self._streams.pruned.batch * self._streams.pruned.tokens.shape[1]):
             chunks.append(first_chunk(ffn, part.inputs, dense_inputs=part.dense, scale=part.scale))
-        result = prune_ffn(ffn, chunks, self._settings)
-        chunks.clear()
+        try:
+            result = prune_ffn(ffn, chunks, self._settings)
+        except UnseenInputsError:
+            done.unseen.update(weights)
+            return prune_unseen(weights, self._settings)
+        finally:
+            chunks.clear()
         done.ffns[expert] = FfnRecord(errors=result.relative_errors, kept=result.best.index)
         return step.wiring.taken_apart(result.best)
 
@@ -211,11 +219,12 @@ class ExpertsPruning:
         weights: dict[str, Tensor],
         paths: frozenset[str],
         tokens: Callable[[], Iterator[_Tokens]],
+        done: PrunedExperts,
     ) -> dict[str, PrunedWeight]:
         """Prune an expert's matrices one after another, as any layers with the same inputs are."""
         known = step.experts.experts
         inner = {m.path: weights[m.path] for m in known.inner if m.path in paths}
-        pruned = self._prune_alike(inner, ((part.inputs, part.dense, part.scale) for part in tokens()))
+        pruned = self._prune_alike(inner, ((part.inputs, part.dense, part.scale) for part in tokens()), done)
         after = {**weights, **{path: layer.weight for path, layer in pruned.items()}}
         if known.down.path in paths:
             given = (
@@ -226,11 +235,14 @@ class ExpertsPruning:
                 )
                 for part in tokens()
             )
-            pruned |= self._prune_alike({known.down.path: weights[known.down.path]}, given)
+            pruned |= self._prune_alike({known.down.path: weights[known.down.path]}, given, done)
         return pruned
 
     def _prune_alike(
-        self, weights: dict[str, Tensor], inputs: Iterable[tuple[Tensor, Tensor | None, Tensor | None]]
+        self,
+        weights: dict[str, Tensor],
+        inputs: Iterable[tuple[Tensor, Tensor | None, Tensor | None]],
+        done: PrunedExperts,
     ) -> dict[str, PrunedWeight]:
         """Prune matrices with the same inputs, the dense model's, and what the outputs are multiplied by."""
         if not weights:
@@ -242,8 +254,9 @@ class ExpertsPruning:
                 gram.update(scaled)
                 if dense is not None:
                     cross.update(_scaled(dense, scale), scaled)
-        with_dense = self._dense_key is not None
-        return prune_layers(weights, gram.result(), self._settings, cross=cross.result() if with_dense else None)
+        with_dense, total = self._dense_key is not None, gram.result()
+        done.unseen.update(weights if are_unseen(total) else ())
+        return prune_layers(weights, total, self._settings, cross=cross.result() if with_dense else None)
 
     def _finish(self, step: ExpertsStep, expert: int, pruned: dict[str, PrunedWeight], done: PrunedExperts) -> None:
         """Put an expert's pruned matrices where the finished ones go, and note what is kept of them."""

@@ -19,7 +19,7 @@ def block_record(
     return BlockRecord(
         block=block,
         matrices=(
-            *(_matrix(steps.slots[path], layer) for path, layer in pruned.layers.items()),
+            *(_matrix(steps.slots[path], layer, unseen=path in pruned.unseen) for path, layer in pruned.layers.items()),
             *(matrix for experts in pruned.experts for matrix in _matrices_of(experts)),
         ),
         ffn=_ffn(pruned.ffn),
@@ -29,7 +29,7 @@ def block_record(
     )
 
 
-def _matrix(slot: LinearSlot, layer: PrunedWeight) -> MatrixRecord:
+def _matrix(slot: LinearSlot, layer: PrunedWeight, *, unseen: bool) -> MatrixRecord:
     return MatrixRecord(
         tensor=slot.tensor,
         kind=slot.path,
@@ -38,6 +38,7 @@ def _matrix(slot: LinearSlot, layer: PrunedWeight) -> MatrixRecord:
         zeros=layer.zeros,
         error=layer.relative_error,
         damping=layer.damping,
+        unseen=unseen,
     )
 
 
@@ -63,6 +64,7 @@ def _matrices_of(pruned: PrunedExperts) -> Iterator[MatrixRecord]:
                 damping=max(one.damping for one in numbers.values()),
                 experts=len(numbers),
                 others=names[1:],
+                unseen=matrix.path in pruned.unseen,
             )
 
 
@@ -78,6 +80,15 @@ def few_tokens(record: BlockRecord) -> list[str]:
         "a matrix of theirs has inputs, and are pruned on tokens of all experts"
         for experts in record.experts
         if experts.shared
+    ]
+
+
+def unseen_inputs(record: BlockRecord) -> list[str]:
+    """A remark for each matrix whose inputs were all zero."""
+    return [
+        f"{matrix.tensor}: its inputs were all zero on the calibration text, so it is pruned by magnitude"
+        for matrix in record.matrices
+        if matrix.unseen
     ]
 
 

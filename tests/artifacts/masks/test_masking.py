@@ -5,9 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmprune.artifacts.checkpoints import copying
+from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
+from llmprune.artifacts.checkpoints.copying import copy_tensors
 from llmprune.artifacts.masks import masking
 from llmprune.artifacts.masks.mask import read_mask, write_mask
-from llmprune.artifacts.masks.masking import check_fits, require_masked, zero_masked
+from llmprune.artifacts.masks.masking import check_fits, require_masked, zeroing
 from llmprune.errors import ArtifactError, VerificationError
 from tests.checkpoints import save_shards
 
@@ -40,11 +43,14 @@ def test_masked_weights_are_zero_and_all_other_bits_are_kept(tmp_path_factory, s
     mask = read_mask(folder / "m")
     weights = {name: random_bits(keep.shape, dtype, generator) for name, keep in keeps.items()}
     source = save_shards(folder / "source", weights, max_shard_bytes=100)
-    written = save_shards(folder / "written", weights, max_shard_bytes=150)
     check_fits(mask, source)
-    with pytest.MonkeyPatch.context() as patch:
+    (folder / "written").mkdir()
+    with pytest.MonkeyPatch.context() as patch, zeroing(mask) as zero:
         patch.setattr(masking, "_CHUNK", chunk)
-        zero_masked(written, mask)
+        patch.setattr(copying, "PIECE", chunk * dtype.itemsize if chunk < 100 else copying.PIECE)
+        names = {name: name for name in source.tensors}
+        copy_tensors(source, names, folder / "written", max_shard_bytes=150, change=zero)
+        written = open_checkpoint(folder / "written")
         require_masked(source, written, mask)
     found = written.load(weights)
     for name, weight in weights.items():

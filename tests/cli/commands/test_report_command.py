@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.cli.world import refused
+from tests.edits import edit_json
 from tests.tiny import save_tiny_llama
 
 
@@ -68,8 +69,9 @@ def _other_schema(name, **changes):
     def damage(world):
         path = world.run / name
         path.parent.mkdir(exist_ok=True)
-        content = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps({**content, **changes}))
+        if not path.exists():
+            path.write_text("{}")
+        edit_json(path, **changes)
         return world.run
 
     return damage

@@ -13,6 +13,7 @@ from llmprune.errors import ArtifactError, OutputExistsError, TargetError
 from llmprune.models.checkpoint_decoder import CheckpointDecoder
 from llmprune.models.compute import Compute
 from llmprune.stages.block_search import RedundancySettings, stage, verify_redundancy
+from tests.edits import edit_json
 from tests.tiny import NUM_BLOCKS, SAMPLES, SEQ_LEN, save_tiny_llama, snapshot
 
 
@@ -233,7 +234,7 @@ def test_an_importance_file_that_contradicts_itself_is_refused(edit, workspace, 
         data["rounds"] = data["rounds"][:1]
     else:
         data["settings"]["metric"] = "block-influence"
-    (run / "importance.json").write_text(json.dumps(data))
+    edit_json(run / "importance.json", **data)
     with pytest.raises(ArtifactError, match="is damaged"):
         verify_redundancy(workspace, RedundancySettings("2"))
 

@@ -13,6 +13,7 @@ from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError, CheckpointError, NumericalError, TargetError
 from llmprune.stages.calibration import CalibrationSettings, calibrate
+from tests.edits import edit_json
 from tests.tiny import NUM_BLOCKS, POSITIONS, SAMPLES, SEQ_LEN, Listener, save_tiny_llama, snapshot
 
 
@@ -257,7 +258,6 @@ def test_a_block_that_overflows_is_named_and_what_was_there_is_kept(open_run, se
 
 def test_a_calibration_of_other_weights_says_so(workspace, settings, model, open_run, tmp_path, run):
     changed = save_tiny_llama(tmp_path / "changed", seed=1)
-    record = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(record | {"model": str(changed), "directory": str(changed)}))
+    edit_json(run / "run.json", model=str(changed), directory=str(changed))
     with pytest.raises(ArtifactError, match="config or weights differ"):
         calibrate(open_run(of=changed), settings)

@@ -1,6 +1,7 @@
 """Whatever a user of the source model needs comes along, and what stays behind is said."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
+from llmprune.errors import ModelError
 from llmprune.models.compute import Compute
 from llmprune.publishing.contents import collect
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
@@ -90,3 +92,49 @@ def test_numbers_that_json_does_not_know_are_written_as_they_were_read(source, r
     assert "Infinity" in text
     assert {name: json.loads(text)[name] for name in odd} == odd
     assert AutoModelForCausalLM.from_pretrained(directory).config.lowest == float("-inf")
+
+
+@pytest.mark.parametrize("name", ["NOTICE", "vocab.txt", "helper.py", "tokenizer.model", "config.json", "words"])
+def test_a_link_out_of_the_folder_is_refused_before_anything_is_made(name, source, remove, tmp_path):
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "diary.py").write_text("My diary.")
+    if name == "config.json":
+        shutil.move(source / name, private / name)
+        (source / name).symlink_to(private / name)
+    elif name == "words":
+        shutil.rmtree(source / "words")
+        (source / "words").symlink_to(private)
+    else:
+        (source / name).symlink_to(private / "diary.py")
+    with pytest.raises(ModelError, match=r"is a link that leads out of .*; put the file itself there"):
+        remove(Listener())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("place", ["nowhere", "LICENSE.txt"])
+def test_a_link_within_the_folder_is_taken_and_one_to_nothing_is_not(place, source, remove):
+    (source / "NOTICE").symlink_to(place)
+    if place == "nowhere":
+        with pytest.raises(ModelError, match="NOTICE is a link that leads out of"):
+            remove(Listener())
+    else:
+        assert (remove(Listener()) / "NOTICE").read_text() == "{}"
+        assert not (remove(Listener()) / "NOTICE").is_symlink()
+
+
+def test_the_blobs_of_the_hubs_cache_are_the_models_own(source, tmp_path):
+    cache = tmp_path / "models--ada--model"
+    snapshot = cache / "snapshots" / "0123abc"
+    (cache / "blobs").mkdir(parents=True)
+    for number, path in enumerate(sorted(path for path in source.rglob("*") if path.is_file())):
+        shutil.copyfile(path, cache / "blobs" / str(number))
+        link = snapshot / path.relative_to(source)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(cache / "blobs" / str(number), link.parent))
+    workspace = open_workspace(tmp_path / "of-cache", str(snapshot), compute=Compute(torch.device("cpu")))
+    made = remove_blocks(workspace, RemovalSettings(blocks=(3,), verify=False)).directory
+    assert (made / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
+    (snapshot / "NOTICE").symlink_to(source / "LICENSE.txt")
+    with pytest.raises(ModelError, match="is a link that leads out of"):
+        remove_blocks(workspace, RemovalSettings(blocks=(2,), verify=False))

@@ -9,6 +9,7 @@ from llmprune.errors import OutputExistsError
 from llmprune.models.compute import choose_compute
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.common.workspace import open_workspace
+from tests.edits import edit_json
 from tests.tiny import NUM_BLOCKS, save_tiny_llama, snapshot
 
 
@@ -27,8 +28,7 @@ def truncated(out):
 
 def of_another_model(out):
     record = json.loads((out / RECORD_NAME).read_text())
-    record["source"]["fingerprint"] = "0" * 64
-    (out / RECORD_NAME).write_text(json.dumps(record))
+    edit_json(out / RECORD_NAME, source={**record["source"], "fingerprint": "0" * 64})
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,7 @@ def test_the_output_is_kept_apart_from_the_model_and_the_run(place, open_run, wo
         "file": tmp_path / "file",
     }.get(place, tmp_path / place)
     before = snapshot(tmp_path)
-    record = json.loads((run / "run.json").read_text()) | {"model": str(source), "directory": str(source)}
-    (run / "run.json").write_text(json.dumps(record))
+    edit_json(run / "run.json", model=str(source), directory=str(source))
     before = snapshot(tmp_path)
     with pytest.raises(OutputExistsError, match="give another directory with `out`"):
         remove_blocks(open_run(of=source), by_hand(2, out=out, force=True))

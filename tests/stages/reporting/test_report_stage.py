@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +20,7 @@ from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.common.workspace import open_workspace
 from llmprune.stages.reporting import read_contents, report
 from llmprune.stages.reporting.generations import NEW_TOKENS, write_generations
+from tests.edits import edit_json
 from tests.tiny import POSITIONS, Listener, save_tiny_llama, snapshot
 
 CPU = choose_compute("cpu")
@@ -43,10 +43,6 @@ def measured(pruned, text) -> RunDirectory:
 
 def write(run, **options):
     return report(run, progress=Listener(), **options)
-
-
-def edit(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def test_a_page_and_its_figures_tell_what_the_artifacts_say(measured):
@@ -131,24 +127,33 @@ def test_nobody_writes_in_a_run_without_a_model(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_benchmark_older_than_its_checkpoint_is_left_out(measured):
+@pytest.mark.parametrize("which", ["model", "baseline", "older"])
+def test_a_benchmark_of_other_weights_is_left_out(measured, which):
+    """Of weights that the checkpoint, or the dense model, had before; in an old file, of an older checkpoint."""
     [checkpoint] = measured.existing_checkpoints()
-    edit(checkpoint / "llmprune.json", created="2999-01-01T00:00:00+00:00")
+    [bench] = measured.bench.glob("*.json")
+    assert len(read_contents(measured).measurements) == 1
+    content = json.loads(bench.read_text())
+    if which == "older":
+        edit_json(bench, model={**content["model"], "weights": None})
+        edit_json(checkpoint / "llmprune.json", created="2999-01-01T00:00:00+00:00")
+    else:
+        edit_json(bench, **{which: {**content[which], "weights": {"fingerprint": "0" * 64, "sha256": "0" * 64}}})
     contents = read_contents(measured)
     assert contents.measurements == ()
-    assert "is left out" in contents.remarks[0]
+    assert "is left out: it measured other weights than" in contents.remarks[0]
     assert "is left out" in write(measured).page.read_text()
 
 
 def test_a_calibration_made_anew_is_remarked_upon(pruned):
-    edit(pruned.calibration / "manifest.json", windows_fingerprint="0" * 64)
+    edit_json(pruned.calibration / "manifest.json", windows_fingerprint="0" * 64)
     assert any("another calibration" in remark for remark in read_contents(pruned).remarks)
 
 
 def test_generations_older_than_a_checkpoint_are_remarked_upon(pruned):
     write_generations(pruned, [PROMPT], compute=CPU, progress=Listener())
     assert read_contents(pruned).remarks == ()
-    edit(pruned.generations, created="2000-01-01T00:00:00+00:00")
+    edit_json(pruned.generations, created="2000-01-01T00:00:00+00:00")
     assert any("samples.json is older than" in remark for remark in read_contents(pruned).remarks)
 
 
@@ -174,8 +179,9 @@ def test_of_a_sweeps_points_only_the_newest_stands_for_a_run_without_others(prun
 
 
 def test_artifacts_of_two_models_are_not_put_beside_each_other(pruned):
-    manifest = json.loads((pruned.calibration / "manifest.json").read_text())
-    edit(pruned.calibration / "manifest.json", model={**manifest["model"], "name": "other", "fingerprint": "0" * 64})
+    path = pruned.calibration / "manifest.json"
+    known = json.loads(path.read_text())["model"]
+    edit_json(path, model={**known, "name": "other", "fingerprint": "0" * 64})
     with pytest.raises(ArtifactError, match=r"holds artifacts of two models: .* is of other"):
         write(pruned)
     assert not pruned.report.exists()

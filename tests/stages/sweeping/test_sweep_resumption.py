@@ -19,6 +19,7 @@ from llmprune.stages.output import own_folder
 from llmprune.stages.sweeping import points as sweep_points
 from llmprune.stages.sweeping import sweep
 from llmprune.stages.weight_pruning.block import BlockPruning
+from tests.edits import edit_json
 from tests.killed import elsewhere
 from tests.tiny import snapshot
 
@@ -45,10 +46,6 @@ def test_more_points_are_added_to_those_that_are_there(workspace, small, grid, l
     less = sweep(workspace, small, on_point=lambda _: pytest.fail("made again"))
     assert less.points == more.points
     assert listener.heard("has all of these points already: nothing to do")
-
-
-def edit(path, **changes):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 class _Killed(BaseException):
@@ -163,11 +160,8 @@ def test_a_text_that_changed_is_another_sweep(workspace, small, tmp_path, text):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (
-            lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 9})),
-            "has schema 9",
-        ),
-        (lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"points": 1})), "is damaged at 'poi"),
+        (lambda path: edit_json(path, schema_version=9), "has schema 9"),
+        (lambda path: edit_json(path, points=1), "is damaged at 'poi"),
         (lambda path: path.write_text(json.dumps({"kind": "llmprune-bench"})), "of kind 'llmprune-bench'"),
     ],
 )
