@@ -16,6 +16,7 @@ from llmprune.cli.options.calibration import (
 from llmprune.cli.options.checkpoint import OutOpt, ShardSizeOpt, VerifyOpt
 from llmprune.cli.options.common import (
     DEFAULT_RUN,
+    CheckOpt,
     DeviceOpt,
     DtypeOpt,
     ForceOpt,
@@ -56,6 +57,7 @@ def prune(
     dtype: DtypeOpt = Dtype.AUTO,
     memory_budget: MemoryBudgetOpt = None,
     trust_remote_code: RemoteCodeOpt = False,
+    check: CheckOpt = True,
     out: OutOpt = None,
     max_shard_size: ShardSizeOpt = SHARD_SIZE,
     verify: VerifyOpt = True,
@@ -69,6 +71,7 @@ def prune(
     from llmprune.artifacts.files.sizes import parse_size
     from llmprune.models.compute import choose_compute
     from llmprune.stages.budget_pruning import BudgetSettings, Listeners, plan_budget, prune_to_budget
+    from llmprune.stages.common.intact import Intact
     from llmprune.stages.common.workspace import open_workspace
 
     console = Console(as_json=as_json, quiet=quiet)
@@ -102,7 +105,13 @@ def prune(
     )
     compute = choose_compute(device, dtype, memory_budget)
     workspace = open_workspace(
-        run, model, compute=compute, progress=console, trust_remote_code=trust_remote_code, makes_files=not plan
+        run,
+        model,
+        compute=compute,
+        progress=console,
+        trust_remote_code=trust_remote_code,
+        makes_files=not plan,
+        intact=Intact(check),
     )
     if plan:
         give_plan(console, plan_budget(workspace, settings))

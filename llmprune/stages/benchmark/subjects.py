@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
-from llmprune.artifacts.checkpoints.scanning import digest_weights
 from llmprune.artifacts.records.bench import ModelResult
 from llmprune.artifacts.records.provenance import WeightsIdentity
 from llmprune.artifacts.run import RunDirectory
@@ -256,9 +255,8 @@ def choose_subjects(
 
 def _read_weights(directory: Path, checkpoint: Checkpoint, progress: Progress, intact: Intact) -> WeightsIdentity:
     """Which weights are there; of a checkpoint that llmprune wrote, that they are the written ones."""
-    files = digest_weights(checkpoint)
-    intact.require(directory, progress, weights=files)
-    return WeightsIdentity.of(fingerprint_of(directory, checkpoint), files)
+    intact.require(directory, progress)
+    return WeightsIdentity.of(fingerprint_of(directory, checkpoint), intact.digests(checkpoint))
 
 
 def _locate(

@@ -140,6 +140,7 @@ class BudgetPoints:
             compute=workspace.compute,
             progress=workspace.progress,
             trust_remote_code=workspace.trust_remote_code,
+            intact=workspace.intact,
             dense=dense,
             file=file,
         )

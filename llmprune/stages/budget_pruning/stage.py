@@ -67,6 +67,7 @@ def prune_to_budget(
         compute=workspace.compute,
         progress=workspace.progress,
         trust_remote_code=workspace.trust_remote_code,
+        intact=workspace.intact,
     )
     known = _known(workspace, measuring, force=settings.force)
     footprint = footprint_of(workspace, settings, known.times if known is not None else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -31,7 +31,19 @@ class Intact:
     """
 
     check: bool = True
-    _known: dict[tuple[object, ...], None] = field(default_factory=dict, repr=False, compare=False)
+    _intact: set[object] = field(default_factory=set, repr=False, compare=False)
+    _read: dict[object, dict[str, FileDigest]] = field(default_factory=dict, repr=False, compare=False)
+
+    def digests(self, checkpoint: Checkpoint) -> Mapping[str, FileDigest]:
+        """What the files of weights of a checkpoint hold; they are read once, unless they change meanwhile.
+
+        Raises:
+            CheckpointError: a file can no longer be read.
+        """
+        seen = _signature(checkpoint.shards)
+        if seen not in self._read:
+            self._read[seen] = digest_weights(checkpoint)
+        return self._read[seen]
 
     def require(
         self,
@@ -65,19 +77,18 @@ class Intact:
         if not self.check:
             progress.say(f"Whether {directory.name} is what llmprune wrote is not checked.")
             return
-        seen = (directory.resolve(), *_signature(directory, written))
-        if seen not in self._known:
+        seen = _signature(directory / name for name in written.files)
+        if seen not in self._intact:
             _require_files(directory, written, left_out)
-            _require_weights(directory, written, weights, left_out)
-            self._known[seen] = None
+            checkpoint = open_checkpoint(directory, left_out=left_out)
+            _require_weights(checkpoint, written, weights or self.digests(checkpoint), left_out)
+            self._intact.add(seen)
 
 
-def _signature(directory: Path, written: WrittenFiles) -> Iterator[object]:
-    """What changes when a file of a checkpoint is written again."""
-    for name in written.files:
-        path = directory / name
-        known = path.stat() if path.exists() else None
-        yield known and (known.st_ino, known.st_size, known.st_mtime_ns)
+def _signature(paths: Iterable[Path]) -> object:
+    """What changes when one of these files is written again, or another is put in its place."""
+    known = [(path, path.stat()) for path in paths if path.exists()]
+    return tuple((path.absolute(), found.st_ino, found.st_size, found.st_mtime_ns) for path, found in known)
 
 
 def _is_weights(name: str) -> bool:
@@ -102,14 +113,12 @@ def _require_files(directory: Path, written: WrittenFiles, left_out: Container[s
 
 
 def _require_weights(
-    directory: Path, written: WrittenFiles, weights: Mapping[str, FileDigest] | None, left_out: Container[str]
+    checkpoint: Checkpoint, written: WrittenFiles, found: Mapping[str, FileDigest], left_out: Container[str]
 ) -> None:
-    checkpoint = open_checkpoint(directory, left_out=left_out)
-    found = weights if weights is not None else digest_weights(checkpoint)
     expected = {name: file.digest for name, file in written.files.items() if _is_weights(name) and name not in left_out}
     wrong = sorted(name for name, digest in expected.items() if found.get(name) != digest)
     if wrong:
-        raise _explained(directory, checkpoint, written, wrong)
+        raise _explained(checkpoint.directory, checkpoint, written, wrong)
 
 
 def _explained(directory: Path, checkpoint: Checkpoint, written: WrittenFiles, wrong: list[str]) -> ChangedError:
