@@ -11,6 +11,7 @@ from transformers import OPTForCausalLM
 from llmprune import calibration_windows, rank_blocks
 from llmprune.artifacts.records.pruning import RECORD_NAME
 from tests.checkpoints import save_shards
+from tests.edits import DIGEST
 from tests.pickled import pickle_weights
 from tests.tiny import save_tiny_tokenizer, snapshot, write_text
 from tests.tiny_models import CONFIGS
@@ -70,7 +71,7 @@ def typed(llmprune, command: str):
 
 def without_times(fields: dict) -> dict:
     """Less the checksum of the importance file, too, in which there are times."""
-    return {name: value for name, value in fields.items() if name not in {"created", "seconds", "importance"}}
+    return {name: value for name, value in fields.items() if name not in {"created", "seconds", "importance", DIGEST}}
 
 
 def everything(folder: Path) -> dict:

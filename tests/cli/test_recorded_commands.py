@@ -15,6 +15,7 @@ from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.artifacts.records.sweep import SweepResult
 from llmprune.choices import TextKind
 from llmprune.report.commands import calibrate_command
+from tests.edits import DIGEST
 from tests.tiny import SAMPLES, SEQ_LEN, snapshot, write_chats
 
 CALIBRATE = f"calibrate 'my models/tiny one' --source sea.txt --samples {SAMPLES} --seq-len {SEQ_LEN} --run 'my run'"
@@ -102,7 +103,7 @@ def made(directory: Path) -> dict:
 
 
 def without_times(fields: dict) -> dict:
-    return {name: value for name, value in fields.items() if name not in {"created", "seconds"}}
+    return {name: value for name, value in fields.items() if name not in {"created", "seconds", DIGEST}}
 
 
 @pytest.mark.parametrize("case", COMMANDS)

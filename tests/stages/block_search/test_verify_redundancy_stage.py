@@ -20,7 +20,7 @@ from tests.tiny import NUM_BLOCKS, SAMPLES, SEQ_LEN, save_tiny_llama, snapshot
 def content(run):
     """importance.json, less what differs from run to run."""
     data = json.loads((run / "importance.json").read_text())
-    del data["created"]
+    del data["created"], data["content_sha256"]
     for decided in data["rounds"]:
         del decided["seconds"]
     return data
