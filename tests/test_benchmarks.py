@@ -1,6 +1,7 @@
 """The side-by-side measurements under benchmarks/ can be run."""
 
 import argparse
+import ast
 import json
 import subprocess
 import sys
@@ -277,3 +278,18 @@ def test_the_script_for_gpus_runs_at_a_toy_size_and_goes_on(tmp_path, monkeypatc
     on_gpu.main(["--page", str(out)])
     first, second = capsys.readouterr().out.split("| right: search |")[1:]
     assert "same order True" in first and "(toy size)" in first + second
+
+
+def test_a_mutant_differs_in_one_place_and_a_file_as_it_is_survives(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import mutations
+
+    path = tmp_path / "one.py"
+    path.write_text("def f(x: int | None) -> int:\n    return max(x, 2) if x is not None else -1\n")
+    names = sorted(name.rpartition(" (")[0] for name, _ in mutations.mutants(path))
+    assert names == ["2: -1 -> +1", "2: 1 -> 2", "2: 2 -> 3", "2: max -> min", "2: x is not None -> x is None"]
+    file = mutations.PACKAGE / "pareto.py"
+    tests = mutations.tests_of(file)
+    mutant = next(tree for name, tree in mutations.mutants(file) if "last is None -> last is not None" in name)
+    assert mutations.passes(file, ast.parse(file.read_text()), tests) == "survived"
+    assert mutations.passes(file, mutant, tests) == "killed"

@@ -14,12 +14,13 @@ from benchmarks.faults.world import World
 
 EXAMPLES, _SEEDS = 500, 10  # of each test and seed; the seeds of each test
 _TESTS = "tests/test_hostile_input.py"
-_PYTEST = ["-q", "-x", "-p", "no:cacheprovider"]
+_LOADED_BEFORE = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # by the process that is forked
+_PYTEST = ["-q", "-x", "-p", "no:cacheprovider", *_LOADED_BEFORE]
 
 
 def inputs(world: World, names: Sequence[str], seed: int) -> Iterator[Trial]:
     """Every fuzzing test, with one seed after another. ``names`` of commands choose nothing here."""
-    listed = _pytest(world, ["--collect-only", "-q", _TESTS], examples=0)
+    listed = _pytest(world, ["--collect-only", "-q", *_LOADED_BEFORE, _TESTS], examples=0)
     tests = [line for line in listed.stdout.splitlines() if line.startswith(_TESTS)]
     for number in range(_SEEDS):
         for test in tests:

@@ -42,6 +42,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "calibrate pickles": Scenario(START, f"calibrate pickled {TEXT} --run pickled-run"),
     "calibrate anew": Scenario("calibrate", "calibrate --source text.txt --samples 3 --seq-len 16 --force --run run"),
     "verify-redundancy": Scenario("calibrate", "verify-redundancy --target 1 --run run"),
+    "verify-redundancy --heal": Scenario("calibrate", "verify-redundancy --target 1 --heal --run run"),
     "remove-blocks": Scenario("verify-redundancy", "remove-blocks --target 1 --out smaller --run run"),
     "remove-blocks anew": Scenario("remove-blocks", "remove-blocks --blocks 2 --force --out smaller --run run"),
     "remove-blocks --heal": Scenario("calibrate", "remove-blocks --blocks 1 --heal cut --run run"),
@@ -57,6 +58,9 @@ SCENARIOS: Mapping[str, Scenario] = {
     "bench": Scenario("remove-blocks", f"bench {MEASURED} --run run"),
     "bench zeros": Scenario("global-prune", f"bench {MEASURED} --run run"),
     "sweep": Scenario(START, f"sweep model --targets 1 --sparsity 50% --method magnitude {TEXT} {MEASURED} --run run"),
+    "prune": Scenario(
+        START, f"prune model --size 90% {TEXT} --ppl text.txt --ppl-seq-len 16 --max-windows 2 --run run"
+    ),
     "report": Scenario("bench", "report run"),
     "report again": Scenario("report", "report run"),
     "push": Scenario("bench", "push smaller owner/name --dry-run --include-artifacts --run run"),
