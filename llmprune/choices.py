@@ -75,9 +75,13 @@ class DeviceMap(StrEnum):
 
 
 class Cache(StrEnum):
-    """Which hidden states a calibration keeps: those that enter the first block, or all blocks."""
+    """Which of the dense model's hidden states a calibration keeps, for healing: none, all, or what the disk allows.
 
-    FIRST = "first"
+    ``auto`` takes a tenth of what is free on the disk, for the first blocks.
+    """
+
+    NONE = "none"
+    AUTO = "auto"
     ALL = "all"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal
 
 import torch
+from pydantic import Field, field_validator
 from safetensors import safe_open
 from torch import Tensor
 
@@ -68,11 +69,11 @@ class CalibrationManifest(Artifact):
         windows_fingerprint: SHA-256 of the tokens.
         tokenizer: fingerprint of the tokenizer that gave them (``calibration.tokenizer_identity``); None in files
             from before it was kept.
-        dtype: what was computed in, and what hidden states are stored in.
-        cache: which hidden states are kept: ``first`` (entering block 0) or ``all``.
-        dense_losses: of every window, mean over its predicted tokens, in nats/token.
-        blocks: statistics, a record for each block.
-        angular_distances: (num_blocks + 1) rows of as many, see ``block_scores.angular_distances``.
+        dtype: what the pass over the dense model computed in; None: there was none yet, only windows were drawn.
+        cache: which hidden states of that pass are kept.
+        dense_losses: of every window, mean over its predicted tokens, in nats/token; none before the pass.
+        blocks: statistics, a record for each block; none before the pass.
+        angular_distances: (num_blocks + 1) rows of as many, see ``blocks.scores.angular_distances``; likewise.
         files: every other file of the artifact.
         environment: what it was computed with; None in files from before it was kept.
         remarks: where the pass went on with something else.
@@ -92,14 +93,25 @@ class CalibrationManifest(Artifact):
     chat_template: ChatTemplate = ChatTemplate.AUTO
     windows_fingerprint: str
     tokenizer: str | None = None
-    dtype: str
-    cache: Cache
-    dense_losses: tuple[float, ...]
-    blocks: tuple[BlockStatistics, ...]
-    angular_distances: tuple[tuple[float, ...], ...]
-    files: dict[str, CachedFile]
+    dtype: str | None = None
+    cache: Cache = Cache.NONE
+    dense_losses: tuple[float, ...] = ()
+    blocks: tuple[BlockStatistics, ...] = ()
+    angular_distances: tuple[tuple[float, ...], ...] = ()
+    files: dict[str, CachedFile] = Field(default_factory=dict)
     environment: Environment | None = None
     remarks: tuple[str, ...] = ()
+
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _known_cache(cls, value: object) -> object:
+        """Files from before ``none`` was there say ``first``, and keep what enters the first block."""
+        return Cache.NONE if value == "first" else value
+
+    @property
+    def measured(self) -> bool:
+        """Whether a pass over the dense model was made."""
+        return bool(self.blocks)
 
     @property
     def dense_loss(self) -> float:
@@ -121,6 +133,10 @@ class Calibration:
             tokens = file.get_tensor("tokens")
         assert isinstance(tokens, Tensor)
         return tokens.long()
+
+    def keeps(self, block: int) -> bool:
+        """Whether the hidden states entering ``block`` are there; the number of blocks: those leaving the last."""
+        return hidden_name(block) in self.manifest.files
 
     @contextmanager
     def hidden_states(self, block: int) -> Iterator[HiddenStates]:

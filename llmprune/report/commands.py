@@ -24,7 +24,7 @@ def calibrate_command(manifest: CalibrationManifest) -> str:
         seq_len=manifest.seq_len,
         seed=manifest.seed or None,
         sampling=Sampling.ROWS if manifest.sampling == Sampling.ROWS else None,
-        cache=unless_usual(manifest.cache, Cache.FIRST),
+        cache=unless_usual(manifest.cache, Cache.NONE),
         bos=_bos(manifest.bos),
         chat_template=unless_usual(manifest.chat_template, ChatTemplate.AUTO),
         dtype=manifest.dtype,

@@ -11,10 +11,10 @@ from transformers import PreTrainedModel
 from llmprune.algorithms.weights.patterns import SemiStructured, Unstructured, zero_count
 from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
-from llmprune.choices import Cache, ChatTemplate, Method, Reference
+from llmprune.choices import Method, Reference
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.models.loading import load_whole
-from llmprune.stages.calibration.artifact import write_calibration
+from llmprune.stages.calibration import calibrate_on
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.weight_pruning import PruningReport, PruningSettings, global_prune
 from llmprune.text.windows import TokenWindows
@@ -45,8 +45,7 @@ def calibrated(checkpoint: Callable[[str], Path], workspace: Callable[[Path], Wo
     @cache
     def calibrated(family: str) -> Workspace:
         space = workspace(checkpoint(family))
-        with space.writing():
-            write_calibration(space, WINDOWS, space.run.calibration, cache=Cache.FIRST, chat_template=ChatTemplate.AUTO)
+        calibrate_on(space, WINDOWS)
         return space
 
     return calibrated

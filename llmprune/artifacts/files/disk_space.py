@@ -43,8 +43,13 @@ def require_free_space(path: Path, needed: int) -> None:
     Raises:
         LlmpruneError: fewer than ``needed`` bytes are free.
     """
-    if shutil.disk_usage(_existing(path)).free < needed:
+    if free_space(path) < needed:
         raise _disk_full(path, needed, errno.ENOSPC)
+
+
+def free_space(path: Path) -> int:
+    """Bytes that the disk holding ``path``, which need not exist yet, can take."""
+    return shutil.disk_usage(_existing(path)).free
 
 
 def is_full_disk(error: Exception) -> bool:

@@ -48,7 +48,7 @@ def calibrate(
     sampling: SamplingOpt = Sampling.WINDOWS,
     bos: WindowBosOpt = Bos.AUTO,
     chat_template: ChatTemplateOpt = ChatTemplate.AUTO,
-    cache: CacheOpt = Cache.FIRST,
+    cache: CacheOpt = Cache.NONE,
     device: DeviceOpt = DEVICE,
     dtype: DtypeOpt = Dtype.AUTO,
     memory_budget: MemoryBudgetOpt = None,

@@ -39,7 +39,13 @@ WindowBosOpt = Annotated[
     Bos, typer.Option("--bos", help="Start windows with the BOS token; auto: as the tokenizer does by itself.")
 ]
 ChatTemplateOpt = Annotated[ChatTemplate, typer.Option(help=_CHAT_TEMPLATE)]
-CacheOpt = Annotated[Cache, typer.Option(help="Keep the hidden states that enter the first block, or all blocks.")]
+CacheOpt = Annotated[
+    Cache,
+    typer.Option(
+        help="Keep the dense model's hidden states, which healing then need not compute again: those of all blocks, or "
+        "of as many as take a tenth of the free disk (auto)."
+    ),
+]
 
 # For commands that take the run's calibration where it has one.
 RunSourceOpt = Annotated[

@@ -90,7 +90,7 @@ def _profiles(importance: Importance | None, calibration: CalibrationManifest | 
         found.append(Profile("loss above dense, nats/token", rises, partial_ones))
     if importance is not None and importance.scores is not None and importance.settings.metric != "block-influence":
         found.append(Profile(f"{importance.settings.metric} score", dict(enumerate(importance.scores))))
-    if calibration is not None:
+    if calibration is not None and calibration.measured:
         influence = {block: one.influence for block, one in enumerate(calibration.blocks)}
         found.append(Profile("block influence (1 - cosine similarity)", influence))
     return found

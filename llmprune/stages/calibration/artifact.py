@@ -1,6 +1,7 @@
-"""The calibration artifact: made by one pass over the dense model, gone on with where an earlier pass stopped.
+"""The calibration artifact: windows of text, and later what a pass over the dense model measured on them.
 
-Once the manifest is there the pass is over, and whatever it does not name can go.
+Windows are all that some commands need. The pass is made for the first command that needs what it measures, and goes
+on where an earlier one stopped. Once the manifest is there the pass is over, and whatever it does not name can go.
 """
 
 from __future__ import annotations
@@ -9,7 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from llmprune.artifacts.activations import MANIFEST, CalibrationManifest, hidden_name, is_intact
+from torch import Tensor
+
+from llmprune.artifacts.activations import (
+    MANIFEST,
+    TOKENS,
+    CalibrationManifest,
+    cached_file,
+    hidden_name,
+    is_intact,
+    save_tokens,
+)
+from llmprune.artifacts.files.atomic import write_json_atomic
 from llmprune.artifacts.files.ownership import remove_own, require_own
 from llmprune.artifacts.files.temporary import is_temporary
 from llmprune.artifacts.records.environment import compared
@@ -19,7 +31,6 @@ from llmprune.errors import ArtifactError, NumericalError
 from llmprune.models.compute import dtype_name
 from llmprune.stages.calibration.dense_pass import (
     STATE,
-    DenseMeasurements,
     DensePass,
     DensePassState,
     is_own,
@@ -31,16 +42,49 @@ from llmprune.stages.common.workspace import Workspace
 from llmprune.text.windows import TokenWindows
 
 
+def drawn_manifest(workspace: Workspace, windows: TokenWindows, chat_template: ChatTemplate) -> CalibrationManifest:
+    """The manifest of windows that nothing was measured on yet; it names no file."""
+    return CalibrationManifest(
+        model=workspace.model,
+        corpus=windows.identity(),
+        num_windows=windows.tokens.shape[0],
+        seq_len=windows.tokens.shape[1],
+        sampling=windows.sampling,
+        seed=windows.seed,
+        bos=windows.bos,
+        chat_template=chat_template,
+        windows_fingerprint=windows.fingerprint,
+        tokenizer=workspace.tokenizer_fingerprint(),
+    )
+
+
+def write_windows(drawn: CalibrationManifest, tokens: Tensor, partial: Path) -> None:
+    """Fill ``calibration.partial`` with an artifact that holds windows alone.
+
+    Raises:
+        ArtifactError: a pass was stopped there.
+    """
+    if _stopped(partial) is not None:
+        raise _interrupted(partial)
+    remove_own(partial, is_own, last=(MANIFEST, STATE))
+    partial.mkdir(exist_ok=True)
+    begin = DensePassState(model=drawn.model.fingerprint, windows=drawn.windows_fingerprint, dtype="", cache=Cache.NONE)
+    write_json_atomic(partial / STATE, begin.model_dump())  # first: it tells whose folder this is
+    save_tokens(partial / TOKENS, tokens)
+    drawn.model_copy(update={"files": {TOKENS: cached_file(partial / TOKENS)}}).write(partial / MANIFEST)
+    keep_only(partial, {MANIFEST, TOKENS})
+
+
 def write_calibration(
-    workspace: Workspace, windows: TokenWindows, *, cache: Cache, chat_template: ChatTemplate, replace: bool
+    workspace: Workspace, drawn: CalibrationManifest, tokens: Tensor, *, cache: Cache, replace: bool
 ) -> None:
     """Fill ``calibration.partial`` with a complete artifact, going on where an earlier pass stopped.
 
     Args:
         workspace: the run, held for writing, and the model.
-        windows: to run on.
+        drawn: says which windows.
+        tokens: of the windows (num_windows, seq_len) int64.
         cache: which hidden states to keep.
-        chat_template: how conversations became text.
         replace: whether a stopped pass on something else is given up.
 
     Raises:
@@ -52,26 +96,28 @@ def write_calibration(
     decoder = workspace.open_decoder()
     begin = DensePassState(
         model=workspace.model.fingerprint,
-        windows=windows.fingerprint,
+        windows=drawn.windows_fingerprint,
         dtype=dtype_name(decoder.dtype),
         cache=cache,
     )
     stopped = _stopped(partial)
     if stopped is not None and not _is_same(stopped, begin) and not replace:
-        raise ArtifactError(
-            f"{partial} holds a calibration that was interrupted, with other settings than this one; type its command "
-            "again to go on with it, or give it up: llmprune calibrate --force"
-        )
+        raise _interrupted(partial)
     if not isinstance(stopped, CalibrationManifest) or not _is_same(stopped, begin):
-        work = DensePass(decoder, windows.tokens, partial, workspace.compute, workspace.progress)
+        work = DensePass(decoder, tokens, partial, workspace.compute, workspace.progress)
         with _nothing_half_begun(partial):
             state = _resumed(partial, stopped, begin, workspace.progress)
             state = state or work.begun(begin, kept_in=workspace.run.calibration)
             state = work.finished(state)
-            _write_manifest(
-                partial, state, windows, work.measured(state), workspace, chat_template, decoder.runner.halving.remarks
-            )
+            _write_manifest(partial, state, drawn, work)
     keep_only(partial, {MANIFEST, *CalibrationManifest.read(partial / MANIFEST).files})
+
+
+def _interrupted(partial: Path) -> ArtifactError:
+    return ArtifactError(
+        f"{partial} holds a calibration that was interrupted, with other settings than this one; type its command "
+        "again to go on with it, or give it up: llmprune calibrate --force"
+    )
 
 
 def require_partial(partial: Path) -> None:
@@ -88,7 +134,8 @@ def require_partial(partial: Path) -> None:
 def _stopped(partial: Path) -> DensePassState | CalibrationManifest | None:
     """What an earlier pass left: its manifest if it was over, else its state; None where it had finished nothing."""
     with suppress(ArtifactError):
-        return CalibrationManifest.read(partial / MANIFEST)
+        manifest = CalibrationManifest.read(partial / MANIFEST)
+        return manifest if manifest.measured else None
     state = read_state(partial / STATE, DensePassState)
     return state if state is not None and state.blocks else None
 
@@ -130,36 +177,19 @@ def _resumed(
     return stopped.model_copy(update={"environment": begin.environment, "remarks": (*stopped.remarks, remark)})
 
 
-def _write_manifest(
-    partial: Path,
-    state: DensePassState,
-    windows: TokenWindows,
-    measured: DenseMeasurements,
-    workspace: Workspace,
-    chat_template: ChatTemplate,
-    remarks: tuple[str, ...],
-) -> None:
-    total = len(state.blocks)
+def _write_manifest(partial: Path, state: DensePassState, drawn: CalibrationManifest, work: DensePass) -> None:
+    measured, total = work.measured(state), len(state.blocks)
     passing = {last_name(block) for block in range(total + 1)}
-    if state.cache == Cache.FIRST:
-        passing.add(hidden_name(total))
-    CalibrationManifest(
-        model=workspace.model,
-        corpus=windows.identity(),
-        num_windows=windows.tokens.shape[0],
-        seq_len=windows.tokens.shape[1],
-        sampling=windows.sampling,
-        seed=windows.seed,
-        bos=windows.bos,
-        chat_template=chat_template,
-        windows_fingerprint=windows.fingerprint,
-        tokenizer=workspace.tokenizer_fingerprint(),
-        dtype=state.dtype,
-        cache=state.cache,
-        dense_losses=measured.dense_losses,
-        blocks=measured.blocks,
-        angular_distances=measured.angular_distances,
-        files={name: file for name, file in state.files.items() if name not in passing},
-        environment=state.environment,
-        remarks=(*state.remarks, *remarks),
+    passing |= {hidden_name(block) for block in range(state.kept, total + 1)}
+    drawn.model_copy(
+        update={
+            "dtype": state.dtype,
+            "cache": state.cache,
+            "dense_losses": measured.dense_losses,
+            "blocks": measured.blocks,
+            "angular_distances": measured.angular_distances,
+            "files": {name: file for name, file in state.files.items() if name not in passing},
+            "environment": state.environment,
+            "remarks": (*state.remarks, *work.decoder.runner.halving.remarks),
+        }
     ).write(partial / MANIFEST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from llmprune.artifacts.activations import CalibrationManifest, open_calibration
 from llmprune.choices import SEQ_LEN, Cache
@@ -29,13 +30,15 @@ class Windows:
         ready: whether the run has run the model on them.
         written: whether the model writes them itself.
         cache: which hidden states are kept.
+        folder: where the calibration goes.
     """
 
     count: int
     seq_len: int
     ready: bool = False
     written: bool = False
-    cache: Cache = Cache.FIRST
+    cache: Cache = Cache.NONE
+    folder: Path = Path()
 
     @property
     def tokens(self) -> int:
@@ -58,11 +61,12 @@ def expected_windows(
     place = workspace.run.calibration
     if place.exists() and not force:
         manifest = open_calibration(place).manifest
-        return workspace.going_on(place, manifest.dtype), _of(manifest)
+        return workspace.going_on(place, manifest.dtype), _of(manifest, place)
     asked = asked or CalibrationSettings()
     seq_len = asked.seq_len or min(SEQ_LEN, workspace.positions)
     require_positions(workspace.positions, seq_len=seq_len)
-    return workspace, Windows(asked.num_windows, seq_len, written=asked.source == SELF, cache=asked.cache)
+    written = asked.source == SELF
+    return workspace, Windows(asked.num_windows, seq_len, written=written, cache=asked.cache, folder=place)
 
 
 def chosen_windows(workspace: Workspace, choice: CalibrationChoice) -> tuple[Workspace, Windows]:
@@ -79,11 +83,11 @@ def chosen_windows(workspace: Workspace, choice: CalibrationChoice) -> tuple[Wor
         return expected_windows(workspace, replace(usual, samples=samples, seq_len=seq_len))
     known = open_calibration(place)
     require_enough(known, choice)
-    return workspace.going_on(place, known.manifest.dtype), _of(known.manifest)
+    return workspace.going_on(place, known.manifest.dtype), _of(known.manifest, place)
 
 
-def _of(manifest: CalibrationManifest) -> Windows:
-    return Windows(manifest.num_windows, manifest.seq_len, ready=True, cache=manifest.cache)
+def _of(manifest: CalibrationManifest, place: Path) -> Windows:
+    return Windows(manifest.num_windows, manifest.seq_len, ready=manifest.measured, cache=manifest.cache, folder=place)
 
 
 def plan_calibration(workspace: Workspace, settings: CalibrationSettings, *, force: bool = False) -> Plan:
@@ -109,11 +113,13 @@ def calibration_remarks(windows: Windows) -> Sequence[str]:
 
 
 def calibration_steps(cost: ModelCost, windows: Windows) -> list[Estimate]:
-    """The steps of a calibration; none where the run has it."""
-    if windows.ready:
-        return []
-    steps = [_writing_text(cost)] if windows.written else []
-    return [*steps, _passing(cost, windows)]
+    """The steps of a calibration with its pass over the dense model; none where the run has it."""
+    return [] if windows.ready else [*drawing_steps(cost, windows), _passing(cost, windows)]
+
+
+def drawing_steps(cost: ModelCost, windows: Windows) -> list[Estimate]:
+    """The steps of having windows alone."""
+    return [_writing_text(cost)] if windows.written else []
 
 
 def hidden_bytes(cost: ModelCost, windows: Windows) -> int:
@@ -131,7 +137,7 @@ def _passing(cost: ModelCost, windows: Windows) -> Estimate:
     batch = min(cost.batch, windows.count) * cost.window_bytes
     floats = 3 * windows.seq_len * min(cost.batch, windows.count) * cost.width * 4  # what a block did is measured
     memory = cost.memory(cost.open_block + batch + max(cost.block_bytes, batch + floats, cost.head_bytes))
-    disk, kept = disk_of_states(each, sizes.depth, windows.cache)
+    disk, kept = disk_of_states(each, sizes.depth, windows.cache, folder=windows.folder)
     tokens = 4 * windows.tokens
     last = 4 * windows.count * cost.width  # of each window's last token, at each block
     manifest = _MANIFEST_BYTES * sizes.depth + 20 * sizes.depth**2

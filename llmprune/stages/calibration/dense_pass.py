@@ -33,7 +33,7 @@ from llmprune.artifacts.activations import (
     open_hidden_states,
     save_tokens,
 )
-from llmprune.artifacts.files.disk_space import require_free_space
+from llmprune.artifacts.files.disk_space import free_space, require_free_space
 from llmprune.artifacts.files.ownership import remove_own
 from llmprune.artifacts.files.temporary import is_temporary
 from llmprune.artifacts.files.tensors import save_tensors
@@ -48,11 +48,15 @@ from llmprune.models.open_block import OpenBlock
 from llmprune.stages.common.progress import Progress
 
 STATE = "state.json"
+_CACHE_SHARE = 10  # of the free space of the disk, one part in ten may hold cached states
 _FILES = re.compile(rf"{re.escape(STATE)}|{re.escape(MANIFEST)}|{re.escape(TOKENS)}|(hidden|last)-\d{{5}}\.safetensors")
 
 
 class DensePassState(Record):
-    """What a pass runs on, the blocks and files that it has finished, and what it ran with last."""
+    """What a pass runs on, the blocks and files that it has finished, and what it ran with last.
+
+    The states entering the first ``kept`` blocks stay.
+    """
 
     KIND: ClassVar[str] = "llmprune-calibration-pass"
 
@@ -61,6 +65,7 @@ class DensePassState(Record):
     windows: str
     dtype: str
     cache: Cache
+    kept: int = 0
     blocks: tuple[BlockStatistics, ...] = ()
     files: dict[str, CachedFile] = Field(default_factory=dict)
     environment: Environment = Field(default_factory=Environment.now)
@@ -116,7 +121,7 @@ class DensePass:
             LlmpruneError: there is no room for the hidden states.
         """
         remove_own(self.folder, is_own, last=(MANIFEST, STATE))
-        self._announce(begin.cache, kept_in)
+        begin = begin.model_copy(update={"kept": self._announced(begin.cache, kept_in)})
         self.folder.mkdir(exist_ok=True)
         write_state(self.folder / STATE, begin)  # first: it tells whose folder this is
         save_tokens(self.folder / TOKENS, self.tokens)
@@ -175,7 +180,7 @@ class DensePass:
         files = state.files | self._write_states(block + 1, outputs())
         cosine, input_norm, update_norm = (sums / self.tokens.numel()).tolist()
         statistics = BlockStatistics(influence=1 - cosine, input_norm=input_norm, update_norm=update_norm)
-        if state.cache == Cache.FIRST and block > 0:
+        if block >= state.kept:
             del files[hidden_name(block)]
         return state.model_copy(update={"blocks": (*state.blocks, statistics), "files": files})
 
@@ -222,17 +227,19 @@ class DensePass:
             rows = slice(start, min(start + size, len(self.tokens)))
             yield rows, self.tokens[rows].to(self.decoder.device)
 
-    def _announce(self, cache: Cache, kept_in: Path) -> None:
-        """Say what the pass will keep, and see that there is room for it."""
+    def _announced(self, cache: Cache, kept_in: Path) -> int:
+        """Say what the pass will keep, and see that there is room for it; of how many blocks, from the first on."""
         width = self.decoder.runner.embed(self.tokens[:1, :1].to(self.decoder.device)).shape[-1]
         each = self.tokens.numel() * width * self.decoder.runner.stream_dtype.itemsize
-        most, kept = disk_of_states(each, len(self.decoder.blocks), cache)
+        depth = len(self.decoder.blocks)
+        most, kept = disk_of_states(each, depth, cache, folder=self.folder)
         windows, seq_len = self.tokens.shape
         self.progress.say(
             f"Calibrating on {windows} x {seq_len} tokens: {kept / 2**30:.2f} GiB of hidden states will "
             f"be kept in {kept_in} ({most / 2**30:.2f} GiB of disk while it runs)."
         )
         require_free_space(self.folder, most)
+        return kept // each
 
 
 def measure_dense(
@@ -245,7 +252,7 @@ def measure_dense(
         LlmpruneError: there is no room for the hidden states.
     """
     work = DensePass(decoder, tokens, folder, compute, progress)
-    begin = DensePassState(model="", windows="", dtype=dtype_name(decoder.dtype), cache=Cache.FIRST)
+    begin = DensePassState(model="", windows="", dtype=dtype_name(decoder.dtype), cache=Cache.NONE)
     return work.measured(work.finished(work.begun(begin, kept_in=folder)))
 
 
@@ -259,17 +266,20 @@ def is_own(path: PurePosixPath) -> bool:
     return _FILES.fullmatch(str(path)) is not None or is_temporary(path)
 
 
-def disk_of_states(each: int, depth: int, cache: Cache) -> tuple[int, int]:
+def disk_of_states(each: int, depth: int, cache: Cache, *, folder: Path) -> tuple[int, int]:
     """Bytes of hidden states on the disk at most while a pass runs, and those that are kept.
 
     Args:
         each: bytes of the hidden states at one block.
         depth: number of blocks.
         cache: which are kept.
+        folder: on the disk that they go to; it need not exist.
     """
-    if cache == Cache.ALL:
-        return (depth + 1) * each, (depth + 1) * each
-    return 3 * each, each  # at the first block, and before and after the present one
+    places = depth + 1  # the last one is behind the last block
+    kept = {Cache.NONE: 0, Cache.ALL: places}.get(cache)
+    if kept is None:
+        kept = min(places, free_space(folder) // _CACHE_SHARE // each)
+    return min(kept + 2, places) * each, kept * each  # also before and after the present block
 
 
 def last_name(block: int) -> str:

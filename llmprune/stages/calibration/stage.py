@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass, replace
 
+from torch import Tensor
+
 from llmprune.artifacts.activations import Calibration, CalibrationManifest, calibration_files, open_calibration
 from llmprune.artifacts.files.atomic import move_into_place
 from llmprune.artifacts.files.disk_space import explain_full_disk
@@ -14,7 +16,7 @@ from llmprune.artifacts.run import RunDirectory
 from llmprune.choices import SAMPLES, SEED, SEQ_LEN, SOURCE, Bos, Cache, ChatTemplate, Sampling
 from llmprune.errors import ArtifactError, TargetError
 from llmprune.models.compute import dtype_name
-from llmprune.stages.calibration.artifact import require_partial, write_calibration
+from llmprune.stages.calibration.artifact import drawn_manifest, require_partial, write_calibration, write_windows
 from llmprune.stages.calibration.windows import draw_windows
 from llmprune.stages.common.checks import require_at_least, require_positions
 from llmprune.stages.common.workspace import Workspace
@@ -36,7 +38,7 @@ class CalibrationSettings:
         seed: of the drawing.
         sampling: ``windows`` at random positions, or ``rows`` as SLEB's published protocol.
         bos: whether windows start with BOS: ``auto`` as the tokenizer does by itself.
-        cache: keep the hidden states entering the ``first`` block or ``all`` blocks.
+        cache: which of the dense model's hidden states are kept.
         chat_template: conversations as the tokenizer's template writes them (``auto``), or their contents (``off``).
 
     Raises:
@@ -49,7 +51,7 @@ class CalibrationSettings:
     seed: int = SEED
     sampling: Sampling = Sampling.WINDOWS
     bos: Bos = Bos.AUTO
-    cache: Cache = Cache.FIRST
+    cache: Cache = Cache.NONE
     chat_template: ChatTemplate = ChatTemplate.AUTO
 
     def __post_init__(self) -> None:
@@ -91,10 +93,7 @@ def calibrate(workspace: Workspace, settings: CalibrationSettings, *, force: boo
         NumericalError: the model computes NaN or infinity.
         LlmpruneError: the disk is full.
     """
-    settings = replace(settings, seq_len=settings.seq_len or min(SEQ_LEN, workspace.positions))
-    assert settings.seq_len is not None
-    require_positions(workspace.positions, seq_len=settings.seq_len)
-    place = workspace.run.calibration
+    settings, place = _with_length(workspace, settings), workspace.run.calibration
     if place.exists() and not force:
         return _finished_before(workspace, open_calibration(place), settings)
     _require_own(workspace.run)
@@ -103,7 +102,26 @@ def calibrate(workspace: Workspace, settings: CalibrationSettings, *, force: boo
         if place.exists() and not force:  # by another process, meanwhile
             return _finished_before(workspace, open_calibration(place), settings)
         _require_own(workspace.run)
-        return _make(workspace, windows, settings.cache, settings.chat_template, force=force)
+        drawn = drawn_manifest(workspace, windows, settings.chat_template)
+        return _measure(workspace, drawn, windows.tokens, settings.cache, force=force)
+
+
+def draw_calibration(workspace: Workspace, settings: CalibrationSettings) -> Calibration:
+    """The calibration of a run that has none, without a pass over the dense model: windows of text.
+
+    Raises:
+        As ``calibrate`` does.
+    """
+    settings = _with_length(workspace, settings)
+    _require_own(workspace.run)
+    windows = _draw(workspace, settings)
+    place, partial = workspace.run.calibration, workspace.run.partial_calibration
+    with workspace.writing(), explain_full_disk(workspace.run.path):
+        if not place.exists():  # nor made by another process, meanwhile
+            _require_own(workspace.run)
+            write_windows(drawn_manifest(workspace, windows, settings.chat_template), windows.tokens, partial)
+            move_into_place(partial, place, owned=calibration_files)
+    return open_calibration(place)
 
 
 def calibrate_on(workspace: Workspace, windows: TokenWindows) -> Calibration:
@@ -118,17 +136,34 @@ def calibrate_on(workspace: Workspace, windows: TokenWindows) -> Calibration:
         with workspace.writing():
             if not place.exists():
                 _require_own(workspace.run)
-                return _make(workspace, windows, Cache.FIRST)
+                drawn = drawn_manifest(workspace, windows, ChatTemplate.AUTO)
+                return _measure(workspace, drawn, windows.tokens, Cache.NONE)
     known = open_calibration(place)
     require_same_model(workspace, known)
     asked = dtype_name(workspace.going_on(known.directory, known.manifest.dtype).dtype)
-    if (known.manifest.windows_fingerprint, known.manifest.dtype) != (windows.fingerprint, asked):
+    if known.manifest.windows_fingerprint != windows.fingerprint or known.manifest.dtype not in (None, asked):
         raise _made_otherwise(known)
+    return _with_measurements(workspace, known)
+
+
+def drawn_calibration(workspace: Workspace) -> Calibration:
+    """The run's calibration, its windows drawn now by the usual settings where there is none.
+
+    It need hold no pass over the dense model.
+
+    Raises:
+        As ``calibrate`` does.
+    """
+    place = workspace.run.calibration
+    if not place.exists():
+        workspace.progress.say(f"{workspace.run.path} has no calibration yet: drawing its windows first.")
+        return draw_calibration(workspace, CalibrationSettings())
+    require_same_model(workspace, known := open_calibration(place))
     return known
 
 
 def calibrated(workspace: Workspace) -> Calibration:
-    """The run's calibration, made now by the usual settings where there is none.
+    """The run's calibration with its pass over the dense model, made now by the usual settings where there is none.
 
     Raises:
         As ``calibrate`` does.
@@ -141,7 +176,7 @@ def calibrated(workspace: Workspace) -> Calibration:
         return calibrate(workspace, CalibrationSettings())
     calibration = open_calibration(place)
     require_same_model(workspace, calibration)
-    return calibration
+    return _with_measurements(workspace, calibration)
 
 
 def require_same_model(workspace: Workspace, known: Calibration) -> None:
@@ -178,21 +213,35 @@ def _require_of(workspace: Workspace, known: Calibration, fingerprints: Set[str]
         )
 
 
-def _make(
-    workspace: Workspace,
-    windows: TokenWindows,
-    cache: Cache,
-    chat_template: ChatTemplate = ChatTemplate.AUTO,
-    *,
-    force: bool = False,
+def _with_measurements(workspace: Workspace, known: Calibration, cache: Cache = Cache.NONE) -> Calibration:
+    """A calibration whose windows ran through the dense model, now if they did not yet."""
+    if known.manifest.measured:
+        return known
+    workspace.progress.say(f"{known.directory} holds windows alone: running them through the dense model first.")
+    with workspace.writing():
+        known = open_calibration(known.directory)
+        if known.manifest.measured:  # by another process, meanwhile
+            return known
+        return _measure(workspace, known.manifest, known.tokens(), cache)
+
+
+def _measure(
+    workspace: Workspace, drawn: CalibrationManifest, tokens: Tensor, cache: Cache, *, force: bool = False
 ) -> Calibration:
     """Run the pass. What was there before keeps its place until the new one is complete."""
     place = workspace.run.calibration
     workspace.remark_slow_dtype()
     with explain_full_disk(workspace.run.path):
-        write_calibration(workspace, windows, cache=cache, chat_template=chat_template, replace=force)
+        write_calibration(workspace, drawn, tokens, cache=cache, replace=force)
         move_into_place(workspace.run.partial_calibration, place, owned=calibration_files)
     return open_calibration(place)
+
+
+def _with_length(workspace: Workspace, settings: CalibrationSettings) -> CalibrationSettings:
+    """Settings that say how long windows are, which the model has positions for."""
+    seq_len = settings.seq_len or min(SEQ_LEN, workspace.positions)
+    require_positions(workspace.positions, seq_len=seq_len)
+    return replace(settings, seq_len=seq_len)
 
 
 def _require_own(run: RunDirectory) -> None:
@@ -224,19 +273,23 @@ def _finished_before(workspace: Workspace, known: Calibration, settings: Calibra
     require_same_model(workspace, known)
     manifest = known.manifest
     workspace = workspace.going_on(known.directory, manifest.dtype)
-    less = settings.cache == Cache.ALL and manifest.cache is Cache.FIRST
-    if less or manifest.dtype != dtype_name(workspace.dtype) or not _same_windows(workspace, manifest, settings):
+    less = manifest.measured and settings.cache not in (Cache.NONE, manifest.cache)
+    other_dtype = manifest.dtype not in (None, dtype_name(workspace.dtype))
+    if less or other_dtype or not _same_windows(workspace, manifest, settings):
         raise _made_otherwise(known)
     known.require_intact()
+    if not manifest.measured:
+        return _with_measurements(workspace, known, settings.cache)
     workspace.progress.say(f"{known.directory} is complete already: nothing to do.")
     return known
 
 
 def _made_otherwise(known: Calibration) -> ArtifactError:
     manifest = known.manifest
+    dtype = manifest.dtype or "no dtype yet"
     return ArtifactError(
         f"{known.directory} holds a calibration of {manifest.num_windows} x {manifest.seq_len} tokens of "
-        f"{manifest.corpus.name} in {manifest.dtype} with cache '{manifest.cache}', made with other settings; "
+        f"{manifest.corpus.name} in {dtype} with cache '{manifest.cache}', made with other settings; "
         "type `force=True` to replace it, or `run=OTHER` to keep both."
     )
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from llmprune.artifacts.activations import Calibration, open_calibration
 from llmprune.artifacts.records.provenance import CorpusIdentity
 from llmprune.errors import ArtifactError, TargetError
-from llmprune.stages.calibration.stage import CalibrationSettings, calibrate, require_same_text
+from llmprune.stages.calibration.stage import CalibrationSettings, draw_calibration, require_same_text
 from llmprune.stages.common.workspace import Workspace
 from llmprune.text.windows import TokenWindows
 
@@ -26,6 +26,7 @@ class CalibrationText:
         corpus: the text.
         fingerprint: SHA-256 of the tokens.
         load: gives the tokens (num_windows, seq_len) int64.
+        artifact: that holds them; None: they are at hand.
     """
 
     num_windows: int
@@ -33,6 +34,7 @@ class CalibrationText:
     corpus: CorpusIdentity
     fingerprint: str
     load: Callable[[], Tensor]
+    artifact: Calibration | None = None
 
     def is_kept_in(self, place: Path) -> bool:
         """Whether these are the windows of the calibration in ``place``, so that a command can use them again."""
@@ -67,12 +69,12 @@ def text_of_artifact(known: Calibration) -> CalibrationText:
     """The windows of a calibration artifact; nothing but its manifest is read yet."""
     manifest = known.manifest
     return CalibrationText(
-        manifest.num_windows, manifest.seq_len, manifest.corpus, manifest.windows_fingerprint, known.tokens
+        manifest.num_windows, manifest.seq_len, manifest.corpus, manifest.windows_fingerprint, known.tokens, known
     )
 
 
 def chosen_calibration(workspace: Workspace, choice: CalibrationChoice) -> Calibration:
-    """The calibration artifact, made now if the run has none.
+    """The calibration artifact, its windows drawn now if the run has none. It need hold no pass over the dense model.
 
     Raises:
         ArtifactError: a calibration of another model, tokenizer or sequence length.
@@ -83,10 +85,10 @@ def chosen_calibration(workspace: Workspace, choice: CalibrationChoice) -> Calib
     if choice.place is not None or place.exists():
         known = open_calibration(place)
     else:
-        workspace.progress.say(f"{workspace.run.path} holds no calibration yet: running calibrate first.")
+        workspace.progress.say(f"{workspace.run.path} holds no calibration yet: drawing its windows first.")
         usual = choice.usual or CalibrationSettings()
         samples, seq_len = choice.samples or usual.samples, choice.seq_len or usual.seq_len
-        known = calibrate(workspace, replace(usual, samples=samples, seq_len=seq_len))
+        known = draw_calibration(workspace, replace(usual, samples=samples, seq_len=seq_len))
     require_same_text(workspace, known)
     require_enough(known, choice)
     return known

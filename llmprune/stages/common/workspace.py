@@ -137,19 +137,19 @@ class Workspace:
         """What is computed in: as asked for, else as the model is stored."""
         return self.compute.dtype or stored_dtype(self.open_checkpoint())
 
-    def going_on(self, artifact: Path, dtype: str) -> Workspace:
+    def going_on(self, artifact: Path, dtype: str | None) -> Workspace:
         """The workspace with which a stage continues from an artifact.
 
         Where no dtype was asked for, it computes in the one that the artifact was made in, and says so once.
 
         Args:
             artifact: its path, for people.
-            dtype: what it was made in, as it records it.
+            dtype: what it was made in, as it records it; None: nothing was computed for it.
 
         Raises:
             TargetError: the artifact names no dtype.
         """
-        if self.compute.dtype is not None or dtype == dtype_name(self.dtype):
+        if self.compute.dtype is not None or dtype in (None, dtype_name(self.dtype)):
             return self
         self.progress.say(f"Computing in {dtype}, in which {artifact} was made.")
         return replace(self, compute=replace(self.compute, dtype=choose_compute(dtype=dtype).dtype))

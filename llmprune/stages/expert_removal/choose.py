@@ -14,7 +14,7 @@ from llmprune.choices import ExpertMetric
 from llmprune.errors import ArtifactError
 from llmprune.models.compute import dtype_name
 from llmprune.models.expert_surgery import ExpertLayout
-from llmprune.stages.calibration import calibrated
+from llmprune.stages.calibration import drawn_calibration
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.expert_removal.measure import measure_experts
 
@@ -90,12 +90,12 @@ def _known(workspace: Workspace) -> ExpertImportance | None:
     known.check_belongs(workspace.model, path)
     if not workspace.run.calibration.exists():
         return known
-    same = calibrated(workspace).manifest.windows_fingerprint == known.windows_fingerprint
+    same = drawn_calibration(workspace).manifest.windows_fingerprint == known.windows_fingerprint
     return known if same else None
 
 
 def _measured(workspace: Workspace, layout: ExpertLayout, on_block: Callable[[BlockExperts], None]) -> ExpertImportance:
-    calibration = calibrated(workspace)
+    calibration = drawn_calibration(workspace)
     workspace = workspace.going_on(calibration.directory, calibration.manifest.dtype)
     workspace.remark_slow_dtype()
     with workspace.writing(), scratch_directory(workspace.run.path) as folder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from llmprune.artifacts.records.pruning import ExpertRemoval
-from llmprune.stages.calibration import calibration_remarks, calibration_steps, expected_windows, hidden_bytes
+from llmprune.stages.calibration import calibration_remarks, drawing_steps, expected_windows, hidden_bytes
 from llmprune.stages.common.model_cost import ModelCost, ModelSizes, model_cost
 from llmprune.stages.common.plans import Estimate, Plan, plan_of
 from llmprune.stages.common.workspace import Workspace
@@ -36,7 +36,7 @@ def plan_expert_removal(workspace: Workspace, settings: ExpertSettings) -> Plan:
     cost = model_cost(workspace, windows.seq_len, windows.count)
     steps: list[Estimate] = []
     if settings.experts is None and not workspace.run.experts.exists():
-        steps += calibration_steps(cost, windows)
+        steps += drawing_steps(cost, windows)
         each = hidden_bytes(cost, windows)
         memory = cost.memory(cost.running + cost.block_bytes)
         record = _RECORD * layout.count * cost.sizes.depth

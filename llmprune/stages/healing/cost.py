@@ -10,8 +10,8 @@ from llmprune.stages.calibration import (
     CalibrationChoice,
     CalibrationSettings,
     calibration_remarks,
-    calibration_steps,
     chosen_windows,
+    drawing_steps,
 )
 from llmprune.stages.common.model_cost import ModelCost, model_cost, model_sizes
 from llmprune.stages.common.plans import Estimate, Plan, plan_of
@@ -41,7 +41,7 @@ def plan_heal(
     workspace, windows = chosen_windows(workspace, choice)
     cost = model_cost(workspace, windows.seq_len, windows.count)
     made = model_sizes(pruned.open_shell())
-    steps = calibration_steps(cost, windows)
+    steps = drawing_steps(cost, windows)
     count = settings.samples or windows.count
     steps.append(healing_step(cost, count, origins, settings.scope, apart=True))
     steps.append(writing_step(pruned, cost, made.stored))

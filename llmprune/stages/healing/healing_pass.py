@@ -172,7 +172,13 @@ class HealingPass:
         return begin.model_copy(update={"states": states})
 
     def _dense_moved(self, state: HealingPassState, goal: int, *, entering: int) -> HealingPassState:
-        """Run the dense hidden states on to the block ``goal``."""
+        """Run the dense hidden states on to the block ``goal``, from the last place before it where they are cached."""
+        sides = [windows.dense for windows in (self.solved_on, self.held_back)]
+        places = [block for block in range(state.dense + 1, goal + 1) if all(side.is_cached(block) for side in sides)]
+        if places:
+            states = {name: file for name, file in state.states.items() if not name.startswith("dense")}
+            states |= {name: file for side in sides for name, file in side.from_cache(places[-1]).items()}
+            state = state.model_copy(update={"dense": places[-1], "states": states})
         for block in range(state.dense, goal):
             states = {name: file for name, file in state.states.items() if not name.startswith("dense")}
             with self.dense.block(block):

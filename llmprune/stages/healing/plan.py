@@ -29,7 +29,7 @@ from llmprune.stages.healing.healing_pass import HealingPass, HealingPassState
 from llmprune.stages.healing.overlap import seen_share
 from llmprune.stages.healing.settings import RIDGES, held_back
 from llmprune.stages.healing.student import Student, same_blocks
-from llmprune.stages.passes import PassFolder, Stream, working_folder
+from llmprune.stages.passes import PassFolder, Stream, cached_states, working_folder
 from llmprune.text.windows import TokenWindows
 
 _MUCH = 0.1  # of the held-back windows seen before: worth a remark
@@ -169,12 +169,17 @@ def heal_student(
     cut = plan.settings.windows - plan.settings.held_back
     batch = max(1, compute.batch_tokens // tokens.shape[1])
 
-    def passing(part: Tensor, called: str) -> Windows:
-        sides = ((f"pruned{called}", student.decoder), (f"dense{called}", dense))
-        return Windows(*(Stream(name, decoder, part, folder.path, batch) for name, decoder in sides))
+    teacher, dtype = plan.settings.teacher.fingerprint, plan.settings.dtype
+
+    def passing(first: int, stop: int, called: str) -> Windows:
+        part, cache = tokens[first:stop], cached_states(plan.text.artifact, model=teacher, dtype=dtype, first=first)
+        return Windows(
+            Stream(f"pruned{called}", student.decoder, part, folder.path, batch),
+            Stream(f"dense{called}", dense, part, folder.path, batch, cache),
+        )
 
     begin = HealingPassState(model=model, settings=plan.settings)
-    solved_on, held = passing(tokens[:cut], ""), passing(tokens[cut:], "-held-back")
+    solved_on, held = passing(0, cut, ""), passing(cut, len(tokens), "-held-back")
     work = HealingPass(student, dense, solved_on, held, folder, begin, same=same, progress=progress)
     try:
         with exact_products():

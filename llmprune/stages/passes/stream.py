@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from llmprune.artifacts.activations import CachedFile, HiddenStatesWriter, hidden_name, open_hidden_states
+from llmprune.artifacts.activations import CachedFile, Calibration, HiddenStatesWriter, hidden_name, open_hidden_states
 from llmprune.errors import NumericalError
 from llmprune.models.capture import BlockCall
 from llmprune.models.compute import dtype_name
@@ -34,6 +34,33 @@ class Entering:
 
 
 @dataclass(frozen=True)
+class CachedStates:
+    """The dense model's hidden states that a calibration keeps, from one of its windows on.
+
+    Attributes:
+        calibration: the artifact.
+        first: the window.
+    """
+
+    calibration: Calibration
+    first: int
+
+
+def cached_states(known: Calibration | None, *, model: str, dtype: str, first: int = 0) -> CachedStates | None:
+    """What a calibration keeps of a model's hidden states; None: it is of another model, or in another dtype.
+
+    Args:
+        known: the calibration; None: there is none.
+        model: fingerprint of the model.
+        dtype: what is computed in.
+        first: the first of its windows that is wanted.
+    """
+    if known is None or (known.manifest.model.fingerprint, known.manifest.dtype) != (model, dtype):
+        return None
+    return CachedStates(known, first)
+
+
+@dataclass(frozen=True)
 class Stream:
     """The calibration windows on their way through a model.
 
@@ -43,6 +70,7 @@ class Stream:
         tokens: (windows, seq_len) int64.
         folder: of the pass.
         batch: windows at a time.
+        cache: what is known of the same windows in the same model; None: nothing.
     """
 
     name: str
@@ -50,6 +78,7 @@ class Stream:
     tokens: Tensor
     folder: Path
     batch: int
+    cache: CachedStates | None = None
 
     def file(self, block: int) -> str:
         """Path, in the folder, of the states entering ``block``."""
@@ -87,6 +116,22 @@ class Stream:
     def embedded(self) -> dict[str, CachedFile]:
         """Write the states entering the first block; returns the file by its path in the folder."""
         return self.write(0, (self.decoder.runner.embed(tokens) for tokens in self.tokens_of()))
+
+    def is_cached(self, block: int) -> bool:
+        """Whether the states entering ``block`` need not be computed; the depth: those leaving the last."""
+        return self.cache is not None and self.cache.calibration.keeps(block)
+
+    def from_cache(self, block: int) -> dict[str, CachedFile]:
+        """Write the states entering ``block`` as they are cached; returns the file by its path in the folder.
+
+        Raises:
+            ArtifactError: the cached file is damaged.
+        """
+        assert self.cache is not None, "is_cached() first"
+        begin, end = self.cache.first, self.cache.first + len(self.tokens)
+        with self.cache.calibration.hidden_states(block) as states:
+            parts = range(begin, end, self.batch)
+            return self.write(block, (states.windows(start, min(start + self.batch, end)) for start in parts))
 
     def write(self, block: int, batches: Iterator[Tensor]) -> dict[str, CachedFile]:
         """Write the states entering ``block``; batches must come in order. Returns the file by its path in the folder.

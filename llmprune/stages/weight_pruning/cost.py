@@ -7,8 +7,8 @@ from llmprune.stages.calibration import (
     CalibrationChoice,
     CalibrationSettings,
     calibration_remarks,
-    calibration_steps,
     chosen_windows,
+    drawing_steps,
 )
 from llmprune.stages.common.model_cost import ModelCost, ModelSizes, model_cost
 from llmprune.stages.common.plans import Estimate, Plan, plan_of
@@ -40,7 +40,7 @@ def plan_pruning(
     choice = CalibrationChoice(settings.calibration, settings.samples, settings.seq_len, calibration)
     workspace, windows = chosen_windows(workspace, choice)
     cost = model_cost(workspace, windows.seq_len, windows.count)
-    steps = calibration_steps(cost, windows)
+    steps = drawing_steps(cost, windows)
     count = settings.samples or windows.count
     steps += pruning_steps(workspace, cost, cost.sizes, settings, windows=count, blocks=len(blocks), last=max(blocks))
     remarks = ["The time of solving is a rough guess", *calibration_remarks(windows)]

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError, CheckpointError, NumericalError, TargetError
-from llmprune.stages.calibration import CalibrationSettings, calibrate
+from llmprune.stages.calibration import CalibrationSettings, calibrate, dense_pass
+from llmprune.stages.calibration.stage import draw_calibration
 from tests.edits import edit_json
 from tests.tiny import NUM_BLOCKS, POSITIONS, SAMPLES, SEQ_LEN, Listener, save_tiny_llama, snapshot
 
@@ -64,15 +65,46 @@ def test_dense_losses_are_those_of_the_plain_model(calibrated, plain):
     assert manifest.dense_loss == pytest.approx(losses.mean().item(), 1e-5)
 
 
-def test_cache_first_keeps_the_states_entering_the_first_block_and_nothing_else(calibrated, plain):
-    states, _ = plain
+def test_nothing_is_kept_that_nobody_reads(calibrated):
     calibration = open_calibration(calibrated / "calibration")
-    names = {path.name for path in calibration.directory.iterdir()}
-    assert names == {"manifest.json", "tokens.safetensors", "hidden-00000.safetensors"}
-    with calibration.hidden_states(0) as entering:
-        torch.testing.assert_close(entering.windows(0, SAMPLES), states[0])
+    assert {path.name for path in calibration.directory.iterdir()} == {"manifest.json", "tokens.safetensors"}
+    assert not any(calibration.keeps(block) for block in range(NUM_BLOCKS + 1))
     with pytest.raises(ArtifactError, match="--cache all"), calibration.hidden_states(1):
         pass
+
+
+@pytest.mark.parametrize(("places", "kept"), [(0, 0), (3, 3), (100, NUM_BLOCKS + 1)])
+def test_cache_auto_keeps_the_first_states_that_the_disk_allows(places, kept, open_run, settings, plain, monkeypatch):
+    each = SAMPLES * SEQ_LEN * 32 * 4
+    monkeypatch.setattr(dense_pass, "free_space", lambda _: 10 * places * each + each)
+    states, _ = plain
+    calibration = calibrate(open_run(), replace(settings, cache="auto"))
+    assert [calibration.keeps(block) for block in range(NUM_BLOCKS + 1)] == [k < kept for k in range(NUM_BLOCKS + 1)]
+    for block in range(kept):
+        with calibration.hidden_states(block) as entering:
+            torch.testing.assert_close(entering.windows(2, 5), states[block][2:5])
+
+
+def test_windows_alone_are_run_through_the_model_once_somebody_needs_it(open_run, settings, calibrated, run):
+    alone = draw_calibration(open_run(), settings)
+    assert {path.name for path in alone.directory.iterdir()} == {"manifest.json", "tokens.safetensors"}
+    assert (alone.manifest.measured, alone.manifest.dtype) == (False, None)
+    listener = Listener()
+    assert calibrate(open_run(listener=listener), settings).manifest.measured
+    assert listener.heard("holds windows alone")
+    assert without_times(run / "calibration") == without_times(calibrated / "calibration")
+
+
+def test_windows_alone_are_other_settings_where_they_are_other_windows(open_run, settings):
+    draw_calibration(open_run(), settings)
+    with pytest.raises(ArtifactError, match=r"in no dtype yet .* made with other settings"):
+        calibrate(open_run(), replace(settings, seed=5))
+
+
+def test_a_manifest_from_before_the_cache_could_hold_nothing_is_read(calibrated, tmp_path):
+    written = (calibrated / "calibration" / "manifest.json").read_text()
+    (tmp_path / "manifest.json").write_text(written.replace('"cache": "none"', '"cache": "first"'))
+    assert open_calibration(tmp_path).manifest.cache == "none"
 
 
 def test_cache_all_keeps_the_states_around_every_block(open_run, settings, plain):
@@ -102,7 +134,7 @@ def test_a_note_about_a_local_file_names_no_path_either(open_run, settings, text
     assert str(text.parent) not in manifest.corpus.note
 
 
-@pytest.mark.parametrize("cache", ["first", "all"])
+@pytest.mark.parametrize("cache", ["none", "all"])
 @pytest.mark.parametrize("blocks_done", [1.5, 3, NUM_BLOCKS])
 def test_an_interrupted_pass_goes_on_and_gives_the_same_bytes(blocks_done, cache, open_run, settings, run):
     settings = replace(settings, cache=cache)

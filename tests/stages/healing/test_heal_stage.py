@@ -1,6 +1,7 @@
 """Healing: closer to the dense model, resumable to the byte, zeros exact, and nothing else touched."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,9 +17,11 @@ from llmprune.errors import ArtifactError, OutputExistsError, TargetError
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.models.compute import choose_compute
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
+from llmprune.stages.calibration import calibrate
 from llmprune.stages.common.workspace import open_workspace
 from llmprune.stages.healing import HealSettings, heal
 from llmprune.stages.healing.block import BlockSolver
+from llmprune.stages.passes import Stream
 from llmprune.stages.weight_pruning import PruningSettings, global_prune
 from tests.tiny import save_tiny_llama, snapshot
 
@@ -55,6 +58,22 @@ def test_the_loss_falls_as_the_record_says(scope, written):
     assert [block.block for block in healing.blocks] == ([0, 1] if scope is Scope.CUT else [0, 1, 2])
     assert [block.before for block in healing.blocks][:2] == [2, 5]
     assert (healing.settings.windows, healing.settings.held_back) == (24, 3)
+
+
+def test_cached_hidden_states_take_the_place_of_the_dense_models_blocks(written, settings, monkeypatch):
+    calibrate(written, settings, force=True)
+    plain, read, computed = cut(written, Heal.ALL), [], []
+    calibrate(written, replace(settings, cache="all"), force=True)
+    from_cache, write = Stream.from_cache, Stream.write
+    monkeypatch.setattr(Stream, "from_cache", lambda self, block: read.append(block) or from_cache(self, block))
+    monkeypatch.setattr(
+        Stream, "write", lambda self, block, batches: computed.append((self.name, block)) or write(self, block, batches)
+    )
+    cached = cut(written, Heal.ALL, out=written.run.path / "again")
+    ours, theirs = weights(cached.directory), weights(plain.directory)
+    assert all(torch.equal(tensor, ours[name]) for name, tensor in theirs.items())
+    assert read == [2, 2, 5, 5, 6, 6]  # of the windows to solve on, and of those that are held back
+    assert {block for name, block in computed if name.startswith("dense")} == {0, *read}
 
 
 def test_nothing_but_the_healed_layers_changes(written):

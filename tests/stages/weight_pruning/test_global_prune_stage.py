@@ -192,7 +192,7 @@ def test_the_written_files_are_what_is_counted(workspace):
 def test_a_calibration_that_is_missing_is_made_first(open_run, settings, listener):
     report = global_prune(open_run(), PruningSettings(HALF, rounds=1, samples=5), calibration=settings)
     assert report.record.sparsity.settings.windows == 5
-    assert any("running calibrate first" in said for said in listener.said)
+    assert any("drawing its windows first" in said for said in listener.said)
 
 
 def test_few_tokens_are_remarked(workspace, listener):
