@@ -1,10 +1,14 @@
 """What a search is expected to take: no single sample decides it."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
+from llmprune.algorithms.blocks.elimination import EliminationRule
+from llmprune.algorithms.blocks.search import ChunkDone
 from llmprune.models.loading import open_decoder
-from llmprune.stages.block_search.cost import measure_window_cost
+from llmprune.stages.block_search.cost import SearchCost, WindowCost, measure_window_cost
 from llmprune.stages.block_search.evaluator import WindowEvaluator
 from llmprune.stages.common.model_cost import time_block
 
@@ -69,3 +73,22 @@ def test_a_stall_and_a_cold_start_change_no_time_of_a_block(decoder, machine, st
     with decoder.block(0):
         times = time_block(decoder, 0, TOKENS[:1, :5])
     assert (times.block, times.head) == (BLOCK, HEAD)
+
+
+@pytest.mark.parametrize(
+    ("reading", "seconds"),
+    # A window takes 9 block forwards (all four blocks may go) and 4 heads: 0.25 * 9 + 0.125 * 4. Chunks of 3, 3 and 1.
+    [(0.0, 7 * 2.75), (2.0, 7 * 2.75), (5.0, 2 * 3 * 2.75 + 5.0), (10.0, 3 * 10.0)],
+)
+def test_reading_counts_where_it_takes_longer_than_computing(reading, seconds):
+    cost = SearchCost((0, 1, 2, 3), frozenset(), rounds=1, windows=7, eliminates=False, fitting=lambda states: 3)
+    assert cost.seconds(WindowCost(BLOCK, HEAD, reading), typical=False) == pytest.approx(seconds)
+    assert ("reading the blocks" in cost.announcement(WindowCost(BLOCK, HEAD, reading))) == (reading > 0)
+
+
+@pytest.mark.parametrize(("windows", "eliminates"), [(32, True), (7, True), (3, True), (7, False)])
+def test_the_steps_of_all_chunks_are_those_of_a_round(windows, eliminates):
+    cost = SearchCost(tuple(range(10)), frozenset({0}), rounds=1, windows=windows, eliminates=eliminates)
+    ends = [*(EliminationRule.looks(windows) if eliminates else ()), windows]
+    chunks = [ChunkDone(stop - start, stop, windows, 1) for start, stop in pairwise((0, *ends))]
+    assert sum(map(cost.step, chunks)) == cost.steps
