@@ -69,6 +69,6 @@ def _expected(
         protect_last=redundancy.protect_last,
     )
     if known is not None and known.has_best(count):
-        return known.order[:count], None, heal
+        return known.first(count), None, heal
     first = (depth - count) // 2
     return tuple(range(first, first + count)), replace(redundancy, target=settings.target), heal

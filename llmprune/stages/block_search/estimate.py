@@ -31,7 +31,8 @@ def plan_search(workspace: Workspace, settings: RedundancySettings, *, force: bo
     )
     cost = model_cost(workspace, windows.seq_len, windows.count)
     steps = calibration_steps(cost, windows) + search_estimate(workspace, cost, windows, settings, count, force=force)
-    return plan_of("verify-redundancy", cost, steps, calibration_remarks(windows))
+    remarks = ["Swaps are not in it: each that is tried takes about a round"] if settings.swap else []
+    return plan_of("verify-redundancy", cost, steps, [*remarks, *calibration_remarks(windows)])
 
 
 def search_estimate(

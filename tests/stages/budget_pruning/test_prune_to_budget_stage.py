@@ -1,6 +1,5 @@
 """prune: as few blocks as the budget asks for, beside one fewer and one more, and gone on with when it was stopped."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -94,7 +93,9 @@ TIMES = StepTimes(blocks=(1.0,) * NUM_BLOCKS, rest=2.0, batch=64)
 def test_a_speed_up_is_told_from_the_times_of_the_parts(workspace, measured, monkeypatch):
     monkeypatch.setattr("llmprune.stages.budget_pruning.stage.time_step", lambda *_, **__: TIMES)
     settings = BudgetSettings(
-        speed_up=1.3, verify=False, measured=BenchSettings(**{**vars(measured), "batch": (1,), "gen": 4, "repeats": 1})
+        speed_up=1.3,
+        verify=False,
+        measured=replace(measured, batch=(1,), gen=4, repeats=1, max_seconds=0),
     )
     result = prune_to_budget(workspace, settings).result
     assert (result.chosen, result.beside) == ("2 blocks removed", ("1 block removed", "3 blocks removed"))
@@ -145,11 +146,6 @@ def test_budgets_that_the_model_cannot_keep_are_refused_before_anything_is_made(
     with pytest.raises(TargetError, match=message):
         prune_to_budget(workspace, BudgetSettings(**{**vars(budget), "size": size}))
     assert not workspace.run.importance.exists()
-
-
-def test_the_result_speaks_json(workspace, budget):
-    result = prune_to_budget(workspace, budget).result
-    assert json.loads(workspace.run.budget.read_text())["chosen"] == result.chosen
 
 
 def test_a_benchmark_that_was_stopped_is_not_kept_twice(workspace, budget, monkeypatch):
