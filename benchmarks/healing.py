@@ -2,9 +2,9 @@
 
 Blocks are ranked once by SLEB. Each row removes a share of them by `llmprune remove-blocks`, with --heal none, cut or
 all, and measures the written checkpoint. `healed search` takes the blocks of `verify-redundancy --heal` instead, and
-heals all. `upper bound` is no checkpoint: the holes of the plain one are filled with
-full linear maps of the hidden states (arXiv 2605.15491), which no stock model has. Greedy agreement is the share of
-next tokens on which dense and pruned model agree, on the windows of the first --ppl text. `taken back` is the share of
+heals all; `swapped search` the same behind --swap. `upper bound` is no checkpoint: the holes of the plain one are
+filled with full linear maps of the hidden states (arXiv 2605.15491), which no stock model has. Greedy agreement is the
+share of next tokens on which dense and pruned model agree, on the windows of the first --ppl text. `taken back` is the share of
 the log-perplexity that the removal lost. --tasks adds accuracies, by lm-eval.
 
 --vary-samples, --vary-source and --vary-ridge add rows of --heal all, of the first target and the same blocks, each
@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -52,7 +53,8 @@ from llmprune.models.loading import load_tokenizer, load_whole
 from llmprune.text.corpora import load_corpus
 from llmprune.text.windows import consecutive_windows
 
-WAYS = ("none", "cut", "all", "healed search", "upper bound")
+WAYS = ("none", "cut", "all", "healed search", "swapped search", "upper bound")
+SWAPS = 5
 # The command line, whose healing has one ridge to choose from.
 ONE_RIDGE = (
     "import llmprune.stages.healing.plan as plan; plan.RIDGES = ({},); from llmprune.cli.app import main; main()"
@@ -95,7 +97,7 @@ def main(words: list[str] | None = None) -> None:
             _calibrate(options, run)
             if options.order is None:
                 _llmprune("verify-redundancy", "--target", largest, run=run)
-            if any(way == "healed search" for _, way in missing):
+            if any(way in ("healed search", "swapped search") for _, way in missing):
                 _calibrate(options, _healed_run(run))
                 _llmprune("verify-redundancy", "--target", largest, "--heal", run=_healed_run(run))
             dense = Dense(options)
@@ -169,6 +171,10 @@ class Dense:
         blocks, heal, ridge = self._blocks(run, target), way if way in ("cut", "all") else "none", None
         if way == "healed search":
             run, blocks, heal = _healed_run(run), ("--target", target), "all"
+        if way == "swapped search":  # each target has swaps of its own, behind one and the same search
+            shutil.copytree(_healed_run(run), folder / "run")
+            run, blocks, heal = folder / "run", ("--target", target), "all"
+            _llmprune("verify-redundancy", *blocks, "--heal", "--swap", SWAPS, run=run)
         if way in (others := varied(self._options)):
             kind, value = others[way]
             heal, ridge = "all", value if kind == "ridge" else None

@@ -151,9 +151,9 @@ def test_healing_is_measured_row_by_row_beside_an_upper_bound(tmp_path, monkeypa
     healing.main([*words, "--ways", "none,cut"])
     first = json.loads(out.read_text())["rows"]
     words += ["--vary-samples", "4", "--vary-source", "python-docs", "--vary-ridge", "0.1"]
-    healing.main([*words, "--ways", "none,cut,all,healed search,upper bound"])
+    healing.main([*words, "--ways", "none,cut,all,healed search,swapped search,upper bound"])
     rows = json.loads(out.read_text())["rows"]
-    ways = ["none", "cut", "all", "healed search", "upper bound"]
+    ways = ["none", "cut", "all", "healed search", "swapped search", "upper bound"]
     ways += ["all, samples 4", "all, source python-docs", "all, ridge 0.1"]
     assert list(rows) == ["dense", *(f"20% {way}" for way in ways)]
     assert {layer["ridge"] for layer in rows["20% all, ridge 0.1"]["layers"]} == {0.1}
@@ -161,7 +161,7 @@ def test_healing_is_measured_row_by_row_beside_an_upper_bound(tmp_path, monkeypa
     assert {name: rows[name] for name in first} == first
     assert rows["dense"]["agreement"] == 1 > rows["20% none"]["agreement"]
     assert len(rows["20% none"]["removed"]) == 2
-    printed = capsys.readouterr().out.splitlines()[-11:]
+    printed = capsys.readouterr().out.splitlines()[-12:]
     assert printed[0] == "|  | sea.txt | taken back | greedy agreement | seconds |"
     assert [line.split(" | ")[0] for line in printed[2:]] == [f"| {name}" for name in rows]
 
