@@ -3,9 +3,9 @@
 Blocks are ranked once by SLEB. Each row removes a share of them by `llmprune remove-blocks`, with --heal none, cut or
 all, and measures the written checkpoint. `healed search` takes the blocks of `verify-redundancy --heal` instead, and
 heals all; `swapped search` the same behind --swap. `upper bound` is no checkpoint: the holes of the plain one are
-filled with full linear maps of the hidden states (arXiv 2605.15491), which no stock model has. Greedy agreement is the
-share of next tokens on which dense and pruned model agree, on the windows of the first --ppl text. `taken back` is the share of
-the log-perplexity that the removal lost. --tasks adds accuracies, by lm-eval.
+filled with full linear maps of the hidden states (arXiv 2605.15491), which no stock model has. Greedy agreement is
+the share of next tokens on which dense and pruned model agree, on the windows of the first --ppl text. `taken back`
+is the share of the log-perplexity that the removal lost. --tasks adds accuracies, by lm-eval.
 
 --vary-samples, --vary-source and --vary-ridge add rows of --heal all, of the first target and the same blocks, each
 calibrated in another way or with one ridge alone. MODEL is of any family, such as the OPT of trained_opt.py

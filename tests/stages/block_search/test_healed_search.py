@@ -204,3 +204,24 @@ def test_swaps_are_recorded_and_gone_on_with_and_what_they_found_is_removed(writ
     removed = RemovalSettings("3", heal=Heal.NONE, verify=False)
     assert remove_blocks(open_run(), removed).record.removal.removed == found.refinement.removed
     assert remove_blocks(open_run(), removed).record.removal.pruned_loss == found.refinement.loss
+
+
+@pytest.mark.parametrize("family", ["opt", "gpt2"])  # biases; matrices that are stored the other way round
+def test_a_healed_block_comes_closer_to_the_dense_hidden_states(family, checkpoint):
+    decoder, tokens = open_decoder(checkpoint(family), device=torch.device("cpu")), random_tokens(8, 24)
+    healer = CutHealer(decoder, tokens, batch=3, masked=frozenset(), say=pytest.fail)
+    assert healer.solve([0, 1, 2, 3, 4, 5], [2]) == {2}
+    runner = decoder.runner
+    states, calls = [runner.embed(tokens)], runner.calls(tokens)
+    for block in range(3):
+        with decoder.block(block):
+            states.append(runner.forward_block(block, states[-1], calls[block]))
+    with decoder.block(1), healer.without(2):
+        healed = runner.forward_block(1, states[1], calls[1])
+    unhealed, goal = states[2], states[3]
+    assert (healed - goal).square().sum() < 0.9 * (unhealed - goal).square().sum()
+    with decoder.block(1), healer.as_it_is(1):
+        assert torch.equal(runner.forward_block(1, states[1], calls[1]), unhealed), "nothing is kept yet"
+    healer.keep(2)
+    with decoder.block(1), healer.as_it_is(1):
+        assert torch.equal(runner.forward_block(1, states[1], calls[1]), healed)
