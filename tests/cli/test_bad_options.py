@@ -111,7 +111,10 @@ OPTIONS = {
     "an output over the source": ("remove-blocks --blocks 2 --force --out {intact}", "the model that is to be pruned"),
     "an output over the run": ("remove-blocks --blocks 2 --force --out {run}", "holds the run directory"),
     "an output with other content": ("remove-blocks --blocks 2 --force --out {folder}/notes", "is no checkpoint"),
-    "an output of another checkpoint": ("remove-blocks --blocks 2 --out {model}", "replace it with --force"),
+    "an output of another checkpoint": (
+        "remove-blocks --blocks 2 --out {model}",
+        "not even --force replaces it; give another directory with --out",
+    ),
 }
 
 

@@ -142,7 +142,7 @@ TYPED = {
     ),
     "bench": (
         f"{MEASURE} --quick --no-speed --fail-if ppl>1",
-        BenchSettings(**MEASURED, usual=QUICK.tokens, speed=False, fail_if=("ppl>1",)),
+        BenchSettings(**MEASURED, usual=QUICK.tokens, agreement=QUICK.agreement, speed=False, fail_if=("ppl>1",)),
     ),
     "sweep": (
         f"{MEASURE} --targets 1,2 --pattern 2:4 --combine grid --metric angular --method wanda --source t --samples 3 "
@@ -173,7 +173,7 @@ def test_every_option_goes_where_its_name_says(command, asked):
 
 def test_quick_is_other_defaults(asked):
     quick = BenchSettings(
-        usual=512, max_windows=8, batch=(8,), gen=32, prompt=64, repeats=3, max_seconds=20.0, ppl=("auto",)
+        usual=512, max_windows=8, batch=(8,), gen=32, prompt=64, agreement=8, repeats=3, max_seconds=20.0, ppl=("auto",)
     )
     assert asked("bench", "--quick") == quick
 

@@ -76,7 +76,7 @@ def plan_bench(
     cost = measure(opened, compute, measured.seq_len, texts=measured_texts(settings))
     sizes = {subject.name: _sizes(subject, compute) for subject in subjects}
     steps = bench_steps(cost, sizes, settings, measured, compute)
-    remarks = ["Further repeats begin within --max-seconds where the speeds scatter"] if settings.speed else []
+    remarks = ["Further repeats begin within `max_seconds` where the speeds scatter"] if settings.speed else []
     if settings.tasks and settings.limit is None:
         remarks.append(f"The tasks are taken to have {_ITEMS} items of {_ITEM_TOKENS} tokens each")
     return plan_of("bench", cost, steps, remarks)

@@ -147,8 +147,8 @@ def test_a_limit_that_is_passed_ends_with_3_once_all_is_written(as_json, pruned,
     if as_json:
         assert BenchResult.model_validate(json.loads(result.stdout)) == written
     else:
-        assert "--fail-if ppl_ratio>1.001: HOLDS" in result.stdout
-        assert "--fail-if ppl>1e9: does not hold" in result.stdout
+        assert "--fail-if 'ppl_ratio>1.001': HOLDS" in result.stdout
+        assert "--fail-if 'ppl>1e9': does not hold" in result.stdout
 
 
 def test_limits_that_are_kept_end_with_0(pruned, text, llmprune):

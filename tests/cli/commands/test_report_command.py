@@ -126,9 +126,12 @@ OPTIONS = {
     "an empty prompt": (["--prompt", ""], "A prompt is empty"),
     "a prompt without end": (["--prompt", "sea " * 80], "leaves no room for 40 more"),
     "an unknown device": (["--prompt", "a", "--device", "abacus"], "abacus"),
-    "a place that is taken": (["--out", "{intact}"], "does not belong to a report; give another directory with --out"),
-    "the run itself": (["--out", "{run}"], "does not belong to a report"),
-    "a file": (["--out", "{text}"], "is a file; give a directory with --out"),
+    "a place that is taken": (["--out", "{intact}"], "which llmprune did not write; give another directory with --out"),
+    "the run itself": (["--out", "{run}"], "which llmprune did not write"),
+    "a file": (
+        ["--out", "{text}"],
+        "is a file, where a folder of llmprune's was expected; give another directory with --out",
+    ),
 }
 
 

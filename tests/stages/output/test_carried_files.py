@@ -85,7 +85,7 @@ def test_named_chat_templates_are_the_same(source, remove):
 
 def test_numbers_that_json_does_not_know_are_written_as_they_were_read(source, remove):
     raw = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    odd = {"time_step_limit": [0.0, float("inf")], "lowest": float("-inf"), "nested": {"tiny": 1e-300, "big": 10**40}}
+    odd = {"time_step_limit": [0.0, float("inf")], "lowest": float("-inf"), "nested": {"tiny": 1e-300, "big": 10**39}}
     (source / "config.json").write_text(json.dumps({**raw, **odd}), encoding="utf-8")
     directory = remove(Listener())
     text = (directory / "config.json").read_text(encoding="utf-8")
