@@ -154,3 +154,11 @@ def test_from_python_a_pickled_model_is_a_path_like_any_other(opt):
     ranking = rank_blocks("tiny", calibration_windows("tiny", source="sea.txt", samples=4, seq_len=24), target=1)
     assert len(list(ranking)) == 1
     assert sorted(path.name for path in opt.iterdir()) == ["sea.txt", "tiny"]
+
+
+def test_a_plan_converts_nothing(opt, llmprune):
+    before = snapshot(opt)
+    result = llmprune("calibrate", "tiny", "--source", "sea.txt", "--run", "run", "--plan")
+    assert result.exit_code == 2, result.output
+    assert "tiny has no safetensors yet, and a plan converts nothing" in " ".join(result.stderr.split())
+    assert snapshot(opt) == before

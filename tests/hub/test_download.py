@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from llmprune.artifacts.checkpoints.checkpoint import INDEX_NAME, has_only_pickles, open_checkpoint
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.cli.app import app
-from llmprune.errors import CheckpointError
+from llmprune.errors import CheckpointError, ModelError
 from llmprune.models.hub_download import absent_shards, download_model, lacks_shards
 from tests.hub.server import Hub
 from tests.hub.store import Repository
@@ -99,6 +99,14 @@ def test_neither_other_formats_nor_other_weights_are_fetched(single, serve):
     assert open_checkpoint(directory).fingerprint() == open_checkpoint(single).fingerprint()
     download_model(REPO, None)
     assert len(running.downloaded) == len(BESIDE) + 1  # nothing twice
+
+
+def test_where_nothing_may_be_downloaded_the_cache_must_have_it(single, serve):
+    running = serve(single)
+    with pytest.raises(ModelError, match=r"a plan downloads nothing; type: hf download someone/tiny"):
+        download_model(REPO, None, download=False)
+    assert running.downloaded == []
+    assert download_model(REPO, None) == download_model(REPO, None, download=False)
 
 
 def test_all_shards_are_fetched_when_all_blocks_are_needed(sharded, serve):
