@@ -69,7 +69,8 @@ def pruning_steps(
         last: the last one of them.
     """
     steps = [_counting(cost, sizes, blocks), _pruning(cost, sizes, settings, windows, blocks, last)]
-    steps.append(writing_step(workspace, cost, sizes.stored))
+    finished = sum(sizes.blocks_stored) * blocks // sizes.depth  # in the files of the pass
+    steps.append(writing_step(workspace, cost, sizes.stored, beside=finished))
     return [*steps, *verification_steps(cost, sizes, workspace.compute, verify=settings.verify)]
 
 
