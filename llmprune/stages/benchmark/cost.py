@@ -73,7 +73,7 @@ def plan_bench(
         dtype=compute.dtype,
         trust_remote_code=trust_remote_code,
     )
-    cost = measure(opened, compute, measured.seq_len, texts=measured_texts(settings))
+    cost = measure(opened, compute, measured.seq_len, texts=measured_texts(settings, measured))
     sizes = {subject.name: _sizes(subject, compute) for subject in subjects}
     steps = bench_steps(cost, sizes, settings, measured, compute)
     remarks = ["Further repeats begin within `max_seconds` where the speeds scatter"] if settings.speed else []
@@ -96,14 +96,15 @@ def expected_bench(
     last = subjects[-1]
     config = load_config(last.directory, trust_remote_code=last.trust_remote_code)
     itemsize = (compute.dtype or last.dtype()).itemsize
-    written = (settings.agreement, *settings.written(positions))
+    prompts = min(settings.agreement, windows) if windows else settings.agreement
+    written = (prompts, *settings.written(positions))
     return Measured(windows, seq_len, prefill, written, _token_bytes(config, itemsize))
 
 
-def measured_texts(settings: BenchSettings) -> tuple[int, ...]:
+def measured_texts(settings: BenchSettings, measured: Measured) -> tuple[int, ...]:
     """How many texts are written at the same time."""
-    together = settings.batch if settings.speed else ()
-    return (*together, settings.agreement) if settings.agreement else together
+    together, prompts = settings.batch if settings.speed else (), measured.written[0]
+    return (*together, prompts) if prompts else together
 
 
 def bench_steps(

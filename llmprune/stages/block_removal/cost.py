@@ -13,7 +13,7 @@ from llmprune.stages.calibration import calibration_remarks, calibration_steps, 
 from llmprune.stages.common.model_cost import model_cost
 from llmprune.stages.common.plans import Estimate, Plan, plan_of
 from llmprune.stages.common.workspace import Workspace
-from llmprune.stages.healing import healing_step
+from llmprune.stages.healing import healed_bytes, healing_step
 from llmprune.stages.output.cost import verification_steps, writing_step
 from llmprune.stages.output.place import check_output
 
@@ -43,7 +43,8 @@ def plan_removal(workspace: Workspace, settings: RemovalSettings) -> Plan:
     kept = [block for block in range(depth) if block not in removed]
     if heal is not Heal.NONE:
         steps.append(healing_step(cost, windows.count, kept, Scope(heal.value)))
-    steps.append(writing_step(workspace, cost, made.stored))
+    beside = 0 if heal is Heal.NONE else healed_bytes(cost, kept, Scope(heal.value))
+    steps.append(writing_step(workspace, cost, made.stored, beside=beside))
     steps += verification_steps(cost, made, workspace.compute, verify=settings.verify)
     return plan_of("remove-blocks", cost, steps, remarks)
 

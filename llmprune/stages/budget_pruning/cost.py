@@ -14,7 +14,7 @@ from llmprune.stages.calibration import calibration_remarks, calibration_steps, 
 from llmprune.stages.common.model_cost import measure
 from llmprune.stages.common.plans import Plan, plan_of, together
 from llmprune.stages.common.workspace import Workspace
-from llmprune.stages.healing import healing_step
+from llmprune.stages.healing import healed_bytes, healing_step
 from llmprune.stages.output.cost import verification_steps, writing_step
 from llmprune.stages.output.place import check_output
 
@@ -44,7 +44,8 @@ def plan_budget(workspace: Workspace, settings: BudgetSettings) -> Plan:
     numbers = expected_bench(subjects, measured, workspace.compute, workspace.progress)
     workspace, windows = expected_windows(workspace, settings.calibration)
     compute = workspace.compute
-    cost = measure(workspace.open_decoder, compute, windows.seq_len, windows.count, texts=measured_texts(measured))
+    texts = measured_texts(measured, numbers)
+    cost = measure(workspace.open_decoder, compute, windows.seq_len, windows.count, texts=texts)
     steps = calibration_steps(cost, windows)
     rounds = min(search.fewest + 1, search.most)
     steps += search_estimate(workspace, cost, windows, search.settings, rounds)
@@ -55,7 +56,9 @@ def plan_budget(workspace: Workspace, settings: BudgetSettings) -> Plan:
         first = (depth - count) // 2
         made = cost.sizes.without(range(first, first + count))
         kept = [block for block in range(depth) if not first <= block < first + count]
-        parts = [healing_step(cost, windows.count, kept, Scope.ALL), writing_step(workspace, cost, made.stored)]
+        beside = healed_bytes(cost, kept, Scope.ALL)
+        parts = [healing_step(cost, windows.count, kept, Scope.ALL)]
+        parts.append(writing_step(workspace, cost, made.stored, beside=beside))
         verify = settings.verify and count == search.fewest  # the alternatives are measured, and not kept
         parts += verification_steps(cost, made, compute, verify=verify)
         parts += bench_steps(cost, {"": made, _DENSE: cost.sizes}, measured, numbers, compute, known=_DENSE)

@@ -1,6 +1,6 @@
 """``llmprune heal``, and the healing of ``remove-blocks``."""
 
-from llmprune.stages.healing.cost import healing_step, plan_heal
+from llmprune.stages.healing.cost import healed_bytes, healing_step, plan_heal
 from llmprune.stages.healing.healing_pass import HealingPassState
 from llmprune.stages.healing.in_memory import heal_in_memory
 from llmprune.stages.healing.layer import StoredLayer, add_lacking, installed, stored_layer
@@ -28,6 +28,7 @@ __all__ = [
     "heal",
     "heal_in_memory",
     "heal_student",
+    "healed_bytes",
     "healing_folder",
     "healing_step",
     "held_back",

@@ -44,7 +44,8 @@ def plan_heal(
     steps = drawing_steps(cost, windows)
     count = settings.samples or windows.count
     steps.append(healing_step(cost, count, origins, settings.scope, apart=True))
-    steps.append(writing_step(pruned, cost, made.stored))
+    beside = healed_bytes(cost, origins, settings.scope)
+    steps.append(writing_step(pruned, cost, made.stored, beside=beside))
     steps += verification_steps(cost, made, workspace.compute, verify=settings.verify)
     return plan_of("heal", cost, steps, calibration_remarks(windows))
 
@@ -60,10 +61,7 @@ def healing_step(cost: ModelCost, windows: int, kept: Sequence[int], scope: Scop
         apart: whether the pruned model is a checkpoint of its own, of which everything outside the blocks is there too.
     """
     depth = cost.sizes.depth
-    ends = (*kept[1:], depth)
-    cuts = [place for place, (origin, goal) in enumerate(zip(kept, ends, strict=True)) if goal > origin + 1]
-    first = min(cuts, default=0)
-    healed = cuts if scope is Scope.CUT and cuts else list(range(first, len(kept)))
+    healed, first = _healed(depth, kept, scope)
     held = held_back(windows)
     solved, each = windows - held, cost.window_bytes
     forwards = windows * (first + (depth - first) + (len(kept) - first))  # both models' own walks
@@ -78,7 +76,7 @@ def healing_step(cost: ModelCost, windows: int, kept: Sequence[int], scope: Scop
     outside = cost.sizes.outside if apart else 0
     states = held * each + 4 * cost.batch * cost.seq_len * (widest + 3 * cost.width)
     memory = cost.memory(cost.running + outside + max(cost.sizes.blocks) + gram + states)
-    weights = sum(4 * cost.width * columns for columns in (widest, cost.width)) * len(healed)
+    weights = healed_bytes(cost, kept, scope)
     walks = cost.sizes.stored * (2 + held * _LAYERS * len(healed) // max(1, 2 * held))
     return Estimate(
         "healing",
@@ -89,3 +87,24 @@ def healing_step(cost: ModelCost, windows: int, kept: Sequence[int], scope: Scop
         written=windows * each * (depth + len(kept) - first + 2) + weights,
         seconds=forwards * cost.times.block + heads * cost.times.head + solving * cost.multiplying,
     )
+
+
+def healed_bytes(cost: ModelCost, kept: Sequence[int], scope: Scope) -> int:
+    """Bytes of the healed weights, which lie in files of the pass until the checkpoint is there."""
+    healed, _ = _healed(cost.sizes.depth, kept, scope)
+    widest = max(inputs for _, inputs in cost.sizes.matrices)
+    numbers = sum(cost.sizes.blocks) // _itemsize(cost)
+    itemsize = sum(cost.sizes.blocks_stored) // numbers
+    return len(healed) * cost.width * (widest + cost.width) * itemsize
+
+
+def _healed(depth: int, kept: Sequence[int], scope: Scope) -> tuple[list[int], int]:
+    """The blocks that are healed, by their place in the pruned model, and where its states leave the dense one's."""
+    ends = (*kept[1:], depth)
+    cuts = [place for place, (origin, goal) in enumerate(zip(kept, ends, strict=True)) if goal > origin + 1]
+    first = min(cuts, default=0)
+    return (cuts if scope is Scope.CUT and cuts else list(range(first, len(kept)))), first
+
+
+def _itemsize(cost: ModelCost) -> int:
+    return cost.window_bytes // (cost.width * cost.seq_len)

@@ -10,10 +10,17 @@ from pathlib import Path
 from llmprune.artifacts.files.sizes import format_size
 from llmprune.choices import Metric
 from llmprune.errors import LlmpruneError
-from llmprune.stages.benchmark import BenchSettings, Measured, bench_steps
+from llmprune.stages.benchmark import (
+    BenchSettings,
+    Measured,
+    bench_steps,
+    choose_subjects,
+    expected_bench,
+    measured_texts,
+)
 from llmprune.stages.block_search import RedundancySettings, search_estimate
-from llmprune.stages.calibration import Windows, calibration_steps
-from llmprune.stages.common.model_cost import ModelCost
+from llmprune.stages.calibration import Windows, calibration_steps, expected_windows
+from llmprune.stages.common.model_cost import ModelCost, measure
 from llmprune.stages.common.plans import Estimate, spell_seconds, together
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.cost import verification_steps, writing_step
@@ -79,6 +86,24 @@ class SweepBasis:
     cost: ModelCost
     windows: Windows
     measured: Measured
+
+
+def sweep_basis(workspace: Workspace, settings: SweepSettings) -> SweepBasis:
+    """Measure a block of the dense model, and note what a sweep's cost follows from."""
+    subjects = choose_subjects(
+        workspace.run,
+        workspace.record.model,
+        None,
+        compute=workspace.compute,
+        progress=workspace.progress,
+        trust_remote_code=workspace.trust_remote_code,
+        makes_files=False,
+    )
+    measured = expected_bench(subjects, settings.bench, workspace.compute, workspace.progress)
+    workspace, windows = expected_windows(workspace, settings.calibration)
+    texts = measured_texts(settings.bench, measured)
+    cost = measure(workspace.open_decoder, workspace.compute, windows.seq_len, windows.count, texts=texts)
+    return SweepBasis(workspace, settings, cost, windows, measured)
 
 
 def foresee(basis: SweepBasis, planned: Sequence[PlannedPoint], *, metric: Metric) -> SweepCost:

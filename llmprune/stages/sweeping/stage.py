@@ -13,22 +13,20 @@ from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.sweep import SkippedPoint, SweepPoint, SweepPruning, SweepResult
 from llmprune.choices import Metric
 from llmprune.errors import ArtifactError, NumericalError, TargetError, VerificationError
-from llmprune.stages.benchmark import check_bench, choose_subjects, expected_bench, measured_texts
+from llmprune.stages.benchmark import check_bench
 from llmprune.stages.block_removal import RemovalSettings, choose_removal
 from llmprune.stages.block_search import RedundancySettings
 from llmprune.stages.calibration import (
     CalibrationSettings,
     calibrate,
     calibration_remarks,
-    expected_windows,
     require_same_model,
 )
-from llmprune.stages.common.model_cost import measure
 from llmprune.stages.common.plans import Plan, plan_of
 from llmprune.stages.common.progress import Once
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.own_folder import require_own_folder
-from llmprune.stages.sweeping.cost import SweepBasis, SweepCost, announcement, foresee, require_room
+from llmprune.stages.sweeping.cost import SweepCost, announcement, foresee, require_room, sweep_basis
 from llmprune.stages.sweeping.files import (
     as_measured,
     clear_unless_same,
@@ -183,7 +181,8 @@ def plan_sweep(workspace: Workspace, settings: SweepSettings) -> Plan:
     workspace = as_measured(workspace, force=settings.force)
     sizes = measure_sizes(workspace.open_shell())
     planned, _ = plan_points(settings, sizes, _likely(workspace, settings))
-    cost, basis = _foreseen(workspace, settings, planned)
+    basis = sweep_basis(workspace, settings)
+    cost = foresee(basis, planned, metric=_metric(workspace, settings))
     return plan_of(
         "sweep", basis.cost, cost.steps, ["Every point is a rough figure", *calibration_remarks(basis.windows)]
     )
@@ -197,28 +196,6 @@ def _likely(workspace: Workspace, settings: SweepSettings) -> dict[str, tuple[in
     return {target: likely[:count] for target, count in _counts(workspace, settings).items()}
 
 
-def _foreseen(
-    workspace: Workspace, settings: SweepSettings, planned: Sequence[PlannedPoint]
-) -> tuple[SweepCost, SweepBasis]:
-    """What the points are expected to take, and what that follows from."""
-    subjects = choose_subjects(
-        workspace.run,
-        workspace.record.model,
-        None,
-        compute=workspace.compute,
-        progress=workspace.progress,
-        trust_remote_code=workspace.trust_remote_code,
-        makes_files=False,
-    )
-    measured = expected_bench(subjects, settings.bench, workspace.compute, workspace.progress)
-    workspace, windows = expected_windows(workspace, settings.calibration)
-    cost = measure(
-        workspace.open_decoder, workspace.compute, windows.seq_len, windows.count, texts=measured_texts(settings.bench)
-    )
-    basis = SweepBasis(workspace, settings, cost, windows, measured)
-    return foresee(basis, planned, metric=_metric(workspace, settings)), basis
-
-
 def _announce(context: SweepContext, known: SweepResult | None, sizes: ModelSizes) -> SweepCost | None:
     """Announce the points that are missing, and check that the disk has room; None if no point is missing."""
     workspace, settings = context.workspace, context.settings
@@ -228,7 +205,7 @@ def _announce(context: SweepContext, known: SweepResult | None, sizes: ModelSize
     if not planned:
         workspace.progress.say(f"{workspace.run.sweep} has all of these points already: nothing to do.")
         return None
-    cost, _ = _foreseen(workspace, settings, planned)
+    cost = foresee(sweep_basis(workspace, settings), planned, metric=_metric(workspace, settings))
     require_room(context.folder, cost.disk, keep=settings.keep)
     measured = known is not None and known.dense is not None
     workspace.progress.say(announcement(planned, cost, keep=settings.keep, dense=measured))
