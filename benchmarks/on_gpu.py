@@ -6,8 +6,8 @@
 
 Parts:
 
-- right: SmolLM2, or without it a small Llama trained here, on the CPU and on the device in float32. Same removal order,
-  losses within 1e-4; masks of SparseGPT and SparseLLM (the share of weights on which they differ is told), perplexities
+- right: SmolLM2, or without it a small Llama trained here, on CPU and device in float32. Same removal order, losses
+  within 1e-4; masks of SparseGPT and SparseLLM (the share of weights on which they differ is told), perplexities
   within 0.5%, exact counts of zeros and 2:4, and two runs with the same bytes.
 - sizes: a checkpoint of Llama-2-7B's shape, random, bfloat16: seconds and peak memory of calibrate, of one round of the
   search (eliminating, exhaustive, and the naive loop beside it), and of global-prune for each block.
@@ -46,8 +46,6 @@ from llmprune.evaluation.machine import describe_machine
 from llmprune.models.demo import demo_model
 from llmprune.models.timing import now
 from tests.tiny import save_tiny_llama
-
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ class Work:
 
     def run(self, *words: object, device: torch.device | None = None) -> dict[str, Any]:
         """A command in this process: its JSON, with its seconds and its peak memory on the device beside."""
-        device = self.device if device is None else device
+        device = device or self.device
         with peak_memory(device) as peak:
             began = now(device)
             result = CliRunner().invoke(app, [*map(str, words), "--device", str(device), "--json"])
@@ -149,7 +147,7 @@ def right(work: Work) -> None:
     """The device beside the CPU, in float32."""
     model, samples = small_model(work), ["--samples", work.size.text[0], "--seq-len", work.size.text[1]]
     runs = {name: work.folder / f"right-{name}" for name in ("cpu", "device")}
-    places = {"cpu": CPU, "device": work.device}
+    places = {"cpu": torch.device("cpu"), "device": work.device}
 
     def prepare(name: str) -> dict[str, Any]:
         text = ["--source", work.text, *samples, "--dtype", "float32", "--run", runs[name]]
@@ -256,8 +254,7 @@ def speeds(work: Work) -> None:
     """What removed blocks and 2:4 weights make faster."""
     model, run = random_llama(work.folder / "large", work.size.large, work.device), work.folder / "speed-run"
     blocks = work.size.large["num_hidden_layers"]
-    gone = -(-blocks // 5)
-    first = (blocks - gone) // 2
+    gone, first = -(-blocks // 5), (blocks - -(-blocks // 5)) // 2
 
     def faster() -> dict[str, Any]:
         names, smaller = ",".join(str(block) for block in range(first, first + gone)), work.folder / "smaller"
