@@ -68,6 +68,7 @@ from llmprune.algorithms.feed_forward import (
 from llmprune.algorithms.healing import Correction, Moments, MomentsAccumulator, correct, remaining_error
 from llmprune.algorithms.pareto import pareto_front
 from llmprune.algorithms.weights import (
+    CholeskyFactor,
     CrossAccumulator,
     GramAccumulator,
     InverseFactor,
@@ -78,6 +79,7 @@ from llmprune.algorithms.weights import (
     SemiStructured,
     Unstructured,
     check_fits,
+    cholesky,
     factorise,
     parse_pattern,
     parse_sparsity,
@@ -95,6 +97,7 @@ __all__ = [
     "Activation",
     "BlockEvaluator",
     "Candidate",
+    "CholeskyFactor",
     "ChunkDone",
     "ChunkStore",
     "Coefficients",
@@ -124,6 +127,7 @@ __all__ = [
     "WindowLosses",
     "angular_distances",
     "check_fits",
+    "cholesky",
     "closest_run",
     "correct",
     "cosine_similarity_sum",

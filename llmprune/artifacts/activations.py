@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal
 
@@ -15,7 +16,7 @@ from pydantic import Field, field_validator
 from safetensors import safe_open
 from torch import Tensor
 
-from llmprune.artifacts.checkpoints.header import build_header
+from llmprune.artifacts.checkpoints.header import TensorEntry, build_header, read_header
 from llmprune.artifacts.files.ownership import Owned
 from llmprune.artifacts.files.temporary import is_temporary, unused_name
 from llmprune.artifacts.files.tensors import save_tensors
@@ -201,24 +202,31 @@ def save_tokens(path: Path, tokens: Tensor) -> None:
 
 
 class HiddenStates:
-    """Hidden states (num_windows, seq_len, hidden_size) of a file, read a few windows at a time."""
+    """Hidden states (num_windows, seq_len, hidden_size) of a file, read a few windows at a time.
 
-    def __init__(self, file: safe_open) -> None:
-        self._slice = file.get_slice("hidden_states")  # type: ignore[no-untyped-call]
-        self.shape: tuple[int, ...] = tuple(self._slice.get_shape())
+    They are read and not mapped: a mapped file counts as memory of the process as far as it was touched.
+    """
+
+    def __init__(self, file: BufferedReader, entry: TensorEntry) -> None:
+        self._file, self._start = file, entry.start
+        self._dtype = {name: dtype for dtype, name in _DTYPE_NAMES.items()}[entry.dtype]
+        self.shape: tuple[int, ...] = tuple(entry.shape)
 
     def windows(self, start: int, stop: int) -> Tensor:
         """Windows ``start`` to ``stop``: a copy, in the file's dtype."""
-        part = self._slice[start:stop]
-        assert isinstance(part, Tensor)
-        return part.clone()  # what safetensors gives may still be the mapped file
+        start, stop, _ = slice(start, stop).indices(self.shape[0])
+        part = torch.empty(max(0, stop - start), *self.shape[1:], dtype=self._dtype)
+        self._file.seek(self._start + start * (part.nbytes // max(1, len(part))))
+        self._file.readinto(part.view(torch.uint8).numpy().data)
+        return part
 
 
 @contextmanager
 def open_hidden_states(path: Path) -> Iterator[HiddenStates]:
     """Open a file that ``HiddenStatesWriter`` finished."""
-    with safe_open(path, framework="pt") as file:
-        yield HiddenStates(file)
+    (entry,) = read_header(path)
+    with path.open("rb") as file:
+        yield HiddenStates(file, entry)
 
 
 class HiddenStatesWriter:

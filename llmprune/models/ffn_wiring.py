@@ -57,6 +57,16 @@ class FfnWiring:
         gate, up = first if self.kind is Inner.GATE_UP else reversed(first)
         return GatedFfn(up=up, gate=gate, down=layers[self.down], activation=self.activation)
 
+    def pre_activations(self, outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Up and, of a gated FFN, gate (tokens, hidden) of what the layers at ``inner`` give."""
+        first = [outputs[path] for path in self.inner]
+        if self.kind is Inner.UP:
+            return first[0], None
+        if len(first) == 1:
+            first = [half.contiguous() for half in first[0].chunk(2, dim=1)]
+        gate, up = first if self.kind is Inner.GATE_UP else reversed(first)
+        return up, gate
+
     def taken_apart(self, pruned: FfnRound) -> dict[str, PrunedWeight]:
         """The pruned layers by path, fused ones put together again."""
         first = [pruned.up] if pruned.gate is None else [pruned.gate, pruned.up]
@@ -136,4 +146,5 @@ def _stacked(parts: Sequence[PrunedWeight]) -> PrunedWeight:
         error=sum(part.error for part in parts),
         energy=sum(part.energy for part in parts),
         damping=max(part.damping for part in parts),
+        widened=any(part.widened for part in parts),
     )

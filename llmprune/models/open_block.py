@@ -21,6 +21,7 @@ from llmprune.models.block_linears import (
     linear_layers,
     outputs_noted,
     trace,
+    zeros_of,
 )
 from llmprune.models.capture import BlockCall, relayed
 from llmprune.models.compute import dtype_name
@@ -28,7 +29,7 @@ from llmprune.models.decoder import Decoder
 from llmprune.models.experts import Experts, find_experts
 from llmprune.models.ffn_wiring import FfnWiring, find_ffn
 
-_FEW_TOKENS = 128  # enough to tell wirings apart
+FEW_TOKENS = 128  # enough to tell wirings apart
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,28 @@ class OpenBlock:
 
     def inputs_of(self, paths: Iterable[str], hidden: Tensor, call: BlockCall) -> tuple[dict[str, Tensor], Tensor]:
         """What the layers at ``paths`` are given, and the block's output."""
-        seen: dict[str, Tensor] = {}
-        modules = {path: self.module.get_submodule(path) for path in paths}
-        with inputs_noted(modules, lambda path, value: seen.__setitem__(path, _flat(value))):
+        inputs, _, output = self.watched(paths, (), hidden, call)
+        return inputs, output
+
+    def watched(
+        self, given: Iterable[str], giving: Iterable[str], hidden: Tensor, call: BlockCall
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """What the layers at ``given`` are given, what those at ``giving`` give, and the block's output."""
+        inputs: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
+        watched = [{path: self.module.get_submodule(path) for path in paths} for paths in (given, giving)]
+        with (
+            inputs_noted(watched[0], lambda path, value: inputs.__setitem__(path, _flat(value))),
+            outputs_noted(watched[1], lambda path, value: outputs.__setitem__(path, _flat(value))),
+        ):
             output = self.forward(hidden, call)
-        return seen, output
+        return inputs, outputs, output
+
+    @torch.inference_mode()
+    def give(self, path: str, inputs: Tensor) -> Tensor:
+        """What the layer at ``path`` gives on ``inputs`` (..., in)."""
+        output: Tensor = self.module.get_submodule(path)(inputs)
+        return output
 
     def forward_and_arguments(self, path: str, hidden: Tensor, call: BlockCall) -> tuple[Tensor, tuple[Any, ...]]:
         """The block's output on ``hidden``, and all that the module at ``path`` is given by position meanwhile."""
@@ -118,7 +136,7 @@ class OpenBlock:
         """What the FFN is given (tokens, in), and the block's output when the FFN gives zeros, bias included."""
         paths = (*ffn.inner, ffn.down)
         slots = self.linears()
-        silent = [_zeros_of(slots[path].out_features) for path in paths]
+        silent = [zeros_of(slots[path].out_features) for path in paths]
         with relayed([self.module.get_submodule(path) for path in paths], silent):
             inputs, rest = self.inputs_of([ffn.inner[0]], hidden, call)
         return inputs[ffn.inner[0]], rest
@@ -165,7 +183,7 @@ class OpenBlock:
 
     def _without(self, path: str, hidden: Tensor, call: BlockCall) -> Tensor:
         """The block's output when the layer at ``path`` gives zeros, bias included."""
-        silent = _zeros_of(self.linears()[path].out_features)
+        silent = zeros_of(self.linears()[path].out_features)
         with relayed([self.module.get_submodule(path)], [silent]):
             return self.forward(hidden, call)
 
@@ -202,7 +220,7 @@ class OpenBlock:
         noted = trace(modules, lambda: self.forward(hidden, call))
         traced = [(path, value) for path, value in noted if path not in experts]
         groups = [part for group in by_input(noted) for part in _experts_first(group, experts)]
-        inputs = {path: _flat(value)[:_FEW_TOKENS] for path, value in traced}
+        inputs = {path: _flat(value)[:FEW_TOKENS] for path, value in traced}
         layers = {path: self.layer(path) for path in inputs}
         return groups, find_ffn([group for group in groups if group[0] not in experts], layers, inputs)
 
@@ -279,7 +297,3 @@ def _experts_first(group: Iterable[str], experts: Container[str]) -> Iterator[tu
 
 def _flat(value: Tensor) -> Tensor:
     return value.reshape(-1, value.shape[-1])
-
-
-def _zeros_of(out_features: int) -> Any:
-    return lambda value: value.new_zeros(*value.shape[:-1], out_features)

@@ -16,12 +16,13 @@ from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.models.loading import load_whole
 from llmprune.stages.calibration import calibrate_on
 from llmprune.stages.common.workspace import Workspace
-from llmprune.stages.weight_pruning import PruningReport, PruningSettings, global_prune
+from llmprune.stages.weight_pruning import PruningReport, PruningSettings, Selection, global_prune
 from llmprune.text.windows import TokenWindows
 from tests.tiny_models import DEPTH, FAMILIES, random_tokens
 
 CPU = torch.device("cpu")
 PATTERNS = {"60%": Unstructured(0.6), "2:4": SemiStructured(2, 4)}
+LAYERS = {"60%": "all", "2:4": "0-1"}  # what a wiring has to do with a pattern shows in two blocks
 DENSE = ("llama4",)  # whose experts take all tokens at once, and stay dense
 EXPERTS = ("mixtral", "qwen3-moe")
 WHOLE = tuple(family for family in FAMILIES if family not in (*DENSE, *EXPERTS))
@@ -53,13 +54,20 @@ def calibrated(checkpoint: Callable[[str], Path], workspace: Callable[[Path], Wo
 
 @pytest.fixture(scope="session")
 def pruned(calibrated: Callable[[str], Workspace]) -> Pruned:
-    """A family's checkpoint, pruned, written and verified by the stage itself."""
+    """A family's checkpoint, pruned and written; the stage verifies it where all blocks are pruned in earnest."""
 
     @cache
     def pruned(family: str, pattern: str, method: Method = Method.SPARSELLM, *, plain: bool = False) -> PruningReport:
         reference, steps = (Reference.PRUNED, 0) if plain else (Reference.DENSE, 10)
         settings = PruningSettings(
-            PATTERNS[pattern], method, reference=reference, refit_steps=steps, out=out(family, pattern, method)
+            PATTERNS[pattern],
+            method,
+            Selection(LAYERS[pattern]),
+            reference=reference,
+            rounds=2,
+            refit_steps=steps,
+            out=out(family, pattern, method),
+            verify=not plain and pattern == "60%",
         )
         return global_prune(calibrated(family), settings)
 

@@ -16,10 +16,9 @@ from llmprune.algorithms.feed_forward.subproblems import (
     solve_up,
 )
 
-# Tokens of an elementwise problem at a time. A Newton step makes several tensors as large as its input, which stay
-# in the processor's cache for so few tokens: 4,096 tokens of a gated FFN of SmolLM2's width (1,536) took 0.7 to
-# 0.9 s in slabs of 64 tokens, and 1.5 to 1.6 s all at once (one core of an Intel Xeon). From 16 to 128 it is alike.
-_SLAB = 64
+# Numbers of an elementwise problem at a time on the CPU. A Newton step makes several tensors as large as its input,
+# which stay in the processor's cache for so few. Other devices take a chunk at once.
+_SLAB = 49_152
 
 
 def solve_auxiliary(
@@ -44,7 +43,7 @@ def solve_auxiliary(
         def plain(start: Tensor, centre: Tensor, p: Tensor) -> tuple[Tensor, ...]:
             return (_solve_through(f, start, centre, None, p, coefficients, steps),)  # (6)
 
-        (new_up,) = _in_slabs(plain, chunk.up, up, p)
+        (new_up,) = _in_slabs(plain, 1, chunk.up, up, p)
         return replace(chunk, up=new_up), p
 
     gate_value = f.value(chunk.gate)
@@ -54,15 +53,22 @@ def solve_auxiliary(
         new_up = solve_up(up, gate_value, p, coefficients)  # (5)
         return new_up, _solve_through(f, start, gate, new_up, p, coefficients, steps)  # (6)
 
-    new_up, new_gate = _in_slabs(gated, gate_value, chunk.gate, up, gate, p)
+    new_up, new_gate = _in_slabs(gated, 2, gate_value, chunk.gate, up, gate, p)
     return replace(chunk, up=new_up, gate=new_gate), p
 
 
-def _in_slabs(solve: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
-    """`solve` on a few rows of the tensors at a time: see `_SLAB`."""
-    slabs = zip(*(torch.split(tensor, _SLAB) for tensor in tensors), strict=True)
-    pieces = [solve(*slab) for slab in slabs]
-    return tuple(torch.cat(parts) for parts in zip(*pieces, strict=True))
+def _in_slabs(solve: Callable[..., tuple[Tensor, ...]], results: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """`solve`, which gives so many results, on a few rows of the tensors at a time: see `_SLAB`."""
+    first = tensors[0]
+    if first.device.type != "cpu":
+        return solve(*tensors)
+    solved = tuple(torch.empty_like(first) for _ in range(results))
+    rows = max(1, _SLAB // first.shape[1])
+    for start in range(0, len(first), rows):
+        slab = slice(start, start + rows)
+        for result, part in zip(solved, solve(*(tensor[slab] for tensor in tensors)), strict=True):
+            result[slab] = part
+    return solved
 
 
 def _solve_through(

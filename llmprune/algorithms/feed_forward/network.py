@@ -3,7 +3,6 @@
 No model family is named here. Tokens are rows.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,6 +69,8 @@ class FfnChunk:
         gate: s (tokens, hidden), the gate's; None for a plain FFN.
         scale: (tokens,), what the FFN's outputs are multiplied by where they are used (an expert's, by the router):
             a token's squared errors count with its square. None: 1 for all.
+        own_up: (tokens, hidden), what the pruned up projection gives on the inputs, where a pass has kept it.
+        own_gate: the same of the gate.
     """
 
     inputs: Tensor
@@ -77,6 +78,8 @@ class FfnChunk:
     up: Tensor
     gate: Tensor | None = None
     scale: Tensor | None = None
+    own_up: Tensor | None = None
+    own_gate: Tensor | None = None
 
     def scaled(self, rows: Tensor) -> Tensor:
         """`rows` (tokens, any), each as much as its token counts."""
@@ -86,8 +89,8 @@ class FfnChunk:
 class ChunkStore(Protocol):
     """Where the chunks live between passes over the tokens: a list, or something over files.
 
-    It is working state: a pass may replace each chunk by one with new z and s. The tensors of a chunk are never
-    written to.
+    It is working state: a pass may replace each chunk by one with new z and s, or with the pre-activations of pruned
+    weights, which a store may drop. Inputs, outputs and scale stay. The tensors of a chunk are never written to.
     """
 
     def __len__(self) -> int: ...
@@ -129,6 +132,11 @@ def pre_activations(ffn: Ffn, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
             return ffn.up(inputs), None
 
 
+def own_pre_activations(ffn: Ffn, chunk: FfnChunk) -> tuple[Tensor, Tensor | None]:
+    """What `pre_activations` gives of the inputs for pruned weights; where the chunk has it, as it has it."""
+    return pre_activations(ffn, chunk.inputs) if chunk.own_up is None else (chunk.own_up, chunk.own_gate)
+
+
 def hidden(ffn: Ffn, up: Tensor, gate: Tensor | None) -> Tensor:
     """The input (tokens, hidden) of the down projection: f(s) z, or f(z)."""
     if gate is None:
@@ -136,18 +144,14 @@ def hidden(ffn: Ffn, up: Tensor, gate: Tensor | None) -> Tensor:
     return ffn.activation.value(gate).mul_(up)
 
 
-def widened(chunks: ChunkStore) -> Iterator[FfnChunk]:
-    """Every chunk as `widen` gives it."""
-    for place in range(len(chunks)):
-        yield widen(chunks[place])
-
-
 def widen(chunk: FfnChunk) -> FfnChunk:
     """`chunk` with all of its tensors but the inputs in one dtype, float32, or float64 where one of them is."""
     dtype = torch.promote_types(chunk.inputs.dtype, torch.promote_types(chunk.outputs.dtype, chunk.up.dtype))
     dtype = _wide(dtype)
-    gate = None if chunk.gate is None else chunk.gate.to(dtype)
-    return FfnChunk(chunk.inputs, chunk.outputs.to(dtype), chunk.up.to(dtype), gate, chunk.scale)
+    gate, own_up, own_gate = (
+        None if tensor is None else tensor.to(dtype) for tensor in (chunk.gate, chunk.own_up, chunk.own_gate)
+    )
+    return FfnChunk(chunk.inputs, chunk.outputs.to(dtype), chunk.up.to(dtype), gate, chunk.scale, own_up, own_gate)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

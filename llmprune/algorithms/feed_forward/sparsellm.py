@@ -34,17 +34,16 @@ from llmprune.algorithms.feed_forward.network import ChunkStore, Ffn, GatedFfn, 
 from llmprune.algorithms.feed_forward.subproblems import Coefficients, hidden_solver
 from llmprune.algorithms.feed_forward.token_passes import (
     CrossMoments,
+    FirstMoments,
     OutputError,
-    auxiliary_hidden_moments,
-    cross_moments,
+    first_moments,
     hidden_moments,
     hidden_moments_beside_dense,
-    input_gram,
     output_error,
     update_auxiliary,
     update_auxiliary_and_measure,
 )
-from llmprune.algorithms.weights.factor import InverseFactor, factorise
+from llmprune.algorithms.weights.factor import InverseFactor, cholesky, factorise
 from llmprune.algorithms.weights.layer import LayerSettings, prune_layer
 from llmprune.algorithms.weights.least_squares import ridge_towards
 from llmprune.algorithms.weights.pruned import PrunedWeight
@@ -126,20 +125,21 @@ class FfnResult:
         return tuple(error / energy for error in self.errors)
 
 
-def prune_ffn(ffn: Ffn, chunks: ChunkStore, settings: FfnSettings) -> FfnResult:
+def prune_ffn(ffn: Ffn, chunks: ChunkStore, settings: FfnSettings, *, first: FirstMoments | None = None) -> FfnResult:
     """Run the rounds of the reference's protocol, and keep the best: never one that is worse than SparseGPT's.
 
     Args:
         ffn: the dense FFN; weights (out, in), of any float dtype, which the pruned ones keep.
         chunks: its tokens, at the dense activations (`first_chunk`). They are used up: z and s move on.
         settings: how it is pruned.
+        first: what was summed up while the chunks were made (`FirstSums`); None: one more pass over them.
 
     Raises:
         NumericalError: a factorisation fails, or the activations are not finite.
         TargetError: groups of N:M do not divide a layer's inputs.
     """
     protocol = rounds_of_the_papers if settings.reference is Reference.PRUNED else rounds_towards_dense_model
-    rounds = protocol(ffn, chunks, settings)
+    rounds = protocol(ffn, chunks, settings, first)
     sparsegpt = next(rounds)
     errors = [sparsegpt.error]
     best: FfnRound | None = None
@@ -153,23 +153,25 @@ def prune_ffn(ffn: Ffn, chunks: ChunkStore, settings: FfnSettings) -> FfnResult:
     return FfnResult(best=min(sparsegpt, best, key=lambda one: one.error), errors=tuple(errors))
 
 
-def rounds_of_the_papers(ffn: Ffn, chunks: ChunkStore, settings: FfnSettings) -> Iterator[FfnRound]:
+def rounds_of_the_papers(
+    ffn: Ffn, chunks: ChunkStore, settings: FfnSettings, first: FirstMoments | None = None
+) -> Iterator[FfnRound]:
     """The papers' protocol: round 0 and `settings.rounds` more, of which each but the last moves z and s on.
 
-    Passes over the tokens: X X^T, P P^T, and one for every round. That of round 0 (two products with the tokens,
-    P P^T, Y P^T) is what comparing with SparseGPT costs.
+    Passes over the tokens: one for every round, beside that for `first`. That of round 0 (two products with the
+    tokens, P P^T, Y P^T) is what comparing with SparseGPT costs; that of round 1 has its products with the tokens.
     """
-    with settings.products():
-        gram = input_gram(chunks)  # X X^T
-        dense = auxiliary_hidden_moments(ffn, chunks)  # P P^T of the dense p
-    inputs = _Problem.of(gram, settings)
+    first = first or _first_moments(ffn, chunks, settings, Reference.PRUNED)
+    assert first.hidden is not None, "moments of the other reference"
+    inputs = _Problem.of(first.gram, settings)
     up = inputs.prune(ffn.up.weight)
     gate = inputs.prune(ffn.gate.weight) if isinstance(ffn, GatedFfn) else None
     with settings.products():
-        moments = hidden_moments(_with_up_and_gate(ffn, up, gate), chunks)  # P of the pruned up and gate
+        keep = settings.rounds > 1
+        moments = hidden_moments(_with_up_and_gate(ffn, up, gate), chunks, keep=keep)  # P of the pruned up and gate
     weights = _Weights(up, gate, _Problem.of(moments.gram, settings).prune(ffn.down.weight))
     yield weights.as_round(0, moments.output_error(weights.down.weight))
-    weights = _Weights(up, gate, _Problem.of(dense.gram, settings).prune(ffn.down.weight))
+    weights = _Weights(up, gate, _Problem.of(first.hidden, settings).prune(ffn.down.weight))
     for index in range(1, settings.rounds):
         pruned = weights.in_place_of(ffn)
         solver = hidden_solver(pruned.down, settings.coefficients)
@@ -184,20 +186,22 @@ def rounds_of_the_papers(ffn: Ffn, chunks: ChunkStore, settings: FfnSettings) ->
     yield weights.as_round(settings.rounds, error)
 
 
-def rounds_towards_dense_model(ffn: Ffn, chunks: ChunkStore, settings: FfnSettings) -> Iterator[FfnRound]:
+def rounds_towards_dense_model(
+    ffn: Ffn, chunks: ChunkStore, settings: FfnSettings, first: FirstMoments | None = None
+) -> Iterator[FfnRound]:
     """The dense model as reference: round 0 and `settings.rounds` more; each but the last moves z and s on.
 
-    Passes over the tokens: X X^T, z X^T, and two for every round but 0, which has none of its own, and the last,
-    which has one. The moments of what the pruned up and gate projections give tell the true error of any down
-    projection: no pass for that.
+    Passes over the tokens, beside that for `first`: two for every round but 0, which has none of its own, and the
+    last, which has one. The moments of what the pruned up and gate projections give tell the true error of any down
+    projection: no pass for that. What they give is kept for the update that comes next, where the store has room.
     """
-    with settings.products():
-        gram = input_gram(chunks)  # X X^T
-        cross = cross_moments(ffn, chunks)  # z X^T, s X^T of the dense model's z and s
-    inputs = _Problem.of(gram, settings)
-    up, gate = _prune_up_and_gate(ffn, cross, inputs)  # (3)
+    first = first or _first_moments(ffn, chunks, settings, Reference.DENSE)
+    assert first.cross is not None, "moments of the other reference"
+    inputs = _Problem.of(first.gram, settings)
+    up, gate = _prune_up_and_gate(ffn, first.cross, inputs)  # (3)
     with settings.products():  # P = f(s) z of the pruned up and gate, and what the dense FFN gives beside it
-        moments, dense_cross = hidden_moments_beside_dense(_with_up_and_gate(ffn, up, gate), ffn, chunks)
+        keep = settings.rounds > 1
+        moments, dense_cross = hidden_moments_beside_dense(_with_up_and_gate(ffn, up, gate), ffn, chunks, keep=keep)
     hidden = _Problem.of(moments.gram, settings)
     weights = _Weights(up, gate, hidden.prune_towards(dense_cross, ffn.down.weight))
     yield weights.as_round(0, moments.output_error(weights.down.weight))
@@ -210,36 +214,47 @@ def rounds_towards_dense_model(ffn: Ffn, chunks: ChunkStore, settings: FfnSettin
         yield weights.as_round(index, moments.output_error(weights.down.weight))
         up, gate = _prune_up_and_gate(ffn, cross, inputs)  # (3) towards z X^T, s X^T
         with settings.products():
-            moments = hidden_moments(_with_up_and_gate(ffn, up, gate), chunks)
+            keep = index + 1 < settings.rounds
+            moments = hidden_moments(_with_up_and_gate(ffn, up, gate), chunks, keep=keep)
         hidden = _Problem.of(moments.gram, settings)
         weights = _Weights(up, gate, hidden.prune_towards(moments.cross, ffn.down.weight))  # (3) towards Y P^T
     yield weights.as_round(settings.rounds, moments.output_error(weights.down.weight))
 
 
+def _first_moments(ffn: Ffn, chunks: ChunkStore, settings: FfnSettings, reference: Reference) -> FirstMoments:
+    with settings.products():
+        return first_moments(ffn, chunks, reference)
+
+
 @dataclass(frozen=True)
 class _Problem:
-    """The inputs of a layer, X X^T (in, in), with its factors for pruning and for the ridge, often the same."""
+    """The inputs of a layer, X X^T (in, in), with its factor for pruning."""
 
     gram: Tensor
     factor: InverseFactor
-    ridge: InverseFactor
     layer: LayerSettings
+    ridge: float
 
     @classmethod
     def of(cls, gram: Tensor, settings: FfnSettings) -> "_Problem":
-        factor = factorise(gram, damping=settings.layer.damping)
-        same = settings.relative_ridge == settings.layer.damping
-        ridge = factor if same else factorise(gram, damping=settings.relative_ridge)
-        return cls(gram, factor, ridge, settings.layer)
+        return cls(gram, factorise(gram, damping=settings.layer.damping), settings.layer, settings.relative_ridge)
 
     def prune(self, weight: Tensor) -> PrunedWeight:
         """Prune `weight` (out, in) as it is."""
         return prune_layer(weight, self.gram, self.layer, factor=self.factor)
 
     def prune_towards(self, cross: Tensor, weight: Tensor) -> PrunedWeight:
-        """(3): prune the least-squares target of `cross` (out, in) = Z X^T, held to the dense `weight`."""
-        target = ridge_towards(weight, cross, self.gram, self.ridge)
-        return prune_layer(weight, self.gram, self.layer, target=target, factor=self.factor)
+        """(3): prune the least-squares target of `cross` (out, in) = Z X^T, held to the dense `weight`.
+
+        The factor of the ridge, unless it is the same, is made each time: it would be one more matrix in memory.
+        """
+        same = self.ridge == self.layer.damping
+        ridge = self.factor if same else cholesky(self.gram, damping=self.ridge)
+        target = ridge_towards(weight, cross, self.gram, ridge)
+        widened = ridge.widened
+        del ridge
+        pruned = prune_layer(weight, self.gram, self.layer, target=target, factor=self.factor)
+        return replace(pruned, widened=pruned.widened or widened)
 
 
 @dataclass(frozen=True)

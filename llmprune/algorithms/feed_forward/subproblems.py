@@ -107,7 +107,7 @@ def solve_rectified(centre: Tensor, scale: Tensor | None, hidden: Tensor, coeffi
     left = centre.clamp(max=0)
     right_cost = (right - centre).square_().add_((right * scale).sub_(hidden).square_(), alpha=ratio)
     left_cost = (left - centre).square_().add_(hidden.square(), alpha=ratio)
-    return torch.lerp(left, right, (right_cost <= left_cost).to(centre.dtype))
+    return torch.lerp(left, right, right_cost.le_(left_cost))
 
 
 def solve_activated(
@@ -130,18 +130,17 @@ def solve_activated(
     ratio = coefficients.gamma / coefficients.alpha
     x = start
     cost, pull, curve = _expand(x, centre, scale, hidden, activation, ratio)
-    length = torch.ones_like(x)
+    trial = torch.addcdiv(x, pull, curve, value=-1)
+    length: float | Tensor = 1.0
     for _ in range(steps - 1):
-        trial = torch.addcdiv(x, length * pull, curve, value=-1)
         trial_cost, trial_pull, trial_curve = _expand(trial, centre, scale, hidden, activation, ratio)
-        better = (trial_cost <= cost).to(x.dtype)
+        lower = torch.minimum(cost, trial_cost)
+        better = trial_cost.le_(cost)  # 1 or 0 in place: several times as fast as a comparison that gives booleans
         x = torch.lerp(x, trial, better)
-        cost = torch.minimum(cost, trial_cost)
-        pull = pull.lerp_(trial_pull, better)
-        curve = curve.lerp_(trial_curve, better)
-        length.mul_(better.mul_(0.75).add_(0.25))
-    trial = torch.addcdiv(x, length.mul_(pull), curve, value=-1)
-    return torch.where(_cost(trial, centre, scale, hidden, activation, ratio) <= cost, trial, x)
+        cost, pull, curve = lower, pull.lerp_(trial_pull, better), curve.lerp_(trial_curve, better)
+        length = better.mul_(0.75).add_(0.25).mul_(length)
+        trial = torch.addcdiv(x, length * pull, curve, value=-1)
+    return torch.lerp(x, trial, _cost(trial, centre, scale, hidden, activation, ratio).le_(cost))
 
 
 def _cost(

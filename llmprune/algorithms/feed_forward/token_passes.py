@@ -5,6 +5,7 @@ auxiliary pre-activations z and s, hidden activations p, whose rows are tokens. 
 chunks say. What is solved for each token on its own is the same at any scale.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,12 +19,13 @@ from llmprune.algorithms.feed_forward.network import (
     GatedFfn,
     Linear,
     hidden,
+    own_pre_activations,
     pre_activations,
     widen,
-    widened,
 )
 from llmprune.algorithms.feed_forward.subproblems import Coefficients, HiddenSolver
 from llmprune.algorithms.weights.gram import CrossAccumulator, GramAccumulator
+from llmprune.choices import Reference
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,21 @@ class HiddenMoments:
 
 
 @dataclass(frozen=True)
+class FirstMoments:
+    """What is known of the tokens before any round.
+
+    Attributes:
+        gram: X X^T (in, in).
+        cross: of the dense model's z and s; None where it is no reference.
+        hidden: P P^T (hidden, hidden) of the dense FFN's p on X; None where the dense model is the reference.
+    """
+
+    gram: Tensor
+    cross: CrossMoments | None
+    hidden: Tensor | None
+
+
+@dataclass(frozen=True)
 class AuxiliaryUpdate:
     """The moments of the new z, s and p, and the true error of the weights that they were solved for."""
 
@@ -73,57 +90,90 @@ class AuxiliaryUpdate:
     error: OutputError
 
 
-def input_gram(chunks: ChunkStore) -> Tensor:
-    """X X^T (in, in)."""
-    gram = GramAccumulator()
-    for chunk in widened(chunks):
-        gram.update(chunk.scaled(chunk.inputs))
-    return gram.result()
+class FirstSums:
+    """What is summed up of the chunks as they are made, at the dense activations: no pass over them for that.
+
+    Args:
+        ffn: the dense FFN, for its biases and its activation.
+        reference: whose activations are to be reproduced.
+    """
+
+    def __init__(self, ffn: Ffn, reference: Reference) -> None:
+        self._ffn = ffn
+        self._gram = GramAccumulator()
+        self._cross = _CrossSums(ffn) if reference is Reference.DENSE else None
+        self._dense: CrossAccumulator | None = None
+        self._hidden = GramAccumulator() if reference is Reference.PRUNED else None
+
+    def add(self, chunk: FfnChunk, *, dense_inputs: Tensor | None = None) -> None:
+        """Add a chunk as the store will give it.
+
+        With the dense model's inputs (tokens, in), of which z and s were made, the moments of z and s are those of the
+        inputs times the weights, (z - b) X^T = W (X_dense X^T): one product of narrow matrices in place of two of wide
+        ones. Either all chunks come with them or none does.
+        """
+        chunk = widen(chunk)
+        self._gram.update(chunk.scaled(chunk.inputs))
+        if self._cross is not None and dense_inputs is not None:
+            self._dense = (self._dense or CrossAccumulator()).update(
+                chunk.scaled(dense_inputs), chunk.scaled(chunk.inputs)
+            )
+        elif self._cross is not None:
+            self._cross.add(chunk)
+        if self._hidden is not None:
+            self._hidden.update(chunk.scaled(hidden(self._ffn, chunk.up, chunk.gate)))
+
+    def take(self) -> FirstMoments:
+        """The sums, which are given away."""
+        cross = None if self._cross is None or self._dense is not None else self._cross.take()
+        if self._dense is not None:
+            dense = self._dense.take()
+            up = self._ffn.up.weight.to(dense.dtype) @ dense
+            gate = self._ffn.gate.weight.to(dense.dtype) @ dense if isinstance(self._ffn, GatedFfn) else None
+            cross = CrossMoments(up, gate)
+        return FirstMoments(self._gram.take(), cross, None if self._hidden is None else self._hidden.take())
 
 
-def cross_moments(ffn: Ffn, chunks: ChunkStore) -> CrossMoments:
-    """The moments of z and s as the chunks hold them; of `ffn` only the biases are used."""
-    cross = _CrossSums(ffn)
-    for chunk in widened(chunks):
-        cross.add(chunk)
-    return cross.result()
+def first_moments(ffn: Ffn, chunks: ChunkStore, reference: Reference) -> FirstMoments:
+    """The same of chunks that are there already."""
+    sums = FirstSums(ffn, reference)
+    for place in range(len(chunks)):
+        sums.add(chunks[place])
+    return sums.take()
 
 
-def auxiliary_hidden_moments(ffn: Ffn, chunks: ChunkStore) -> HiddenMoments:
-    """The moments of P = f(s) z, or f(z), of the z and s that the chunks hold."""
+def hidden_moments(ffn: Ffn, chunks: ChunkStore, *, keep: bool = False) -> HiddenMoments:
+    """The moments of P = f(gate(x)) up(x), or f(up(x)): what the down projection of `ffn` is given.
+
+    With `keep` the chunks take gate(x) and up(x), for an update of the same weights.
+    """
     moments = _HiddenSums(ffn)
-    for chunk in widened(chunks):
-        moments.add(chunk, hidden(ffn, chunk.up, chunk.gate))
-    return moments.result()
+    for chunk, p in _hidden_of_pruned(ffn, chunks, keep):
+        moments.add(chunk, p)
+    return moments.take()
 
 
-def hidden_moments(ffn: Ffn, chunks: ChunkStore) -> HiddenMoments:
-    """The moments of P = f(gate(x)) up(x), or f(up(x)): what the down projection of `ffn` is given."""
-    moments = _HiddenSums(ffn)
-    for chunk in widened(chunks):
-        moments.add(chunk, hidden(ffn, *pre_activations(ffn, chunk.inputs)))
-    return moments.result()
-
-
-def hidden_moments_beside_dense(ffn: Ffn, dense: Ffn, chunks: ChunkStore) -> tuple[HiddenMoments, Tensor]:
+def hidden_moments_beside_dense(
+    ffn: Ffn, dense: Ffn, chunks: ChunkStore, *, keep: bool = False
+) -> tuple[HiddenMoments, Tensor]:
     """As `hidden_moments`, and (out, hidden) the cross moments of P with what `dense` gives for the chunks' z and s.
 
     Without its bias: W_d p_dense P^T, what SparseGPT aims at after the pruned up and gate projections of `ffn`.
     """
     moments, cross = _HiddenSums(ffn), CrossAccumulator()
     down = Linear(dense.down.weight)
-    for chunk in widened(chunks):
-        p = hidden(ffn, *pre_activations(ffn, chunk.inputs))
+    for chunk, p in _hidden_of_pruned(ffn, chunks, keep):
         moments.add(chunk, p)
         outputs = down(hidden(dense, chunk.up, chunk.gate), product=chunk.inputs.dtype)
         cross.update(chunk.scaled(outputs), chunk.scaled(p))
-    return moments.result(), cross.result()
+    return moments.take(), cross.take()
 
 
 def output_error(ffn: Ffn, chunks: ChunkStore) -> OutputError:
     """The true error of `ffn`."""
     error = _ErrorSums(ffn)
-    for chunk in widened(chunks):
+    for place in range(len(chunks)):
+        chunk = widen(chunks[place])
         error.add(chunk, *pre_activations(ffn, chunk.inputs))
     return error.result()
 
@@ -146,11 +196,11 @@ def update_auxiliary(
     cross = _CrossSums(ffn)
     for place in range(len(chunks)):
         chunk = widen(stored := chunks[place])
-        up, gate = pre_activations(ffn, chunk.inputs)
+        up, gate = own_pre_activations(ffn, chunk)
         chunk, _ = solve_auxiliary(ffn, chunk, up, gate, solver, coefficients, steps=steps)
         cross.add(chunk)
         chunks[place] = _with_auxiliary_of(chunk, stored)
-    return cross.result()
+    return cross.take()
 
 
 def update_auxiliary_and_measure(
@@ -160,19 +210,31 @@ def update_auxiliary_and_measure(
     error, cross, moments = _ErrorSums(ffn), _CrossSums(ffn), _HiddenSums(ffn)
     for place in range(len(chunks)):
         chunk = widen(stored := chunks[place])
-        up, gate = pre_activations(ffn, chunk.inputs)
+        up, gate = own_pre_activations(ffn, chunk)
         error.add(chunk, up, gate)
         chunk, p = solve_auxiliary(ffn, chunk, up, gate, solver, coefficients, steps=steps)
         cross.add(chunk)
         moments.add(chunk, p)
         chunks[place] = _with_auxiliary_of(chunk, stored)
-    return AuxiliaryUpdate(cross.result(), moments.result(), error.result())
+    return AuxiliaryUpdate(cross.take(), moments.take(), error.result())
+
+
+def _hidden_of_pruned(ffn: Ffn, chunks: ChunkStore, keep: bool) -> Iterator[tuple[FfnChunk, Tensor]]:
+    """Every chunk, and p of the weights of `ffn` on its inputs."""
+    for place in range(len(chunks)):
+        chunk = widen(stored := chunks[place])
+        up, gate = pre_activations(ffn, chunk.inputs)
+        yield chunk, hidden(ffn, up, gate)
+        if keep:
+            dtype = stored.up.dtype
+            chunks[place] = replace(stored, own_up=up.to(dtype), own_gate=None if gate is None else gate.to(dtype))
 
 
 def _with_auxiliary_of(solved: FfnChunk, stored: FfnChunk) -> FfnChunk:
-    """`stored` with the z and s of `solved`, in the dtype in which it keeps them."""
+    """`stored` with the z and s of `solved`, in the dtype in which it keeps them; those of pruned weights are used."""
     dtype = stored.up.dtype
-    return replace(stored, up=solved.up.to(dtype), gate=None if solved.gate is None else solved.gate.to(dtype))
+    gate = None if solved.gate is None else solved.gate.to(dtype)
+    return replace(stored, up=solved.up.to(dtype), gate=gate, own_up=None, own_gate=None)
 
 
 class _CrossSums:
@@ -187,9 +249,9 @@ class _CrossSums:
         if isinstance(self._ffn, GatedFfn) and chunk.gate is not None:
             self._gate.update(chunk.scaled(self._ffn.gate.without_bias(chunk.gate)), inputs)
 
-    def result(self) -> CrossMoments:
-        gate = self._gate.result() if isinstance(self._ffn, GatedFfn) else None
-        return CrossMoments(self._up.result(), gate)
+    def take(self) -> CrossMoments:
+        gate = self._gate.take() if isinstance(self._ffn, GatedFfn) else None
+        return CrossMoments(self._up.take(), gate)
 
 
 class _HiddenSums:
@@ -197,31 +259,47 @@ class _HiddenSums:
         self._down = ffn.down
         self._gram = GramAccumulator()
         self._cross = CrossAccumulator()
-        self._target_energy = 0.0
-        self._energy = 0.0
+        self._target_energy = _Energy()
+        self._energy = _Energy()
 
     def add(self, chunk: FfnChunk, p: Tensor) -> None:
         target, p = chunk.scaled(self._down.without_bias(chunk.outputs)), chunk.scaled(p)
         self._gram.update(p)
         self._cross.update(target, p)
-        self._target_energy += float(target.square().sum(dtype=torch.float64))
-        self._energy += float(chunk.scaled(chunk.outputs).square().sum(dtype=torch.float64))
+        self._target_energy.add(target)
+        self._energy.add(chunk.scaled(chunk.outputs))
 
-    def result(self) -> HiddenMoments:
-        return HiddenMoments(self._gram.result(), self._cross.result(), self._target_energy, self._energy)
+    def take(self) -> HiddenMoments:
+        return HiddenMoments(self._gram.take(), self._cross.take(), self._target_energy.sum, self._energy.sum)
 
 
 class _ErrorSums:
     def __init__(self, ffn: Ffn) -> None:
         self._ffn = ffn
-        self._error = 0.0
-        self._energy = 0.0
+        self._error = _Energy()
+        self._energy = _Energy()
 
     def add(self, chunk: FfnChunk, up: Tensor, gate: Tensor | None) -> None:
         """Add the tokens of `chunk`, for the pre-activations that the FFN gives on them."""
         outputs = self._ffn.down(hidden(self._ffn, up, gate), product=chunk.inputs.dtype)
-        self._error += float(chunk.scaled(outputs - chunk.outputs).square().sum(dtype=torch.float64))
-        self._energy += float(chunk.scaled(chunk.outputs).square().sum(dtype=torch.float64))
+        self._error.add(chunk.scaled(outputs - chunk.outputs))
+        self._energy.add(chunk.scaled(chunk.outputs))
 
     def result(self) -> OutputError:
-        return OutputError(self._error, self._energy)
+        return OutputError(self._error.sum, self._energy.sum)
+
+
+class _Energy:
+    """A sum of squares in float64, which stays on its device until it is asked for."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+
+    def add(self, rows: Tensor) -> None:
+        if self._sum is None:
+            self._sum = torch.zeros((), dtype=torch.float64, device=rows.device)
+        self._sum.add_(rows.square().sum(dtype=torch.float64))
+
+    @property
+    def sum(self) -> float:
+        return 0.0 if self._sum is None else float(self._sum)

@@ -1,6 +1,6 @@
 """Zeros in one weight matrix: what is pruned (patterns), by what (methods), and how what stays is repaired."""
 
-from llmprune.algorithms.weights.factor import InverseFactor, factorise
+from llmprune.algorithms.weights.factor import CholeskyFactor, InverseFactor, cholesky, factorise
 from llmprune.algorithms.weights.gram import CrossAccumulator, GramAccumulator
 from llmprune.algorithms.weights.layer import LayerMethod, LayerSettings, prune_layer
 from llmprune.algorithms.weights.least_squares import ridge_towards
@@ -16,6 +16,7 @@ from llmprune.algorithms.weights.patterns import (
 from llmprune.algorithms.weights.pruned import PrunedWeight
 
 __all__ = [
+    "CholeskyFactor",
     "CrossAccumulator",
     "GramAccumulator",
     "InverseFactor",
@@ -26,6 +27,7 @@ __all__ = [
     "SemiStructured",
     "Unstructured",
     "check_fits",
+    "cholesky",
     "factorise",
     "parse_pattern",
     "parse_sparsity",

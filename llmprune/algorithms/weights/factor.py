@@ -1,7 +1,7 @@
-"""One factorisation of a damped Gram matrix, shared by every solve that needs it.
+"""Factorisations of a damped Gram matrix G + damping * mean(diag G) I, shared by every solve that needs them.
 
-Pruning by SparseGPT and ridge regression both want the inverse of G + damping * mean(diag G) I. Layers with
-the same inputs (query, key and value; gate and up) share the factor as well.
+SparseGPT wants a triangular factor of the inverse, ridge regression a solve alone. Layers with the same inputs (query,
+key and value; gate and up) share both. Beside G there are at most two more matrices of its size at a time.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,27 @@ _LEAST_RAISED = 1e-4  # what a damping of zero is raised to
 
 
 @dataclass(frozen=True)
+class CholeskyFactor:
+    """A damped Gram matrix as a triangular factor.
+
+    Attributes:
+        lower: (in, in), L with L L^T = G + shift I.
+        damping: what was used, relative to the mean of the diagonal of G.
+        shift: the same in G's own units.
+        widened: whether it took float64 on the CPU, since the device's own factorisation in the dtype of G failed.
+    """
+
+    lower: Tensor
+    damping: float
+    shift: float
+    widened: bool = False
+
+    def solve(self, right: Tensor) -> Tensor:
+        """`right` (any, in) times (G + shift I)^-1."""
+        return torch.cholesky_solve(right.T, self.lower).T
+
+
+@dataclass(frozen=True)
 class InverseFactor:
     """The inverse of a damped Gram matrix G + shift I, as a triangular factor.
 
@@ -26,12 +47,14 @@ class InverseFactor:
         dead: (in,), bool: inputs that were always zero.
         damping: what was used, relative to the mean of the diagonal of G.
         shift: the same in G's own units.
+        widened: as `CholeskyFactor` has it.
     """
 
     upper: Tensor
     dead: Tensor
     damping: float
     shift: float
+    widened: bool = False
 
     def solve(self, right: Tensor) -> Tensor:
         """`right` (any, in) times (G + shift I)^-1."""
@@ -39,7 +62,31 @@ class InverseFactor:
 
 
 def factorise(gram: Tensor, *, damping: float = DAMPING) -> InverseFactor:
+    """Factorise the inverse of G + damping * mean(diag G) I.
+
+    With rows and columns reversed A = L L^T, so A = R R^T for the upper triangular R that is L reversed, and U is R^-1:
+    one factorisation and one triangular solve, and A^-1 is never formed.
+
+    Args:
+        gram: (in, in) = X X^T, float32 or float64; it is not changed.
+        damping: relative to the mean of the diagonal, raised where `cholesky` raises it.
+
+    Raises:
+        NumericalError: as `cholesky`.
+    """
+    found = _cholesky(gram, damping, reverse=True)
+    lower = found.lower
+    inverse = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
+    inverse = torch.linalg.solve_triangular(lower, inverse, upper=False, out=inverse)
+    damping, shift, widened = found.damping, found.shift, found.widened
+    del found, lower  # before the copy that turning round takes
+    return InverseFactor(inverse.flip(0, 1), gram.diagonal() == 0, damping, shift, widened)
+
+
+def cholesky(gram: Tensor, *, damping: float = DAMPING) -> CholeskyFactor:
     """Factorise G + damping * mean(diag G) I; where that is not positive definite, with up to 1,000 times the damping.
+
+    A factorisation that fails is tried again in float64 on the CPU before the damping is raised.
 
     Args:
         gram: (in, in) = X X^T, float32 or float64; it is not changed.
@@ -48,17 +95,20 @@ def factorise(gram: Tensor, *, damping: float = DAMPING) -> InverseFactor:
     Raises:
         NumericalError: no such damping helps, or G is not finite, or all zeros.
     """
+    return _cholesky(gram, damping, reverse=False)
+
+
+def _cholesky(gram: Tensor, damping: float, *, reverse: bool) -> CholeskyFactor:
+    """As `cholesky`; with `reverse` of the matrix with rows and columns in reversed order."""
     _check(gram)
-    diagonal = gram.diagonal()
-    dead = diagonal == 0
-    mean = float(diagonal.mean(dtype=torch.float64))
+    mean = float(gram.diagonal().mean(dtype=torch.float64))
+    exact = gram.dtype == torch.float64 and gram.device.type == "cpu"
     for attempt in range(_RAISES + 1):
         used = _raised(damping, attempt)
-        damped = gram.clone()
-        damped.diagonal().add_(used * mean).masked_fill_(dead, mean)
-        upper = _inverse_upper(damped)
-        if upper is not None:
-            return InverseFactor(upper=upper, dead=dead, damping=used, shift=used * mean)
+        for widened in (False,) if exact else (False, True):
+            lower = _lower(_damped(gram, used * mean, mean, reverse=reverse), widened=widened)
+            if lower is not None:
+                return CholeskyFactor(lower, damping=used, shift=used * mean, widened=widened)
     raise NumericalError(
         f"The Gram matrix is not positive definite even with a damping of {used:g} times its mean diagonal; "
         "calibrate on more tokens or start from a larger damping."
@@ -78,15 +128,24 @@ def _raised(damping: float, attempt: int) -> float:
     return _LEAST_RAISED * 10.0 ** (attempt - 1)
 
 
-def _inverse_upper(matrix: Tensor) -> Tensor | None:
-    """U, upper triangular, with U^T U = A^-1; None when A is not positive definite.
+def _damped(gram: Tensor, shift: float, mean: float, *, reverse: bool) -> Tensor:
+    """A new G + shift I, the diagonal of dead inputs `mean`."""
+    damped = gram.flip(0, 1) if reverse else gram.clone()
+    diagonal = damped.diagonal()
+    dead = diagonal == 0
+    diagonal.add_(shift).masked_fill_(dead, mean)
+    return damped
 
-    With rows and columns reversed A = L L^T, so A = R R^T for the upper triangular R that is L reversed, and
-    U is R^-1: one factorisation and one triangular solve, and A^-1 is never formed.
-    """
-    lower, info = torch.linalg.cholesky_ex(matrix.flip(0, 1))
-    if int(info) != 0 or not bool(lower.diagonal().isfinite().all()):
+
+def _lower(matrix: Tensor, *, widened: bool) -> Tensor | None:
+    """L with L L^T = A, in the place of A where it need not be widened; None when A is not positive definite."""
+    work = matrix.to("cpu", torch.float64) if widened else matrix
+    work = work.T  # the same matrix, in the order of memory in which the factorisation needs no copy
+    info = torch.empty((), dtype=torch.int32, device=work.device)
+    try:
+        torch.linalg.cholesky_ex(work, out=(work, info))
+    except RuntimeError:  # a library of the device that gives up
         return None
-    identity = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
-    inverse: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
-    return inverse.flip(0, 1).contiguous()
+    if int(info) != 0 or not bool(work.diagonal().isfinite().all()):
+        return None
+    return work.to(matrix.device, matrix.dtype)

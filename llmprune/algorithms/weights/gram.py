@@ -38,8 +38,16 @@ class GramAccumulator:
         Raises:
             ValueError: no chunk has been added.
         """
-        upper = _not_empty(self._upper)
-        return upper.triu() + upper.triu(1).T
+        return _mirrored(_not_empty(self._upper).clone())
+
+    def take(self) -> Tensor:
+        """`result` without a copy: the sum is given away, and begins anew.
+
+        Raises:
+            ValueError: no chunk has been added.
+        """
+        upper, self._upper = _not_empty(self._upper), None
+        return _mirrored(upper)
 
 
 class CrossAccumulator:
@@ -62,6 +70,25 @@ class CrossAccumulator:
             ValueError: no pair has been added.
         """
         return _not_empty(self._sum).clone()
+
+    def take(self) -> Tensor:
+        """`result` without a copy: the sum is given away, and begins anew.
+
+        Raises:
+            ValueError: no pair has been added.
+        """
+        matrix, self._sum = _not_empty(self._sum), None
+        return matrix
+
+
+def _mirrored(upper: Tensor) -> Tensor:
+    """A symmetric matrix, in the place of one that holds what lies on or above its diagonal."""
+    for start in range(0, len(upper), _PANEL):
+        stop = start + _PANEL
+        square = upper[start:stop, start:stop]
+        square.copy_(square.triu() + square.triu(1).T)
+        upper[stop:, start:stop] = upper[start:stop, stop:].T
+    return upper
 
 
 def _zeros(like: Tensor, *shape: int) -> Tensor:

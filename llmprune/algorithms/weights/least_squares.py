@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from llmprune.algorithms.weights.factor import InverseFactor
+from llmprune.algorithms.weights.factor import CholeskyFactor, InverseFactor
 
 
-def ridge_towards(prior: Tensor, cross: Tensor, gram: Tensor, factor: InverseFactor) -> Tensor:
+def ridge_towards(prior: Tensor, cross: Tensor, gram: Tensor, factor: CholeskyFactor | InverseFactor) -> Tensor:
     """T = (Z X^T + shift prior)(X X^T + shift I)^-1, the minimiser of ||T X - Z||^2 + shift ||T - prior||^2.
 
     Written as a correction of the prior, T = prior + (Z X^T - prior X X^T)(X X^T + shift I)^-1, which loses fewer

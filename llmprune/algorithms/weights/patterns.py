@@ -102,12 +102,10 @@ def keep_largest(scores: Tensor, zeros: int) -> Tensor:
     if zeros == 0:
         return torch.ones_like(scores, dtype=torch.bool)
     threshold = flat.kthvalue(zeros).values
-    keep = flat > threshold
-    ties = (flat == threshold).nonzero().squeeze(1)
-    spare = flat.numel() - zeros - int(keep.sum())  # places left for scores equal to the threshold
-    if spare:
-        keep[ties[len(ties) - spare :]] = True
-    return keep.view(scores.shape)
+    below, ties = flat < threshold, flat == threshold
+    spare = zeros - below.sum()  # of the scores equal to the threshold, so many are pruned: no number leaves the device
+    pruned = ties.logical_and_(ties.cumsum(0) <= spare).logical_or_(below)
+    return pruned.logical_not_().view(scores.shape)
 
 
 def keep_largest_in_rows(scores: Tensor, ratio: float) -> Tensor:

@@ -19,6 +19,7 @@ class PrunedWeight:
             Gram matrix G = X X^T.
         energy: tr(T G T^T) = ||T X||^2.
         damping: the relative damping that the factorisation took, 0 where there was none.
+        widened: whether a factorisation took float64 on the CPU, since the device's own failed.
     """
 
     weight: Tensor
@@ -26,6 +27,7 @@ class PrunedWeight:
     error: float
     energy: float
     damping: float = 0.0
+    widened: bool = False
 
     @property
     def relative_error(self) -> float:
@@ -39,7 +41,13 @@ class PrunedWeight:
 
 
 def measured(
-    weight: Tensor, mask: Tensor, gram: Tensor | None, *, target: Tensor, damping: float = 0.0
+    weight: Tensor,
+    mask: Tensor,
+    gram: Tensor | None,
+    *,
+    target: Tensor,
+    damping: float = 0.0,
+    widened: bool = False,
 ) -> PrunedWeight:
     """A pruned `weight` (out, in) with its error against `target` (out, in). `gram` None stands for the identity.
 
@@ -48,12 +56,17 @@ def measured(
     Raises:
         NumericalError: the error is not finite.
     """
-    dtype = working_dtype(target, gram)
-    error = quadratic(weight.to(dtype) - target.to(dtype), gram)
-    energy = quadratic(target.to(dtype), gram)
+    energy = quadratic(target.to(working_dtype(target, gram)), gram)
+    error = error_against(target, weight, gram)
     if not (error < float("inf") and energy < float("inf")):
         raise NumericalError("The pruned weights or their activations hold NaN or infinity.")
-    return PrunedWeight(weight=weight, mask=mask, error=error, energy=energy, damping=damping)
+    return PrunedWeight(weight, mask, error=error, energy=energy, damping=damping, widened=widened)
+
+
+def error_against(target: Tensor, weight: Tensor, gram: Tensor | None) -> float:
+    """tr((W - T) G (W - T)^T) for W `weight` and T `target`, both (out, in)."""
+    dtype = working_dtype(target, gram)
+    return quadratic(weight.to(dtype) - target.to(dtype), gram)
 
 
 def quadratic(matrix: Tensor, gram: Tensor | None) -> float:

@@ -5,11 +5,14 @@ Minimises tr((W - T) G (W - T)^T) over the kept entries by preconditioned conjug
 a step, where exact solutions would take a factorisation for every row.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from llmprune.algorithms.weights.pruned import PrunedWeight, measured, working_dtype
+from llmprune.algorithms.weights.pruned import PrunedWeight, error_against, working_dtype
 from llmprune.choices import REFIT_STEPS
+from llmprune.errors import NumericalError
 
 
 def refit(pruned: PrunedWeight, gram: Tensor, *, target: Tensor, steps: int = REFIT_STEPS) -> PrunedWeight:
@@ -31,8 +34,11 @@ def refit(pruned: PrunedWeight, gram: Tensor, *, target: Tensor, steps: int = RE
     dtype = working_dtype(target, gram)
     start = pruned.weight.to(dtype)
     weight = _conjugate_gradients(start, gram.to(dtype), target.to(dtype), pruned.mask.to(dtype), steps)
-    refitted = measured(weight.to(pruned.weight.dtype), pruned.mask, gram, target=target, damping=pruned.damping)
-    return refitted if refitted.error < pruned.error else pruned
+    weight = weight.to(pruned.weight.dtype)
+    error = error_against(target, weight, gram)
+    if not error < float("inf"):
+        raise NumericalError("The refitted weights or their activations hold NaN or infinity.")
+    return replace(pruned, weight=weight, error=error) if error < pruned.error else pruned
 
 
 def _conjugate_gradients(start: Tensor, gram: Tensor, target: Tensor, mask: Tensor, steps: int) -> Tensor:

@@ -65,7 +65,8 @@ def prune_linear(
     columns = target.to(dtype).T.clone(memory_format=torch.contiguous_format)
     keep = _prune_columns(columns, factor, pattern, _whole_groups(block_size, pattern))
     pruned = columns.T.to(weight.dtype).contiguous()
-    return measured(pruned, keep.T.contiguous(), gram, target=target, damping=factor.damping)
+    mask = keep.T.contiguous()
+    return measured(pruned, mask, gram, target=target, damping=factor.damping, widened=factor.widened)
 
 
 def _whole_groups(block_size: int, pattern: Pattern) -> int:
@@ -76,12 +77,13 @@ def _whole_groups(block_size: int, pattern: Pattern) -> int:
 def _prune_columns(columns: Tensor, factor: InverseFactor, pattern: Pattern, block_size: int) -> Tensor:
     """Prune `columns` (in, out) in place; returns the keep mask (in, out)."""
     pivots = factor.upper.diagonal()
-    steps = factor.upper / pivots.unsqueeze(1)  # U_cj / U_cc: what a unit of column c takes from column j
     keep = torch.empty_like(columns, dtype=torch.bool)
     zeros = 0
     for start in range(0, len(columns), block_size):
         here = slice(start, min(start + block_size, len(columns)))
-        block = _Block(columns[here], steps[here, here], pivots[here], factor.dead[here])
+        width = here.stop - start
+        steps = factor.upper[here, start:] / pivots[here].unsqueeze(1)  # U_cj / U_cc: what a unit of c takes from j
+        block = _Block(columns[here], steps[:, :width], pivots[here], factor.dead[here])
         match pattern:
             case Unstructured(ratio):
                 budget = zero_count(ratio, here.stop * columns.shape[1]) - zeros
@@ -91,7 +93,7 @@ def _prune_columns(columns: Tensor, factor: InverseFactor, pattern: Pattern, blo
             case SemiStructured():
                 dropped = _eliminate(block, keep[here], pattern)
         # Their lazy batch update: one product carries the block's errors to all later columns.
-        columns[here.stop :].addmm_(steps[here, here.stop :].T, dropped, alpha=-1)
+        columns[here.stop :].addmm_(steps[:, width:].T, dropped, alpha=-1)
     return keep
 
 
@@ -106,10 +108,9 @@ class _Block:
 
     def scores(self, here: slice) -> Tensor:
         """(w / U_cc)^2, and -1 / |w| for dead inputs: below any other score, and rising with the weight."""
-        columns, dead = self.columns[here], self.dead[here]
+        columns, dead = self.columns[here], self.dead[here].unsqueeze(1)
         scores = (columns / self.pivots[here].unsqueeze(1)).square_()
-        scores[dead] = columns[dead].abs().reciprocal_().neg_()
-        return scores
+        return torch.where(dead, columns.abs().reciprocal_().neg_(), scores)
 
 
 def _choose_group(block: _Block, group: slice, zeros: int) -> Tensor:

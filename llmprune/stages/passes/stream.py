@@ -101,11 +101,11 @@ class Stream:
                 hidden = states.windows(start, start + len(tokens)).to(self.decoder.device)
                 yield Entering(place, self.decoder.runner.calls(tokens)[block], hidden)
 
-    def first_window(self, block: int) -> Entering:
-        """One window at ``block``: enough to see how the block is wired."""
-        call = self.decoder.runner.calls(self.tokens[:1].to(self.decoder.device))[block]
+    def first_window(self, block: int, *, length: int | None = None) -> Entering:
+        """One window at ``block``, or its first ``length`` tokens: enough to see how the block is wired."""
+        call = self.decoder.runner.calls(self.tokens[:1, :length].to(self.decoder.device))[block]
         with open_hidden_states(self.folder / self.file(block)) as states:
-            return Entering(0, call, states.windows(0, 1).to(self.decoder.device))
+            return Entering(0, call, states.windows(0, 1)[:, :length].to(self.decoder.device))
 
     def states(self, block: int, place: int) -> Tensor:
         """A batch of the states entering ``block``."""

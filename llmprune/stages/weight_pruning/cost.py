@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from llmprune.choices import Method, Reference
 from llmprune.stages.calibration import (
     CalibrationChoice,
     CalibrationSettings,
@@ -15,14 +14,9 @@ from llmprune.stages.common.plans import Estimate, Plan, plan_of
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.cost import verification_steps, writing_step
 from llmprune.stages.output.place import check_output
+from llmprune.stages.weight_pruning.estimate import MEMORY, BlockShapes, pruning_needs
 from llmprune.stages.weight_pruning.selection import check_shapes, parse_layers
 from llmprune.stages.weight_pruning.settings import PruningSettings
-
-_MEMORY = 1 << 30  # bytes of a block's activations that stay in memory
-# The cost of a method, in forward passes over the calibration text and in products of a matrix with its Gram matrix.
-# These are rough guesses. Every finished point of a sweep corrects them.
-_PASSES = {Method.SPARSELLM: 20.0, Method.SPARSEGPT: 10.0, Method.WANDA: 8.0, Method.MAGNITUDE: 4.0}
-_SOLVES = {Method.SPARSELLM: 60.0, Method.SPARSEGPT: 20.0, Method.WANDA: 15.0, Method.MAGNITUDE: 0.0}
 
 
 def plan_pruning(
@@ -43,7 +37,7 @@ def plan_pruning(
     steps = drawing_steps(cost, windows)
     count = settings.samples or windows.count
     steps += pruning_steps(workspace, cost, cost.sizes, settings, windows=count, blocks=len(blocks), last=max(blocks))
-    remarks = ["The time of solving is a rough guess", *calibration_remarks(windows)]
+    remarks = ["The time of pruning is told from the multiplications of matrices", *calibration_remarks(windows)]
     return plan_of("global-prune", cost, steps, remarks)
 
 
@@ -84,31 +78,28 @@ def _counting(cost: ModelCost, sizes: ModelSizes, blocks: int) -> Estimate:
 def _pruning(
     cost: ModelCost, sizes: ModelSizes, settings: PruningSettings, windows: int, blocks: int, last: int
 ) -> Estimate:
-    tokens, weights = windows * cost.seq_len, sum(rows * columns for rows, columns in sizes.matrices)
-    widest = max(columns for _, columns in sizes.matrices)
-    dense = settings.reference is Reference.DENSE
-    each = windows * cost.window_bytes * (2 if dense else 1)  # of both models
-    finished = sum(sizes.blocks_stored) * blocks // sizes.depth
-    kept = _kept_tokens(cost, settings, tokens, widest)
-    grams = 4 * 4 * (widest**2 + widest * cost.width) if settings.method is not Method.MAGNITUDE else 0
-    memory = cost.memory(cost.running + min(kept, _MEMORY) + grams + 8 * weights)
-    spilled = max(0, kept - _MEMORY)
-    passes, solved = _PASSES[settings.method], sum(rows * columns**2 for rows, columns in sizes.matrices)
-    seconds = windows * cost.times.block * (passes * blocks + last + 1 - blocks)
-    seconds += _SOLVES[settings.method] * cost.multiplying * solved * blocks
+    shapes = BlockShapes.whole(sizes.matrices, cost.width)
+    itemsize = cost.window_bytes // (cost.seq_len * cost.width)
+    needs = pruning_needs(
+        shapes,
+        settings,
+        tokens=windows * cost.seq_len,
+        seq_len=cost.seq_len,
+        batch=cost.batch * cost.seq_len,
+        blocks=blocks,
+        before=last + 1 - blocks,
+        itemsize=itemsize,
+        stored=itemsize * sum(sizes.blocks_stored) // sum(sizes.blocks),
+        memory=MEMORY,
+        spills_wide=cost.on_host,
+    )
+    memory = cost.memory(cost.running + needs.memory)
     return Estimate(
         "pruning",
         memory.host,
         memory.device,
-        disk=2 * each + finished + spilled,
-        read=sum(sizes.blocks_stored) * (last + 1) // sizes.depth + int(passes) * each * blocks,
-        written=each * (last + 1) + finished + spilled * blocks,
-        seconds=seconds,
+        disk=needs.disk,
+        read=sum(sizes.blocks_stored) * (last + 1) // sizes.depth + needs.read,
+        written=needs.written,
+        seconds=needs.multiplications * cost.times.block / (cost.seq_len * shapes.forward(cost.seq_len)),
     )
-
-
-def _kept_tokens(cost: ModelCost, settings: PruningSettings, tokens: int, widest: int) -> int:
-    """Bytes that are kept of all tokens while a block is pruned: inputs of its layers, and the FFN's own variables."""
-    inner = 2 * widest if settings.method is Method.SPARSELLM else 0
-    dense = 3 * cost.width + widest if settings.reference is Reference.DENSE else 0
-    return 4 * tokens * max(inner + 2 * cost.width if inner else 0, dense)

@@ -22,6 +22,7 @@ from llmprune.stages.calibration import CalibrationText, text_of_windows
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.passes import PassFolder
 from llmprune.stages.weight_pruning.block_pass import PassSettings, PruningPass, PruningPassState
+from llmprune.stages.weight_pruning.estimate import kept_bytes, needs_of
 from llmprune.stages.weight_pruning.selection import check_shapes, parse_layers
 from llmprune.stages.weight_pruning.settings import PruningSettings
 from llmprune.text.windows import TokenWindows
@@ -59,6 +60,7 @@ def prune_decoder(
         LlmpruneError: the disk is full.
     """
     tokens = text.load()[: settings.samples]
+    needs = needs_of(decoder, settings, recorded.layers, windows=len(tokens), seq_len=tokens.shape[1], compute=compute)
     work = PruningPass(
         decoder,
         tokens,
@@ -66,6 +68,8 @@ def prune_decoder(
         folder=folder,
         begin=PruningPassState(model=model, settings=recorded),
         batch=max(1, compute.batch_tokens // tokens.shape[1]),
+        memory=kept_bytes(compute),
+        disk=needs.disk,
         progress=progress,
     )
     try:

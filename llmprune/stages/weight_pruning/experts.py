@@ -18,7 +18,7 @@ from torch import Tensor
 
 from llmprune.algorithms.feed_forward.network import first_chunk
 from llmprune.algorithms.feed_forward.sparsellm import FfnSettings, prune_ffn
-from llmprune.algorithms.weights.gram import CrossAccumulator, GramAccumulator
+from llmprune.algorithms.feed_forward.token_passes import FirstSums
 from llmprune.algorithms.weights.pruned import PrunedWeight
 from llmprune.artifacts.files.spill import SpillingStore
 from llmprune.artifacts.records.weight_sparsity import FfnRecord
@@ -26,7 +26,8 @@ from llmprune.errors import UnseenInputsError
 from llmprune.models.ffn_wiring import FfnWiring
 from llmprune.models.open_experts import OpenExperts, Routing
 from llmprune.stages.weight_pruning.chunks import StoredChunks
-from llmprune.stages.weight_pruning.layers import are_unseen, prune_layers, prune_unseen
+from llmprune.stages.weight_pruning.expert_tokens import Tokens, in_chunks, scaled
+from llmprune.stages.weight_pruning.layers import LayerSums, are_unseen, prune_layers, prune_unseen
 from llmprune.stages.weight_pruning.streams import Batch, Streams
 
 # Tokens of all experts that stand in for those of one that saw too few, as a multiple of its widest matrix's inputs.
@@ -61,6 +62,7 @@ class MatrixNumbers:
     error: float
     energy: float
     damping: float
+    widened: bool
 
 
 @dataclass(frozen=True)
@@ -86,26 +88,6 @@ class PrunedExperts:
     unseen: set[str] = field(default_factory=set)
 
 
-@dataclass(frozen=True)
-class _Tokens:
-    """Some tokens of an expert: rows of its inputs, of the dense model's, and what its outputs are multiplied by."""
-
-    inputs: Tensor
-    dense: Tensor | None
-    scale: Tensor | None
-
-    @classmethod
-    def joined(cls, parts: list[_Tokens]) -> _Tokens:
-        """All rows of the parts."""
-        dense = [part.dense for part in parts if part.dense is not None]
-        scale = [part.scale for part in parts if part.scale is not None]
-        return cls(
-            torch.cat([part.inputs for part in parts]),
-            torch.cat(dense) if dense else None,
-            torch.cat(scale) if scale else None,
-        )
-
-
 class ExpertsPruning:
     """The work on the experts of one open block.
 
@@ -113,7 +95,8 @@ class ExpertsPruning:
         streams: the calibration windows.
         settings: of FFNs, and of single matrices.
         store: working tensors. Where the dense model is the reference, what it gives the experts is there already.
-        dense_key: under which key, for a batch; None: the dense model is no reference.
+        dense_key: under which key, for the place of a batch; None: the dense model is no reference.
+        running: entered around a run of the block on a batch.
         named: entered around the work on an expert of a name, to say so in errors.
     """
 
@@ -122,13 +105,15 @@ class ExpertsPruning:
         streams: Streams,
         settings: FfnSettings,
         store: SpillingStore,
-        dense_key: Callable[[Batch], str] | None,
+        dense_key: Callable[[int], str] | None,
+        running: Callable[[Batch], AbstractContextManager[None]],
         named: Callable[[str], AbstractContextManager[None]],
     ) -> None:
         self._streams = streams
         self._settings = settings
         self._store = store
         self._dense_key = dense_key
+        self._running = running
         self._named = named
 
     @torch.no_grad()
@@ -160,22 +145,23 @@ class ExpertsPruning:
         """See what every batch sends to which experts; the inputs go to the store."""
         routed = []
         for batch in self._streams.entering(step.experts.block.index):
-            routing = step.experts.routing(batch.pruned, batch.call)
+            with self._running(batch):
+                routing = step.experts.routing(batch.pruned, batch.call)
             assert routing is not None, "the experts were seen to be routed to"
             own = f"{step.path}-routed-{batch.place}"
             self._store.put(own, {"inputs": routing.inputs})
-            keys = (own,) if self._dense_key is None else (own, self._dense_key(batch))
+            keys = (own,) if self._dense_key is None else (own, self._dense_key(batch.place))
             routed.append(_Routed(routing.without_inputs(), keys))
         return routed
 
-    def _own_tokens(self, expert: int, routed: Iterable[_Routed]) -> Iterator[_Tokens]:
+    def _own_tokens(self, expert: int, routed: Iterable[_Routed]) -> Iterator[Tokens]:
         """An expert's tokens, with its gates."""
         for one in routed:
             rows, gates = one.routing.rows(expert)
             if len(rows):
                 yield self._gathered(one, rows, gates)
 
-    def _shared_tokens(self, step: ExpertsStep, routed: list[_Routed]) -> Iterator[_Tokens]:
+    def _shared_tokens(self, step: ExpertsStep, routed: list[_Routed]) -> Iterator[Tokens]:
         """Tokens of all experts, spread evenly over the calibration text."""
         total = sum(len(one.routing.chosen) for one in routed)
         stride = max(1, total // (_SHARED * step.experts.experts.widest))
@@ -183,9 +169,9 @@ class ExpertsPruning:
             rows = torch.arange(0, len(one.routing.chosen), stride, device=one.routing.chosen.device)
             yield self._gathered(one, rows, None)
 
-    def _gathered(self, one: _Routed, rows: Tensor, gates: Tensor | None) -> _Tokens:
+    def _gathered(self, one: _Routed, rows: Tensor, gates: Tensor | None) -> Tokens:
         found = [self._store.rows(key, rows)["inputs"] for key in one.keys]
-        return _Tokens(found[0], found[1] if len(found) > 1 else None, gates)
+        return Tokens(found[0], found[1] if len(found) > 1 else None, gates)
 
     def _prune_expert(
         self,
@@ -193,17 +179,20 @@ class ExpertsPruning:
         expert: int,
         weights: dict[str, Tensor],
         paths: frozenset[str],
-        tokens: Callable[[], Iterator[_Tokens]],
+        tokens: Callable[[], Iterator[Tokens]],
         done: PrunedExperts,
     ) -> dict[str, PrunedWeight]:
         if step.wiring is None or paths != weights.keys():
             return self._prune_matrices(step, expert, weights, paths, tokens, done)
         ffn = step.wiring.assembled(step.experts.layers(expert, weights))
         chunks = StoredChunks(self._store, prefix="expert")
-        for part in _in_chunks(tokens(), self._streams.pruned.batch * self._streams.pruned.tokens.shape[1]):
-            chunks.append(first_chunk(ffn, part.inputs, dense_inputs=part.dense, scale=part.scale))
+        first = FirstSums(ffn, self._settings.reference)
+        for part in in_chunks(tokens(), self._streams.pruned.batch * self._streams.pruned.tokens.shape[1]):
+            chunk = chunks.append(first_chunk(ffn, part.inputs, dense_inputs=part.dense, scale=part.scale))
+            with self._settings.products():
+                first.add(chunk, dense_inputs=part.dense)
         try:
-            result = prune_ffn(ffn, chunks, self._settings)
+            result = prune_ffn(ffn, chunks, self._settings, first=first.take())
         except UnseenInputsError:
             done.unseen.update(weights)
             return prune_unseen(weights, self._settings)
@@ -218,7 +207,7 @@ class ExpertsPruning:
         expert: int,
         weights: dict[str, Tensor],
         paths: frozenset[str],
-        tokens: Callable[[], Iterator[_Tokens]],
+        tokens: Callable[[], Iterator[Tokens]],
         done: PrunedExperts,
     ) -> dict[str, PrunedWeight]:
         """Prune an expert's matrices one after another, as any layers with the same inputs are."""
@@ -247,16 +236,13 @@ class ExpertsPruning:
         """Prune matrices with the same inputs, the dense model's, and what the outputs are multiplied by."""
         if not weights:
             return {}
-        gram, cross = GramAccumulator(), CrossAccumulator()
+        sums = LayerSums()
         with self._settings.products():
             for own, dense, scale in inputs:
-                scaled = _scaled(own, scale)
-                gram.update(scaled)
-                if dense is not None:
-                    cross.update(_scaled(dense, scale), scaled)
-        with_dense, total = self._dense_key is not None, gram.result()
-        done.unseen.update(weights if are_unseen(total) else ())
-        return prune_layers(weights, total, self._settings, cross=cross.result() if with_dense else None)
+                sums.add(scaled(own, scale), dense=None if dense is None else scaled(dense, scale))
+        moments = sums.take()
+        done.unseen.update(weights if are_unseen(moments.gram) else ())
+        return prune_layers(weights, moments, self._settings)
 
     def _finish(self, step: ExpertsStep, expert: int, pruned: dict[str, PrunedWeight], done: PrunedExperts) -> None:
         """Put an expert's pruned matrices where the finished ones go, and note what is kept of them."""
@@ -268,7 +254,7 @@ class ExpertsPruning:
             if name not in done.tensors:
                 done.tensors[name] = step.experts.block.decoder.stored([name])[name].clone()
             matrix.of_stored(done.tensors[name], expert).copy_(layer.weight)
-            numbers = MatrixNumbers(layer.zeros, layer.error, layer.energy, layer.damping)
+            numbers = MatrixNumbers(layer.zeros, layer.error, layer.energy, layer.damping, layer.widened)
             done.numbers.setdefault(matrix.path, {})[expert] = numbers
 
 
@@ -278,22 +264,3 @@ class _Routed:
 
     routing: Routing
     keys: tuple[str, ...]
-
-
-def _scaled(rows: Tensor, scale: Tensor | None) -> Tensor:
-    if scale is None:
-        return rows
-    wide = torch.promote_types(rows.dtype, torch.float32)
-    return rows.to(wide) * scale.to(wide).unsqueeze(1)
-
-
-def _in_chunks(tokens: Iterable[_Tokens], size: int) -> Iterator[_Tokens]:
-    """The same tokens, joined until there are at least ``size`` of them."""
-    waiting: list[_Tokens] = []
-    for part in tokens:
-        waiting.append(part)
-        if sum(len(one.inputs) for one in waiting) >= size:
-            yield _Tokens.joined(waiting)
-            waiting = []
-    if waiting:
-        yield _Tokens.joined(waiting)

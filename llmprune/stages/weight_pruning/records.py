@@ -8,8 +8,9 @@ from llmprune.algorithms.feed_forward.sparsellm import FfnResult
 from llmprune.algorithms.weights.pruned import PrunedWeight
 from llmprune.artifacts.records.weight_sparsity import BlockRecord, ExpertsRecord, FfnRecord, MatrixRecord
 from llmprune.models.block_linears import LinearSlot
-from llmprune.stages.weight_pruning.block import BlockSteps, PrunedBlock
+from llmprune.stages.weight_pruning.block import PrunedBlock
 from llmprune.stages.weight_pruning.experts import PrunedExperts
+from llmprune.stages.weight_pruning.steps import BlockSteps
 
 
 def block_record(
@@ -90,6 +91,19 @@ def unseen_inputs(record: BlockRecord) -> list[str]:
         for matrix in record.matrices
         if matrix.unseen
     ]
+
+
+def widened_factors(pruned: PrunedBlock, steps: BlockSteps) -> list[str]:
+    """A remark for each matrix whose Gram matrix the device could not factor in its dtype."""
+    layers = [steps.slots[path].tensor for path, layer in pruned.layers.items() if layer.widened]
+    experts = [
+        f"{path}, expert {expert}"
+        for one in pruned.experts
+        for path, numbers in one.numbers.items()
+        for expert, number in numbers.items()
+        if number.widened
+    ]
+    return [f"{name}: its Gram matrix was factored in float64 on the CPU" for name in (*layers, *experts)]
 
 
 def raised_dampings(record: BlockRecord, *, asked: float) -> list[str]:

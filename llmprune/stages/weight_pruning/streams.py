@@ -24,13 +24,13 @@ class Batch:
         place: which batch it is, from 0.
         call: how the model calls the block on them.
         pruned: (batch, seq_len, hidden_size) of the model whose earlier blocks are pruned.
-        dense: the same of the dense model; None where it does not run beside.
+        dense: the same of the dense model, where it was asked for.
     """
 
     place: int
     call: BlockCall
     pruned: Tensor
-    dense: Tensor | None
+    dense: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -40,23 +40,29 @@ class Streams:
     Attributes:
         pruned: through the model whose earlier blocks are pruned.
         dense: through the dense one; None where it does not run beside.
+        first: the first block that is pruned. Up to it both models are one, and only ``pruned`` has files.
     """
 
     pruned: Stream
     dense: Stream | None
+    first: int
 
-    @property
-    def sides(self) -> tuple[Stream, ...]:
-        """The streams that run."""
-        return (self.pruned,) if self.dense is None else (self.pruned, self.dense)
+    def sides(self, block: int) -> tuple[Stream, ...]:
+        """The streams that have states of their own at ``block``."""
+        return (self.pruned,) if self.dense is None or block <= self.first else (self.pruned, self.dense)
 
-    def entering(self, block: int) -> Iterator[Batch]:
-        """The batches at ``block``."""
+    def dense_at(self, block: int) -> Stream:
+        """The stream with the dense model's states at ``block``."""
+        assert self.dense is not None, "no dense model runs beside"
+        return self.pruned if block <= self.first else self.dense
+
+    def entering(self, block: int, *, dense: bool = False) -> Iterator[Batch]:
+        """The batches at ``block``; those of the dense model are read only where they are asked for."""
         for batch in self.pruned.entering(block):
-            dense = None if self.dense is None else self.dense.states(block, batch.place)
-            yield Batch(batch.place, batch.call, batch.hidden, dense)
+            beside = self.dense_at(block).states(block, batch.place) if dense else None
+            yield Batch(batch.place, batch.call, batch.hidden, beside)
 
-    def first_window(self, block: int) -> Batch:
-        """One window at ``block``, of the pruned model: enough to see how the block is wired."""
-        window = self.pruned.first_window(block)
-        return Batch(window.place, window.call, window.hidden, None)
+    def first_window(self, block: int, *, length: int | None = None) -> Batch:
+        """One window at ``block`` of the pruned model, or its first ``length`` tokens."""
+        window = self.pruned.first_window(block, length=length)
+        return Batch(window.place, window.call, window.hidden)

@@ -7,17 +7,17 @@ from hypothesis import strategies as st
 
 from llmprune.algorithms.feed_forward.activation import GELU, RELU, SILU
 from llmprune.algorithms.feed_forward.auxiliary import solve_auxiliary
-from llmprune.algorithms.feed_forward.network import Linear, hidden, pre_activations
+from llmprune.algorithms.feed_forward.network import Linear, first_chunk, hidden, pre_activations
 from llmprune.algorithms.feed_forward.subproblems import Coefficients, hidden_solver
 from llmprune.algorithms.feed_forward.token_passes import (
-    auxiliary_hidden_moments,
-    cross_moments,
+    FirstSums,
+    first_moments,
     hidden_moments,
-    input_gram,
     output_error,
     update_auxiliary,
     update_auxiliary_and_measure,
 )
+from llmprune.choices import Reference
 from tests.algorithms.problems import chunks_of, gated_ffn, normal, plain_ffn
 
 WIDE = torch.float64
@@ -71,12 +71,16 @@ def test_moments_are_those_of_all_tokens(ffn):
     chunks = chunks_of(ffn, seed=1)
     inputs, outputs = (torch.cat([getattr(c, name) for c in chunks]) for name in ("inputs", "outputs"))
     up = torch.cat([c.up for c in chunks])
-    torch.testing.assert_close(input_gram(chunks), inputs.T @ inputs)
-    torch.testing.assert_close(cross_moments(ffn, chunks).up, ffn.up.without_bias(up).T @ inputs)
     p = torch.cat([hidden(ffn, c.up, c.gate) for c in chunks])
-    for moments in (auxiliary_hidden_moments(ffn, chunks), hidden_moments(ffn, chunks)):
-        torch.testing.assert_close(moments.gram, p.T @ p)
-        torch.testing.assert_close(moments.cross, ffn.down.without_bias(outputs).T @ p)
+    papers, dense = (first_moments(ffn, chunks, reference) for reference in (Reference.PRUNED, Reference.DENSE))
+    for first in (papers, dense):
+        torch.testing.assert_close(first.gram, inputs.T @ inputs)
+    torch.testing.assert_close(papers.hidden, p.T @ p)
+    torch.testing.assert_close(dense.cross.up, ffn.up.without_bias(up).T @ inputs)
+    assert papers.cross is dense.hidden is None
+    moments = hidden_moments(ffn, chunks)
+    torch.testing.assert_close(moments.gram, p.T @ p)
+    torch.testing.assert_close(moments.cross, ffn.down.without_bias(outputs).T @ p)
     assert output_error(ffn, chunks).error < 1e-20
     assert output_error(ffn, chunks).energy == pytest.approx(float(outputs.square().sum()))
 
@@ -91,7 +95,7 @@ def test_an_update_measures_the_weights_it_is_solved_for_and_the_new_moments(ffn
     step = update_auxiliary_and_measure(pruned, chunks, solver, Coefficients(), steps=2)
     assert step.error == before
     assert not torch.equal(chunks[0].up, old.up)
-    assert torch.equal(step.cross.up, cross_moments(pruned, chunks).up)
+    assert torch.equal(step.cross.up, first_moments(pruned, chunks, Reference.DENSE).cross.up)
     solved = [
         solve_auxiliary(pruned, c, *pre_activations(pruned, c.inputs), solver, Coefficients(), steps=2) for c in same
     ]
@@ -100,6 +104,35 @@ def test_an_update_measures_the_weights_it_is_solved_for_and_the_new_moments(ffn
     cross = update_auxiliary(pruned, same, solver, Coefficients(), steps=2)
     assert torch.equal(cross.up, step.cross.up)
     assert all(torch.equal(ours.up, theirs.up) for ours, theirs in zip(same, chunks, strict=True))
+
+
+@EVERY_FFN
+def test_the_moments_of_z_and_s_follow_from_those_of_the_dense_inputs(ffn):
+    inputs = [normal(70, 6, seed=seed, dtype=WIDE) for seed in range(3)]
+    dense = [normal(70, 6, seed=10 + seed, dtype=WIDE) for seed in range(3)]
+    pairs = list(zip(inputs, dense, strict=True))
+    chunks = [replace(first_chunk(ffn, x, dense_inputs=d), scale=normal(70, seed=7, dtype=WIDE)) for x, d in pairs]
+    sums = FirstSums(ffn, Reference.DENSE)
+    for chunk, dense_inputs in zip(chunks, dense, strict=True):
+        sums.add(chunk, dense_inputs=dense_inputs)
+    short, direct = sums.take().cross, first_moments(ffn, chunks, Reference.DENSE).cross
+    torch.testing.assert_close(short.up, direct.up)
+    assert (short.gate is None) == (direct.gate is None)
+    if short.gate is not None:
+        torch.testing.assert_close(short.gate, direct.gate)
+
+
+@EVERY_FFN
+def test_what_pruned_weights_give_is_kept_for_the_next_update_and_then_dropped(ffn):
+    chunks, same = chunks_of(ffn, seed=1), chunks_of(ffn, seed=1)
+    pruned, solver = halved(ffn), hidden_solver(halved(ffn).down, Coefficients())
+    kept, computed = hidden_moments(pruned, chunks, keep=True), hidden_moments(pruned, same)
+    assert torch.equal(kept.gram, computed.gram)
+    assert all(torch.equal(c.own_up, pruned.up(c.inputs)) for c in chunks)
+    chunks[0] = replace(chunks[0], own_up=None, own_gate=None)  # as a store without room would have it
+    ours, theirs = (update_auxiliary(pruned, some, solver, Coefficients(), steps=2) for some in (chunks, same))
+    assert torch.equal(ours.up, theirs.up)
+    assert all(c.own_up is c.own_gate is None for c in chunks)
 
 
 def test_linear_adds_its_bias_and_takes_it_away():

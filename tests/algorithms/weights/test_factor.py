@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from llmprune.algorithms.weights.factor import factorise
+from llmprune.algorithms.weights.factor import cholesky, factorise
 from llmprune.errors import NumericalError
 from tests.algorithms.problems import layer, normal
 
@@ -60,3 +60,34 @@ def test_not_finite(value):
 def test_nothing_seen():
     with pytest.raises(NumericalError, match="no activations"):
         factorise(torch.zeros(4, 4))
+
+
+def test_the_lower_factor_is_that_of_the_damped_matrix_and_solves_with_it():
+    _, gram = layer(1, 20, seed=0, dtype=torch.float64)
+    factor = cholesky(gram, damping=0.05)
+    damped = gram + factor.shift * torch.eye(20).double()
+    torch.testing.assert_close(factor.lower @ factor.lower.T, damped)
+    right = normal(3, 20, seed=1, dtype=torch.float64)
+    torch.testing.assert_close(factor.solve(right) @ damped, right)
+
+
+@pytest.mark.parametrize("raises", [True, False])
+@pytest.mark.parametrize("factored", [factorise, cholesky])
+def test_what_the_device_cannot_factor_is_factored_in_float64_on_the_cpu(factored, raises, monkeypatch):
+    _, gram = layer(1, 20, seed=0)
+    exact = factored(gram.double(), damping=0.05)
+    work = torch.linalg.cholesky_ex
+
+    def failing(matrix, *, out):
+        if matrix.dtype == torch.float32:
+            if raises:
+                raise torch.linalg.LinAlgError("cusolver error")
+            return out[1].fill_(1)
+        return work(matrix, out=out)
+
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", failing)
+    factor = factored(gram, damping=0.05)
+    assert (factor.widened, factor.damping, exact.widened) == (True, 0.05, False)
+    right = normal(3, 20, seed=1)
+    assert factor.solve(right).dtype == torch.float32
+    torch.testing.assert_close(factor.solve(right).double(), exact.solve(right.double()), rtol=1e-3, atol=1e-5)

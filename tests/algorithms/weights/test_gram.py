@@ -49,3 +49,12 @@ def test_a_result_does_not_change_with_later_updates():
 def test_nothing_added():
     with pytest.raises(ValueError, match="No chunk"):
         GramAccumulator().result()
+
+
+def test_what_is_taken_is_the_result_and_the_sum_begins_anew():
+    chunk, other = normal(10, 4, seed=0), normal(10, 4, seed=1)
+    gram, cross = GramAccumulator().update(chunk), CrossAccumulator().update(other, chunk)
+    results = gram.result(), cross.result()
+    assert all(torch.equal(one, same) for one, same in zip((gram.take(), cross.take()), results, strict=True))
+    torch.testing.assert_close(gram.update(other).result(), other.T @ other)
+    torch.testing.assert_close(cross.update(chunk, other).result(), chunk.T @ other)

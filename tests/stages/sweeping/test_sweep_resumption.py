@@ -226,10 +226,10 @@ def test_a_pruning_that_was_stopped_goes_on_at_its_block(keep, workspace, small,
     blocks = itertools.count()
     prune = BlockPruning.prune
 
-    def stopping(self, steps):
+    def stopping(self):
         if next(blocks) == 9:  # the sixth of the sparsity's blocks is 5, the fourth of the combined point's 9
             raise _Killed
-        return prune(self, steps)
+        return prune(self)
 
     settings = replace(small, keep=keep)
     with monkeypatch.context() as patch:
@@ -237,7 +237,7 @@ def test_a_pruning_that_was_stopped_goes_on_at_its_block(keep, workspace, small,
         with pytest.raises(_Killed):
             sweep(workspace, settings)
     pruned = []
-    monkeypatch.setattr(BlockPruning, "prune", lambda self, steps: pruned.append(1) or prune(self, steps))
+    monkeypatch.setattr(BlockPruning, "prune", lambda self: pruned.append(1) or prune(self))
     assert len(sweep(workspace, settings).points) == 3
     assert len(pruned) == 2  # of the five that are left
 

@@ -1,6 +1,8 @@
 """global-prune: resumable to the byte, honest about what it did, and never worse than its first round."""
 
 import itertools
+import shutil
+from functools import cache
 
 import pytest
 import torch
@@ -42,20 +44,35 @@ class _Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("dies_at", [1, 4])
-@pytest.mark.parametrize("reference", Reference)
-def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(dies_at, reference, workspace, monkeypatch, listener):
-    settings = PruningSettings(HALF, reference=reference, rounds=2)
-    whole = weights(
-        global_prune(workspace, PruningSettings(**{**vars(settings), "out": workspace.run.path / "w"})).directory
-    )
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, calibrated, model):
+    """The weights that a run gives which nothing stops, by its reference."""
+
+    @cache
+    def uninterrupted(reference):
+        run = tmp_path_factory.mktemp("whole") / "run"
+        shutil.copytree(calibrated, run)
+        space = open_workspace(run, str(model), compute=choose_compute("cpu"))
+        return weights(
+            global_prune(space, PruningSettings(HALF, reference=reference, rounds=2, verify=False)).directory
+        )
+
+    return uninterrupted
+
+
+@pytest.mark.parametrize(("dies_at", "reference"), [(1, Reference.DENSE), (4, Reference.DENSE), (4, Reference.PRUNED)])
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
+    dies_at, reference, workspace, uninterrupted, monkeypatch, listener
+):
+    settings = PruningSettings(HALF, reference=reference, rounds=2, verify=False)
+    whole = uninterrupted(reference)
     calls = itertools.count()
     prune = BlockPruning.prune
 
-    def dying(self, steps):
+    def dying(self):
         if next(calls) == dies_at:
             raise _Killed
-        return prune(self, steps)
+        return prune(self)
 
     monkeypatch.setattr(BlockPruning, "prune", dying)
     with pytest.raises(_Killed):
@@ -72,13 +89,13 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(dies_at, refere
 
 
 def test_a_stopped_pass_with_a_damaged_file_begins_anew(workspace, monkeypatch):
-    settings = PruningSettings(HALF, rounds=1)
+    settings = PruningSettings(HALF, rounds=1, verify=False)
     prune = BlockPruning.prune
     calls = itertools.count()
     monkeypatch.setattr(
         BlockPruning,
         "prune",
-        lambda self, steps: prune(self, steps) if next(calls) < 2 else (_ for _ in ()).throw(_Killed()),
+        lambda self: prune(self) if next(calls) < 2 else (_ for _ in ()).throw(_Killed()),
     )
     with pytest.raises(_Killed):
         global_prune(workspace, settings)
@@ -101,7 +118,7 @@ def test_what_was_made_before_is_kept_and_other_settings_are_another_checkpoint(
 
 def test_only_the_selected_matrices_change(workspace, model):
     selection = Selection("1,3-4", frozenset({"attention"}), ("*.k_proj",))
-    report = global_prune(workspace, PruningSettings(HALF, selection=selection))
+    report = global_prune(workspace, PruningSettings(HALF, selection=selection, verify=False))
     before, after = weights(model), weights(report.directory)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     kinds = ("q_proj", "v_proj", "o_proj")
@@ -116,13 +133,13 @@ def test_a_part_of_an_ffn_that_stays_dense_is_pruned_matrix_by_matrix_and_said(w
 
 def test_no_sparsity_changes_no_bit(workspace, model):
     for method in Method:
-        report = global_prune(workspace, PruningSettings(Unstructured(0), method))
+        report = global_prune(workspace, PruningSettings(Unstructured(0), method, verify=False))
         before, after = weights(model), weights(report.directory)
         assert all(torch.equal(after[name], weight) for name, weight in before.items())
 
 
 def test_the_kept_round_is_never_worse_than_the_first(workspace):
-    report = global_prune(workspace, PruningSettings(Unstructured(0.7)))
+    report = global_prune(workspace, PruningSettings(Unstructured(0.7), verify=False))
     assert all(b.ffn.errors[b.ffn.kept] <= b.ffn.errors[0] for b in report.record.sparsity.blocks)
 
 
@@ -137,14 +154,29 @@ def captured(directory, block, tokens):
     return seen, layer.mlp
 
 
+@pytest.fixture(scope="module")
+def difficult(tmp_path_factory, settings):
+    """A model of large random weights in a run of its own, and its calibration tokens, by seed.
+
+    Here the alternation alone ends worse than SparseGPT with four of five seeds by the papers' protocol, and with one
+    of them towards the dense model.
+    """
+
+    @cache
+    def difficult(seed):
+        folder = tmp_path_factory.mktemp("difficult")
+        model = save_tiny_llama(folder / "model", seed=seed, num_blocks=2, initializer_range=1.0)
+        space = open_workspace(folder / "run", str(model), compute=choose_compute("cpu"))
+        return space, calibrate(space, settings).tokens()
+
+    return difficult
+
+
 @pytest.mark.parametrize("reference", Reference)
 @pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
-def test_sparsellm_is_never_worse_than_the_other_command(seed, reference, tmp_path, settings):
-    # Large random weights: here the alternation alone ends worse than SparseGPT with four of these seeds by the papers'
-    # protocol, and with one of them towards the dense model.
-    model = save_tiny_llama(tmp_path / "model", seed=seed, num_blocks=2, initializer_range=1.0)
-    space = open_workspace(tmp_path / "run", str(model), compute=choose_compute("cpu"))
-    tokens = calibrate(space, settings).tokens()
+def test_sparsellm_is_never_worse_than_the_other_command(seed, reference, difficult):
+    space, tokens = difficult(seed)
+    model = space.directory
     refit = 0 if reference is Reference.PRUNED else 10
     dense, dense_ffn = captured(model, 0, tokens)
     errors = {}
@@ -152,7 +184,13 @@ def test_sparsellm_is_never_worse_than_the_other_command(seed, reference, tmp_pa
         report = global_prune(
             space,
             PruningSettings(
-                Unstructured(0.9), method, Selection("0"), reference=reference, refit_steps=refit, verify=False
+                Unstructured(0.9),
+                method,
+                Selection("0"),
+                reference=reference,
+                refit_steps=refit,
+                out=space.run.path / f"{method.value}-{reference.value}",
+                verify=False,
             ),
         )
         pruned, _ = captured(report.directory, 0, tokens)

@@ -1,0 +1,262 @@
+"""What pruning takes, from shapes alone: memory, disk, bytes read and written, multiplications.
+
+Names: T tokens, hidden states of width H, an FFN of F hidden units, whose inner matrices have I rows together (gate and
+up: 2 F). What is kept of the tokens has the dtype that is computed in, what is solved is float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from llmprune.choices import Method, Part, Reference
+from llmprune.models.block_linears import LinearSlot
+from llmprune.models.compute import Compute
+from llmprune.models.decoder import Decoder
+from llmprune.models.open_block import block_matrices
+from llmprune.stages.weight_pruning.settings import PruningSettings
+
+MEMORY = 1 << 30  # bytes of activations that stay in memory on the CPU; of another device a quarter of what is free
+_WIDE = 4  # bytes of a float32
+_GRAM = 0.58  # of the products of X X^T are computed: what lies on or above its diagonal, in panels
+# The elementwise problem of a hidden unit takes as long as so many multiplications of a matrix product (20 ns on one
+# core of an Intel Xeon that multiplies 65e9 times a second).
+_ELEMENTWISE = 1300
+_FIRST_USE = 48 << 20  # bytes that libraries take for themselves when they first compute
+_TEMPORARIES = 8  # tensors (batch, F) of a pass over the tokens that live at one time
+
+
+@dataclass(frozen=True)
+class BlockShapes:
+    """What counts of a block.
+
+    Attributes:
+        width: H.
+        matrices: (out, in) of those that are pruned.
+        heads: inputs of the attention's last projection; 0: none is pruned.
+        inner: I; 0: no FFN is pruned.
+        hidden: F.
+        other: weights that are run and not pruned.
+    """
+
+    width: int
+    matrices: tuple[tuple[int, int], ...]
+    heads: int
+    inner: int
+    hidden: int
+    other: int
+
+    @classmethod
+    def of(cls, slots: Iterable[LinearSlot], pruned: Iterable[LinearSlot], width: int) -> BlockShapes:
+        """Of a block's matrices, and those of them that are pruned. Experts count as one FFN of the same shapes."""
+        chosen = list({(slot.path, slot.out_features, slot.in_features): slot for slot in pruned}.values())
+        attention = [slot for slot in chosen if slot.part is Part.ATTENTION and slot.out_features == width]
+        ffn = [slot for slot in chosen if slot.part is Part.FFN]
+        down = max(ffn, key=lambda slot: slot.in_features, default=None)
+        weights = sum(slot.numel for slot in slots)
+        return cls(
+            width=width,
+            matrices=tuple((slot.out_features, slot.in_features) for slot in chosen),
+            heads=attention[-1].in_features if attention else 0,
+            inner=0 if down is None else sum(slot.out_features for slot in ffn if slot is not down),
+            hidden=0 if down is None else down.in_features,
+            other=weights - sum(slot.numel for slot in chosen),
+        )
+
+    @classmethod
+    def whole(cls, matrices: Sequence[tuple[int, int]], width: int) -> BlockShapes:
+        """Of a block all of whose matrices (out, in) are pruned, told by the shapes alone."""
+        outputs = [columns for rows, columns in matrices if rows == width]
+        hidden = max((columns for columns in outputs if columns > width), default=0)
+        inner = sum(rows for rows, columns in matrices if columns == width and hidden and rows % hidden == 0)
+        heads = next((columns for columns in reversed(outputs) if columns != hidden), 0)
+        return cls(width, tuple(matrices), heads, inner, hidden, other=0)
+
+    def forward(self, seq_len: int) -> int:
+        """Multiplications of a token's way through the block."""
+        return self.weights + self.other + 2 * seq_len * self.heads
+
+    @property
+    def weights(self) -> int:
+        """That are pruned."""
+        return sum(rows * columns for rows, columns in self.matrices)
+
+    @property
+    def widest(self) -> int:
+        """The most inputs of a matrix."""
+        return max(columns for _, columns in self.matrices)
+
+
+@dataclass(frozen=True)
+class PruningNeeds:
+    """What pruning takes beside an open block and what its run on a batch takes.
+
+    Attributes:
+        memory: bytes at one time, at most, on the device that computes.
+        disk: bytes at one time, at most, beside the new checkpoint.
+        read: bytes of hidden states and spilled tensors that are read.
+        written: bytes of these and of finished weights that are written.
+        multiplications: of matrices, over all blocks.
+    """
+
+    memory: int
+    disk: int
+    read: int
+    written: int
+    multiplications: int
+
+
+def needs_of(
+    decoder: Decoder,
+    settings: PruningSettings,
+    blocks: Sequence[int],
+    *,
+    windows: int,
+    seq_len: int,
+    compute: Compute,
+) -> PruningNeeds:
+    """What pruning takes beside the open decoder, from shapes alone; its weights need not be there.
+
+    Args:
+        decoder: the dense model, or its shell.
+        settings: how to prune.
+        blocks: to prune, by index.
+        windows: calibration windows.
+        seq_len: tokens in each.
+        compute: how much goes through a block at once.
+    """
+    width = decoder.model.config.get_text_config().hidden_size
+    matrices = (block_matrices(decoder, block) for block in blocks)
+    shapes = [BlockShapes.of(slots, filter(settings.selection.takes, slots), width) for slots in matrices]
+    largest = max(shapes, key=lambda one: one.weights)
+    return pruning_needs(
+        largest,
+        settings,
+        tokens=windows * seq_len,
+        seq_len=seq_len,
+        batch=max(1, compute.batch_tokens // seq_len) * seq_len,
+        blocks=len(blocks),
+        before=max(blocks) + 1 - len(blocks),
+        itemsize=decoder.dtype.itemsize,
+        stored=0 if decoder.keeps_changes else decoder.dtype.itemsize,
+        memory=kept_bytes(compute),
+        spills_wide=compute.device.type == "cpu",
+    )
+
+
+def kept_bytes(compute: Compute) -> int:
+    """Bytes of a block's activations that stay in memory; the rest goes to files.
+
+    32 x 1024 tokens of SmolLM2 (width 576, FFN 1,536) take 0.95 GB in float32 and never leave memory; 128 x 2048 tokens
+    of Llama-2-7B's width take 16 GB in bfloat16.
+    """
+    return MEMORY if compute.device.type == "cpu" else compute.free_bytes() // 4
+
+
+def pruning_needs(
+    shapes: BlockShapes,
+    settings: PruningSettings,
+    *,
+    tokens: int,
+    seq_len: int,
+    batch: int,
+    blocks: int,
+    before: int,
+    itemsize: int,
+    stored: int,
+    memory: int,
+    spills_wide: bool,
+) -> PruningNeeds:
+    """What ``global-prune`` takes for blocks of these shapes.
+
+    Args:
+        shapes: of a block.
+        settings: how to prune.
+        tokens: of all calibration windows.
+        seq_len: of one of them.
+        batch: tokens that go through a block at once.
+        blocks: how many are pruned.
+        before: how many that stay dense the hidden states pass before the last of these.
+        itemsize: bytes of a number in the dtype that is computed in.
+        stored: the same of the finished weights that are written; 0: none are.
+        memory: bytes of activations that stay in memory, at most.
+        spills_wide: whether an FFN's activations go to a file (on the CPU).
+    """
+    joint = settings.method is Method.SPARSELLM and shapes.inner > 0
+    dense = settings.reference is Reference.DENSE
+    one = itemsize * tokens * shapes.width  # the states of one model at one block
+    sides = 2 if dense else 1
+    kept = itemsize * tokens * _kept_numbers(shapes, joint=joint, dense=dense, rounds=settings.rounds)
+    wide = 0 if joint or not spills_wide else itemsize * tokens * shapes.hidden
+    spilled = max(0, kept - memory)
+    finished = stored * shapes.weights * blocks
+    passes = 2 * settings.rounds + 2 if joint else 1
+    each = _multiplications_of_token(shapes, settings, seq_len, joint=joint, dense=dense)
+    solves = _multiplications_of_solves(shapes, settings, joint=joint)
+    return PruningNeeds(
+        memory=_FIRST_USE
+        + min(kept, memory)
+        + _matrix_bytes(shapes, settings, joint=joint)
+        + _TEMPORARIES * _WIDE * batch * shapes.hidden,
+        disk=max(_pruning_files(blocks, dense) * one + spilled + wide, _most_files(blocks, before, dense) * one)
+        + finished,
+        read=sides * one * (4 * blocks + before) + (passes * spilled + wide) * blocks,
+        written=sides * one * (blocks + before) + (passes // 2 * spilled + spilled + wide) * blocks + finished,
+        multiplications=blocks * (tokens * each + solves) + before * tokens * shapes.forward(seq_len),
+    )
+
+
+def _pruning_files(blocks: int, dense: bool) -> int:
+    """Files of hidden states that are there while a block is pruned: entering it, and the dense ones leaving it."""
+    return min(blocks + 1, 3) if dense else 1
+
+
+def _most_files(blocks: int, before: int, dense: bool) -> int:
+    """The same when the states leaving a block are written."""
+    return min(blocks + 1, 4) if dense else min(blocks + before, 2)
+
+
+def _kept_numbers(shapes: BlockShapes, *, joint: bool, dense: bool, rounds: int) -> int:
+    """Numbers that are kept of a token at one time, at most, but for those of ``spills_wide``."""
+    attention = 2 * shapes.heads if dense else shapes.heads  # what its last projection is given, in both models
+    first = shapes.width if dense else 0  # what the dense model gives the block's first layers
+    if joint:
+        own = shapes.inner if rounds > 1 else 0  # what the pruned inner matrices give
+        rounds_of_ffn = 3 * shapes.width + shapes.inner + own  # X, Y, the attention's output, z and s
+        return max(rounds_of_ffn, first + attention + shapes.width + shapes.inner if dense else 0)
+    return first + attention + (shapes.width + shapes.hidden if dense and shapes.inner else 0)
+
+
+def _matrix_bytes(shapes: BlockShapes, settings: PruningSettings, *, joint: bool) -> int:
+    """Gram matrices, factors and moments of the widest layers, and the weights on their way."""
+    largest = max(rows * columns for rows, columns in shapes.matrices)
+    square = shapes.widest**2
+    moments = 2 * shapes.inner * shapes.width + 2 * shapes.width * shapes.hidden if joint else square
+    rounds = 2 if joint else 1  # the best one and the current one
+    return _WIDE * (3 * square + moments + 6 * largest) + (_WIDE + 1) * shapes.weights * rounds
+
+
+def _multiplications_of_token(
+    shapes: BlockShapes, settings: PruningSettings, seq_len: int, *, joint: bool, dense: bool
+) -> int:
+    """Of matrices, for one token in one block."""
+    inputs = (1 if dense else 0) + _GRAM
+    attention = inputs * (shapes.width**2 + shapes.heads**2)
+    total = shapes.forward(seq_len) * (2 if dense else 1) + attention
+    if not joint:
+        return int(total + (inputs * (shapes.width**2 + shapes.hidden**2) if shapes.inner else 0))
+    inner, down, gram = shapes.inner * shapes.width, shapes.hidden * shapes.width, _GRAM * shapes.hidden**2
+    first = _GRAM * shapes.width**2 + (shapes.width**2 if dense else gram)
+    zero = inner + gram + down * (3 if dense else 1)
+    each = 2 * inner + gram + 3 * down + _ELEMENTWISE * shapes.hidden + (0 if dense else down)
+    last = 0 if dense else inner + down
+    return int(total + first + zero + (settings.rounds - 1) * each + last)
+
+
+def _multiplications_of_solves(shapes: BlockShapes, settings: PruningSettings, *, joint: bool) -> int:
+    """Of one block: factors, SparseGPT's columns, the refit's steps."""
+    total = 0
+    for rows, columns in shapes.matrices:
+        times = settings.rounds + 1 if joint and (columns == shapes.hidden or rows == shapes.hidden) else 1
+        total += times * (rows * columns**2 * (settings.refit_steps + 4) + columns**3)
+    return total
