@@ -1,5 +1,6 @@
 """global-prune: whose files it replaces, what a killed one leaves, and two at once on one run."""
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -12,7 +13,7 @@ from llmprune.artifacts.files import tensors
 from llmprune.choices import Method
 from llmprune.errors import ArtifactError, OutputExistsError
 from llmprune.stages.weight_pruning import PruningSettings, Selection, global_prune
-from llmprune.stages.weight_pruning.block_pass import PruningPassState
+from tests.edits import edit_json
 from tests.killed import changes, elsewhere, killed
 from tests.tiny import Listener, snapshot
 
@@ -164,9 +165,8 @@ def test_two_prunings_into_two_places_run_side_by_side_and_one_place_has_one_at_
 
 def test_a_pass_that_goes_on_with_other_threads_says_so_and_keeps_it(workspace, pruning, listener):
     path = stop(workspace, pruning, after=1) / "state.json"
-    state = PruningPassState.model_validate_json(path.read_bytes())
-    was = state.environment.model_copy(update={"threads": 99})
-    path.write_text(state.model_copy(update={"environment": was}).model_dump_json())
+    was = json.loads(path.read_bytes())["environment"]
+    edit_json(path, environment={**was, "threads": 99})
     record = global_prune(workspace, pruning).record
     (remark,) = [one for one in record.sparsity.remarks if "instead of 99" in one]
     assert listener.heard(remark)

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from llmprune.algorithms.weights.patterns import Unstructured
 from llmprune.artifacts.activations import open_calibration
+from llmprune.artifacts.records.provenance import write_state
 from llmprune.artifacts.records.pruning import RECORD_NAME
 from llmprune.choices import Method
 from llmprune.errors import ArtifactError, NumericalError, OutputExistsError, TargetError, UserError
@@ -69,7 +70,7 @@ def test_what_a_pass_left_after_its_checkpoint_was_written_is_removed_unless_it_
     state = PruningPassState(
         model=workspace.model.fingerprint, settings=done if same else done.model_copy(update={"alpha": 9})
     )
-    (left / "state.json").write_text(state.model_dump_json())
+    write_state(left / "state.json", state)
     global_prune(workspace, settings, on_block=never)
     assert left.exists() != same
 
