@@ -170,5 +170,5 @@ def test_a_pass_that_goes_on_with_other_threads_says_so_and_keeps_it(workspace, 
     record = global_prune(workspace, pruning).record
     (remark,) = [one for one in record.sparsity.remarks if "instead of 99" in one]
     assert listener.heard(remark)
-    assert record.environment == state.environment
+    assert record.environment.model_dump(mode="json") == was
     assert record.environment.libraries["torch"] == record.versions.torch
