@@ -16,6 +16,7 @@ LlmpruneError                 message for people; the command line exits with 1
 │   └── OutputExistsError     the output path or the repository holds something else
 ├── HubError                  the Hub cannot be reached, or failed; what was sent is kept
 ├── GateError                 a benchmark beyond its --fail-if limits; exits with 3, all was written
+├── JoinError                 the processes of one command do not find one another
 ├── LostRankError             another process of the same command has died
 ├── VerificationError         a written checkpoint does not compute what it should
 └── NumericalError            NaN, infinity, or a factorisation that failed after damping
@@ -38,6 +39,17 @@ class LlmpruneError(Exception):
     def __init__(self, message: str) -> None:
         text = for_terminal(message)
         super().__init__(text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _made_again, (type(self), self.args, vars(self))
+
+
+def _made_again(kind: type[LlmpruneError], args: tuple[object, ...], attributes: dict[str, object]) -> LlmpruneError:
+    """An error as another process raised it, whatever its class is made from."""
+    error = kind.__new__(kind)
+    error.args = args
+    vars(error).update(attributes)
+    return error
 
 
 class UserError(LlmpruneError):
@@ -129,6 +141,10 @@ class VerificationError(LlmpruneError):
 
 class NumericalError(LlmpruneError):
     """NaN, infinity, or a factorisation that failed after damping."""
+
+
+class JoinError(LlmpruneError):
+    """The processes of one command do not find one another."""
 
 
 class LostRankError(LlmpruneError):

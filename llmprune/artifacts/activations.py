@@ -191,9 +191,10 @@ def calibration_files(directory: Path) -> Owned:
     return lambda path: str(path) in known or is_temporary(path)
 
 
-def hidden_name(block: int) -> str:
-    """File name of the hidden states entering ``block``."""
-    return f"hidden-{block:05d}.safetensors"
+def hidden_name(block: int, windows: range | None = None) -> str:
+    """File name of the hidden states entering ``block``; ``windows``: which of them it holds, where not all."""
+    part = "" if windows is None else f"-{windows.start:05d}-{windows.stop:05d}"
+    return f"hidden-{block:05d}{part}.safetensors"
 
 
 def save_tokens(path: Path, tokens: Tensor) -> None:

@@ -32,8 +32,9 @@ from llmprune.cli.failures import known_error
 from llmprune.cli.interruption import Interruption, interruption_noted
 from llmprune.cli.paths import require_unicode
 from llmprune.cli.unchecked import unchecked_noted
-from llmprune.errors import LlmpruneError, LostRankError
+from llmprune.errors import JoinError, LlmpruneError, LostRankError
 from llmprune.escaping import for_terminal
+from llmprune.ranks.failures import failed_on
 from llmprune.ranks.launch import Launch, launched
 from llmprune.version import __version__
 
@@ -129,6 +130,7 @@ def _friendly(command: Callable[..., None]) -> Callable[..., None]:
 
 def _explained(error: BaseException, interruption: Interruption, *, who: str = "") -> int:
     """Say in one sentence what ended a command; returns its exit code. ``who``: which process, if one of several."""
+    who = who or failed_on(error)
     if interruption.number is not None or isinstance(error, KeyboardInterrupt):
         complain(interruption.tell())
         return interruption.exit_code
@@ -138,7 +140,7 @@ def _explained(error: BaseException, interruption: Interruption, *, who: str = "
         return error.exit_code
     known = known_error(error)
     if known is not None:
-        complain(f"{'' if isinstance(known, LostRankError) else who}{known}")
+        complain(f"{'' if isinstance(known, JoinError | LostRankError) else who}{known}")
         return known.exit_code
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not loaded for this
         complain(
@@ -181,18 +183,23 @@ def main() -> None:
         sys.exit(error.exit_code)
     if launch is None:
         _run()
-    elif launch.rank:
+        return
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what goes wrong between processes is ours to tell
+    if launch.rank:
         sys.exit(_serve(launch))
-    else:
-        from llmprune.ranks.group import leading
+    from llmprune.ranks.joining import leading
 
+    try:
         with leading(launch):
             _run()
+    except LlmpruneError as error:  # of joining: commands explain their own
+        complain(str(error))
+        sys.exit(error.exit_code)
 
 
 def _serve(launch: Launch) -> int:
-    """Do what rank 0 asks for; what goes wrong is said with this rank's number."""
-    from llmprune.ranks.group import serve
+    """Do what rank 0 asks for, which tells what goes wrong as long as it is there."""
+    from llmprune.ranks.joining import serve
 
     with interruption_noted() as interruption:
         try:

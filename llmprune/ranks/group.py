@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
@@ -19,12 +16,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from llmprune.errors import LostRankError
-from llmprune.ranks.launch import Launch
+from llmprune.ranks.failures import AnotherRankFailed, Failure, failure
 
 T = TypeVar("T")
 _Items = TypeVar("_Items", range, Tensor)
 
-_PATIENCE = timedelta(days=7)  # others may wait for hours while rank 0 writes
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _SETTLING = 5.0  # seconds in which the operating system takes note of a death
 _LINGERING = 1.0  # seconds that the living stay, so that nobody counts them among the dead
@@ -62,32 +58,30 @@ class Ranks:
     def sum(self, tensor: Tensor) -> Tensor:
         """Replace a tensor by its sum over all ranks, which all of them get. All call it, in the same order."""
         if self.size > 1:
-            with self._talking():
+            with self._in_step():
                 dist.all_reduce(tensor)
         return tensor
 
     def reduce(self, tensor: Tensor, owner: int) -> Tensor:
         """Replace a tensor by its sum over all ranks on its owner alone; others keep something of no use."""
         if self.size > 1:
-            with self._talking():
+            with self._in_step():
                 dist.reduce(tensor, owner)
         return tensor
 
     def broadcast(self, tensor: Tensor, owner: int) -> Tensor:
         """Replace a tensor by its owner's, of the same shape and dtype."""
         if self.size > 1:
-            with self._talking():
+            with self._in_step():
                 dist.broadcast(tensor, owner)
         return tensor
 
     def gather(self, value: T) -> list[T]:
         """Every rank's value, in their order, for all of them."""
-        values: list[Any] = [value]
-        if self.size > 1:
-            values = [None] * self.size
-            with self._talking():
-                dist.all_gather_object(values, value)
-        return values
+        if self.size == 1:
+            return [value]
+        with self._in_step():
+            return self._gathered(value)
 
     def first(self, value: T) -> T:
         """Rank 0's value, for all. All call it."""
@@ -106,29 +100,103 @@ class Ranks:
             args: for it; what other ranks get is a copy. A ``Ranks`` becomes the other rank's own.
             own: more of them, by name, which the others do without.
         """
-        number = next(self._numbers)
-        return Placed(self, number, self._ask(("make", number, make, args), lambda: make(*args, **own)))
+        number, made = next(self._numbers), list[T]()
+        self._ask(("make", number, make, args), lambda: made.append(make(*args, **own)))
+        return Placed(self, number, made[0])
 
-    def _ask(self, request: tuple[Any, ...], own: Callable[[], T]) -> T:
-        """Send a request to all other ranks, and do the same here."""
+    def _ask(self, request: tuple[Any, ...], own: Callable[[], T]) -> list[T]:
+        """Have all other ranks do something, and do the same here; gives every rank's result, in their order.
+
+        Raises:
+            Exception: what the first rank that failed has raised.
+        """
         if self.size == 1:
-            return own()
+            return [own()]
         self._asking = True
         with self._talking():
             dist.broadcast_object_list([request], 0)
-        found = own()
+        outcomes = self.outcomes(own)
         self._asking = False
+        for outcome in outcomes:
+            if isinstance(outcome, Failure):
+                raise outcome.error
+        return outcomes
+
+    def heard(self) -> tuple[Any, ...]:
+        """What rank 0 asks for next, on another rank.
+
+        Raises:
+            LostRankError: another rank is gone.
+        """
+        box: list[Any] = [None]
+        with self._talking():
+            dist.broadcast_object_list(box, 0)
+        request: tuple[Any, ...] = box[0]
+        return request
+
+    def meet(self, host: str, pid: int) -> None:
+        """Tell the others where this rank is, and hear the same of them."""
+        self.peers = ((host, pid),) * self.size
+        self.peers = tuple(self._gathered((host, pid)))
+
+    def outcomes(self, work: Callable[[], Any]) -> list[Any]:
+        """Do what all ranks do at once; gives every rank's result, or its ``Failure``, in their order.
+
+        A rank that fails says so where it would talk to the others next, and they leave the work there.
+
+        Raises:
+            LostRankError: another rank is gone.
+        """
+        outcome: Any = None
+        try:
+            outcome = work()
+            self._compare_failing(False)
+        except AnotherRankFailed:
+            outcome = None
+        except LostRankError:
+            raise
+        except Exception as error:  # whatever it is, rank 0 tells it
+            outcome = Failure(error) if self.is_first else failure(error, f"rank {self.rank} of {self.size}")
+            self._compare_failing(True)
+        found = self._gathered(outcome)
+        found[self.rank] = outcome
         return found
 
     def leave(self, exit_code: int) -> None:
         """Let the other ranks end, unless they are in the middle of something: then they see that rank 0 is gone."""
         if self.size > 1 and self.is_first and not self._asking:
-            with self._talking():
+            with suppress(RuntimeError):  # those who are gone already need not be told
                 dist.broadcast_object_list([("end", exit_code)], 0)
             dist.destroy_process_group()
 
     def __reduce__(self) -> tuple[Callable[[], Ranks], tuple[()]]:
         return joined, ()
+
+    def _gathered(self, value: Any) -> list[Any]:
+        values: list[Any] = [None] * self.size
+        with self._talking():
+            dist.all_gather_object(values, value)
+        return values
+
+    @contextmanager
+    def _in_step(self) -> Iterator[None]:
+        """Talk to the others, if none has failed.
+
+        Raises:
+            AnotherRankFailed: one has.
+            LostRankError: another rank has died, or left.
+        """
+        self._compare_failing(False)
+        with self._talking():
+            yield
+
+    def _compare_failing(self, failing: bool) -> None:
+        """Tell the others whether this rank has failed, and hear the same of them."""
+        flag = torch.tensor(int(failing))
+        with self._talking():
+            dist.all_reduce(flag, dist.ReduceOp.MAX)
+        if flag.item() and not failing:
+            raise AnotherRankFailed
 
     @contextmanager
     def _talking(self) -> Iterator[None]:
@@ -191,10 +259,12 @@ class Placed(Generic[T]):
             method: its name.
             args: for it, on every rank.
             own: more of them, by name, for rank 0 alone.
+
+        Raises:
+            Exception: what the method has raised, on the first rank that it failed on.
+            LostRankError: another rank has died.
         """
-        return self.ranks._ask(
-            ("call", self.number, method, args), lambda: self.ranks.gather(getattr(self.local, method)(*args, **own))
-        )
+        return self.ranks._ask(("call", self.number, method, args), lambda: getattr(self.local, method)(*args, **own))
 
     def drop(self) -> None:
         """Let every rank forget the object, and free its memory."""
@@ -210,61 +280,10 @@ def joined() -> Ranks:
     return _joined
 
 
-@contextmanager
-def leading(launch: Launch) -> Iterator[None]:
-    """Be rank 0 while the context lasts, and let the others end with it."""
-    ranks = _join(launch)
-    code = 1
-    try:
-        yield
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        raise
-    finally:
-        ranks.leave(code)
-
-
-def serve(launch: Launch) -> int:
-    """Be another rank than 0: do what it asks for until it ends; returns its exit code.
-
-    Raises:
-        LostRankError: rank 0, or another rank, is gone.
-    """
-    ranks = _join(launch)
-    objects: dict[int, Any] = {}
-    while True:
-        box: list[Any] = [None]
-        with ranks._talking():
-            dist.broadcast_object_list(box, 0)
-        match box[0]:
-            case ("make", number, make, args):
-                objects[number] = make(*args)
-            case ("call", number, method, args):
-                ranks.gather(getattr(objects[number], method)(*args))
-            case ("drop", number):
-                del objects[number]
-            case ("end", code):
-                dist.destroy_process_group()
-                return int(code)
-
-
-def _join(launch: Launch) -> Ranks:
-    """Meet the others."""
+def join_as(ranks: Ranks) -> None:
+    """From now on this process is one of several."""
     global _joined
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(
-        backend,
-        init_method=f"tcp://{launch.address}:{launch.port}" if "TORCHELASTIC_RUN_ID" not in os.environ else "env://",
-        rank=launch.rank,
-        world_size=launch.size,
-        timeout=_PATIENCE,
-    )
-    ranks = Ranks(launch.rank, launch.size, launch.local_rank)
-    ranks.peers = ((socket.gethostname(), os.getpid()),) * launch.size
-    ranks.peers = tuple(ranks.gather(ranks.peers[0]))
     _joined = ranks
-    return ranks
 
 
 def _lives(pid: int) -> bool:

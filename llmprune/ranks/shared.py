@@ -6,7 +6,7 @@ import secrets
 import socket
 from pathlib import Path
 
-from llmprune.errors import SharedFolderError
+from llmprune.errors import SharedFolderError, TargetError
 from llmprune.ranks.group import Ranks
 
 
@@ -17,6 +17,19 @@ class _Witness:
             return socket.gethostname(), path.read_text(encoding="utf-8") == token
         except OSError:
             return socket.gethostname(), False
+
+
+def require_divisible(ranks: Ranks, windows: int) -> None:
+    """See that every rank has a window.
+
+    Raises:
+        TargetError: more ranks than windows.
+    """
+    if ranks.size > windows:
+        raise TargetError(
+            f"{ranks.size} processes were started, and there are {windows} windows to divide among them; start fewer, "
+            "or calibrate with more `samples`."
+        )
 
 
 def require_shared(ranks: Ranks, folder: Path) -> None:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from llmprune.algorithms.blocks.evaluator import WindowLosses
 from llmprune.algorithms.blocks.search import losses_without
-from llmprune.errors import TargetError
 from llmprune.ranks.group import Placed, Ranks
+from llmprune.ranks.shared import require_divisible
 from llmprune.stages.block_search.evaluator import WindowEvaluator
 from llmprune.stages.block_search.search import window_evaluator
 from llmprune.stages.block_search.settings import RedundancySettings, solving_windows
@@ -122,12 +122,7 @@ def place_search(
         SharedFolderError: a rank does not see the run directory.
     """
     ranks = workspace.compute.ranks
-    windows = len(tokens) - solving_windows(len(tokens), settings)
-    if ranks.size > windows:
-        raise TargetError(
-            f"{ranks.size} processes were started, and there are {windows} windows to divide among them; start fewer, "
-            "or calibrate with more `samples`."
-        )
+    require_divisible(ranks, len(tokens) - solving_windows(len(tokens), settings))
     workspace.require_shared()
     given = (replace(workspace, progress=Silent()), tokens, settings, seed, masked)
     return ranks.place(_open_share, *given, own={"progress": workspace.progress})

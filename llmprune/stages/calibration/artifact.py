@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -29,15 +30,18 @@ from llmprune.artifacts.records.provenance import read_state, recorded_as
 from llmprune.choices import Cache, ChatTemplate
 from llmprune.errors import ArtifactError, NumericalError
 from llmprune.models.compute import dtype_name
+from llmprune.models.decoder import Decoder
+from llmprune.ranks.group import Placed
+from llmprune.ranks.shared import require_divisible
 from llmprune.stages.calibration.dense_pass import (
     STATE,
     DensePass,
     DensePassState,
     is_own,
     keep_only,
-    last_name,
 )
-from llmprune.stages.common.progress import Progress
+from llmprune.stages.calibration.dense_share import PassShare
+from llmprune.stages.common.progress import Progress, Silent
 from llmprune.stages.common.workspace import Workspace
 from llmprune.text.windows import TokenWindows
 
@@ -76,7 +80,7 @@ def write_windows(drawn: CalibrationManifest, tokens: Tensor, partial: Path) -> 
 
 
 def write_calibration(
-    workspace: Workspace, drawn: CalibrationManifest, tokens: Tensor, *, cache: Cache, replace: bool
+    workspace: Workspace, drawn: CalibrationManifest, tokens: Tensor, *, cache: Cache, give_up: bool
 ) -> None:
     """Fill ``calibration.partial`` with a complete artifact, going on where an earlier pass stopped.
 
@@ -85,10 +89,10 @@ def write_calibration(
         drawn: says which windows.
         tokens: of the windows (num_windows, seq_len) int64.
         cache: which hidden states to keep.
-        replace: whether a stopped pass on something else is given up.
+        give_up: whether a stopped pass on something else is given up.
 
     Raises:
-        ArtifactError: a pass on something else was stopped there, and ``replace`` is not set.
+        ArtifactError: a pass on something else was stopped there, and ``give_up`` is not set.
         NumericalError: the model computes NaN or infinity.
         LlmpruneError: there is no room for the hidden states.
     """
@@ -101,16 +105,35 @@ def write_calibration(
         cache=cache,
     )
     stopped = _stopped(partial)
-    if stopped is not None and not _is_same(stopped, begin) and not replace:
+    if stopped is not None and not _is_same(stopped, begin) and not give_up:
         raise _interrupted(partial)
     if not isinstance(stopped, CalibrationManifest) or not _is_same(stopped, begin):
-        work = DensePass(decoder, tokens, partial, workspace.compute, workspace.progress)
+        work = DensePass(_place_shares(workspace, decoder, tokens), workspace.progress)
         with _nothing_half_begun(partial):
             state = _resumed(partial, stopped, begin, workspace.progress)
             state = state or work.begun(begin, kept_in=workspace.run.calibration)
             state = work.finished(state)
             _write_manifest(partial, state, drawn, work)
     keep_only(partial, {MANIFEST, *CalibrationManifest.read(partial / MANIFEST).files})
+
+
+def _place_shares(workspace: Workspace, decoder: Decoder, tokens: Tensor) -> Placed[PassShare]:
+    """Have every rank open the model for its share of the windows; this one has it already.
+
+    Raises:
+        TargetError: more ranks than windows.
+        SharedFolderError: a rank does not see the run directory.
+    """
+    ranks = workspace.compute.ranks
+    require_divisible(ranks, len(tokens))
+    workspace.require_shared()
+    return ranks.place(_open_share, replace(workspace, progress=Silent()), tokens, own={"decoder": decoder})
+
+
+def _open_share(workspace: Workspace, tokens: Tensor, decoder: Decoder | None = None) -> PassShare:
+    compute = workspace.compute.here()
+    decoder = decoder or replace(workspace, compute=compute).open_decoder()
+    return PassShare(decoder, tokens, workspace.run.partial_calibration, compute.batch_tokens, compute.ranks)
 
 
 def _interrupted(partial: Path) -> ArtifactError:
@@ -178,9 +201,8 @@ def _resumed(
 
 
 def _write_manifest(partial: Path, state: DensePassState, drawn: CalibrationManifest, work: DensePass) -> None:
-    measured, total = work.measured(state), len(state.blocks)
-    passing = {last_name(block) for block in range(total + 1)}
-    passing |= {hidden_name(block) for block in range(state.kept, total + 1)}
+    measured = work.measured(state)
+    kept = {TOKENS, *(hidden_name(block) for block in range(state.kept))}
     drawn.model_copy(
         update={
             "dtype": state.dtype,
@@ -188,8 +210,8 @@ def _write_manifest(partial: Path, state: DensePassState, drawn: CalibrationMani
             "dense_losses": measured.dense_losses,
             "blocks": measured.blocks,
             "angular_distances": measured.angular_distances,
-            "files": {name: file for name, file in state.files.items() if name not in passing},
+            "files": {name: file for name, file in state.files.items() if name in kept},
             "environment": state.environment,
-            "remarks": (*state.remarks, *work.decoder.runner.halving.remarks),
+            "remarks": (*state.remarks, *work.remarks()),
         }
     ).write(partial / MANIFEST)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
@@ -21,7 +22,7 @@ from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor
 
-from llmprune.algorithms.blocks.scores import angular_distances, cosine_similarity_sum
+from llmprune.algorithms.blocks.scores import angular_distances
 from llmprune.artifacts.activations import (
     MANIFEST,
     TOKENS,
@@ -30,26 +31,29 @@ from llmprune.artifacts.activations import (
     HiddenStatesWriter,
     cached_file,
     hidden_name,
-    open_hidden_states,
     save_tokens,
 )
 from llmprune.artifacts.files.disk_space import free_space, require_free_space
 from llmprune.artifacts.files.ownership import remove_own
 from llmprune.artifacts.files.temporary import is_temporary
 from llmprune.artifacts.files.tensors import save_tensors
+from llmprune.artifacts.hidden_parts import hidden_parts, open_hidden_parts
 from llmprune.artifacts.records.environment import Environment
 from llmprune.artifacts.records.provenance import Record, write_state
 from llmprune.choices import Cache
 from llmprune.errors import NumericalError
-from llmprune.evaluation.losses import token_losses
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.decoder import Decoder
-from llmprune.models.open_block import OpenBlock
+from llmprune.ranks.group import ALONE, Placed
+from llmprune.stages.calibration.dense_share import PassShare, Written
 from llmprune.stages.common.progress import Progress
 
 STATE = "state.json"
 _CACHE_SHARE = 10  # of the free space of the disk, one part in ten may hold cached states
-_FILES = re.compile(rf"{re.escape(STATE)}|{re.escape(MANIFEST)}|{re.escape(TOKENS)}|(hidden|last)-\d{{5}}\.safetensors")
+_FILES = re.compile(
+    rf"{re.escape(STATE)}|{re.escape(MANIFEST)}|{re.escape(TOKENS)}"
+    r"|hidden-\d{5}(-\d{5,}-\d{5,})?\.safetensors|last-\d{5}\.safetensors"
+)
 
 
 class DensePassState(Record):
@@ -96,19 +100,30 @@ class DenseMeasurements:
 class DensePass:
     """One pass of calibration windows through a dense model, in a folder of its own.
 
+    Rank 0 leads it. It writes everything but the hidden states, of which each rank writes those of its own windows.
+
     Attributes:
-        decoder: the model.
-        tokens: calibration windows (num_windows, seq_len) int64.
-        folder: where the pass keeps its files.
-        compute: how much goes through a block at once.
+        shares: of the ranks.
         progress: who listens.
     """
 
-    decoder: Decoder
-    tokens: Tensor
-    folder: Path
-    compute: Compute
+    shares: Placed[PassShare]
     progress: Progress
+
+    @property
+    def decoder(self) -> Decoder:
+        """The model."""
+        return self.shares.local.decoder
+
+    @property
+    def tokens(self) -> Tensor:
+        """Calibration windows (num_windows, seq_len) int64."""
+        return self.shares.local.tokens
+
+    @property
+    def folder(self) -> Path:
+        """Where the pass keeps its files."""
+        return self.shares.local.folder
 
     def begun(self, begin: DensePassState, *, kept_in: Path) -> DensePassState:
         """Begin a pass: write the tokens and the embeddings.
@@ -125,7 +140,7 @@ class DensePass:
         self.folder.mkdir(exist_ok=True)
         write_state(self.folder / STATE, begin)  # first: it tells whose folder this is
         save_tokens(self.folder / TOKENS, self.tokens)
-        files = self._write_states(0, (self.decoder.runner.embed(batch) for _, batch in self._batches()))
+        files = self._files(0, self.shares.call("embed"), begin.kept)
         return begin.model_copy(update={"files": {TOKENS: cached_file(self.folder / TOKENS), **files}})
 
     def finished(self, state: DensePassState) -> DensePassState:
@@ -138,11 +153,10 @@ class DensePass:
         done, total = len(state.blocks), len(self.decoder.blocks)
         if done:
             self.progress.say(f"Going on at block {done} of {total}.")
-        with self.progress.task("Calibrating", total * len(self.tokens)) as advance:
-            advance(done * len(self.tokens))
+        with self._task("Calibrating", total) as advance:
+            advance(done * len(self.shares.local.windows))
             for block in range(done, total):
-                with self.decoder.block(block):
-                    state = self._run_block(block, state, advance)
+                state = self._run_block(block, state, advance)
                 write_state(self.folder / STATE, state)
                 keep_only(self.folder, {STATE, *state.files})
         return state
@@ -150,7 +164,10 @@ class DensePass:
     def measured(self, state: DensePassState) -> DenseMeasurements:
         """What a finished pass measured; the losses are computed now."""
         last = [load_file(self.folder / last_name(block))["last"] for block in range(len(state.blocks) + 1)]
-        losses = tuple(self._dense_losses())
+        leaving = hidden_parts(state.files, len(state.blocks), windows=len(self.tokens))
+        with self._task("Dense loss", 1) as advance:
+            found = self.shares.call("losses", leaving, own={"advance": advance})
+        losses = tuple(loss for part in found for loss in part)
         if not all(map(math.isfinite, losses)):
             raise _head_not_finite(self.decoder)
         return DenseMeasurements(
@@ -159,80 +176,61 @@ class DensePass:
             angular_distances=tuple(tuple(row) for row in angular_distances(torch.stack(last)).tolist()),
         )
 
-    def _run_block(self, block: int, state: DensePassState, advance: Callable[[float], None]) -> DensePassState:
-        """Run one block over all windows, from file to file, and measure it."""
-        runner = self.decoder.runner
-        sums = torch.zeros(3, dtype=torch.float64)
+    def remarks(self) -> tuple[str, ...]:
+        """What the artifact says of how the ranks ran their windows."""
+        return tuple(dict.fromkeys(remark for part in self.shares.call("remarks") for remark in part))
 
-        def outputs() -> Iterator[Tensor]:
-            with open_hidden_states(self.folder / hidden_name(block)) as entering:
-                for rows, batch in self._batches():
-                    before = entering.windows(rows.start, rows.stop).to(self.decoder.device)
-                    call = runner.calls(batch)[block]
-                    after = runner.forward_block(block, before, call)
-                    # Looked at here, while the block is still loaded: only then can the matrix be named.
-                    if not bool(torch.isfinite(after).all()):
-                        raise OpenBlock(self.decoder, block).not_finite(before, call)
-                    sums.add_(_measure(before, after))
-                    yield after
-                    advance(len(batch))
-
-        files = state.files | self._write_states(block + 1, outputs())
+    def _run_block(self, block: int, state: DensePassState, advance: Callable[[int], None]) -> DensePassState:
+        """Run one block over all windows, and measure it."""
+        entering = hidden_parts(state.files, block, windows=len(self.tokens))
+        written: list[Written] = self.shares.call("run_block", block, entering, own={"advance": advance})
+        sums = torch.stack([part.sums for part in written]).sum(dim=0)
         cosine, input_norm, update_norm = (sums / self.tokens.numel()).tolist()
         statistics = BlockStatistics(influence=1 - cosine, input_norm=input_norm, update_norm=update_norm)
-        if block >= state.kept:
-            del files[hidden_name(block)]
+        passed = set() if block < state.kept else set(entering)
+        files = {name: file for name, file in state.files.items() if name not in passed}
+        files |= self._files(block + 1, written, state.kept)
         return state.model_copy(update={"blocks": (*state.blocks, statistics), "files": files})
 
-    def _write_states(self, block: int, batches: Iterator[Tensor]) -> dict[str, CachedFile]:
-        """Write the hidden states entering ``block``, and beside them those of each window's last token.
+    def _files(self, block: int, written: Sequence[Written], kept: int) -> dict[str, CachedFile]:
+        """The files of the states entering ``block``, and beside them those of each window's last token.
 
         The last tokens are all that the angular distances need, and these compare every block with every other: they
-        are kept when the files of hidden states are removed.
+        are kept when the files of hidden states are removed. What the artifact keeps becomes one file.
         """
-        path, beside = self.folder / hidden_name(block), self.folder / last_name(block)
-        writer: HiddenStatesWriter | None = None
-        last: list[Tensor] = []
-        try:
-            for states in batches:
-                if writer is None:
-                    shape = (*self.tokens.shape, states.shape[-1])
-                    writer = HiddenStatesWriter(path, shape=shape, dtype=self.decoder.runner.stream_dtype)
-                writer.append(states)
-                last.append(states[:, -1].float().cpu().clone())
-            assert writer is not None, "there is at least one window"
-            save_tensors(beside, {"last": torch.cat(last)})
-            return {path.name: writer.finish(), beside.name: cached_file(beside)}
-        finally:
-            if writer is not None:
+        beside = self.folder / last_name(block)
+        save_tensors(beside, {"last": torch.cat([part.last for part in written])})
+        files = {part.name: part.file for part in written}
+        if block < kept and hidden_name(block) not in files:
+            files = {hidden_name(block): self._in_one(block, files)}
+        return {**files, beside.name: cached_file(beside)}
+
+    def _in_one(self, block: int, names: Collection[str]) -> CachedFile:
+        """Copy the states entering ``block`` from the ranks' files into one."""
+        runner, windows = self.decoder.runner, len(self.tokens)
+        with open_hidden_parts(self.folder, hidden_parts(names, block, windows=windows)) as states:
+            shape = (*self.tokens.shape, states.windows(0, 1).shape[-1])
+            writer = HiddenStatesWriter(self.folder / hidden_name(block), shape=shape, dtype=runner.stream_dtype)
+            try:
+                for window in range(windows):
+                    writer.append(states.windows(window, window + 1))
+                return writer.finish()
+            finally:
                 writer.discard()
 
-    def _dense_losses(self) -> list[float]:
-        """Mean loss of every window, in nats/token."""
-        losses: list[float] = []
-        with (
-            open_hidden_states(self.folder / hidden_name(len(self.decoder.blocks))) as leaving,
-            self.progress.task("Dense loss", len(self.tokens)) as advance,
-        ):
-            for rows, batch in self._batches():
-                states = leaving.windows(rows.start, rows.stop).to(self.decoder.device)
-                losses += token_losses(self.decoder.runner, states, batch).double().mean(dim=1).tolist()
-                advance(len(batch))
-        return losses
-
-    def _batches(self) -> Iterator[tuple[slice, Tensor]]:
-        """The windows in batches that keep the device busy: where they are, and their tokens on the device."""
-        size = max(1, self.compute.batch_tokens // self.tokens.shape[1])
-        for start in range(0, len(self.tokens), size):
-            rows = slice(start, min(start + size, len(self.tokens)))
-            yield rows, self.tokens[rows].to(self.decoder.device)
+    @contextmanager
+    def _task(self, description: str, times: int) -> Iterator[Callable[[int], None]]:
+        """Show how far all ranks are with their windows, as this one is: the others have come as far, about."""
+        share = len(self.tokens) / len(self.shares.local.windows)
+        with self.progress.task(description, times * len(self.tokens)) as advance:
+            yield lambda done: advance(done * share)
 
     def _announced(self, cache: Cache, kept_in: Path) -> int:
         """Say what the pass will keep, and see that there is room for it; of how many blocks, from the first on."""
         width = self.decoder.runner.embed(self.tokens[:1, :1].to(self.decoder.device)).shape[-1]
         each = self.tokens.numel() * width * self.decoder.runner.stream_dtype.itemsize
         depth = len(self.decoder.blocks)
-        most, kept = disk_of_states(each, depth, cache, folder=self.folder)
+        most, kept = disk_of_states(each, depth, cache, folder=self.folder, ranks=self.shares.ranks.size)
         windows, seq_len = self.tokens.shape
         self.progress.say(
             f"Calibrating on {windows} x {seq_len} tokens: {kept / 2**30:.2f} GiB of hidden states will "
@@ -251,7 +249,7 @@ def measure_dense(
         NumericalError: the model computes NaN or infinity.
         LlmpruneError: there is no room for the hidden states.
     """
-    work = DensePass(decoder, tokens, folder, compute, progress)
+    work = DensePass(ALONE.place(PassShare, decoder, tokens, folder, compute.batch_tokens, ALONE), progress)
     begin = DensePassState(model="", windows="", dtype=dtype_name(decoder.dtype), cache=Cache.NONE)
     return work.measured(work.finished(work.begun(begin, kept_in=folder)))
 
@@ -266,7 +264,7 @@ def is_own(path: PurePosixPath) -> bool:
     return _FILES.fullmatch(str(path)) is not None or is_temporary(path)
 
 
-def disk_of_states(each: int, depth: int, cache: Cache, *, folder: Path) -> tuple[int, int]:
+def disk_of_states(each: int, depth: int, cache: Cache, *, folder: Path, ranks: int = 1) -> tuple[int, int]:
     """Bytes of hidden states on the disk at most while a pass runs, and those that are kept.
 
     Args:
@@ -274,12 +272,13 @@ def disk_of_states(each: int, depth: int, cache: Cache, *, folder: Path) -> tupl
         depth: number of blocks.
         cache: which are kept.
         folder: on the disk that they go to; it need not exist.
+        ranks: how many write them; what several have written is there twice while it becomes one file.
     """
     places = depth + 1  # the last one is behind the last block
     kept = {Cache.NONE: 0, Cache.ALL: places}.get(cache)
     if kept is None:
         kept = min(places, free_space(folder) // _CACHE_SHARE // each)
-    return min(kept + 2, places) * each, kept * each  # also before and after the present block
+    return min(kept + 2, places + (ranks > 1)) * each, kept * each  # also before and after the present block
 
 
 def last_name(block: int) -> str:
@@ -298,16 +297,4 @@ def _head_not_finite(decoder: Decoder) -> NumericalError:
     return NumericalError(
         f"The model's losses are NaN or infinite in {dtype_name(decoder.dtype)}, its hidden states are not: look at "
         f"{largest}, which has the largest weight outside the blocks ({outside[largest]:.3g})."
-    )
-
-
-def _measure(before: Tensor, after: Tensor) -> Tensor:
-    """Sums over tokens: cosine similarity of input and output, norm of the input, norm of the update."""
-    return torch.tensor(
-        [
-            cosine_similarity_sum(before, after),
-            float(before.float().norm(dim=-1).double().sum()),
-            float((after.float() - before.float()).norm(dim=-1).double().sum()),
-        ],
-        dtype=torch.float64,
     )

@@ -232,7 +232,7 @@ def _measure(
     place = workspace.run.calibration
     workspace.remark_slow_dtype()
     with explain_full_disk(workspace.run.path):
-        write_calibration(workspace, drawn, tokens, cache=cache, replace=force)
+        write_calibration(workspace, drawn, tokens, cache=cache, give_up=force)
         move_into_place(workspace.run.partial_calibration, place, owned=calibration_files)
     return open_calibration(place)
 
