@@ -36,9 +36,8 @@ def differences(found: Tree, expected: Tree) -> list[str]:
 
     A benchmark that was whole when the kill came is a result like any other: the next one stands beside it.
     """
-    finished = [
-        name for name in found.keys() - expected.keys() if "bench/TIME-" in name and found[name] in expected.values()
-    ]
+    more = found.keys() - expected.keys()
+    finished = {name for name in more if "bench/TIME-" in name and found[name] in expected.values()}
     over = [f"{name} is left over" for name in more - finished]
     gone = [f"{name} is gone" for name in expected.keys() - found.keys()]
     both = sorted(found.keys() & expected.keys())

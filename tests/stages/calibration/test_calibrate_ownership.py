@@ -9,8 +9,8 @@ import pytest
 from llmprune.artifacts.activations import open_calibration
 from llmprune.errors import ArtifactError, OutputExistsError
 from llmprune.stages.calibration import calibrate, stage
-from llmprune.stages.calibration.dense_pass import DensePassState
 from llmprune.stages.calibration.stage import calibrated
+from tests.edits import edit_json
 from tests.killed import changes, killed
 from tests.tiny import Listener, snapshot
 
@@ -167,13 +167,10 @@ def test_what_another_process_has_finished_meanwhile_is_kept(open_run, settings,
 
 def test_a_pass_that_goes_on_with_other_threads_says_so_and_keeps_it(interrupted, open_run, settings, listener):
     path = interrupted / "calibration.partial" / "state.json"
-    state = DensePassState.model_validate_json(path.read_bytes())
-    was = state.environment.model_copy(
-        update={"threads": 99, "tf32": True, "libraries": {**state.environment.libraries, "torch": "1.0"}}
-    )
-    path.write_text(json.dumps(state.model_copy(update={"environment": was}).model_dump(mode="json")))
+    was = json.loads(path.read_bytes())["environment"]
+    edit_json(path, environment={**was, "threads": 99, "tf32": True, "libraries": {**was["libraries"], "torch": "1.0"}})
     manifest = calibrate(open_run(), settings).manifest
     (remark,) = manifest.remarks
     assert "instead of 99, full float32 instead of TF32, torch " in remark
     assert listener.heard(remark)
-    assert manifest.environment == state.environment
+    assert manifest.environment.model_dump(mode="json") == was

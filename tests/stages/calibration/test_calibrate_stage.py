@@ -102,8 +102,8 @@ def test_windows_alone_are_other_settings_where_they_are_other_windows(open_run,
 
 
 def test_a_manifest_from_before_the_cache_could_hold_nothing_is_read(calibrated, tmp_path):
-    written = (calibrated / "calibration" / "manifest.json").read_text()
-    (tmp_path / "manifest.json").write_text(written.replace('"cache": "none"', '"cache": "first"'))
+    shutil.copy(calibrated / "calibration" / "manifest.json", tmp_path)
+    edit_json(tmp_path / "manifest.json", cache="first")
     assert open_calibration(tmp_path).manifest.cache == "none"
 
 
