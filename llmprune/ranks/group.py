@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from llmprune.errors import LostRankError
+from llmprune.errors import LlmpruneError, LostRankError
 from llmprune.ranks.failures import AnotherRankFailed, Failure, failure
 
 T = TypeVar("T")
@@ -35,12 +35,14 @@ class Ranks:
         size: how many there are.
         local_rank: its number on its machine.
         peers: host and process number of every rank.
+        moved: bytes of the tensors that were summed and broadcast until now.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     peers: tuple[tuple[str, int], ...] = ()
+    moved: int = 0
     _numbers: Iterator[int] = field(default_factory=count, repr=False)
     _asking: bool = field(default=False, repr=False)
 
@@ -58,6 +60,7 @@ class Ranks:
     def sum(self, tensor: Tensor) -> Tensor:
         """Replace a tensor by its sum over all ranks, which all of them get. All call it, in the same order."""
         if self.size > 1:
+            self.moved += tensor.nbytes
             with self._in_step():
                 dist.all_reduce(tensor)
         return tensor
@@ -72,8 +75,9 @@ class Ranks:
     def broadcast(self, tensor: Tensor, owner: int) -> Tensor:
         """Replace a tensor by its owner's, of the same shape and dtype."""
         if self.size > 1:
+            self.moved += tensor.nbytes
             with self._in_step():
-                dist.broadcast(tensor, owner)
+                dist.broadcast(tensor.view(-1).view(torch.uint8), owner)  # which every backend can send
         return tensor
 
     def gather(self, value: T) -> list[T]:
@@ -82,6 +86,19 @@ class Ranks:
             return [value]
         with self._in_step():
             return self._gathered(value)
+
+    def agree(self, outcome: T | LlmpruneError) -> list[T]:
+        """Every rank's outcome, in their order. All call it.
+
+        Raises:
+            LlmpruneError: the first outcome that is one, on all ranks.
+        """
+        found: list[T] = []
+        for one in self.gather(outcome):
+            if isinstance(one, LlmpruneError):
+                raise one
+            found.append(one)
+        return found
 
     def first(self, value: T) -> T:
         """Rank 0's value, for all. All call it."""

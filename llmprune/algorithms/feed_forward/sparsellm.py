@@ -43,10 +43,10 @@ from llmprune.algorithms.feed_forward.token_passes import (
     update_auxiliary,
     update_auxiliary_and_measure,
 )
-from llmprune.algorithms.weights.factor import InverseFactor, cholesky, factorise
-from llmprune.algorithms.weights.layer import LayerSettings, prune_layer
-from llmprune.algorithms.weights.least_squares import ridge_towards
+from llmprune.algorithms.processes import ALONE, Add, Processes
+from llmprune.algorithms.weights.layer import LayerSettings
 from llmprune.algorithms.weights.pruned import PrunedWeight
+from llmprune.algorithms.weights.shared_inputs import LayerTask, SharedInputs
 from llmprune.choices import ROUNDS, Reference
 from llmprune.errors import TargetError
 
@@ -72,6 +72,7 @@ class FfnSettings:
         steps: Newton steps of an elementwise problem.
         products: entered around every pass over the tokens: there the caller may lower the precision of
             float32 matrix products. The solves between the passes keep it.
+        processes: that divide the work: each has some of the tokens, and all get the same weights.
 
     Raises:
         TargetError: no round at all.
@@ -85,6 +86,7 @@ class FfnSettings:
     ridge: float | None = None
     steps: int = 2
     products: Callable[[], AbstractContextManager[object]] = nullcontext
+    processes: Processes = ALONE
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
@@ -94,6 +96,11 @@ class FfnSettings:
     def relative_ridge(self) -> float:
         """The ridge that is used."""
         return _RIDGE[self.reference] if self.ridge is None else self.ridge
+
+    @property
+    def add(self) -> Add | None:
+        """Replaces a tensor by its sum over all processes; None: there is one."""
+        return self.processes.sum if self.processes.size > 1 else None
 
 
 @dataclass(frozen=True)
@@ -163,26 +170,28 @@ def rounds_of_the_papers(
     """
     first = first or _first_moments(ffn, chunks, settings, Reference.PRUNED)
     assert first.hidden is not None, "moments of the other reference"
-    inputs = _Problem.of(first.gram, settings)
-    up = inputs.prune(ffn.up.weight)
-    gate = inputs.prune(ffn.gate.weight) if isinstance(ffn, GatedFfn) else None
+    inputs = _inputs(first.gram, settings)
+    up, gate = _prune_up_and_gate(ffn, None, inputs)
     with settings.products():
         keep = settings.rounds > 1
-        moments = hidden_moments(_with_up_and_gate(ffn, up, gate), chunks, keep=keep)  # P of the pruned up and gate
-    weights = _Weights(up, gate, _Problem.of(moments.gram, settings).prune(ffn.down.weight))
-    yield weights.as_round(0, moments.output_error(weights.down.weight))
-    weights = _Weights(up, gate, _Problem.of(first.hidden, settings).prune(ffn.down.weight))
+        inner = _with_up_and_gate(ffn, up, gate)
+        moments = hidden_moments(inner, chunks, keep=keep, add=settings.add)  # P of the pruned up and gate
+    weights = _Weights(up, gate, _prune_down(ffn, None, _inputs(moments.gram, settings)))
+    yield weights.as_round(0, moments.output_error(weights.down.weight, settings.processes))
+    weights = _Weights(up, gate, _prune_down(ffn, None, _inputs(first.hidden, settings)))
     for index in range(1, settings.rounds):
         pruned = weights.in_place_of(ffn)
         solver = hidden_solver(pruned.down, settings.coefficients)
         with settings.products():  # (4), (5), (6), and the error of the weights that they are solved for
-            step = update_auxiliary_and_measure(pruned, chunks, solver, settings.coefficients, steps=settings.steps)
+            step = update_auxiliary_and_measure(
+                pruned, chunks, solver, settings.coefficients, steps=settings.steps, add=settings.add
+            )
         yield weights.as_round(index, step.error)
         up, gate = _prune_up_and_gate(ffn, step.cross, inputs)  # (3) towards z X^T, s X^T
-        hidden = _Problem.of(step.hidden.gram, settings)
-        weights = _Weights(up, gate, hidden.prune_towards(step.hidden.cross, ffn.down.weight))  # (3) towards Y P^T
+        hidden = _inputs(step.hidden.gram, settings)
+        weights = _Weights(up, gate, _prune_down(ffn, step.hidden.cross, hidden))  # (3) towards Y P^T
     with settings.products():
-        error = output_error(weights.in_place_of(ffn), chunks)
+        error = output_error(weights.in_place_of(ffn), chunks, settings.add)
     yield weights.as_round(settings.rounds, error)
 
 
@@ -197,64 +206,37 @@ def rounds_towards_dense_model(
     """
     first = first or _first_moments(ffn, chunks, settings, Reference.DENSE)
     assert first.cross is not None, "moments of the other reference"
-    inputs = _Problem.of(first.gram, settings)
+    inputs = _inputs(first.gram, settings)
     up, gate = _prune_up_and_gate(ffn, first.cross, inputs)  # (3)
     with settings.products():  # P = f(s) z of the pruned up and gate, and what the dense FFN gives beside it
         keep = settings.rounds > 1
-        moments, dense_cross = hidden_moments_beside_dense(_with_up_and_gate(ffn, up, gate), ffn, chunks, keep=keep)
-    hidden = _Problem.of(moments.gram, settings)
-    weights = _Weights(up, gate, hidden.prune_towards(dense_cross, ffn.down.weight))
-    yield weights.as_round(0, moments.output_error(weights.down.weight))
-    weights = _Weights(up, gate, hidden.prune_towards(moments.cross, ffn.down.weight))  # (3) towards Y P^T
+        moments, dense_cross = hidden_moments_beside_dense(
+            _with_up_and_gate(ffn, up, gate), ffn, chunks, keep=keep, add=settings.add
+        )
+    hidden = _inputs(moments.gram, settings)
+    weights = _Weights(up, gate, _prune_down(ffn, dense_cross, hidden))
+    yield weights.as_round(0, moments.output_error(weights.down.weight, settings.processes))
+    weights = _Weights(up, gate, _prune_down(ffn, moments.cross, hidden))  # (3) towards Y P^T
     for index in range(1, settings.rounds):
         pruned = weights.in_place_of(ffn)
         solver = hidden_solver(pruned.down, settings.coefficients)
         with settings.products():  # (4), (5), (6)
-            cross = update_auxiliary(pruned, chunks, solver, settings.coefficients, steps=settings.steps)
-        yield weights.as_round(index, moments.output_error(weights.down.weight))
+            cross = update_auxiliary(
+                pruned, chunks, solver, settings.coefficients, steps=settings.steps, add=settings.add
+            )
+        yield weights.as_round(index, moments.output_error(weights.down.weight, settings.processes))
         up, gate = _prune_up_and_gate(ffn, cross, inputs)  # (3) towards z X^T, s X^T
         with settings.products():
             keep = index + 1 < settings.rounds
-            moments = hidden_moments(_with_up_and_gate(ffn, up, gate), chunks, keep=keep)
-        hidden = _Problem.of(moments.gram, settings)
-        weights = _Weights(up, gate, hidden.prune_towards(moments.cross, ffn.down.weight))  # (3) towards Y P^T
-    yield weights.as_round(settings.rounds, moments.output_error(weights.down.weight))
+            moments = hidden_moments(_with_up_and_gate(ffn, up, gate), chunks, keep=keep, add=settings.add)
+        hidden = _inputs(moments.gram, settings)
+        weights = _Weights(up, gate, _prune_down(ffn, moments.cross, hidden))  # (3) towards Y P^T
+    yield weights.as_round(settings.rounds, moments.output_error(weights.down.weight, settings.processes))
 
 
 def _first_moments(ffn: Ffn, chunks: ChunkStore, settings: FfnSettings, reference: Reference) -> FirstMoments:
     with settings.products():
-        return first_moments(ffn, chunks, reference)
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """The inputs of a layer, X X^T (in, in), with its factor for pruning."""
-
-    gram: Tensor
-    factor: InverseFactor
-    layer: LayerSettings
-    ridge: float
-
-    @classmethod
-    def of(cls, gram: Tensor, settings: FfnSettings) -> "_Problem":
-        return cls(gram, factorise(gram, damping=settings.layer.damping), settings.layer, settings.relative_ridge)
-
-    def prune(self, weight: Tensor) -> PrunedWeight:
-        """Prune `weight` (out, in) as it is."""
-        return prune_layer(weight, self.gram, self.layer, factor=self.factor)
-
-    def prune_towards(self, cross: Tensor, weight: Tensor) -> PrunedWeight:
-        """(3): prune the least-squares target of `cross` (out, in) = Z X^T, held to the dense `weight`.
-
-        The factor of the ridge, unless it is the same, is made each time: it would be one more matrix in memory.
-        """
-        same = self.ridge == self.layer.damping
-        ridge = self.factor if same else cholesky(self.gram, damping=self.ridge)
-        target = ridge_towards(weight, cross, self.gram, ridge)
-        widened = ridge.widened
-        del ridge
-        pruned = prune_layer(weight, self.gram, self.layer, target=target, factor=self.factor)
-        return replace(pruned, widened=pruned.widened or widened)
+        return first_moments(ffn, chunks, reference, settings.add)
 
 
 @dataclass(frozen=True)
@@ -273,12 +255,28 @@ class _Weights:
         return FfnRound(index, self.up, self.gate, self.down, error=error.error, energy=error.energy)
 
 
-def _prune_up_and_gate(ffn: Ffn, cross: CrossMoments, inputs: _Problem) -> tuple[PrunedWeight, PrunedWeight | None]:
-    up = inputs.prune_towards(cross.up, ffn.up.weight)
-    if not isinstance(ffn, GatedFfn):
-        return up, None
-    assert cross.gate is not None, "a gated FFN has gate moments"
-    return up, inputs.prune_towards(cross.gate, ffn.gate.weight)
+def _inputs(gram: Tensor, settings: FfnSettings) -> SharedInputs:
+    return SharedInputs(gram, settings.layer, ridge=settings.relative_ridge, processes=settings.processes)
+
+
+def _prune_up_and_gate(
+    ffn: Ffn, cross: CrossMoments | None, inputs: SharedInputs
+) -> tuple[PrunedWeight, PrunedWeight | None]:
+    """(3): prune both towards the least-squares targets of their moments; as they are where there are none."""
+    tasks = [_task(ffn.up.weight, None if cross is None else cross.up)]
+    if isinstance(ffn, GatedFfn):
+        tasks.append(_task(ffn.gate.weight, None if cross is None else cross.gate))
+    up, *gate = inputs.prune(tasks)
+    return up, gate[0] if gate else None
+
+
+def _prune_down(ffn: Ffn, cross: Tensor | None, inputs: SharedInputs) -> PrunedWeight:
+    (down,) = inputs.prune([_task(ffn.down.weight, cross)])
+    return down
+
+
+def _task(weight: Tensor, cross: Tensor | None) -> LayerTask:
+    return LayerTask(weight, None if cross is None else lambda: cross)
 
 
 def _with_up_and_gate(ffn: Ffn, up: PrunedWeight, gate: PrunedWeight | None) -> Ffn:

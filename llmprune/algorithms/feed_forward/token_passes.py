@@ -24,6 +24,7 @@ from llmprune.algorithms.feed_forward.network import (
     widen,
 )
 from llmprune.algorithms.feed_forward.subproblems import Coefficients, HiddenSolver
+from llmprune.algorithms.processes import ALONE, Add, Processes
 from llmprune.algorithms.weights.gram import CrossAccumulator, GramAccumulator
 from llmprune.choices import Reference
 
@@ -56,14 +57,17 @@ class HiddenMoments:
     target_energy: float
     energy: float
 
-    def output_error(self, weight: Tensor) -> OutputError:
+    def output_error(self, weight: Tensor, processes: Processes = ALONE) -> OutputError:
         """The true error of a down projection (out, hidden) on this P, without another pass over the tokens.
 
-        ||W P + b - Y||^2 = tr(W P P^T W^T) - 2 tr(W P (Y - b)^T) + ||Y - b||^2.
+        ||W P + b - Y||^2 = tr(W P P^T W^T) - 2 tr(W P (Y - b)^T) + ||Y - b||^2. Processes divide the rows of W.
         """
-        wide = weight.to(self.gram.dtype)
-        error = ((wide @ self.gram - 2 * self.cross) * wide).sum(dtype=torch.float64)
-        return OutputError(max(0.0, float(error) + self.target_energy), self.energy)
+        own = processes.share(range(len(weight)))
+        here = slice(own.start, own.stop)
+        wide = weight[here].to(self.gram.dtype)
+        part = ((wide @ self.gram - 2 * self.cross[here]) * wide).sum(dtype=torch.float64)
+        error = sum(processes.agree(float(part)))
+        return OutputError(max(0.0, error + self.target_energy), self.energy)
 
 
 @dataclass(frozen=True)
@@ -123,26 +127,30 @@ class FirstSums:
         if self._hidden is not None:
             self._hidden.update(chunk.scaled(hidden(self._ffn, chunk.up, chunk.gate)))
 
-    def take(self) -> FirstMoments:
-        """The sums, which are given away."""
-        cross = None if self._cross is None or self._dense is not None else self._cross.take()
+    def take(self, add: Add | None = None) -> FirstMoments:
+        """The sums, which are given away.
+
+        Args:
+            add: replaces a tensor by its sum over several processes, each of which has some of the chunks.
+        """
+        cross = None if self._cross is None or self._dense is not None else self._cross.take(add)
         if self._dense is not None:
-            dense = self._dense.take()
+            dense = self._dense.take(add)
             up = self._ffn.up.weight.to(dense.dtype) @ dense
             gate = self._ffn.gate.weight.to(dense.dtype) @ dense if isinstance(self._ffn, GatedFfn) else None
             cross = CrossMoments(up, gate)
-        return FirstMoments(self._gram.take(), cross, None if self._hidden is None else self._hidden.take())
+        return FirstMoments(self._gram.take(add), cross, None if self._hidden is None else self._hidden.take(add))
 
 
-def first_moments(ffn: Ffn, chunks: ChunkStore, reference: Reference) -> FirstMoments:
+def first_moments(ffn: Ffn, chunks: ChunkStore, reference: Reference, add: Add | None = None) -> FirstMoments:
     """The same of chunks that are there already."""
     sums = FirstSums(ffn, reference)
     for place in range(len(chunks)):
         sums.add(chunks[place])
-    return sums.take()
+    return sums.take(add)
 
 
-def hidden_moments(ffn: Ffn, chunks: ChunkStore, *, keep: bool = False) -> HiddenMoments:
+def hidden_moments(ffn: Ffn, chunks: ChunkStore, *, keep: bool = False, add: Add | None = None) -> HiddenMoments:
     """The moments of P = f(gate(x)) up(x), or f(up(x)): what the down projection of `ffn` is given.
 
     With `keep` the chunks take gate(x) and up(x), for an update of the same weights.
@@ -150,11 +158,11 @@ def hidden_moments(ffn: Ffn, chunks: ChunkStore, *, keep: bool = False) -> Hidde
     moments = _HiddenSums(ffn)
     for chunk, p in _hidden_of_pruned(ffn, chunks, keep):
         moments.add(chunk, p)
-    return moments.take()
+    return moments.take(add)
 
 
 def hidden_moments_beside_dense(
-    ffn: Ffn, dense: Ffn, chunks: ChunkStore, *, keep: bool = False
+    ffn: Ffn, dense: Ffn, chunks: ChunkStore, *, keep: bool = False, add: Add | None = None
 ) -> tuple[HiddenMoments, Tensor]:
     """As `hidden_moments`, and (out, hidden) the cross moments of P with what `dense` gives for the chunks' z and s.
 
@@ -166,20 +174,26 @@ def hidden_moments_beside_dense(
         moments.add(chunk, p)
         outputs = down(hidden(dense, chunk.up, chunk.gate), product=chunk.inputs.dtype)
         cross.update(chunk.scaled(outputs), chunk.scaled(p))
-    return moments.take(), cross.take()
+    return moments.take(add), cross.take(add)
 
 
-def output_error(ffn: Ffn, chunks: ChunkStore) -> OutputError:
+def output_error(ffn: Ffn, chunks: ChunkStore, add: Add | None = None) -> OutputError:
     """The true error of `ffn`."""
     error = _ErrorSums(ffn)
     for place in range(len(chunks)):
         chunk = widen(chunks[place])
         error.add(chunk, *pre_activations(ffn, chunk.inputs))
-    return error.result()
+    return error.result(add)
 
 
 def update_auxiliary(
-    ffn: Ffn, chunks: ChunkStore, solver: HiddenSolver, coefficients: Coefficients, *, steps: int
+    ffn: Ffn,
+    chunks: ChunkStore,
+    solver: HiddenSolver,
+    coefficients: Coefficients,
+    *,
+    steps: int,
+    add: Add | None = None,
 ) -> CrossMoments:
     """Solve p, then z, then s for the weights of `ffn`; the chunks take the new z and s.
 
@@ -189,6 +203,7 @@ def update_auxiliary(
         solver: `hidden_solver(ffn.down, coefficients)`.
         coefficients: the penalties.
         steps: Newton steps of an elementwise problem.
+        add: replaces a tensor by its sum over several processes, each of which has some of the chunks.
 
     Returns:
         The moments of the new z and s.
@@ -200,11 +215,17 @@ def update_auxiliary(
         chunk, _ = solve_auxiliary(ffn, chunk, up, gate, solver, coefficients, steps=steps)
         cross.add(chunk)
         chunks[place] = _with_auxiliary_of(chunk, stored)
-    return cross.take()
+    return cross.take(add)
 
 
 def update_auxiliary_and_measure(
-    ffn: Ffn, chunks: ChunkStore, solver: HiddenSolver, coefficients: Coefficients, *, steps: int
+    ffn: Ffn,
+    chunks: ChunkStore,
+    solver: HiddenSolver,
+    coefficients: Coefficients,
+    *,
+    steps: int,
+    add: Add | None = None,
 ) -> AuxiliaryUpdate:
     """As `update_auxiliary`, and in the same pass the moments of the new p and the true error of `ffn`."""
     error, cross, moments = _ErrorSums(ffn), _CrossSums(ffn), _HiddenSums(ffn)
@@ -216,7 +237,7 @@ def update_auxiliary_and_measure(
         cross.add(chunk)
         moments.add(chunk, p)
         chunks[place] = _with_auxiliary_of(chunk, stored)
-    return AuxiliaryUpdate(cross.take(), moments.take(), error.result())
+    return AuxiliaryUpdate(cross.take(add), moments.take(add), error.result(add))
 
 
 def _hidden_of_pruned(ffn: Ffn, chunks: ChunkStore, keep: bool) -> Iterator[tuple[FfnChunk, Tensor]]:
@@ -249,9 +270,9 @@ class _CrossSums:
         if isinstance(self._ffn, GatedFfn) and chunk.gate is not None:
             self._gate.update(chunk.scaled(self._ffn.gate.without_bias(chunk.gate)), inputs)
 
-    def take(self) -> CrossMoments:
-        gate = self._gate.take() if isinstance(self._ffn, GatedFfn) else None
-        return CrossMoments(self._up.take(), gate)
+    def take(self, add: Add | None) -> CrossMoments:
+        gate = self._gate.take(add) if isinstance(self._ffn, GatedFfn) else None
+        return CrossMoments(self._up.take(add), gate)
 
 
 class _HiddenSums:
@@ -269,8 +290,9 @@ class _HiddenSums:
         self._target_energy.add(target)
         self._energy.add(chunk.scaled(chunk.outputs))
 
-    def take(self) -> HiddenMoments:
-        return HiddenMoments(self._gram.take(), self._cross.take(), self._target_energy.sum, self._energy.sum)
+    def take(self, add: Add | None) -> HiddenMoments:
+        energies = (self._target_energy.total(add), self._energy.total(add))
+        return HiddenMoments(self._gram.take(add), self._cross.take(add), *energies)
 
 
 class _ErrorSums:
@@ -285,8 +307,8 @@ class _ErrorSums:
         self._error.add(chunk.scaled(outputs - chunk.outputs))
         self._energy.add(chunk.scaled(chunk.outputs))
 
-    def result(self) -> OutputError:
-        return OutputError(self._error.sum, self._energy.sum)
+    def result(self, add: Add | None) -> OutputError:
+        return OutputError(self._error.total(add), self._energy.total(add))
 
 
 class _Energy:
@@ -300,6 +322,7 @@ class _Energy:
             self._sum = torch.zeros((), dtype=torch.float64, device=rows.device)
         self._sum.add_(rows.square().sum(dtype=torch.float64))
 
-    @property
-    def sum(self) -> float:
-        return 0.0 if self._sum is None else float(self._sum)
+    def total(self, add: Add | None) -> float:
+        if self._sum is None:
+            return 0.0
+        return float(self._sum if add is None else add(self._sum))

@@ -11,6 +11,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from llmprune.algorithms.processes import Add
+
 # Rows of X X^T at a time: only what lies on or above their diagonal is computed, 58% of the products at 1,536 inputs.
 _PANEL = 256
 
@@ -40,13 +42,21 @@ class GramAccumulator:
         """
         return _mirrored(_not_empty(self._upper).clone())
 
-    def take(self) -> Tensor:
+    def take(self, add: Add | None = None) -> Tensor:
         """`result` without a copy: the sum is given away, and begins anew.
+
+        Args:
+            add: replaces a tensor by its sum over several processes, each of which has some of the tokens. What it is
+                given is 58% of the matrix.
 
         Raises:
             ValueError: no chunk has been added.
         """
         upper, self._upper = _not_empty(self._upper), None
+        if add is not None:
+            for start in range(0, len(upper), _PANEL):
+                panel = upper[start : start + _PANEL, start:]
+                panel.copy_(add(panel.contiguous()))
         return _mirrored(upper)
 
 
@@ -71,14 +81,17 @@ class CrossAccumulator:
         """
         return _not_empty(self._sum).clone()
 
-    def take(self) -> Tensor:
+    def take(self, add: Add | None = None) -> Tensor:
         """`result` without a copy: the sum is given away, and begins anew.
+
+        Args:
+            add: replaces a tensor by its sum over several processes, each of which has some of the tokens.
 
         Raises:
             ValueError: no pair has been added.
         """
         matrix, self._sum = _not_empty(self._sum), None
-        return matrix
+        return matrix if add is None else add(matrix)
 
 
 def _mirrored(upper: Tensor) -> Tensor:

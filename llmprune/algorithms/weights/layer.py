@@ -71,15 +71,21 @@ def prune_layer(
         TargetError: groups of N:M do not divide the inputs.
         NumericalError: `gram` cannot be factorised, or the error is not finite.
     """
-    pruned = _prune(weight, gram, settings, target, factor)
+    pruned = choose_weights(weight, gram, settings, target=target, factor=factor)
     if settings.refit_steps == 0 or pruned.error == 0:
         return pruned
     return refit(pruned, gram, target=weight if target is None else target, steps=settings.refit_steps)
 
 
-def _prune(
-    weight: Tensor, gram: Tensor, settings: LayerSettings, target: Tensor | None, factor: InverseFactor | None
+def choose_weights(
+    weight: Tensor,
+    gram: Tensor,
+    settings: LayerSettings,
+    *,
+    target: Tensor | None = None,
+    factor: InverseFactor | None = None,
 ) -> PrunedWeight:
+    """As `prune_layer`, without the refit: the mask of a method, and its repair."""
     match settings.method:
         case LayerMethod.MAGNITUDE:
             return magnitude.prune_linear(weight, gram, settings.pattern, target=target)

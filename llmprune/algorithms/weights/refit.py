@@ -10,12 +10,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from llmprune.algorithms.processes import ALONE, Processes, shared_rows
 from llmprune.algorithms.weights.pruned import PrunedWeight, error_against, working_dtype
 from llmprune.choices import REFIT_STEPS
 from llmprune.errors import NumericalError
 
 
-def refit(pruned: PrunedWeight, gram: Tensor, *, target: Tensor, steps: int = REFIT_STEPS) -> PrunedWeight:
+def refit(
+    pruned: PrunedWeight,
+    gram: Tensor,
+    *,
+    target: Tensor,
+    steps: int = REFIT_STEPS,
+    processes: Processes = ALONE,
+) -> PrunedWeight:
     """Move the kept weights of `pruned` towards `target` on the inputs behind `gram`.
 
     Args:
@@ -23,6 +31,7 @@ def refit(pruned: PrunedWeight, gram: Tensor, *, target: Tensor, steps: int = RE
         gram: (in, in) = X X^T, float32 or float64.
         target: (out, in), the weights T whose outputs are to be reproduced.
         steps: of conjugate gradients.
+        processes: that divide the rows among them. All have all else.
 
     Returns:
         The new weights in the dtype of `pruned.weight`, computed in float32, or in float64 where `target` or
@@ -32,13 +41,16 @@ def refit(pruned: PrunedWeight, gram: Tensor, *, target: Tensor, steps: int = RE
         NumericalError: the error is not finite.
     """
     dtype = working_dtype(target, gram)
-    start = pruned.weight.to(dtype)
-    weight = _conjugate_gradients(start, gram.to(dtype), target.to(dtype), pruned.mask.to(dtype), steps)
-    weight = weight.to(pruned.weight.dtype)
-    error = error_against(target, weight, gram)
-    if not error < float("inf"):
-        raise NumericalError("The refitted weights or their activations hold NaN or infinity.")
-    return replace(pruned, weight=weight, error=error) if error < pruned.error else pruned
+    own = processes.share(range(len(target)))
+    here = slice(own.start, own.stop)
+    start, goal, mask = (matrix[here].to(dtype) for matrix in (pruned.weight, target, pruned.mask))
+    weight = _conjugate_gradients(start, gram.to(dtype), goal, mask, steps).to(pruned.weight.dtype)
+    part = error_against(goal, weight, gram)
+    odd = NumericalError("The refitted weights or their activations hold NaN or infinity.")
+    error = sum(processes.agree(part if part < float("inf") else odd))
+    if error >= pruned.error:
+        return pruned
+    return replace(pruned, weight=shared_rows(weight, len(target), processes), error=error)
 
 
 def _conjugate_gradients(start: Tensor, gram: Tensor, target: Tensor, mask: Tensor, steps: int) -> Tensor:

@@ -73,9 +73,12 @@ def temporary_directory(final: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def scratch_directory(folder: Path) -> Iterator[Path]:
-    """A directory for working files inside ``folder``, gone at the end. What a killed process left there goes first."""
-    final = folder / "scratch"
+def scratch_directory(folder: Path, name: str = "scratch") -> Iterator[Path]:
+    """A directory for working files inside ``folder``, gone at the end. What a killed process left there goes first.
+
+    Processes that work in one folder together give it names of their own.
+    """
+    final = folder / name
     remove_leftovers(folder, of=final)
     with temporary_directory(final) as scratch:
         yield scratch

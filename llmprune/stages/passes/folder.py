@@ -33,7 +33,7 @@ _STATE = "state.json"
 _KIND = "llmprune-pass"
 _FILES = re.compile(
     rf"{re.escape(_STATE)}|{re.escape(LOCK)}|block-\d{{5}}\.safetensors"
-    r"|(pruned|dense)(-held-back)?/hidden-\d{5}\.safetensors"
+    r"|(pruned|dense)(-held-back)?/hidden-\d{5}(-\d{5,}-\d{5,})?\.safetensors"
 )
 
 

@@ -1,14 +1,18 @@
 """Hidden states of one model on their way from block to block, from file to file.
 
-They lie in files for the reason that ``calibration.dense_pass`` gives, and so that an interrupted pass can go on.
+They lie in files for the reason that ``calibration.dense_pass`` gives, and so that an interrupted pass can go on. Each
+of several processes writes those of its own windows into a file of its own, and reads what it needs from whatever files
+there are: a pass can go on with another number of processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from llmprune.artifacts.activations import CachedFile, Calibration, HiddenStatesWriter, hidden_name, open_hidden_states
@@ -16,6 +20,7 @@ from llmprune.errors import NumericalError
 from llmprune.models.capture import BlockCall
 from llmprune.models.compute import dtype_name
 from llmprune.models.decoder import Decoder
+from llmprune.ranks.group import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class Stream:
         folder: of the pass.
         batch: windows at a time.
         cache: what is known of the same windows in the same model; None: nothing.
+        ranks: which divide the windows among them.
     """
 
     name: str
@@ -79,15 +85,31 @@ class Stream:
     folder: Path
     batch: int
     cache: CachedStates | None = None
+    ranks: Ranks = ALONE
+    _files: set[str] = field(default_factory=set, repr=False)
+
+    @property
+    def windows(self) -> range:
+        """Those of this process."""
+        return self.ranks.share(range(len(self.tokens)))
 
     def file(self, block: int) -> str:
-        """Path, in the folder, of the states entering ``block``."""
-        return f"{self.name}/{hidden_name(block)}"
+        """Path, in the folder, of the states entering ``block`` that this process writes."""
+        return f"{self.name}/{hidden_name(block, self.windows if self.ranks.size > 1 else None)}"
+
+    def find(self, files: Iterable[str]) -> None:
+        """Read from these files of the folder from now on, and from those that are written.
+
+        Args:
+            files: by their paths in the folder; those of other streams are passed over.
+        """
+        self._files.clear()
+        self._files.update(files)
 
     def tokens_of(self) -> Iterator[Tensor]:
         """Tokens batch by batch, on the device."""
-        for start in range(0, len(self.tokens), self.batch):
-            yield self.tokens[start : start + self.batch].to(self.decoder.device)
+        for tokens in self.ranks.share(self.tokens).split(self.batch):
+            yield tokens.to(self.decoder.device)
 
     def entering(self, block: int) -> Iterator[Entering]:
         """The batches at ``block``.
@@ -95,23 +117,21 @@ class Stream:
         The arguments of a block (positions, masks) are computed anew each time. They are the same every time, but kept
         for all batches they could take more memory than the hidden states: a mask has seq_len x seq_len entries.
         """
-        with open_hidden_states(self.folder / self.file(block)) as states:
-            for place, tokens in enumerate(self.tokens_of()):
-                start = place * self.batch
-                hidden = states.windows(start, start + len(tokens)).to(self.decoder.device)
-                yield Entering(place, self.decoder.runner.calls(tokens)[block], hidden)
+        for place, tokens in enumerate(self.tokens_of()):
+            yield Entering(place, self.decoder.runner.calls(tokens)[block], self.states(block, place))
 
     def first_window(self, block: int, *, length: int | None = None) -> Entering:
-        """One window at ``block``, or its first ``length`` tokens: enough to see how the block is wired."""
+        """The first window at ``block``, or its first ``length`` tokens: enough to see how the block is wired.
+
+        It is the same window on all ranks, so that all see the same.
+        """
         call = self.decoder.runner.calls(self.tokens[:1, :length].to(self.decoder.device))[block]
-        with open_hidden_states(self.folder / self.file(block)) as states:
-            return Entering(0, call, states.windows(0, 1)[:, :length].to(self.decoder.device))
+        return Entering(0, call, self._read(block, range(1))[:, :length].to(self.decoder.device))
 
     def states(self, block: int, place: int) -> Tensor:
         """A batch of the states entering ``block``."""
         start = place * self.batch
-        with open_hidden_states(self.folder / self.file(block)) as states:
-            return states.windows(start, min(start + self.batch, len(self.tokens))).to(self.decoder.device)
+        return self._read(block, self.windows[start : start + self.batch]).to(self.decoder.device)
 
     def embedded(self) -> dict[str, CachedFile]:
         """Write the states entering the first block; returns the file by its path in the folder."""
@@ -128,38 +148,64 @@ class Stream:
             ArtifactError: the cached file is damaged.
         """
         assert self.cache is not None, "is_cached() first"
-        begin, end = self.cache.first, self.cache.first + len(self.tokens)
+        begin, end = (self.cache.first + place for place in (self.windows.start, self.windows.stop))
         with self.cache.calibration.hidden_states(block) as states:
             parts = range(begin, end, self.batch)
             return self.write(block, (states.windows(start, min(start + self.batch, end)) for start in parts))
 
     def write(self, block: int, batches: Iterator[Tensor]) -> dict[str, CachedFile]:
-        """Write the states entering ``block``; batches must come in order. Returns the file by its path in the folder.
+        """Write this process's states entering ``block``; batches must come in order.
+
+        Returns:
+            The file by its path in the folder.
 
         Raises:
             NumericalError: they are NaN or infinite.
         """
-        path = self.folder / self.file(block)
+        name = self.file(block)
+        path = self.folder / name
         path.parent.mkdir(exist_ok=True)
         writer: HiddenStatesWriter | None = None
         try:
             for states in batches:
                 _require_finite(states, block)
                 if writer is None:
-                    shape = (*self.tokens.shape, states.shape[-1])
+                    shape = (len(self.windows), self.tokens.shape[1], states.shape[-1])
                     writer = HiddenStatesWriter(path, shape=shape, dtype=self.decoder.runner.stream_dtype)
                 writer.append(states)
             assert writer is not None, "there is at least one window"
-            return {self.file(block): writer.finish()}
+            written = writer.finish()
+            self._files.add(name)
+            return {name: written}
         finally:
             if writer is not None:
                 writer.discard()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the states entering a block."""
+        """Bytes of the states of all windows entering a block."""
         width = self.decoder.runner.embed(self.tokens[:1, :1].to(self.decoder.device)).shape[-1]
         return self.tokens.numel() * width * self.decoder.runner.stream_dtype.itemsize
+
+    def _read(self, block: int, windows: range) -> Tensor:
+        """Some windows of the states entering ``block``, whoever wrote them."""
+        parts: list[Tensor] = []
+        for held, name in self._held(block):
+            start, stop = max(held.start, windows.start), min(held.stop, windows.stop)
+            if start < stop:
+                with open_hidden_states(self.folder / name) as states:
+                    parts.append(states.windows(start - held.start, stop - held.start))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _held(self, block: int) -> list[tuple[range, str]]:
+        """The files of states entering ``block``, in the order of the windows that they hold."""
+        pattern = re.compile(rf"{self.name}/hidden-{block:05d}(?:-(\d+)-(\d+))?\.safetensors")
+        held: list[tuple[range, str]] = []
+        for name in self._files:
+            if match := pattern.fullmatch(name):
+                start, stop = match.groups()
+                held.append((range(len(self.tokens)) if start is None else range(int(start), int(stop)), name))
+        return sorted(held, key=lambda one: one[0].start)
 
 
 def _require_finite(states: Tensor, entering: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from torch import Tensor
 
 from llmprune.algorithms.feed_forward.sparsellm import FfnSettings
 from llmprune.artifacts.records.weight_sparsity import BlockRecord, SparsitySettings
@@ -16,15 +17,19 @@ from llmprune.choices import Method, Reference
 from llmprune.errors import NumericalError
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.decoder import Decoder
-from llmprune.models.devices import exact_products, half_products
+from llmprune.models.devices import half_products
 from llmprune.models.open_block import block_matrices
+from llmprune.ranks.group import Ranks
+from llmprune.ranks.shared import require_divisible, require_shared
 from llmprune.stages.calibration import CalibrationText, text_of_windows
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.passes import PassFolder
-from llmprune.stages.weight_pruning.block_pass import PassSettings, PruningPass, PruningPassState
+from llmprune.stages.weight_pruning.block_pass import PruningPass
 from llmprune.stages.weight_pruning.estimate import kept_bytes, needs_of
 from llmprune.stages.weight_pruning.selection import check_shapes, parse_layers
 from llmprune.stages.weight_pruning.settings import PruningSettings
+from llmprune.stages.weight_pruning.share import PassSettings, PassShare
+from llmprune.stages.weight_pruning.state import PruningPassState
 from llmprune.text.windows import TokenWindows
 
 
@@ -39,6 +44,7 @@ def prune_decoder(
     compute: Compute,
     progress: Progress,
     on_block: Callable[[BlockRecord], None],
+    elsewhere: Callable[[], Decoder] | None = None,
 ) -> PruningPassState:
     """Prune block after block, going on where an earlier pass in the same folder stopped.
 
@@ -54,32 +60,47 @@ def prune_decoder(
         compute: how much goes through a block at once.
         progress: who listens.
         on_block: called for every block as it finishes.
+        elsewhere: opens the dense model on another rank; None: there is none.
 
     Raises:
+        TargetError: more ranks than windows.
+        SharedFolderError: a rank does not see the folder.
         NumericalError: activations that are NaN, or a Gram matrix that cannot be factored; names the layers.
         LlmpruneError: the disk is full.
     """
     tokens = text.load()[: settings.samples]
     needs = needs_of(decoder, settings, recorded.layers, windows=len(tokens), seq_len=tokens.shape[1], compute=compute)
-    work = PruningPass(
-        decoder,
-        tokens,
-        _pass_settings(settings, recorded.layers, decoder),
-        folder=folder,
-        begin=PruningPassState(model=model, settings=recorded),
-        batch=max(1, compute.batch_tokens // tokens.shape[1]),
-        memory=kept_bytes(compute),
-        disk=needs.disk,
-        progress=progress,
-    )
+    chosen = _pass_settings(settings, recorded.layers, decoder, compute.ranks)
+    require_divisible(compute.ranks, len(tokens))
+    require_shared(compute.ranks, folder.path)
+    batch = max(1, compute.batch_tokens // tokens.shape[1])
+    given = (elsewhere, tokens, chosen, folder, batch, kept_bytes(compute))
+    shares = compute.ranks.place(_open_share, *given, own={"decoder": decoder})
+    begin = PruningPassState(model=model, settings=recorded)
     try:
-        with exact_products():
-            state = work.prune_blocks(on_block)
-        odd = (*decoder.runner.halving.remarks, *_rounded_products(decoder))
+        work = PruningPass(shares, recorded.layers, folder, begin, needs.disk, progress)
+        state = work.prune_blocks(on_block)
+        shares.drop()
+        odd = _rounded_products(decoder)
         return state.model_copy(update={"remarks": tuple(dict.fromkeys((*state.remarks, *odd)))})
     except NumericalError:  # the same settings would fail here again: nothing is worth keeping
         folder.remove()
         raise
+
+
+def _open_share(
+    elsewhere: Callable[[], Decoder] | None,
+    tokens: Tensor,
+    settings: PassSettings,
+    folder: PassFolder[PruningPassState],
+    batch: int,
+    memory: int,
+    decoder: Decoder | None = None,
+) -> PassShare:
+    if decoder is None:
+        assert elsewhere is not None, "another rank opens the model itself"
+        decoder = elsewhere()
+    return PassShare(decoder, tokens, settings, folder=folder, batch=batch, memory=memory)
 
 
 def prune_in_memory(
@@ -198,10 +219,12 @@ def _rounded_products(decoder: Decoder) -> tuple[str, ...]:
     )
 
 
-def _pass_settings(settings: PruningSettings, blocks: Sequence[int], decoder: Decoder) -> PassSettings:
+def _pass_settings(settings: PruningSettings, blocks: Sequence[int], decoder: Decoder, ranks: Ranks) -> PassSettings:
     some = settings.pattern.ratio > 0  # where no zeros are asked for, no weight changes
     reference = settings.reference if some else Reference.PRUNED
-    ffn = FfnSettings(settings.layer, settings.coefficients, reference=reference, rounds=settings.rounds)
+    ffn = FfnSettings(
+        settings.layer, settings.coefficients, reference=reference, rounds=settings.rounds, processes=ranks
+    )
     if decoder.dtype in (torch.bfloat16, torch.float16):  # the activations are rounded to it already
         ffn = replace(ffn, products=partial(half_products, decoder.dtype))
-    return PassSettings(ffn, some and settings.method is Method.SPARSELLM, settings.selection, tuple(blocks))
+    return PassSettings(ffn, ranks, some and settings.method is Method.SPARSELLM, settings.selection, tuple(blocks))

@@ -125,7 +125,8 @@ class ExpertsPruning:
         """
         routed = self._route(step)
         known = step.experts.experts
-        counts = torch.stack([one.routing.counts(known.count) for one in routed]).sum(0).tolist()
+        counts = torch.stack([one.routing.counts(known.count) for one in routed]).sum(0)
+        counts = self._settings.processes.sum(counts).tolist()
         shared = tuple(expert for expert in step.chosen if counts[expert] < known.widest)
         done = PrunedExperts(step, tuple(counts), shared)
         for expert, paths in step.chosen.items():
@@ -155,19 +156,22 @@ class ExpertsPruning:
         return routed
 
     def _own_tokens(self, expert: int, routed: Iterable[_Routed]) -> Iterator[Tokens]:
-        """An expert's tokens, with its gates."""
-        for one in routed:
-            rows, gates = one.routing.rows(expert)
-            if len(rows):
-                yield self._gathered(one, rows, gates)
+        """An expert's tokens, with its gates; where this rank has none, none of its first batch's."""
+        found = [(one, *one.routing.rows(expert)) for one in routed]
+        for one, rows, gates in [some for some in found if len(some[1])] or found[:1]:
+            yield self._gathered(one, rows, gates)
 
     def _shared_tokens(self, step: ExpertsStep, routed: list[_Routed]) -> Iterator[Tokens]:
-        """Tokens of all experts, spread evenly over the calibration text."""
-        total = sum(len(one.routing.chosen) for one in routed)
-        stride = max(1, total // (_SHARED * step.experts.experts.widest))
+        """Tokens of all experts, spread evenly over the calibration text: the same whoever has which windows."""
+        stream = self._streams.pruned
+        seq_len = stream.tokens.shape[1]
+        stride = max(1, stream.tokens.numel() // (_SHARED * step.experts.experts.widest))
+        place = stream.windows.start * seq_len
         for one in routed:
-            rows = torch.arange(0, len(one.routing.chosen), stride, device=one.routing.chosen.device)
-            yield self._gathered(one, rows, None)
+            count, device = len(one.routing.chosen), one.routing.chosen.device
+            places = torch.arange(place, place + count, device=device) % (stream.batch * seq_len)
+            yield self._gathered(one, (places % stride == 0).nonzero().flatten(), None)
+            place += count
 
     def _gathered(self, one: _Routed, rows: Tensor, gates: Tensor | None) -> Tokens:
         found = [self._store.rows(key, rows)["inputs"] for key in one.keys]
@@ -192,7 +196,7 @@ class ExpertsPruning:
             with self._settings.products():
                 first.add(chunk, dense_inputs=part.dense)
         try:
-            result = prune_ffn(ffn, chunks, self._settings, first=first.take())
+            result = prune_ffn(ffn, chunks, self._settings, first=first.take(self._settings.add))
         except UnseenInputsError:
             done.unseen.update(weights)
             return prune_unseen(weights, self._settings)
@@ -240,7 +244,7 @@ class ExpertsPruning:
         with self._settings.products():
             for own, dense, scale in inputs:
                 sums.add(scaled(own, scale), dense=None if dense is None else scaled(dense, scale))
-        moments = sums.take()
+        moments = sums.take(self._settings.add)
         done.unseen.update(weights if are_unseen(moments.gram) else ())
         return prune_layers(weights, moments, self._settings)
 

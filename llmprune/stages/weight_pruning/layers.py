@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
 from llmprune.algorithms.feed_forward.sparsellm import FfnSettings
+from llmprune.algorithms.processes import Add
 from llmprune.algorithms.weights import magnitude
-from llmprune.algorithms.weights.factor import cholesky, factorise
 from llmprune.algorithms.weights.gram import CrossAccumulator, GramAccumulator
-from llmprune.algorithms.weights.layer import LayerMethod, prune_layer
-from llmprune.algorithms.weights.least_squares import ridge_towards
 from llmprune.algorithms.weights.pruned import PrunedWeight
+from llmprune.algorithms.weights.shared_inputs import LayerTask, SharedInputs
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class LayerMoments:
 
 
 class LayerSums:
-    """Adds up the moments batch by batch. Sums over several processes would be added up in ``take``."""
+    """Adds up the moments batch by batch."""
 
     def __init__(self) -> None:
         self._gram = GramAccumulator()
@@ -48,10 +48,14 @@ class LayerSums:
             rows = lacking.view(-1, lacking.shape[-1])
             self._lacking = (self._lacking or CrossAccumulator()).update(rows, inputs)
 
-    def take(self) -> LayerMoments:
-        """The sums, which are given away."""
-        cross, lacking = (None if sums is None else sums.take() for sums in (self._cross, self._lacking))
-        return LayerMoments(self._gram.take(), cross, lacking)
+    def take(self, add: Add | None = None) -> LayerMoments:
+        """The sums, which are given away.
+
+        Args:
+            add: replaces a tensor by its sum over several processes, each of which has some of the tokens.
+        """
+        cross, lacking = (None if sums is None else sums.take(add) for sums in (self._cross, self._lacking))
+        return LayerMoments(self._gram.take(add), cross, lacking)
 
 
 def prune_layers(
@@ -71,21 +75,11 @@ def prune_layers(
     Raises:
         NumericalError: the Gram matrix cannot be factored, or the error is not finite.
     """
-    gram, layer = moments.gram, settings.layer
-    if are_unseen(gram):
+    if are_unseen(moments.gram):
         return prune_unseen(weights, settings)
-    factor = factorise(gram, damping=layer.damping) if layer.method is LayerMethod.SPARSEGPT else None
-    held = None if moments.cross is None else cholesky(gram, damping=settings.relative_ridge)
-    pruned: dict[str, PrunedWeight] = {}
-    for name, weight in weights.items():
-        target = None
-        if moments.cross is not None and held is not None:
-            outputs = weight.to(gram.dtype) @ moments.cross
-            outputs = outputs if moments.lacking is None else outputs.add_(moments.lacking)
-            target = ridge_towards(weight, outputs, gram, held)
-        one = prune_layer(weight, gram, layer, target=target, factor=factor)
-        pruned[name] = replace(one, widened=one.widened or (held is not None and held.widened))
-    return pruned
+    inputs = SharedInputs(moments.gram, settings.layer, ridge=settings.relative_ridge, processes=settings.processes)
+    pruned = inputs.prune([LayerTask(weight, _cross(weight, moments)) for weight in weights.values()])
+    return dict(zip(weights, pruned, strict=True))
 
 
 def are_unseen(gram: Tensor) -> bool:
@@ -96,3 +90,13 @@ def are_unseen(gram: Tensor) -> bool:
 def prune_unseen(weights: Mapping[str, Tensor], settings: FfnSettings) -> dict[str, PrunedWeight]:
     """Prune layers, (out, in) by name, whose inputs were all zero: by magnitude, with the error of the weights."""
     return {name: magnitude.prune_linear(weight, None, settings.layer.pattern) for name, weight in weights.items()}
+
+
+def _cross(weight: Tensor, moments: LayerMoments) -> Callable[[], Tensor] | None:
+    """What gives Z X^T of the outputs Z that a layer has to give; None: those of its own weight."""
+    return None if moments.cross is None else partial(_products, weight, moments.cross, moments.lacking)
+
+
+def _products(weight: Tensor, cross: Tensor, lacking: Tensor | None) -> Tensor:
+    outputs = weight.to(cross.dtype) @ cross
+    return outputs if lacking is None else outputs.add_(lacking)

@@ -22,7 +22,6 @@ from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.place import check_output
 from llmprune.stages.output.record import made_before
 from llmprune.stages.passes import PassFolder, working_folder
-from llmprune.stages.weight_pruning.block_pass import PruningPassState
 from llmprune.stages.weight_pruning.decoder_pruning import (
     count_zeros_before,
     prune_decoder,
@@ -31,6 +30,7 @@ from llmprune.stages.weight_pruning.decoder_pruning import (
 )
 from llmprune.stages.weight_pruning.selection import check_shapes, parse_layers
 from llmprune.stages.weight_pruning.settings import PruningSettings, default_name, typed_options
+from llmprune.stages.weight_pruning.state import PruningPassState
 from llmprune.stages.weight_pruning.write import write_checkpoint
 from llmprune.text.windows import TokenWindows
 
@@ -130,6 +130,7 @@ def _make(
         compute=workspace.compute,
         progress=workspace.progress,
         on_block=on_block,
+        elsewhere=workspace.elsewhere(),
     )
     del decoder
     kept = text.is_kept_in(settings.calibration or workspace.run.calibration)

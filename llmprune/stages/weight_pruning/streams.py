@@ -7,7 +7,7 @@ at 70% zeros has a perplexity of 53.0 on WikiText-2; SparseLLM as in its paper, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -46,6 +46,12 @@ class Streams:
     pruned: Stream
     dense: Stream | None
     first: int
+
+    def find(self, files: Iterable[str]) -> None:
+        """Read from these files of the folder from now on, and from those that are written."""
+        for stream in (self.pruned, self.dense):
+            if stream is not None:
+                stream.find(files)
 
     def sides(self, block: int) -> tuple[Stream, ...]:
         """The streams that have states of their own at ``block``."""

@@ -13,8 +13,8 @@ from llmprune.stages.output.finish import finish_checkpoint
 from llmprune.stages.output.place import new_checkpoint
 from llmprune.stages.output.record import new_record
 from llmprune.stages.output.whole_copy import copy_whole
-from llmprune.stages.weight_pruning.block_pass import PruningPassState
 from llmprune.stages.weight_pruning.settings import PruningSettings
+from llmprune.stages.weight_pruning.state import PruningPassState
 
 
 def write_checkpoint(

@@ -16,7 +16,7 @@ from llmprune.models.compute import choose_compute
 from llmprune.stages.calibration import calibrate
 from llmprune.stages.common.workspace import open_workspace
 from llmprune.stages.weight_pruning import PruningSettings, global_prune
-from llmprune.stages.weight_pruning.block_pass import PruningPassState
+from llmprune.stages.weight_pruning.state import PruningPassState
 from tests.tiny import SEQ_LEN, save_tiny_llama, snapshot
 
 HALF = Unstructured(0.5)
