@@ -86,7 +86,7 @@ CASES = {
 
 @pytest.mark.parametrize(("of", "options"), [(of, options) for of, *options in CASES.values()], ids=CASES)
 def test_three_processes_prune_what_one_prunes(prune, of, options):
-    """In float64, where scores have no near-ties. Some things are float32, and every refit and block makes more of it."""
+    """In float64, where scores have no near-ties. Some things are float32, and every refit makes more of it."""
     one, three = (prune(size, *options, of=of) for size in (1, 3))
     ours, theirs = weights(one), weights(three)
     for name in ours:

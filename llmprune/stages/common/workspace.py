@@ -84,10 +84,6 @@ class Workspace:
         decoder.runner.halving.say = self.progress.say
         return decoder
 
-    def elsewhere(self) -> Callable[[], CheckpointDecoder]:
-        """What opens the dense model on another rank, where it is sent to."""
-        return partial(_open_here, replace(self, progress=Silent()))
-
     def open_shell(self) -> CheckpointDecoder:
         """The dense model without weights: enough to look at shapes and names."""
         return open_shell(
@@ -170,10 +166,6 @@ class Workspace:
     def writing(self) -> AbstractContextManager[None]:
         """Hold the run for writing, see ``RunDirectory.writing``."""
         return self.run.writing(self.record)
-
-
-def _open_here(workspace: Workspace) -> CheckpointDecoder:
-    return replace(workspace, compute=workspace.compute.here()).open_decoder()
 
 
 def open_workspace(

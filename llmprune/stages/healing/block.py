@@ -9,7 +9,7 @@ the loss of the whole model on these windows falls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -28,6 +28,11 @@ class Windows:
 
     pruned: Stream
     dense: Stream
+
+    def find(self, files: Collection[str]) -> None:
+        """Read from these files of the pass from now on, and from those that are written."""
+        self.pruned.find(files)
+        self.dense.find(files)
 
 
 @dataclass(frozen=True)

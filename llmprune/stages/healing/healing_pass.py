@@ -8,7 +8,6 @@ model's own run once for both. A pass that was stopped goes on at the next block
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llmprune.artifacts.activations import CachedFile, cached_file
+from llmprune.artifacts.activations import CachedFile
 from llmprune.artifacts.files.disk_space import explain_full_disk, require_free_space
 from llmprune.artifacts.records.healing import BlockHealing, HealingSettings, LayerHealing
 from llmprune.choices import Scope
@@ -94,6 +93,8 @@ class HealingPass:
 
     def _pass_block(self, place: int, state: HealingPassState, *, heal: bool, last: bool) -> HealingPassState:
         began = time.perf_counter()
+        for windows in (self.solved_on, self.held_back):
+            windows.find(state.states)
         if place < self.same and not heal:
             return self._dense_moved(state, place + 1, entering=place + 1)
         block = self.student.blocks[place]
@@ -191,13 +192,9 @@ class HealingPass:
         """Give the pruned model hidden states of its own, where the dense model's have served both until now."""
         states = dict(state.states)
         for windows in (self.solved_on, self.held_back):
-            name, source = windows.pruned.file(self.student.blocks[place]), windows.dense.file(state.dense)
-            if name in states:
-                continue
-            path = self.folder.path / name
-            path.parent.mkdir(exist_ok=True)
-            shutil.copyfile(self.folder.path / source, path)
-            states[name] = cached_file(path)
+            block = self.student.blocks[place]
+            if not windows.pruned.has(block):
+                states |= windows.pruned.write(block, windows.dense.batches(state.dense))
         return state.model_copy(update={"states": states})
 
     def _student_moved(self, place: int, opened: OpenBlock, state: HealingPassState) -> HealingPassState:

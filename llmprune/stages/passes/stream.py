@@ -106,6 +106,10 @@ class Stream:
         self._files.clear()
         self._files.update(files)
 
+    def has(self, block: int) -> bool:
+        """Whether there are files of the states entering ``block``."""
+        return bool(self._held(block))
+
     def tokens_of(self) -> Iterator[Tensor]:
         """Tokens batch by batch, on the device."""
         for tokens in self.ranks.share(self.tokens).split(self.batch):
@@ -132,6 +136,11 @@ class Stream:
         """A batch of the states entering ``block``."""
         start = place * self.batch
         return self._read(block, self.windows[start : start + self.batch]).to(self.decoder.device)
+
+    def batches(self, block: int) -> Iterator[Tensor]:
+        """The states entering ``block``, batch by batch."""
+        for place, _ in enumerate(self.tokens_of()):
+            yield self.states(block, place)
 
     def embedded(self) -> dict[str, CachedFile]:
         """Write the states entering the first block; returns the file by its path in the folder."""

@@ -125,8 +125,8 @@ class ExpertsPruning:
         """
         routed = self._route(step)
         known = step.experts.experts
-        counts = torch.stack([one.routing.counts(known.count) for one in routed]).sum(0)
-        counts = self._settings.processes.sum(counts).tolist()
+        own = torch.stack([one.routing.counts(known.count) for one in routed]).sum(0)
+        counts: list[int] = self._settings.processes.sum(own).tolist()
         shared = tuple(expert for expert in step.chosen if counts[expert] < known.widest)
         done = PrunedExperts(step, tuple(counts), shared)
         for expert, paths in step.chosen.items():

@@ -105,7 +105,9 @@ class PassShare:
         self._ranks = settings.ranks
         self._folder = folder
         self._memory = memory
-        sides = [Stream(name, decoder, tokens, folder.path, batch, settings.ranks) for name in ("pruned", "dense")]
+        sides = [
+            Stream(name, decoder, tokens, folder.path, batch, ranks=settings.ranks) for name in ("pruned", "dense")
+        ]
         beside = sides[1] if settings.ffn.reference is Reference.DENSE else None
         self._streams = Streams(sides[0], beside, first=min(settings.blocks))
 

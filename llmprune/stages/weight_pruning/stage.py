@@ -18,6 +18,7 @@ from llmprune.stages.calibration import (
     text_of_windows,
 )
 from llmprune.stages.common.command_line import model_argument, recorded_command
+from llmprune.stages.common.elsewhere import opening_elsewhere
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.place import check_output
 from llmprune.stages.output.record import made_before
@@ -130,7 +131,7 @@ def _make(
         compute=workspace.compute,
         progress=workspace.progress,
         on_block=on_block,
-        elsewhere=workspace.elsewhere(),
+        elsewhere=opening_elsewhere(workspace),
     )
     del decoder
     kept = text.is_kept_in(settings.calibration or workspace.run.calibration)
