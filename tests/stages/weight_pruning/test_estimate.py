@@ -23,7 +23,7 @@ from llmprune.stages.calibration import text_of_windows
 from llmprune.stages.common.progress import Silent
 from llmprune.stages.weight_pruning import PruningSettings
 from llmprune.stages.passes import PassFolder
-from llmprune.stages.weight_pruning.block_pass import PruningPassState
+from llmprune.stages.weight_pruning.state import PruningPassState
 from llmprune.stages.weight_pruning.decoder_pruning import prune_decoder, recorded_settings
 from llmprune.stages.weight_pruning.estimate import needs_of
 from llmprune.text.windows import TokenWindows
