@@ -91,7 +91,7 @@ def passes(path: Path, mutant: ast.Module, tests: list[str]) -> str:
 
 
 def _tested(path: Path, mutant: ast.Module, tests: list[str]) -> int:
-    """In a child that has imported nothing of llmprune yet: the loader of one file compiles the mutant instead."""
+    """In a child that imports llmprune anew: the loader of one file compiles the mutant instead."""
     from importlib.machinery import SourceFileLoader
 
     import pytest
@@ -102,6 +102,8 @@ def _tested(path: Path, mutant: ast.Module, tests: list[str]) -> int:
         return compile(mutant, str(path), "exec") if Path(self.path) == path else whole(self, name)
 
     SourceFileLoader.get_code = get_code
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("llmprune", "tests")]:
+        del sys.modules[name]
     os.chdir(ROOT)
     loaded_before = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
     return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *loaded_before, *tests]))

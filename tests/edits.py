@@ -14,3 +14,10 @@ def edit_json(path: Path, **changes: object) -> None:
     known = content.pop(DIGEST, None)
     content |= changes
     path.write_text(json.dumps(content if known is None else with_digest(content)))
+
+
+def content_of(path: Path) -> dict:
+    """What a JSON artifact holds beside its digest, as `--json` prints it."""
+    content = json.loads(path.read_text())
+    del content[DIGEST]
+    return content

@@ -122,7 +122,7 @@ def _friendly(command: Callable[..., None]) -> Callable[..., None]:
             except BaseException as error:
                 raise typer.Exit(_explained(error, interruption)) from None
             finally:
-                if not kwargs["quiet"] and (line := unchecked()) is not None:
+                if not kwargs.get("quiet") and (line := unchecked()) is not None:
                     remark(line)
 
     return wrapped

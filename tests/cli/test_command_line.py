@@ -16,9 +16,11 @@ import typer
 
 from llmprune.artifacts.records.importance import Importance
 from llmprune.cli.app import _friendly
-from llmprune.errors import ModelError
+from llmprune.errors import LlmpruneError, ModelError
 from llmprune.models.demo import DEMO_NAME, demo_model
+from llmprune.stages.common import workspace
 from tests.cli.conftest import ROOT
+from tests.edits import content_of
 from tests.tiny import NUM_BLOCKS
 
 OF_A_MODEL = ["quickstart", "calibrate", "verify-redundancy", "remove-blocks", "global-prune", "bench"]
@@ -105,7 +107,7 @@ def test_results_are_on_stdout_and_remarks_on_stderr(words, llmprune):
 
 def test_json_says_what_the_artifact_says(llmprune, run):
     result = llmprune("verify-redundancy", "--target", "2", "--run", run, "--json")
-    assert json.loads(result.stdout) == json.loads((run / "importance.json").read_text())
+    assert json.loads(result.stdout) == content_of(run / "importance.json")
 
 
 def test_words_between_colons_stay_words(llmprune, capsys):
@@ -133,12 +135,15 @@ def test_the_recorded_model_is_the_default(llmprune, run):
     assert json.loads(result.stdout)["source"]["name"] == "tiny"
 
 
-def test_with_nothing_recorded_the_demo_model_is_taken_and_the_first_line_says_so(llmprune, tmp_path):
+def test_with_nothing_recorded_the_demo_model_is_taken_and_the_first_line_says_so(llmprune, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise LlmpruneError("Before the demo model is converted.")
+
     if demo_model() is None:
         pytest.skip("needs the demo model's wheel")
-    (tmp_path / "dense").mkdir()  # of whatever model: it stops the command before the demo model is converted
-    result = llmprune("verify-redundancy", "--run", tmp_path)
-    assert result.exit_code == 2
+    monkeypatch.setattr(workspace, "convert", stop)
+    result = llmprune("verify-redundancy", "--run", tmp_path / "run")
+    assert result.exit_code == 1
     assert f"using the demo model {DEMO_NAME}" in result.stderr.splitlines()[0]
 
 

@@ -161,7 +161,6 @@ def test_a_digit_of_an_artifact(name, command, run, llmprune):
     ("name", "command"),
     [
         ("tokens.safetensors", "calibrate"),
-        ("hidden-00000.safetensors", "calibrate"),
         ("tokens.safetensors", "verify-redundancy"),
     ],
 )

@@ -15,6 +15,7 @@ from llmprune.cli.console import Console
 from llmprune.errors import LlmpruneError
 from tests.cli.conftest import ROOT
 from tests.cli.test_command_line import BENCH, COMMANDS
+from tests.edits import content_of
 from tests.forked import run_forked
 
 ENCODINGS = ["ascii", "latin-1", "cp437", "cp1252"]
@@ -100,7 +101,7 @@ def test_remarks_that_meet_a_full_disk_stop_nothing(typed, run):
     with Path("/dev/full").open("w") as full:
         done = typed("verify-redundancy", "--target", "2", "--run", run, "--json", stderr=full)
     assert done.returncode == 0
-    assert json.loads(done.stdout) == json.loads((run / "importance.json").read_text())
+    assert json.loads(done.stdout) == content_of(run / "importance.json")
 
 
 @pytest.mark.parametrize("words", [["bench", "--help"], ["verify-redundancy", "--target", "2"]])

@@ -37,7 +37,7 @@ def remarks(listener):
 def test_a_finished_calibration_is_found_again_and_only_another_dtype_is_refused(narrow, settings, listener, run):
     assert calibrate(narrow(), settings).manifest.dtype == "bfloat16"
     assert remarks(listener) == [f"Computing in bfloat16, in which {run / 'calibration'} was made."]
-    with pytest.raises(ArtifactError, match="in bfloat16 with cache 'first', made with other settings"):
+    with pytest.raises(ArtifactError, match="in bfloat16 with cache 'none', made with other settings"):
         calibrate(narrow(dtype="float32"), settings)
     assert calibrate(narrow(), settings, force=True).manifest.dtype == "float32"  # anew, as the model is stored
 

@@ -11,6 +11,7 @@ from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.artifacts.masks.mask import write_mask
 from tests.checkpoints import save_shards
 from tests.cli.world import refused
+from tests.edits import content_of
 from tests.tiny import save_tiny_llama
 
 WEIGHT = "model.layers.1.mlp.up_proj.weight"
@@ -40,7 +41,7 @@ def test_json_is_the_record_and_where_it_lies(world, mask, llmprune):
     result = llmprune(*words)
     data = json.loads(result.stdout)
     assert data.pop("directory") == str(out)
-    assert data == json.loads((out / "llmprune.json").read_text())
+    assert data == content_of(out / "llmprune.json")
     assert data["verification"] is None
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.cli.world import refused
+from tests.edits import content_of
 from tests.tiny import save_tiny_llama
 
 
@@ -32,7 +33,7 @@ def test_json_is_the_record_and_where_it_lies(world, smaller, llmprune):
     words = ["heal", smaller, "--scope", "cut", "--run", world.run, "--out", out, "--no-verify", "--json"]
     data = json.loads(llmprune(*words).stdout)
     assert (data.pop("directory"), data.pop("pushed")) == (str(out), None)
-    assert data == json.loads((out / "llmprune.json").read_text())
+    assert data == content_of(out / "llmprune.json")
     assert [block["block"] for block in data["healing"]["blocks"]] == [1]
     assert "Not verified (--no-verify)." in llmprune(*words[:-1]).stdout
 

@@ -17,6 +17,7 @@ from llmprune.stages.block_search import RedundancySettings, verify_redundancy
 from llmprune.stages.block_search.healer import CutHealer
 from llmprune.stages.calibration import CalibrationSettings, calibrate
 from llmprune.stages.healing import RIDGES
+from tests.edits import edit_json
 from tests.tiny import NUM_BLOCKS
 from tests.tiny_models import random_tokens
 
@@ -153,7 +154,7 @@ def test_files_of_the_schema_before_are_searches_without_healing(written, run):
     data = json.loads(path.read_text())
     assert data["schema_version"] == 3
     del data["settings"]["heal"]
-    path.write_text(json.dumps({**data, "schema_version": 2}))
+    edit_json(path, settings=data["settings"], schema_version=2)
     longer = verify_redundancy(written, RedundancySettings("2"))
     assert (longer.settings.heal, longer.schema_version, len(longer.rounds)) == (None, 3, 2)
     assert Importance.read(path) == longer
@@ -193,9 +194,8 @@ def test_swaps_are_recorded_and_gone_on_with_and_what_they_found_is_removed(writ
     assert found.refinement.swaps == tuple(tried)
     assert found.first(2) == found.order[:2]
     assert found.first(3) == found.refinement.removed
-    data = json.loads((run / "importance.json").read_text())
-    data["refinement"]["swaps"] = data["refinement"]["swaps"][:1]
-    (run / "importance.json").write_text(json.dumps(data))
+    refinement = json.loads((run / "importance.json").read_text())["refinement"]
+    edit_json(run / "importance.json", refinement={**refinement, "swaps": refinement["swaps"][:1]})
     again = verify_redundancy(open_run(), settings)
     assert [swap.model_copy(update={"seconds": 0}) for swap in again.refinement.swaps] == [
         swap.model_copy(update={"seconds": 0}) for swap in tried
