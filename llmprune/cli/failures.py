@@ -8,7 +8,7 @@ import os
 from llmprune.errors import LlmpruneError, UserError
 from llmprune.quiet import first_sentence, is_panic, system_errno
 
-_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
+_OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "not enough memory")
 
 
 def known_error(error: BaseException) -> LlmpruneError | None:

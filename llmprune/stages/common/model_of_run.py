@@ -49,9 +49,12 @@ def typed_origin(spec: str, record: RunRecord) -> str:
 
 def _first_model(run: RunDirectory, typed: str | None, progress: Progress, find: Finder) -> ModelSource:
     """The model of a run that has none yet."""
+    made = run.made_here()
+    if typed is not None and made:
+        progress.say(f"{run.path} holds {', '.join(made)}, but its run.json is gone: it is made anew for {typed}.")
     if typed is not None:
         return find(typed)
-    if made := run.made_here():
+    if made:
         raise ModelError(
             f"{run.path} holds {', '.join(made)}, but its run.json is gone; type the MODEL, or `run=OTHER`."
         )

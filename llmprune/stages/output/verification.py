@@ -19,6 +19,7 @@ from llmprune.models.decoder import Decoder
 from llmprune.models.loading import LOADING_ROOM, load_tokenizer, load_whole, open_decoder
 from llmprune.models.source import positions
 from llmprune.models.unchosen import unchosen
+from llmprune.quiet import system_errno
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.generation_check import Generated, allowed_difference, compare_generation, same_in_source
 
@@ -103,10 +104,15 @@ def _source_does_so_too(workspace: Workspace, prompt: Tensor, check: Generated, 
 
 @contextmanager
 def _loading_is_required() -> Iterator[None]:
-    """A written checkpoint that cannot be loaded is a failed verification, and not the user's mistake."""
+    """A written checkpoint that cannot be loaded is a failed verification, and not the user's mistake.
+
+    Where the operating system refuses a file, that says nothing of what was written.
+    """
     try:
         yield
     except (ModelError, CheckpointError) as error:
+        if (cause := error.__cause__) is not None and system_errno(cause) is not None:
+            raise cause from None
         raise VerificationError(f"The written checkpoint cannot be loaded again: {error}") from error
 
 

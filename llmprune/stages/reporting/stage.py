@@ -51,6 +51,8 @@ def report(run: RunDirectory, *, out: Path | None = None, progress: Progress) ->
     out = out or run.report
     _check_output(out)
     contents = read_contents(run)
+    for remark in contents.remarks:
+        progress.say(remark)
     sections = report_sections(contents)
     charts = [chart for section in sections for chart in section.charts]
     drawn, pictures = _draw(charts, progress)
