@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from llmprune.artifacts.records.healing import BlockHealing
 from llmprune.artifacts.records.pruning import zeroed_tensors
 from llmprune.choices import Heal, Scope
+from llmprune.models.decoder import Decoder
 from llmprune.stages.calibration import CalibrationChoice
+from llmprune.stages.common.elsewhere import opening_elsewhere
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.healing import (
     HealedWeights,
     HealingPassState,
     HealingPlan,
+    Student,
     heal_student,
     healing_folder,
     plan_healing,
@@ -46,9 +50,10 @@ class RemovalHealing:
             LlmpruneError: the disk is full.
         """
         workspace.remark_slow_dtype()
-        dense = workspace.open_decoder()
+        known = (self.plan.settings.origins, zeroed_tensors(workspace.directory))
+        student, dense = _opened(workspace.open_decoder, *known)
         return heal_student(
-            without_blocks(dense, self.plan.settings.origins, masked=zeroed_tensors(workspace.directory)),
+            student,
             dense,
             self.plan,
             model=workspace.model.fingerprint,
@@ -56,11 +61,18 @@ class RemovalHealing:
             compute=workspace.compute,
             progress=workspace.progress,
             on_block=on_block,
+            elsewhere=partial(_opened, opening_elsewhere(workspace), *known),
         )
 
     def remove_finished(self) -> None:
         """Remove what the pass left, once the checkpoint is complete."""
         remove_finished(self.plan, self.folder)
+
+
+def _opened(dense: Callable[[], Decoder], origins: tuple[int, ...], masked: frozenset[str]) -> tuple[Student, Decoder]:
+    """The dense model, by what opens it, and what is left of it."""
+    teacher = dense()
+    return without_blocks(teacher, origins, masked=masked), teacher
 
 
 def planned_healing(

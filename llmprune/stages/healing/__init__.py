@@ -1,7 +1,6 @@
 """``llmprune heal``, and the healing of ``remove-blocks``."""
 
 from llmprune.stages.healing.cost import healed_bytes, healing_step, plan_heal
-from llmprune.stages.healing.healing_pass import HealingPassState
 from llmprune.stages.healing.in_memory import heal_in_memory
 from llmprune.stages.healing.layer import StoredLayer, add_lacking, installed, stored_layer
 from llmprune.stages.healing.plan import (
@@ -14,7 +13,8 @@ from llmprune.stages.healing.plan import (
 )
 from llmprune.stages.healing.settings import RIDGES, HealSettings, held_back
 from llmprune.stages.healing.stage import HealingReport, heal
-from llmprune.stages.healing.student import without_blocks
+from llmprune.stages.healing.state import HealingPassState
+from llmprune.stages.healing.student import Student, without_blocks
 
 __all__ = [
     "RIDGES",
@@ -24,6 +24,7 @@ __all__ = [
     "HealingPlan",
     "HealingReport",
     "StoredLayer",
+    "Student",
     "add_lacking",
     "heal",
     "heal_in_memory",

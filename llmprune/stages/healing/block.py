@@ -10,14 +10,16 @@ the loss of the whole model on these windows falls.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
-from llmprune.algorithms.healing import correct
+from llmprune.algorithms.healing import Moments, correct
 from llmprune.artifacts.records.healing import LayerHealing
 from llmprune.errors import NumericalError
 from llmprune.models.open_block import OpenBlock
+from llmprune.ranks.group import Ranks
 from llmprune.stages.healing.layer import StoredLayer, add_lacking, install, lengths, stored_layer, wide
 from llmprune.stages.passes import Stream
 
@@ -55,6 +57,7 @@ class BlockSolver:
         ridges: to choose from.
         masked: names of the tensors whose zeros stay zeros; None: all.
         loss: mean loss of the model on the held-back windows as it is now, in nats/token; None: not finite.
+        ranks: which divide the windows and the ridges, and get the same weights.
     """
 
     block: OpenBlock
@@ -64,6 +67,7 @@ class BlockSolver:
     ridges: Sequence[float]
     masked: frozenset[str] | None
     loss: Callable[[], float | None]
+    ranks: Ranks
 
     def heal(self, path: str, loss_before: float) -> HealedLayer:
         """Solve the layer at ``path``, and install the result if the model's loss falls below ``loss_before``.
@@ -104,12 +108,32 @@ class BlockSolver:
             inputs, output = self.block.inputs_of([path], batch.hidden, batch.call)
             add_lacking(sums, inputs[path], output, self.solved_on.dense.states(self.goal, batch.place))
         moments = sums.result()
-        for ridge in self.ridges:
-            try:
-                change = correct(moments, ridge=ridge, mask=mask)
-            except NumericalError as error:
-                raise NumericalError(f"Block {self.block.index}, {path}: {error}") from error
-            yield ridge, old.corrected(change)
+        moments = moments.summed(self.ranks.sum) if self.ranks.size > 1 else moments
+        for start in range(0, len(self.ridges), self.ranks.size):
+            wave = self.ridges[start : start + self.ranks.size]
+            own = self._layer(old, moments, mask, wave[self.ranks.rank]) if self.ranks.rank < len(wave) else None
+            self.ranks.agree(own if isinstance(own, NumericalError) else None)
+            for owner, ridge in enumerate(wave):
+                yield ridge, self._sent(old, own if owner == self.ranks.rank else None, owner)
+
+    def _layer(
+        self, old: StoredLayer, moments: Moments, mask: Tensor | None, ridge: float
+    ) -> StoredLayer | NumericalError:
+        """The layer as a ridge gives it, or what the solve failed with."""
+        try:
+            return old.corrected(correct(moments, ridge=ridge, mask=mask))
+        except NumericalError as error:
+            return NumericalError(f"Block {self.block.index}, {old.slot.path}: {error}")
+
+    def _sent(self, old: StoredLayer, own: StoredLayer | NumericalError | None, owner: int) -> StoredLayer:
+        """A layer that its owner has solved, on all ranks."""
+        if not isinstance(own, StoredLayer):
+            bias = None if old.bias is None else torch.empty_like(old.bias)
+            own = replace(old, weight=torch.empty_like(old.weight), bias=bias)
+        for tensor in (own.weight, own.bias):
+            if tensor is not None:
+                self.ranks.broadcast(tensor, owner)
+        return own
 
     def _error(self) -> float:
         """Mean over the held-back tokens of ||H - h||^2 / ||H||^2, as the block is now."""
@@ -120,4 +144,5 @@ class BlockSolver:
             errors = (dense - output).norm(dim=-1) / lengths(dense)
             total += float(errors.double().square().sum())
             count += errors.numel()
-        return total / count
+        total, tokens = self.ranks.sum(torch.tensor([total, count], dtype=torch.float64)).tolist()
+        return total / tokens

@@ -13,8 +13,8 @@ from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.decoder import Decoder
 from llmprune.stages.calibration import text_of_windows
 from llmprune.stages.common.progress import Progress
-from llmprune.stages.healing.healing_pass import HealingPassState
 from llmprune.stages.healing.plan import heal_student, made_plan
+from llmprune.stages.healing.state import HealingPassState
 from llmprune.stages.healing.student import of_its_own
 from llmprune.stages.passes import PassFolder
 from llmprune.text.windows import TokenWindows

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from torch import Tensor
 
+from llmprune.artifacts.activations import Calibration
 from llmprune.artifacts.records.healing import BlockHealing, Healing, HealingSettings
 from llmprune.artifacts.records.provenance import ModelIdentity
 from llmprune.choices import Scope
 from llmprune.errors import NumericalError, TargetError
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.decoder import Decoder
-from llmprune.models.devices import exact_products
+from llmprune.ranks.shared import require_divisible, require_shared
 from llmprune.stages.calibration import (
     CalibrationChoice,
     CalibrationText,
@@ -25,9 +26,11 @@ from llmprune.stages.calibration import (
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.healing.block import Windows
-from llmprune.stages.healing.healing_pass import HealingPass, HealingPassState
+from llmprune.stages.healing.healing_pass import HealingPass
 from llmprune.stages.healing.overlap import seen_share
 from llmprune.stages.healing.settings import RIDGES, held_back
+from llmprune.stages.healing.share import HealingShare
+from llmprune.stages.healing.state import HealingPassState
 from llmprune.stages.healing.student import Student, same_blocks
 from llmprune.stages.passes import PassFolder, Stream, cached_states, working_folder
 from llmprune.text.windows import TokenWindows
@@ -137,6 +140,7 @@ def heal_student(
     compute: Compute,
     progress: Progress,
     on_block: Callable[[BlockHealing], None],
+    elsewhere: Callable[[], tuple[Student, Decoder]] | None = None,
 ) -> HealedWeights:
     """Heal block after block, going on where an earlier pass in the same folder stopped.
 
@@ -151,51 +155,71 @@ def heal_student(
         compute: how much goes through a block at once.
         progress: who listens.
         on_block: called for every block as it finishes.
+        elsewhere: opens both models on another rank; None: there is none.
 
     Raises:
-        TargetError: the pruned model has neither a hole nor other weights.
+        TargetError: the pruned model has neither a hole nor other weights; or more ranks than windows.
+        SharedFolderError: a rank does not see the folder.
         NumericalError: activations or Gram matrices that cannot be solved with.
         LlmpruneError: the disk is full.
     """
     same = same_blocks(student, dense)
-    if not student.healed_places(Scope(plan.settings.scope), same=same):
+    places = student.healed_places(Scope(plan.settings.scope), same=same)
+    if not places:
         raise TargetError(
             f"No block is missing and no weight differs from {plan.settings.teacher.name}'s: there is nothing to heal."
         )
-    # Every layer's loss runs the blocks behind it: half of the memory keeps as many as it can.
-    student.decoder.keep(device=compute.free_bytes() // 2, host=compute.free_host_bytes() // 2)
-    student.decoder.expect(student.blocks)
     tokens = plan.text.load()[: plan.settings.windows]
     cut = plan.settings.windows - plan.settings.held_back
-    batch = max(1, compute.batch_tokens // tokens.shape[1])
-
-    teacher, dtype = plan.settings.teacher.fingerprint, plan.settings.dtype
-
-    def passing(first: int, stop: int, called: str) -> Windows:
-        part, cache = tokens[first:stop], cached_states(plan.text.artifact, model=teacher, dtype=dtype, first=first)
-        return Windows(
-            Stream(f"pruned{called}", student.decoder, part, folder.path, batch),
-            Stream(f"dense{called}", dense, part, folder.path, batch, cache),
-        )
-
+    require_divisible(compute.ranks, cut)
+    require_shared(compute.ranks, folder.path)
+    given = (elsewhere, tokens, plan.settings, plan.text.artifact, folder, same, compute)
+    shares = compute.ranks.place(_open_share, *given, own={"models": (student, dense)})
+    disk = sum(2 * side.nbytes for windows in shares.local.windows for side in (windows.dense, windows.pruned))
     begin = HealingPassState(model=model, settings=plan.settings)
-    solved_on, held = passing(0, cut, ""), passing(cut, len(tokens), "-held-back")
-    work = HealingPass(student, dense, solved_on, held, folder, begin, same=same, progress=progress)
     try:
-        with exact_products():
-            state = work.heal_blocks(on_block)
+        state = HealingPass(shares, places, folder, begin, disk, progress).heal_blocks(on_block)
+        shares.drop()
     except NumericalError:  # the same settings would fail here again: nothing is worth keeping
         folder.remove()
         raise
-    remarks = (
-        *_unmended(student),
-        *_not_held_back(tokens[cut:], tokens[:cut]),
-        *student.decoder.runner.halving.remarks,
-        *state.remarks,
-    )
+    remarks = (*_unmended(student), *_not_held_back(tokens[cut:], tokens[:cut]), *state.remarks)
     seconds = sum(block.seconds for block in state.blocks)
     record = Healing(settings=plan.settings, blocks=state.blocks, remarks=remarks, seconds=seconds)
     return HealedWeights(record, tuple(folder.path / name for name in state.weights))
+
+
+def _open_share(
+    elsewhere: Callable[[], tuple[Student, Decoder]] | None,
+    tokens: Tensor,
+    settings: HealingSettings,
+    artifact: Calibration | None,
+    folder: PassFolder[HealingPassState],
+    same: int,
+    compute: Compute,
+    models: tuple[Student, Decoder] | None = None,
+) -> HealingShare:
+    if models is None:
+        assert elsewhere is not None, "another rank opens the models itself"
+        models = elsewhere()
+    (student, dense), here, ranks = models, compute.here(), compute.ranks
+    # Every layer's loss runs the blocks behind it: half of the memory keeps as many as it can.
+    student.decoder.keep(device=here.free_bytes() // 2, host=here.free_host_bytes() // 2)
+    student.decoder.expect(student.blocks)
+    batch = max(1, compute.batch_tokens // tokens.shape[1])
+
+    teacher = settings.teacher.fingerprint
+
+    def passing(first: int, stop: int, called: str) -> Windows:
+        part, cache = tokens[first:stop], cached_states(artifact, model=teacher, dtype=settings.dtype, first=first)
+        return Windows(
+            Stream(f"pruned{called}", student.decoder, part, folder.path, batch, ranks=ranks),
+            Stream(f"dense{called}", dense, part, folder.path, batch, cache, ranks=ranks),
+        )
+
+    cut = settings.windows - settings.held_back
+    solved_on, held = passing(0, cut, ""), passing(cut, len(tokens), "-held-back")
+    return HealingShare(student, dense, solved_on, held, settings, folder, same, ranks)
 
 
 def remove_finished(plan: HealingPlan, folder: PassFolder[HealingPassState]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
@@ -13,11 +14,12 @@ from llmprune.artifacts.records.healing import BlockHealing
 from llmprune.artifacts.records.provenance import ModelIdentity
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord, blocks_left
 from llmprune.errors import ArtifactError
+from llmprune.models.decoder import Decoder
 from llmprune.models.source import is_hub_id, origin_of
 from llmprune.stages.calibration import CalibrationChoice, CalibrationSettings
 from llmprune.stages.common.command_line import model_argument, recorded_command
+from llmprune.stages.common.elsewhere import opening_elsewhere
 from llmprune.stages.common.workspace import Workspace
-from llmprune.stages.healing.healing_pass import HealingPassState
 from llmprune.stages.healing.plan import (
     HealedWeights,
     HealingPlan,
@@ -27,7 +29,8 @@ from llmprune.stages.healing.plan import (
     remove_finished,
 )
 from llmprune.stages.healing.settings import HealSettings
-from llmprune.stages.healing.student import of_its_own
+from llmprune.stages.healing.state import HealingPassState
+from llmprune.stages.healing.student import Student, of_its_own
 from llmprune.stages.output.finish import finish_checkpoint
 from llmprune.stages.output.place import check_output, new_checkpoint
 from llmprune.stages.output.record import made_before, new_record
@@ -130,8 +133,8 @@ def _healed(
     folder: PassFolder[HealingPassState],
     on_block: Callable[[BlockHealing], None],
 ) -> HealedWeights:
-    dense = workspace.open_decoder()
-    student = of_its_own(pruned.open_decoder(), plan.settings.origins, depth=workspace.model.num_blocks, masked=masked)
+    known = (plan.settings.origins, workspace.model.num_blocks, masked)
+    student, dense = _opened(workspace.open_decoder, pruned.open_decoder, *known)
     return heal_student(
         student,
         dense,
@@ -141,7 +144,20 @@ def _healed(
         compute=workspace.compute,
         progress=workspace.progress,
         on_block=on_block,
+        elsewhere=partial(_opened, opening_elsewhere(workspace), opening_elsewhere(pruned), *known),
     )
+
+
+def _opened(
+    dense: Callable[[], Decoder],
+    pruned: Callable[[], Decoder],
+    origins: tuple[int, ...],
+    depth: int,
+    masked: frozenset[str],
+) -> tuple[Student, Decoder]:
+    """Both models, by what opens them."""
+    teacher = dense()
+    return of_its_own(pruned(), origins, depth=depth, masked=masked), teacher
 
 
 def _write(

@@ -7,15 +7,14 @@ there are: a pass can go on with another number of processes.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from llmprune.artifacts.activations import CachedFile, Calibration, HiddenStatesWriter, hidden_name, open_hidden_states
+from llmprune.artifacts.activations import CachedFile, Calibration, HiddenStatesWriter, hidden_name
+from llmprune.artifacts.hidden_parts import hidden_parts, open_hidden_parts
 from llmprune.errors import NumericalError
 from llmprune.models.capture import BlockCall
 from llmprune.models.compute import dtype_name
@@ -108,12 +107,13 @@ class Stream:
 
     def has(self, block: int) -> bool:
         """Whether there are files of the states entering ``block``."""
-        return bool(self._held(block))
+        return bool(self._parts(block))
 
     def tokens_of(self) -> Iterator[Tensor]:
         """Tokens batch by batch, on the device."""
-        for tokens in self.ranks.share(self.tokens).split(self.batch):
-            yield tokens.to(self.decoder.device)
+        own = self.ranks.share(self.tokens)
+        for start in range(0, len(own), self.batch):
+            yield own[start : start + self.batch].to(self.decoder.device)
 
     def entering(self, block: int) -> Iterator[Entering]:
         """The batches at ``block``.
@@ -166,7 +166,7 @@ class Stream:
         """Write this process's states entering ``block``; batches must come in order.
 
         Returns:
-            The file by its path in the folder.
+            The file by its path in the folder; none where this process has no windows.
 
         Raises:
             NumericalError: they are NaN or infinite.
@@ -182,7 +182,8 @@ class Stream:
                     shape = (len(self.windows), self.tokens.shape[1], states.shape[-1])
                     writer = HiddenStatesWriter(path, shape=shape, dtype=self.decoder.runner.stream_dtype)
                 writer.append(states)
-            assert writer is not None, "there is at least one window"
+            if writer is None:
+                return {}
             written = writer.finish()
             self._files.add(name)
             return {name: written}
@@ -198,23 +199,14 @@ class Stream:
 
     def _read(self, block: int, windows: range) -> Tensor:
         """Some windows of the states entering ``block``, whoever wrote them."""
-        parts: list[Tensor] = []
-        for held, name in self._held(block):
-            start, stop = max(held.start, windows.start), min(held.stop, windows.stop)
-            if start < stop:
-                with open_hidden_states(self.folder / name) as states:
-                    parts.append(states.windows(start - held.start, stop - held.start))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        with open_hidden_parts(self.folder / self.name, self._parts(block)) as states:
+            return states.windows(windows.start, windows.stop)
 
-    def _held(self, block: int) -> list[tuple[range, str]]:
-        """The files of states entering ``block``, in the order of the windows that they hold."""
-        pattern = re.compile(rf"{self.name}/hidden-{block:05d}(?:-(\d+)-(\d+))?\.safetensors")
-        held: list[tuple[range, str]] = []
-        for name in self._files:
-            if match := pattern.fullmatch(name):
-                start, stop = match.groups()
-                held.append((range(len(self.tokens)) if start is None else range(int(start), int(stop)), name))
-        return sorted(held, key=lambda one: one[0].start)
+    def _parts(self, block: int) -> dict[str, range]:
+        """The files of the states entering ``block``, by their names in the stream's own folder."""
+        own = f"{self.name}/"
+        names = (name.removeprefix(own) for name in self._files if name.startswith(own))
+        return hidden_parts(names, block, windows=len(self.tokens))
 
 
 def _require_finite(states: Tensor, entering: int) -> None:
