@@ -144,5 +144,5 @@ class BlockSolver:
             errors = (dense - output).norm(dim=-1) / lengths(dense)
             total += float(errors.double().square().sum())
             count += errors.numel()
-        total, tokens = self.ranks.sum(torch.tensor([total, count], dtype=torch.float64)).tolist()
-        return total / tokens
+        sums = self.ranks.sum(torch.tensor([total, count], dtype=torch.float64))
+        return float(sums[0] / sums[1])
