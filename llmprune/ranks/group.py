@@ -76,8 +76,11 @@ class Ranks:
         """Replace a tensor by its owner's, of the same shape and dtype."""
         if self.size > 1:
             self.moved += tensor.nbytes
+            sent = tensor.contiguous()
             with self._in_step():
-                dist.broadcast(tensor.view(-1).view(torch.uint8), owner)  # which every backend can send
+                dist.broadcast(sent.view(-1).view(torch.uint8), owner)  # which every backend can send
+            if sent is not tensor and self.rank != owner:
+                tensor.copy_(sent)
         return tensor
 
     def gather(self, value: T) -> list[T]:

@@ -31,12 +31,13 @@ def _float64():
 
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory):
-    """Runs with a calibration, made by one process: of a Llama, and of a mixture of four experts."""
+    """Runs with a calibration, made by one process: of a Llama, a GPT-2, and a mixture of four experts."""
     folder = tmp_path_factory.mktemp("ranks")
     text = write_text(folder / "sea.txt")
     small = {"num_hidden_layers": 2, "moe_intermediate_size": 16}
     models = {
         "llama": save_tiny_llama(folder / "llama", num_blocks=3),
+        "gpt2": save_zoo_model(folder / "gpt2", "gpt2"),
         "mixture": save_zoo_model(folder / "mixture", "qwen3_moe", **small),
     }
     for name, model in models.items():
@@ -79,7 +80,7 @@ def comparable(directory):
 
 CASES = {
     "sparsellm": ("llama", "--sparsity", "60%", "--layers", "0-1"),
-    "sparsegpt": ("llama", "--pattern", "2:4", "--method", "sparsegpt"),
+    "wanda": ("gpt2", "--pattern", "2:4", "--method", "wanda", "--no-refit"),  # stored the other way round
     "experts": ("mixture", "--sparsity", "60%", "--targets-from", "pruned", "--rounds", "2"),
 }
 
