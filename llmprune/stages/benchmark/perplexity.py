@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
 from llmprune.artifacts.records.bench import PerplexityResult
 from llmprune.artifacts.records.protocols import PerplexityProtocol
 from llmprune.choices import Bos
@@ -15,6 +17,7 @@ from llmprune.models.compute import Compute, dtype_name
 from llmprune.stages.benchmark.opened import Loaded, Streamed
 from llmprune.stages.benchmark.settings import BenchSettings
 from llmprune.stages.benchmark.subjects import Subject
+from llmprune.stages.benchmark.together import losses_of_texts
 from llmprune.stages.common.checks import require_vocabulary
 from llmprune.stages.common.progress import Progress
 from llmprune.text.corpora import Corpus, load_corpus
@@ -91,27 +94,27 @@ def _require_different_names(texts: Sequence[TokenWindows]) -> None:
 
 
 def measure_perplexity(
-    one: Loaded | Streamed, texts: Sequence[TokenWindows], *, compute: Compute, progress: Progress
+    one: Loaded | Streamed, texts: Sequence[TokenWindows], *, dtype: torch.dtype, compute: Compute, progress: Progress
 ) -> tuple[PerplexityResult, ...]:
     """Perplexity of a model on every text.
 
     Raises:
-        NumericalError: the model computes NaN, infinity, or a loss without a perplexity.
+        NumericalError: a loss that is no number, or too large to tell.
     """
-    return tuple(_measure(one, windows, compute, progress) for windows in texts)
+    if not texts:
+        return ()
+    losses = losses_of_texts(one, texts, dtype, compute, progress)
+    return tuple(_result(one, windows, found) for windows, found in zip(texts, losses, strict=True))
 
 
-def _measure(one: Loaded | Streamed, windows: TokenWindows, compute: Compute, progress: Progress) -> PerplexityResult:
-    name = windows.identity().name
-    with progress.task(f"Perplexity on {name}, {one.subject.num_blocks} blocks", windows.num_windows) as advance:
-        losses = one.window_losses(windows.tokens, batch_tokens=compute.batch_tokens, on_windows=advance)
+def _result(one: Loaded | Streamed, windows: TokenWindows, losses: tuple[float, ...]) -> PerplexityResult:
     mean = sum(losses) / len(losses)
     if not mean < _LARGEST_LOSS:
         raise NumericalError(
             f"{one.subject.name} has a loss of {mean:.4g} nats/token in {dtype_name(one.model.dtype)}, too large for a "
             "perplexity; try `dtype=float32`."
         )
-    return PerplexityResult(corpus=name, perplexity=estimate_exp_mean(losses), window_losses=losses)
+    return PerplexityResult(corpus=windows.identity().name, perplexity=estimate_exp_mean(losses), window_losses=losses)
 
 
 def perplexity_protocol(windows: TokenWindows) -> PerplexityProtocol:

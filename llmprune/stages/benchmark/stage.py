@@ -215,7 +215,8 @@ def _measure_quality(
     result = _with(one.subject.described(), load_seconds=one.seconds)
     if known is not None:
         return _with(result, perplexity=known.perplexity, tasks=known.tasks)
-    result = _with(result, perplexity=measure_perplexity(one, wanted.texts, compute=compute, progress=progress))
+    perplexity = measure_perplexity(one, wanted.texts, dtype=wanted.dtype, compute=compute, progress=progress)
+    result = _with(result, perplexity=perplexity)
     if wanted.tasks is not None:
         result = _with(result, tasks=measure_tasks(one, *wanted.tasks, compute=compute, progress=progress))
     return result

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
@@ -46,7 +46,7 @@ from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.decoder import Decoder
 from llmprune.ranks.group import ALONE, Placed
 from llmprune.stages.calibration.dense_share import PassShare, Written
-from llmprune.stages.common.progress import Progress
+from llmprune.stages.common.progress import Progress, shared_task
 
 STATE = "state.json"
 _CACHE_SHARE = 10  # of the free space of the disk, one part in ten may hold cached states
@@ -180,7 +180,7 @@ class DensePass:
         """What the artifact says of how the ranks ran their windows."""
         return tuple(dict.fromkeys(remark for part in self.shares.call("remarks") for remark in part))
 
-    def _run_block(self, block: int, state: DensePassState, advance: Callable[[int], None]) -> DensePassState:
+    def _run_block(self, block: int, state: DensePassState, advance: Callable[[float], None]) -> DensePassState:
         """Run one block over all windows, and measure it."""
         entering = hidden_parts(state.files, block, windows=len(self.tokens))
         written: list[Written] = self.shares.call("run_block", block, entering, own={"advance": advance})
@@ -218,12 +218,10 @@ class DensePass:
             finally:
                 writer.discard()
 
-    @contextmanager
-    def _task(self, description: str, times: int) -> Iterator[Callable[[int], None]]:
-        """Show how far all ranks are with their windows, as this one is: the others have come as far, about."""
-        share = len(self.tokens) / len(self.shares.local.windows)
-        with self.progress.task(description, times * len(self.tokens)) as advance:
-            yield lambda done: advance(done * share)
+    def _task(self, description: str, times: int) -> AbstractContextManager[Callable[[float], None]]:
+        """A bar for all windows, so many times."""
+        total, own = (times * len(windows) for windows in (self.tokens, self.shares.local.windows))
+        return shared_task(self.progress, description, total, own=own)
 
     def _announced(self, cache: Cache, kept_in: Path) -> int:
         """Say what the pass will keep, and see that there is room for it; of how many blocks, from the first on."""

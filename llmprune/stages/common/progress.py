@@ -46,3 +46,17 @@ class Once:
     def task(self, description: str, total: float) -> AbstractContextManager[Callable[[float], None]]:
         """Show a bar."""
         return self.listener.task(description, total)
+
+
+@contextmanager
+def shared_task(progress: Progress, description: str, total: float, *, own: float) -> Iterator[Callable[[float], None]]:
+    """A bar of what several ranks do together: the others are as far as this one, about.
+
+    Args:
+        progress: who listens.
+        description: of the bar.
+        total: steps of all ranks.
+        own: those of this rank, which the function that the context gives is called with.
+    """
+    with progress.task(description, total) as advance:
+        yield lambda done: advance(done * total / own)
