@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -17,12 +16,12 @@ from torch import Tensor
 
 from llmprune.errors import LlmpruneError, LostRankError
 from llmprune.ranks.failures import AnotherRankFailed, Failure, failure
+from llmprune.ranks.peers import Peer, who_is_gone
 
 T = TypeVar("T")
 _Items = TypeVar("_Items", range, Tensor)
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
-_SETTLING = 5.0  # seconds in which the operating system takes note of a death
 _LINGERING = 1.0  # seconds that the living stay, so that nobody counts them among the dead
 
 
@@ -41,7 +40,7 @@ class Ranks:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    peers: tuple[tuple[str, int], ...] = ()
+    peers: tuple[Peer, ...] = ()
     moved: int = 0
     _numbers: Iterator[int] = field(default_factory=count, repr=False)
     _asking: bool = field(default=False, repr=False)
@@ -228,34 +227,10 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:  # gloo and NCCL have no class of their own for it
-            message, speaks = self._lost(), self._speaks()
+            message, speaks = who_is_gone(self.peers, self.rank)
             dist.destroy_process_group()  # those who wait for this rank take note now
             time.sleep(_LINGERING)
             raise LostRankError(message, speaks=speaks) from error
-
-    def _lost(self) -> str:
-        """Which ranks are gone, in a sentence."""
-        deadline = time.monotonic() + _SETTLING
-        while not (dead := self._dead()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        host, _ = self.peers[self.rank]
-        if dead:
-            who = f"{' and '.join(f'rank {rank} (process {self.peers[rank][1]})' for rank in dead)} of {self.size} died"
-            who = who[0].upper() + who[1:]
-        else:
-            who = f"One of {self.size} ranks died on another machine than {host}, or the network to it"
-        return f"{who}. What was finished is kept: start the same command again, with any number of processes."
-
-    def _dead(self) -> list[int]:
-        """The ranks of this machine that are no longer there."""
-        host, _ = self.peers[self.rank]
-        return [rank for rank, (place, pid) in enumerate(self.peers) if place == host and not _lives(pid)]
-
-    def _speaks(self) -> bool:
-        """Whether this is the first living rank of its machine, which tells what happened."""
-        host, _ = self.peers[self.rank]
-        living = [rank for rank, (place, pid) in enumerate(self.peers) if place == host and _lives(pid)]
-        return living[0] == self.rank
 
 
 @dataclass
@@ -304,12 +279,3 @@ def join_as(ranks: Ranks) -> None:
     """From now on this process is one of several."""
     global _joined
     _joined = ranks
-
-
-def _lives(pid: int) -> bool:
-    """Whether a process of this machine is there, and not only waits to be buried."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
