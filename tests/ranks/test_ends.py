@@ -82,11 +82,10 @@ def test_an_address_that_is_nobodys_is_one_sentence(words, tmp_path, monkeypatch
 def test_the_unchanged_command_under_torchrun(words, tmp_path):
     (made,) = run_ranks(1, words, tmp_path / "out")
     assert made.exit_code == 0
-    run = (tmp_path / "run").rename(tmp_path / "llmprune-run")  # torchrun would take --run for one of its own
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    # Without the two dashes torchrun would take --run for one of its own options, --run-path.
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "--"]
     found = subprocess.run(
-        [*launcher, "-m", "llmprune", "verify-redundancy", "--target", "1", "--json"],
-        cwd=tmp_path,
+        [*launcher, "llmprune", "verify-redundancy", "--target", "1", "--json", "--run", tmp_path / "run"],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
@@ -94,4 +93,4 @@ def test_the_unchanged_command_under_torchrun(words, tmp_path):
     )
     assert found.returncode == 0, found.stderr
     assert "Traceback" not in found.stderr
-    assert json.loads(found.stdout)["order"] == list(Importance.read(run / "importance.json").order)
+    assert json.loads(found.stdout)["order"] == list(Importance.read(tmp_path / "run" / "importance.json").order)
