@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import GenerationConfig
 
-from llmprune.errors import TaskError
+from llmprune.errors import LlmpruneError, TaskError
 from llmprune.evaluation.generation import own_generation_config
 from llmprune.evaluation.streamed_logits import StreamedLogits
 from llmprune.quiet import no_bars_in, quiet
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _WRITTEN = "generate_until"  # lm-eval's name of tasks whose answers are written
+Pairs = Sequence[tuple[str, str]]  # texts, and what may stand behind each
+Answer = tuple[float, bool]  # log-likelihood of what stands behind, and whether the model would have written it
+Likelihoods = Callable[[Pairs], list[Answer]]
 _SEED = 1234  # lm-eval's own, of which examples stand before an item
 
 
@@ -100,6 +103,7 @@ def score_tasks(
     bos: bool,
     streamed: StreamedLogits | None = None,
     on_requests: Callable[[int], None] = lambda _: None,
+    likelihoods: Likelihoods | None = None,
 ) -> Mapping[tuple[str, str], Scores]:
     """Ask a model every item of every task. Where it writes the answers, its own generation config is set aside.
 
@@ -112,6 +116,7 @@ def score_tasks(
         bos: let the tokenizer put its BOS in front; it must be one that does so by itself.
         streamed: computes the logits of a model whose blocks are not in memory. It cannot generate.
         on_requests: called with the number of sequences done.
+        likelihoods: computes all log-likelihoods in place of the model; None: nobody does.
 
     Raises:
         TaskError: lm-eval fails on a task.
@@ -124,13 +129,38 @@ def score_tasks(
             task.set_fewshot_seed(seed=_SEED)  # anew for each model: both get the same examples
         stack.enter_context(own_generation_config(model, _ended_as(model)))
         try:
-            asked = _asked_model(on_requests, streamed)(
+            asked = _asked_model(on_requests, streamed, likelihoods)(
                 pretrained=model, tokenizer=tokenizer, batch_size=batch_size, add_bos_token=bos
             )
             found = evaluate(asked, {"tasks": dict(tasks.tasks)}, limit=limit, bootstrap_iters=0, log_samples=True)
+        except LlmpruneError:
+            raise
         except Exception as error:  # as in open_tasks
             raise TaskError(f"lm-eval fails on {', '.join(tasks.tasks)}: {_gist(error)}.") from error
     return {(task, metric): _scores(found["samples"][task], metric) for task, metric in tasks.metrics}
+
+
+def own_likelihoods(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Pairs,
+    *,
+    batch_size: int,
+    bos: bool,
+    streamed: StreamedLogits | None = None,
+    on_requests: Callable[[int], None] = lambda _: None,
+) -> list[Answer]:
+    """Log-likelihoods of some texts behind others, as ``score_tasks`` has them computed; see there."""
+    from lm_eval.api.instance import Instance  # noqa: PLC0415 - an extra
+
+    with quiet():
+        asked = _asked_model(on_requests, streamed)(
+            pretrained=model, tokenizer=tokenizer, batch_size=batch_size, add_bos_token=bos
+        )
+        found: list[Answer] = asked.loglikelihood(
+            [Instance("loglikelihood", doc={}, arguments=pair, idx=0) for pair in pairs]
+        )
+    return found
 
 
 def generating_tasks(tasks: OpenTasks) -> list[str]:
@@ -212,7 +242,9 @@ def _scores(samples: Sequence[Mapping[str, Any]], metric: str) -> Scores:
     return Scores(found_by, tuple(float(one[metric]) for one in first))
 
 
-def _asked_model(on_requests: Callable[[int], None], streamed: StreamedLogits | None) -> Any:
+def _asked_model(
+    on_requests: Callable[[int], None], streamed: StreamedLogits | None, likelihoods: Likelihoods | None = None
+) -> Any:
     """lm-eval's wrapper of a model, telling its progress to us rather than to the terminal."""
     from lm_eval.models.huggingface import HFLM  # noqa: PLC0415 - an extra
 
@@ -220,6 +252,8 @@ def _asked_model(on_requests: Callable[[int], None], streamed: StreamedLogits | 
         noting = False
 
         def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
+            if likelihoods is not None:
+                return likelihoods([one.args for one in requests])
             self.noting = streamed is not None
             if self.noting:
                 super().loglikelihood(requests, disable_tqdm=True)

@@ -7,6 +7,7 @@ import pytest
 from llmprune.artifacts.records.sweep import SweepResult
 from tests.ranks.together import run_ranks
 from tests.steady import steady_speed
+from tests.tasks import write_task
 from tests.tiny import save_tiny_llama, write_text
 
 
@@ -32,11 +33,14 @@ def both(words, world, folder):
 @pytest.mark.parametrize("how", [["--memory-budget", "1MB", "--no-speed"], ["--batch", 1, "--gen", 2, "--prefill", 8]])
 def test_two_processes_measure_the_losses_of_one(world, tmp_path, monkeypatch, how):
     steady_speed(monkeypatch)
-    words = ["bench", "--ppl", world[1], "--ppl-seq-len", 32, "--max-windows", 3, *how]
+    asked = ["--tasks", "sea", "--lm-eval-include", write_task(tmp_path / "tasks")]
+    words = ["bench", "--ppl", world[1], "--ppl-seq-len", 32, "--max-windows", 3, *asked, *how]
     one, two = both(words, world, tmp_path)
     (alone,), (together,) = one["model"]["perplexity"], two["model"]["perplexity"]
     assert len(together["window_losses"]) == 3
     assert together["window_losses"] == pytest.approx(alone["window_losses"], abs=1e-6)
+    assert [len(task["items"]) for task in two["model"]["tasks"]] == [6, 6]
+    assert [task["items"] for task in two["model"]["tasks"]] == [task["items"] for task in one["model"]["tasks"]]
     assert len(two["model"]["generation"]) == len(one["model"]["generation"])
 
 

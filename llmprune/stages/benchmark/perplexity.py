@@ -6,20 +6,18 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
-
 from llmprune.artifacts.records.bench import PerplexityResult
 from llmprune.artifacts.records.protocols import PerplexityProtocol
 from llmprune.choices import Bos
 from llmprune.errors import CorpusError, ModelError, NumericalError, TargetError
 from llmprune.evaluation.intervals import estimate_exp_mean
-from llmprune.models.compute import Compute, dtype_name
-from llmprune.stages.benchmark.opened import Loaded, Streamed
+from llmprune.models.compute import dtype_name
+from llmprune.ranks.group import Placed
 from llmprune.stages.benchmark.settings import BenchSettings
 from llmprune.stages.benchmark.subjects import Subject
-from llmprune.stages.benchmark.together import losses_of_texts
+from llmprune.stages.benchmark.together import QualityShare
 from llmprune.stages.common.checks import require_vocabulary
-from llmprune.stages.common.progress import Progress
+from llmprune.stages.common.progress import Progress, shared_task
 from llmprune.text.corpora import Corpus, load_corpus
 from llmprune.text.windows import TokenWindows, adds_bos, consecutive_windows
 
@@ -94,27 +92,29 @@ def _require_different_names(texts: Sequence[TokenWindows]) -> None:
 
 
 def measure_perplexity(
-    one: Loaded | Streamed, texts: Sequence[TokenWindows], *, dtype: torch.dtype, compute: Compute, progress: Progress
+    shares: Placed[QualityShare], texts: Sequence[TokenWindows], *, progress: Progress
 ) -> tuple[PerplexityResult, ...]:
-    """Perplexity of a model on every text.
+    """Perplexity of a model, which every rank has, on every text.
 
     Raises:
-        NumericalError: a loss that is no number, or too large to tell.
+        NumericalError: the model computes NaN, infinity, or a loss without a perplexity.
     """
-    if not texts:
-        return ()
-    losses = losses_of_texts(one, texts, dtype, compute, progress)
-    return tuple(_result(one, windows, found) for windows, found in zip(texts, losses, strict=True))
+    return tuple(_measure(shares, windows, progress) for windows in texts)
 
 
-def _result(one: Loaded | Streamed, windows: TokenWindows, losses: tuple[float, ...]) -> PerplexityResult:
+def _measure(shares: Placed[QualityShare], windows: TokenWindows, progress: Progress) -> PerplexityResult:
+    name, one = windows.identity().name, shares.local.one
+    title, own = f"Perplexity on {name}, {one.subject.num_blocks} blocks", len(shares.ranks.share(windows.tokens))
+    with shared_task(progress, title, windows.num_windows, own=own) as advance:
+        found = shares.call("window_losses", windows.tokens, own={"on_windows": advance})
+    losses = tuple(loss for part in found for loss in part)
     mean = sum(losses) / len(losses)
     if not mean < _LARGEST_LOSS:
         raise NumericalError(
             f"{one.subject.name} has a loss of {mean:.4g} nats/token in {dtype_name(one.model.dtype)}, too large for a "
             "perplexity; try `dtype=float32`."
         )
-    return PerplexityResult(corpus=windows.identity().name, perplexity=estimate_exp_mean(losses), window_losses=losses)
+    return PerplexityResult(corpus=name, perplexity=estimate_exp_mean(losses), window_losses=losses)
 
 
 def perplexity_protocol(windows: TokenWindows) -> PerplexityProtocol:

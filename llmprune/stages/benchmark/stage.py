@@ -21,6 +21,7 @@ from llmprune.stages.benchmark.settings import BenchSettings
 from llmprune.stages.benchmark.speed import measure_speed
 from llmprune.stages.benchmark.subjects import Subject, choose_subjects
 from llmprune.stages.benchmark.tasks import measure_tasks, task_differences
+from llmprune.stages.benchmark.together import opened_by_all
 from llmprune.stages.common.intact import Intact
 from llmprune.stages.common.progress import Progress
 
@@ -215,10 +216,12 @@ def _measure_quality(
     result = _with(one.subject.described(), load_seconds=one.seconds)
     if known is not None:
         return _with(result, perplexity=known.perplexity, tasks=known.tasks)
-    perplexity = measure_perplexity(one, wanted.texts, dtype=wanted.dtype, compute=compute, progress=progress)
-    result = _with(result, perplexity=perplexity)
-    if wanted.tasks is not None:
-        result = _with(result, tasks=measure_tasks(one, *wanted.tasks, compute=compute, progress=progress))
+    if not wanted.texts and wanted.tasks is None:
+        return result
+    with opened_by_all(one, wanted.dtype, compute) as shares:
+        result = _with(result, perplexity=measure_perplexity(shares, wanted.texts, progress=progress))
+        if wanted.tasks is not None:
+            result = _with(result, tasks=measure_tasks(shares, *wanted.tasks, compute=compute, progress=progress))
     return result
 
 

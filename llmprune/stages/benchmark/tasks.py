@@ -9,11 +9,13 @@ from llmprune.artifacts.records.protocols import TaskProtocol
 from llmprune.choices import Bos
 from llmprune.errors import TargetError
 from llmprune.evaluation.intervals import standard_error
-from llmprune.evaluation.tasks import OpenTasks, Scores, count_requests, open_tasks, score_tasks
+from llmprune.evaluation.tasks import Answer, OpenTasks, Pairs, Scores, count_requests, open_tasks, score_tasks
 from llmprune.models.compute import Compute
-from llmprune.stages.benchmark.opened import Loaded, Streamed
+from llmprune.ranks.group import Placed
+from llmprune.stages.benchmark.opened import Streamed
 from llmprune.stages.benchmark.settings import BenchSettings
 from llmprune.stages.benchmark.subjects import Subject
+from llmprune.stages.benchmark.together import QualityShare
 from llmprune.stages.common.progress import Progress
 from llmprune.text.windows import adds_bos
 
@@ -49,23 +51,31 @@ def open_asked_tasks(subjects: Sequence[Subject], settings: BenchSettings) -> tu
 
 
 def measure_tasks(
-    one: Loaded | Streamed, tasks: OpenTasks, protocol: TaskProtocol, *, compute: Compute, progress: Progress
+    shares: Placed[QualityShare], tasks: OpenTasks, protocol: TaskProtocol, *, compute: Compute, progress: Progress
 ) -> tuple[TaskResult, ...]:
-    """Accuracy of a model on every task, by each of its metrics.
+    """Accuracy of a model, which every rank has, on every task, by each of its metrics.
 
     Raises:
         TaskError: lm-eval fails on a task.
     """
+    one, batch, several = shares.local.one, max(1, compute.batch_tokens // _TOKENS), shares.ranks.size > 1
     with progress.task(f"Tasks, {one.subject.num_blocks} blocks", count_requests(tasks, protocol.limit)) as advance:
+
+        def likelihoods(pairs: Pairs) -> list[Answer]:
+            own = {"on_requests": lambda done: advance(done * shares.ranks.size)}  # others are as far, about
+            found = shares.call("likelihoods", pairs, batch, protocol.bos, own=own)
+            return [answer for part in found for answer in part]
+
         scores = score_tasks(
             one.model,
             one.subject.tokenizer(),
             tasks,
             limit=protocol.limit,
-            batch_size=max(1, compute.batch_tokens // _TOKENS),
+            batch_size=batch,
             bos=protocol.bos,
             streamed=one.logits() if isinstance(one, Streamed) else None,
             on_requests=advance,
+            likelihoods=likelihoods if several else None,
         )
     return tuple(_result(task, metric, found) for (task, metric), found in scores.items())
 

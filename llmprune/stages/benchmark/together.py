@@ -1,27 +1,33 @@
-"""Perplexity by several ranks: each opens the model and runs its share of the windows."""
+"""Perplexity and tasks by several ranks: each opens the model, and has its share of the windows and of the requests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from llmprune.errors import NumericalError
+from llmprune.evaluation.tasks import Answer, Pairs, own_likelihoods
 from llmprune.models.compute import Compute
-from llmprune.ranks.group import Ranks
+from llmprune.ranks.group import Placed, Ranks
 from llmprune.stages.benchmark.opened import Loaded, Streamed
-from llmprune.stages.common.progress import Progress, Silent, shared_task
-from llmprune.text.windows import TokenWindows
+from llmprune.stages.common.progress import Silent
 
 if TYPE_CHECKING:
     from llmprune.stages.benchmark.subjects import Subject
 
 
+def _nobody(_: int) -> None:
+    """Is told of progress on other ranks than 0."""
+
+
 @dataclass(frozen=True)
-class LossesShare:
-    """One rank's part in measuring a model.
+class QualityShare:
+    """One rank's part in measuring what a model computes.
 
     Attributes:
         one: the model.
@@ -33,7 +39,7 @@ class LossesShare:
     batch_tokens: int
     ranks: Ranks
 
-    def window_losses(self, tokens: Tensor, on_windows: Callable[[int], None] = lambda _: None) -> tuple[float, ...]:
+    def window_losses(self, tokens: Tensor, on_windows: Callable[[int], None] = _nobody) -> tuple[float, ...]:
         """Mean losses of this rank's share of some windows, of which it may have none.
 
         Args:
@@ -45,34 +51,53 @@ class LossesShare:
             return ()
         return self.one.window_losses(share, batch_tokens=self.batch_tokens, on_windows=on_windows)
 
+    def likelihoods(
+        self, pairs: Pairs, batch_size: int, bos: bool, on_requests: Callable[[int], None] = _nobody
+    ) -> list[Answer]:
+        """Log-likelihoods of this rank's share of some texts behind others, of which it may have none.
 
-def losses_of_texts(
-    one: Loaded | Streamed, texts: Sequence[TokenWindows], dtype: torch.dtype, compute: Compute, progress: Progress
-) -> list[tuple[float, ...]]:
-    """Mean loss of every window of every text, in nats/token.
+        Args:
+            pairs: all of them, see ``evaluation.tasks.own_likelihoods``.
+            batch_size: sequences in one forward pass.
+            bos: whether the tokenizer puts its BOS in front.
+            on_requests: called with the number of sequences done.
+        """
+        share = self.ranks.share(range(len(pairs)))
+        if not share:
+            return []
+        return own_likelihoods(
+            self.one.model,
+            self.one.subject.tokenizer(),
+            pairs[share.start : share.stop],
+            batch_size=batch_size,
+            bos=bos,
+            streamed=self.one.logits() if isinstance(self.one, Streamed) else None,
+            on_requests=on_requests,
+        )
+
+
+@contextmanager
+def opened_by_all(one: Loaded | Streamed, dtype: torch.dtype, compute: Compute) -> Iterator[Placed[QualityShare]]:
+    """Every rank has the model for as long as the context lasts.
 
     Args:
-        one: the model, as this rank has it. The others open it now, and close it at the end.
-        texts: the windows.
+        one: the model, as this rank has it.
         dtype: what is computed in.
         compute: where.
-        progress: who listens.
     """
-    ranks, losses = compute.ranks, list[tuple[float, ...]]()
-    shares = ranks.place(_open_share, one.subject, dtype, isinstance(one, Loaded), compute, own={"one": one})
-    for windows in texts:
-        title = f"Perplexity on {windows.identity().name}, {one.subject.num_blocks} blocks"
-        own = len(ranks.share(windows.tokens))
-        with shared_task(progress, title, windows.num_windows, own=own) as advance:
-            found = shares.call("window_losses", windows.tokens, own={"on_windows": advance})
-        losses.append(tuple(loss for part in found for loss in part))
+    given = (one.subject, dtype, isinstance(one, Loaded), compute)
+    shares = compute.ranks.place(_open_share, *given, own={"one": one})
+    try:
+        yield shares
+    except NumericalError:  # of this model; a sweep goes on with the next
+        shares.drop()
+        raise
     shares.drop()
-    return losses
 
 
 def _open_share(
     subject: Subject, dtype: torch.dtype, whole: bool, compute: Compute, one: Loaded | Streamed | None = None
-) -> LossesShare:
+) -> QualityShare:
     here = compute.here()
     one = one or subject.open(dtype, whole=whole, compute=here, progress=Silent())
-    return LossesShare(one, here.batch_tokens, here.ranks)
+    return QualityShare(one, here.batch_tokens, here.ranks)
