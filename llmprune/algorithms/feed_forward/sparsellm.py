@@ -276,7 +276,7 @@ def _prune_down(ffn: Ffn, cross: Tensor | None, inputs: SharedInputs) -> PrunedW
 
 
 def _task(weight: Tensor, cross: Tensor | None) -> LayerTask:
-    return LayerTask(weight, None if cross is None else lambda: cross)
+    return LayerTask(weight, None if cross is None else lambda rows: cross[rows])
 
 
 def _with_up_and_gate(ffn: Ffn, up: PrunedWeight, gate: PrunedWeight | None) -> Ffn:

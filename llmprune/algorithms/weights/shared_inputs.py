@@ -1,7 +1,7 @@
 """Pruning layers that have the same inputs, and so the same Gram matrix and factors: query, key and value; gate and up.
 
 Several processes divide the work. Each chooses the mask of a layer at a time and repairs what it keeps, with factors of
-its own. The refit, by far the most of it, is divided by rows: given the mask, they are independent.
+its own. Least-squares targets, and the refit, by far the most of it, are divided by rows: they are independent there.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from llmprune.algorithms.processes import ALONE, Processes
+from llmprune.algorithms.processes import ALONE, Processes, shared_rows
 from llmprune.algorithms.weights.factor import CholeskyFactor, InverseFactor, cholesky, factorise
 from llmprune.algorithms.weights.layer import LayerMethod, LayerSettings, choose_weights
 from llmprune.algorithms.weights.least_squares import ridge_towards
@@ -25,11 +25,11 @@ class LayerTask:
 
     Attributes:
         weight: (out, in), any float dtype; that of the result.
-        cross: gives Z X^T (out, in), for the outputs Z that the layer has to give; None: those of its own weight.
+        cross: gives rows of Z X^T (out, in), for the outputs Z that the layer has to give; None: those of its weight.
     """
 
     weight: Tensor
-    cross: Callable[[], Tensor] | None = None
+    cross: Callable[[slice], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,6 @@ class _Numbers:
     energy: float
     damping: float
     widened: bool
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    """A layer before the refit, and its least-squares target; None: its weight itself."""
-
-    pruned: PrunedWeight
-    target: Tensor | None
-
-    @property
-    def numbers(self) -> _Numbers:
-        one = self.pruned
-        return _Numbers(one.error, one.energy, one.damping, one.widened)
 
 
 class SharedInputs:
@@ -82,62 +69,63 @@ class SharedInputs:
         pruned: list[PrunedWeight] = []
         for start in range(0, len(tasks), size):
             wave = tasks[start : start + size]
-            own: _Chosen | None = None
+            own: PrunedWeight | None = None
             outcome: _Numbers | NumericalError | None = None
-            if rank < len(wave):
-                try:
-                    own = self._chosen(wave[rank], more=start + size + rank < len(tasks))
-                    outcome = own.numbers
-                except NumericalError as error:
-                    outcome = error
+            try:
+                if self._layer.method is LayerMethod.SPARSEGPT and (rank < len(wave) or self._serves_both):
+                    self._factor = self._factor or factorise(self._gram, damping=self._layer.damping)
+                targets = [self._target(task) for task in wave]
+                self._ridge = self._ridge if start + size < len(tasks) else None  # one matrix less from here on
+                if rank < len(wave):
+                    own = self._chosen(wave[rank], *targets[rank])
+                    outcome = _Numbers(own.error, own.energy, own.damping, own.widened)
+            except NumericalError as error:
+                outcome = error
             numbers = self._processes.agree(outcome)
-            for owner, task in enumerate(wave):
+            for owner, (task, (target, _)) in enumerate(zip(wave, targets, strict=True)):
                 chosen = self._sent(task, own if owner == rank else None, numbers[owner], owner)
-                pruned.append(self._refitted(task, chosen))
+                pruned.append(self._refitted(task, target, chosen))
         return pruned
 
-    def _chosen(self, task: LayerTask, *, more: bool) -> _Chosen:
-        """Prune a layer, without the refit. The ridge's factor is held only while ``more`` layers ask for it."""
-        if self._factor is None and self._layer.method is LayerMethod.SPARSEGPT:
-            self._factor = factorise(self._gram, damping=self._layer.damping)
-        target, widened = None, False
-        if task.cross is not None:
-            ridge = self._ridge or self._ridge_factor()
-            target = ridge_towards(task.weight, task.cross(), self._gram, ridge)
-            widened = ridge.widened
-            self._ridge = ridge if more else None
-            del ridge
-        pruned = choose_weights(task.weight, self._gram, self._layer, target=target, factor=self._factor)
-        return _Chosen(replace(pruned, widened=pruned.widened or widened), target)
+    def _target(self, task: LayerTask) -> tuple[Tensor | None, bool]:
+        """What a layer is to become, if it has a target, and whether that took a wider factor. Rows are divided."""
+        if task.cross is None:
+            return None, False
+        self._ridge = self._ridge or self._ridge_factor()
+        own = self._processes.share(range(len(task.weight)))
+        here = slice(own.start, own.stop)
+        rows = ridge_towards(task.weight[here], task.cross(here), self._gram, self._ridge)
+        return shared_rows(rows, len(task.weight), self._processes), self._ridge.widened
+
+    @property
+    def _serves_both(self) -> bool:
+        """Whether masks and targets take the same factor."""
+        return self._damping == self._layer.damping
 
     def _ridge_factor(self) -> CholeskyFactor | InverseFactor:
         """The factor that there is already, if it is the same."""
-        if self._factor is not None and self._damping == self._layer.damping:
+        if self._factor is not None and self._serves_both:
             return self._factor
         return cholesky(self._gram, damping=self._damping)
 
-    def _sent(self, task: LayerTask, own: _Chosen | None, numbers: _Numbers | None, owner: int) -> _Chosen:
+    def _chosen(self, task: LayerTask, target: Tensor | None, widened: bool) -> PrunedWeight:
+        """Prune a layer, without the refit."""
+        pruned = choose_weights(task.weight, self._gram, self._layer, target=target, factor=self._factor)
+        return replace(pruned, widened=pruned.widened or widened)
+
+    def _sent(self, task: LayerTask, own: PrunedWeight | None, numbers: _Numbers | None, owner: int) -> PrunedWeight:
         """What the owner has chosen, on all processes."""
-        if self._processes.size == 1:
-            assert own is not None, "the only process owns all"
-            return own
-        assert numbers is not None, "an owner has chosen"
-        refitted = self._layer.refit_steps > 0 and numbers.error > 0
         if own is None:
-            shape, device = task.weight.shape, task.weight.device
-            mask = torch.empty(shape, dtype=torch.bool, device=device)
-            target = self._gram.new_empty(shape) if task.cross is not None and refitted else None
-            weight = torch.empty(shape, dtype=task.weight.dtype, device=device)
-            own = _Chosen(PrunedWeight(weight, mask, **vars(numbers)), target)
-        sent = [own.pruned.weight, own.pruned.mask]
-        sent += [own.target] if own.target is not None and refitted else []
-        for tensor in sent:
+            assert numbers is not None, "an owner has chosen"
+            weight, mask = torch.empty_like(task.weight), torch.empty_like(task.weight, dtype=torch.bool)
+            own = PrunedWeight(weight, mask, **vars(numbers))
+        for tensor in (own.weight, own.mask):
             self._processes.broadcast(tensor, owner)
         return own
 
-    def _refitted(self, task: LayerTask, chosen: _Chosen) -> PrunedWeight:
+    def _refitted(self, task: LayerTask, target: Tensor | None, chosen: PrunedWeight) -> PrunedWeight:
         steps = self._layer.refit_steps
-        if steps == 0 or chosen.pruned.error == 0:
-            return chosen.pruned
-        target = task.weight if chosen.target is None else chosen.target
-        return refit(chosen.pruned, self._gram, target=target, steps=steps, processes=self._processes)
+        if steps == 0 or chosen.error == 0:
+            return chosen
+        target = task.weight if target is None else target
+        return refit(chosen, self._gram, target=target, steps=steps, processes=self._processes)

@@ -92,11 +92,11 @@ def prune_unseen(weights: Mapping[str, Tensor], settings: FfnSettings) -> dict[s
     return {name: magnitude.prune_linear(weight, None, settings.layer.pattern) for name, weight in weights.items()}
 
 
-def _cross(weight: Tensor, moments: LayerMoments) -> Callable[[], Tensor] | None:
-    """What gives Z X^T of the outputs Z that a layer has to give; None: those of its own weight."""
+def _cross(weight: Tensor, moments: LayerMoments) -> Callable[[slice], Tensor] | None:
+    """What gives rows of Z X^T of the outputs Z that a layer has to give; None: those of its own weight."""
     return None if moments.cross is None else partial(_products, weight, moments.cross, moments.lacking)
 
 
-def _products(weight: Tensor, cross: Tensor, lacking: Tensor | None) -> Tensor:
-    outputs = weight.to(cross.dtype) @ cross
-    return outputs if lacking is None else outputs.add_(lacking)
+def _products(weight: Tensor, cross: Tensor, lacking: Tensor | None, rows: slice) -> Tensor:
+    outputs = weight[rows].to(cross.dtype) @ cross
+    return outputs if lacking is None else outputs.add_(lacking[rows])

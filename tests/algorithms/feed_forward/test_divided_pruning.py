@@ -53,7 +53,7 @@ def test_layers_with_the_same_inputs(method, size):
     generator = torch.Generator().manual_seed(0)
     inputs, *weights = (torch.randn(rows, 16, dtype=torch.float64, generator=generator) for rows in (80, 8, 3, 6))
     cross = [weight @ inputs.T @ (inputs + 0.1 * inputs.flip(0)) for weight in weights]
-    tasks = [LayerTask(weights[0]), *(LayerTask(weights[at], lambda at=at: cross[at]) for at in (1, 2))]
+    tasks = [LayerTask(weights[0]), *(LayerTask(weights[at], lambda rows, at=at: cross[at][rows]) for at in (1, 2))]
     layer = LayerSettings(SemiStructured(2, 4), method=method)
     alone = SharedInputs(inputs.T @ inputs, layer, ridge=0.3).prune(tasks)
 
