@@ -131,7 +131,8 @@ def require_language_model(directory: Path) -> None:
         ModelError: it names a class that writes no text.
     """
     base = {name for names in MODEL_MAPPING_NAMES.values() for name in ([names] if isinstance(names, str) else names)}
-    for name in read_config(directory).get("architectures") or ():
+    names = read_config(directory).get("architectures")
+    for name in names if isinstance(names, list) else ():
         known: Any = getattr(transformers, str(name), None)
         if name not in base and hasattr(known, "can_generate") and not known.can_generate():
             raise ModelError(

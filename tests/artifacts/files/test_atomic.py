@@ -167,9 +167,10 @@ def test_a_name_of_the_longest_length(tmp_path: Path):
 
 
 WRITER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from llmprune.artifacts.files.atomic import atomic_directory
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a process in the background ignores
 with atomic_directory(Path(sys.argv[1])) as partial:
     (partial / "file").write_text("half")
     print("writing", flush=True)
