@@ -166,7 +166,7 @@ def compare(source: Path, *, repeats: int, cold: bool) -> None:
     checkpoint.fingerprint()
     print(f"fingerprint of {checkpoint.nbytes / 2**30:.2f} GiB: {time.perf_counter() - began:.3f} s")
     began = time.perf_counter()
-    assert find_non_finite(checkpoint) == []
+    assert find_non_finite(checkpoint, checkpoint.tensors) == []
     print(f"find_non_finite: {time.perf_counter() - began:.2f} s")
     runs: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
     with tempfile.TemporaryDirectory(dir=source.parent) as folder:
