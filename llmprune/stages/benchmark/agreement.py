@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from llmprune.artifacts.records.agreement import AgreementProtocol, AgreementResult, DraftResult
-from llmprune.artifacts.records.estimates import Repeats
+from llmprune.artifacts.records.estimates import Estimate, Repeats
 from llmprune.choices import TextKind
 from llmprune.errors import TargetError
 from llmprune.evaluation.agreement import agreed_lengths, same_choices, write_greedily
@@ -101,8 +101,19 @@ def measure_agreement(
         )
     shares, lengths = same.double().mean(dim=1).tolist(), agreed_lengths(same).tolist()
     return AgreementResult(
-        share=estimate_mean(shares), length=estimate_mean(lengths), shares=tuple(shares), lengths=tuple(lengths)
+        share=_within(estimate_mean(shares), 1),
+        length=_within(estimate_mean(lengths), protocol.new_tokens),
+        shares=tuple(shares),
+        lengths=tuple(lengths),
     )
+
+
+def _within(estimate: Estimate, most: float) -> Estimate:
+    """An estimate whose interval does not leave what can be: few prompts make it reach below 0 or beyond all."""
+    if estimate.interval is None:
+        return estimate
+    low, high = estimate.interval
+    return Estimate(value=estimate.value, interval=(max(0.0, low), min(most, high)))
 
 
 def measure_draft(

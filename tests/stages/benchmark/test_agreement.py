@@ -58,6 +58,9 @@ def test_lengths_are_those_of_texts_that_both_models_write_by_themselves(workspa
     assert result.model.agreement.lengths == tuple(agreed_lengths(own[:, 6:] == texts[:, 6:]).tolist())
     assert result.model.agreement.length.value == result.metrics["agreed_tokens"].value
     assert 0 < result.metrics["agreement"].value < 1
+    for name, most in (("agreement", 1), ("agreed_tokens", 8)):
+        low, high = result.metrics[name].interval
+        assert 0 <= low <= result.metrics[name].value <= high <= most
 
 
 def test_a_model_agrees_with_itself_and_a_share_counts_every_choice(model):
