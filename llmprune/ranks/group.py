@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -62,13 +62,6 @@ class Ranks:
             self.moved += tensor.nbytes
             with self._in_step():
                 dist.all_reduce(tensor)
-        return tensor
-
-    def reduce(self, tensor: Tensor, owner: int) -> Tensor:
-        """Replace a tensor by its sum over all ranks on its owner alone; others keep something of no use."""
-        if self.size > 1:
-            with self._in_step():
-                dist.reduce(tensor, owner)
         return tensor
 
     def broadcast(self, tensor: Tensor, owner: int) -> Tensor:
@@ -235,7 +228,7 @@ class Ranks:
 
 @dataclass
 class Placed(Generic[T]):
-    """An object that every rank has one of.
+    """An object that every rank has one of, for as long as the context lasts.
 
     Attributes:
         ranks: the ranks.
@@ -261,9 +254,13 @@ class Placed(Generic[T]):
         """
         return self.ranks._ask(("call", self.number, method, args), lambda: getattr(self.local, method)(*args, **own))
 
-    def drop(self) -> None:
-        """Let every rank forget the object, and free its memory."""
-        self.ranks._ask(("drop", self.number), lambda: None)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Let every rank forget the object, and free its memory, if the command may go on."""
+        if error is None or (isinstance(error, Exception) and not isinstance(error, LostRankError)):
+            self.ranks._ask(("drop", self.number), lambda: None)
 
 
 ALONE = Ranks()

@@ -44,9 +44,8 @@ def require_shared(ranks: Ranks, folder: Path) -> None:
     path = folder.absolute() / f".shared-{token}"
     path.write_text(token, encoding="utf-8")
     try:
-        witnesses = ranks.place(_Witness)
-        found = witnesses.call("sees", path, token)
-        witnesses.drop()
+        with ranks.place(_Witness) as witnesses:
+            found = witnesses.call("sees", path, token)
     finally:
         path.unlink()
     for rank, (host, sees) in enumerate(found):

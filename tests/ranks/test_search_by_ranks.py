@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from llmprune.artifacts.records.importance import Importance
+from llmprune.ranks import joining
 from llmprune.stages.block_search.together import SearchShare
 from tests.ranks.together import run_ranks
 from tests.tiny import save_tiny_llama, write_text
@@ -149,3 +150,21 @@ def test_srun_is_known_by_its_own_variables(calibrated, tmp_path):
     ended = run_ranks(2, ["verify-redundancy", "--target", 1, "--run", run], tmp_path / "out", environment=srun)
     assert [one.exit_code for one in ended] == [0, 0], ended
     assert len(searched(run).order) == 1
+
+
+def test_what_a_rank_held_for_a_search_is_gone_when_the_search_is_over(calibrated, tmp_path):
+    run, held = copied(calibrated, tmp_path / "run"), tmp_path / "held"
+    plain = joining._done
+
+    def note(rank):
+        def done(request, objects):
+            found = plain(request, objects)
+            held.write_text(str(len(objects)))
+            return found
+
+        joining._done = done
+
+    words = ["verify-redundancy", "--target", 2, "--swap", 1, "--run", run]
+    ended = run_ranks(2, words, tmp_path / "out", before=note)
+    assert [one.exit_code for one in ended] == [0, 0], ended
+    assert held.read_text() == "0"

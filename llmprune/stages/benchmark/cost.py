@@ -17,6 +17,7 @@ from llmprune.stages.benchmark.subjects import CheckpointSubject, choose_subject
 from llmprune.stages.common.model_cost import ModelCost, ModelSizes, measure, model_sizes
 from llmprune.stages.common.plans import Estimate, Plan, plan_of
 from llmprune.stages.common.progress import Progress
+from llmprune.stages.common.workspace import Workspace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -99,6 +100,24 @@ def expected_bench(
     prompts = min(settings.agreement, windows) if windows else settings.agreement
     written = (prompts, *settings.written(positions))
     return Measured(windows, seq_len, prefill, written, _token_bytes(config, itemsize))
+
+
+def expected_of_dense(workspace: Workspace, settings: BenchSettings) -> Measured:
+    """What a benchmark of a run's dense model measures, and of what is pruned from it. Nothing is written.
+
+    Raises:
+        As ``bench`` does, as far as it tells without reading weights.
+    """
+    subjects = choose_subjects(
+        workspace.run,
+        workspace.record.model,
+        None,
+        compute=workspace.compute,
+        progress=workspace.progress,
+        trust_remote_code=workspace.trust_remote_code,
+        makes_files=False,
+    )
+    return expected_bench(subjects, settings, workspace.compute, workspace.progress)
 
 
 def measured_texts(settings: BenchSettings, measured: Measured) -> tuple[int, ...]:

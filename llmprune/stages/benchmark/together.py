@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from llmprune.errors import NumericalError
 from llmprune.evaluation.tasks import Answer, Pairs, own_likelihoods
 from llmprune.models.compute import Compute
 from llmprune.ranks.group import Placed, Ranks
@@ -76,9 +74,8 @@ class QualityShare:
         )
 
 
-@contextmanager
-def opened_by_all(one: Loaded | Streamed, dtype: torch.dtype, compute: Compute) -> Iterator[Placed[QualityShare]]:
-    """Every rank has the model for as long as the context lasts.
+def opened_by_all(one: Loaded | Streamed, dtype: torch.dtype, compute: Compute) -> Placed[QualityShare]:
+    """Every rank has the model for as long as the context of what is returned lasts.
 
     Args:
         one: the model, as this rank has it.
@@ -86,13 +83,7 @@ def opened_by_all(one: Loaded | Streamed, dtype: torch.dtype, compute: Compute) 
         compute: where.
     """
     given = (one.subject, dtype, isinstance(one, Loaded), compute)
-    shares = compute.ranks.place(_open_share, *given, own={"one": one})
-    try:
-        yield shares
-    except NumericalError:  # of this model; a sweep goes on with the next
-        shares.drop()
-        raise
-    shares.drop()
+    return compute.ranks.place(_open_share, *given, own={"one": one})
 
 
 def _open_share(

@@ -10,7 +10,6 @@ from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.algorithms.blocks.swaps import Swap, after_swaps, swap_rounds
 from llmprune.artifacts.activations import Calibration
 from llmprune.artifacts.records.importance import Importance, Refinement, SwapRecord
-from llmprune.artifacts.records.pruning import zeroed_tensors
 from llmprune.stages.block_search.removable import Removable
 from llmprune.stages.block_search.settings import RedundancySettings, protected_blocks
 from llmprune.stages.block_search.together import RanksMeasure, place_search
@@ -35,36 +34,30 @@ def refine(
     order = importance.order[:count]
     known = importance.refinement
     records = known.swaps if known is not None and len(known.removed) == count else ()
-    shares = place_search(
-        workspace,
-        calibration.tokens(),
-        settings,
-        seed=calibration.manifest.seed or 0,
-        masked=zeroed_tensors(workspace.directory),
-    )
-    together = RanksMeasure(shares)
-    swaps = swap_rounds(
-        shares.local.evaluator,
-        order,
-        most=settings.swap,
-        level=settings.error_rate,
-        tried=[_swap(record) for record in records],
-        protected=protected_blocks(settings, workspace.model.num_blocks),
-        may_go=removable.may_go,
-        rule=EliminationRule(settings.error_rate) if settings.eliminates else None,
-        healer=together if settings.heal else None,
-        measure=together,
-    )
-    began = time.monotonic()
-    with workspace.progress.task("Swapping", count) as advance:
-        for swap in swaps:
-            record = SwapRecord(**asdict(swap), seconds=time.monotonic() - began)
-            records = (*records, record)
-            importance = _with(importance, order, records)
-            importance.write(workspace.run.importance)
-            advance(1)
-            on_swap(record)
-            began = time.monotonic()
+    with place_search(workspace, calibration, settings) as shares:
+        together = RanksMeasure(shares)
+        swaps = swap_rounds(
+            shares.local.evaluator,
+            order,
+            most=settings.swap,
+            level=settings.error_rate,
+            tried=[_swap(record) for record in records],
+            protected=protected_blocks(settings, workspace.model.num_blocks),
+            may_go=removable.may_go,
+            rule=EliminationRule(settings.error_rate) if settings.eliminates else None,
+            healer=together if settings.heal else None,
+            measure=together,
+        )
+        began = time.monotonic()
+        with workspace.progress.task("Swapping", count) as advance:
+            for swap in swaps:
+                record = SwapRecord(**asdict(swap), seconds=time.monotonic() - began)
+                records = (*records, record)
+                importance = _with(importance, order, records)
+                importance.write(workspace.run.importance)
+                advance(1)
+                on_swap(record)
+                began = time.monotonic()
     return importance
 
 

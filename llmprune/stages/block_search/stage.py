@@ -18,7 +18,6 @@ from llmprune.artifacts.records.importance import (
     SearchSettings,
     SwapRecord,
 )
-from llmprune.artifacts.records.pruning import zeroed_tensors
 from llmprune.choices import Metric
 from llmprune.errors import ArtifactError
 from llmprune.models.compute import dtype_name
@@ -234,37 +233,31 @@ def _search(
     importance = _in_this_environment(importance, workspace)
     _require_same_dtype(importance, dtype, workspace)
     path, before = workspace.run.importance, _content(workspace.run.importance)
-    shares = place_search(
-        workspace,
-        calibration.tokens(),
-        settings,
-        seed=calibration.manifest.seed or 0,
-        masked=zeroed_tensors(workspace.directory),
-    )
-    together = RanksMeasure(shares)
-    for decided in search_rounds(
-        shares.local.evaluator,
-        settings,
-        measure=together,
-        healer=together if settings.heal else None,
-        count=count,
-        removed=importance.order,
-        removable=removable,
-        progress=workspace.progress,
-    ):
-        remarks = dict.fromkeys((*importance.remarks, *shares.local.evaluator.remarks))
-        importance = importance.model_copy(
-            update={
-                "rounds": (*importance.rounds, decided),
-                "order": (*importance.order, decided.removed),
-                "remarks": tuple(remarks),
-            }
-        )
-        if _content(path) != before:  # between two rounds of a ranking in Python the run is not held
-            raise ArtifactError(f"{path} was changed by another process meanwhile; rank anew to go on from it.")
-        importance.write(path)
-        before = _content(path)
-        yield importance
+    with place_search(workspace, calibration, settings) as shares:
+        together = RanksMeasure(shares)
+        for decided in search_rounds(
+            shares.local.evaluator,
+            settings,
+            measure=together,
+            healer=together if settings.heal else None,
+            count=count,
+            removed=importance.order,
+            removable=removable,
+            progress=workspace.progress,
+        ):
+            remarks = dict.fromkeys((*importance.remarks, *shares.local.evaluator.remarks))
+            importance = importance.model_copy(
+                update={
+                    "rounds": (*importance.rounds, decided),
+                    "order": (*importance.order, decided.removed),
+                    "remarks": tuple(remarks),
+                }
+            )
+            if _content(path) != before:  # between two rounds of a ranking in Python the run is not held
+                raise ArtifactError(f"{path} was changed by another process meanwhile; rank anew to go on from it.")
+            importance.write(path)
+            before = _content(path)
+            yield importance
 
 
 def _content(path: Path) -> bytes | None:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from llmprune.algorithms.blocks.evaluator import WindowLosses
 from llmprune.algorithms.blocks.search import losses_without
+from llmprune.artifacts.activations import Calibration
+from llmprune.artifacts.records.pruning import zeroed_tensors
 from llmprune.ranks.group import Placed, Ranks
 from llmprune.ranks.shared import require_divisible
 from llmprune.stages.block_search.evaluator import WindowEvaluator
@@ -105,25 +107,22 @@ class RanksMeasure:
         self.shares.call("keep", removed)
 
 
-def place_search(
-    workspace: Workspace, tokens: Tensor, settings: RedundancySettings, *, seed: int, masked: frozenset[str] | None
-) -> Placed[SearchShare]:
+def place_search(workspace: Workspace, calibration: Calibration, settings: RedundancySettings) -> Placed[SearchShare]:
     """Have every rank open the model and its share of the windows.
 
     Args:
         workspace: run directory and model.
-        tokens: calibration windows (num_windows, seq_len) int64.
+        calibration: the windows, and the seed of their order.
         settings: of the search.
-        seed: of the order of the windows.
-        masked: names of the tensors whose zeros healing leaves zeros; None: all.
 
     Raises:
         TargetError: more ranks than windows.
         SharedFolderError: a rank does not see the run directory.
     """
-    ranks = workspace.compute.ranks
+    ranks, tokens = workspace.compute.ranks, calibration.tokens()
     require_divisible(ranks, len(tokens) - solving_windows(len(tokens), settings))
     workspace.require_shared()
+    seed, masked = calibration.manifest.seed or 0, zeroed_tensors(workspace.directory)
     given = (replace(workspace, progress=Silent()), tokens, settings, seed, masked)
     return ranks.place(_open_share, *given, own={"progress": workspace.progress})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from llmprune.choices import Scope
-from llmprune.stages.benchmark import bench_steps, choose_subjects, expected_bench, measured_texts
+from llmprune.stages.benchmark import bench_steps, expected_of_dense, measured_texts
 from llmprune.stages.block_search import search_estimate
 from llmprune.stages.budget_pruning.choose import planned_search
 from llmprune.stages.budget_pruning.settings import BudgetSettings
@@ -32,16 +32,7 @@ def plan_budget(workspace: Workspace, settings: BudgetSettings) -> Plan:
         check_output(workspace, settings.out, force=settings.force)
     footprint = footprint_of(workspace, settings, None)
     search = planned_search(workspace, settings, footprint)
-    subjects = choose_subjects(
-        workspace.run,
-        workspace.record.model,
-        None,
-        compute=workspace.compute,
-        progress=workspace.progress,
-        trust_remote_code=workspace.trust_remote_code,
-        makes_files=False,
-    )
-    numbers = expected_bench(subjects, measured, workspace.compute, workspace.progress)
+    numbers = expected_of_dense(workspace, measured)
     workspace, windows = expected_windows(workspace, settings.calibration)
     compute = workspace.compute
     texts = measured_texts(measured, numbers)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.budget import BudgetResult
@@ -13,8 +11,7 @@ from llmprune.artifacts.records.healing import BlockHealing
 from llmprune.artifacts.records.importance import Importance, RoundRecord
 from llmprune.artifacts.records.sweep import DENSE, SweepPoint
 from llmprune.choices import Heal
-from llmprune.errors import ArtifactError
-from llmprune.stages.benchmark import bench, result_name
+from llmprune.stages.benchmark import Benched, bench_in_run, benched_before, result_name
 from llmprune.stages.block_removal import RemovalReport, RemovalSettings, remove_blocks
 from llmprune.stages.budget_pruning.settings import BudgetSettings
 from llmprune.stages.common.workspace import Workspace
@@ -53,8 +50,14 @@ class BudgetPoints:
         """Measure the dense model, unless that was done, and write."""
         if result.dense is None:
             result = self._begun(result, DENSE)
-            found, path, seconds = self._bench(self.workspace.record.model, None, result.begun[DENSE])
-            dense = SweepPoint(name=DENSE, metrics=found.metrics, bench=path, checkpoint=None, bench_seconds=seconds)
+            benched = self._bench(self.workspace.record.model, None, result.begun[DENSE])
+            dense = SweepPoint(
+                name=DENSE,
+                metrics=benched.result.metrics,
+                bench=benched.path,
+                checkpoint=None,
+                bench_seconds=benched.seconds,
+            )
             result = result.model_copy(update={"dense": dense, "begun": _without(result.begun, DENSE)})
         return self._written(result)
 
@@ -94,17 +97,17 @@ class BudgetPoints:
 
     def _with_point(self, result: BudgetResult, count: int, report: RemovalReport, *, kept: bool) -> BudgetResult:
         assert result.dense is not None and report.record.removal is not None
-        dense, result = self._dense_bench(result.dense), self._begun(result, point_name(count))
-        found, path, seconds = self._bench(str(report.directory), dense, result.begun[point_name(count)])
+        dense, result = benched_before(self.workspace.run, result.dense.bench), self._begun(result, point_name(count))
+        benched = self._bench(str(report.directory), dense, result.begun[point_name(count)])
         point = SweepPoint(
             name=point_name(count),
             target=str(count),
             removed=report.record.removal.removed,
-            metrics=found.metrics,
-            bench=path,
+            metrics=benched.result.metrics,
+            bench=benched.path,
             checkpoint=None,
             commands=(report.record.made_by,),
-            bench_seconds=seconds,
+            bench_seconds=benched.seconds,
         )
         others = tuple(one for one in result.points if one.name != point.name)
         point = self._placed(point, report) if kept else point
@@ -116,35 +119,14 @@ class BudgetPoints:
         inside = place.relative_to(run) if place.is_relative_to(run) else place
         return point.model_copy(update={"checkpoint": str(inside), "commands": (report.record.made_by,)})
 
-    def _dense_bench(self, dense: SweepPoint) -> BenchResult | None:
-        """The dense model's benchmark; None if its file is gone, and it is measured again beside the others."""
-        try:
-            return BenchResult.read(self.workspace.run.path / dense.bench)
-        except ArtifactError:
-            return None
-
     def _begun(self, result: BudgetResult, name: str) -> BudgetResult:
         """Note the file of a benchmark before it is measured: after an interruption the same file is written."""
         if name in result.begun:
             return result
         return self._written(result.model_copy(update={"begun": {**result.begun, name: result_name()}}))
 
-    def _bench(self, model: str, dense: BenchResult | None, file: str) -> tuple[BenchResult, str, float]:
-        """Measure a model: its result, the path of ``file`` in the run directory, and seconds."""
-        workspace, started = self.workspace, time.monotonic()
-        found, path = bench(
-            workspace.run,
-            model=model,
-            baseline=None,
-            settings=self.settings.measured,
-            compute=workspace.compute,
-            progress=workspace.progress,
-            trust_remote_code=workspace.trust_remote_code,
-            intact=workspace.intact,
-            dense=dense,
-            file=file,
-        )
-        return found, str(Path(path).relative_to(workspace.run.path)), time.monotonic() - started
+    def _bench(self, model: str, dense: BenchResult | None, file: str) -> Benched:
+        return bench_in_run(self.workspace, model, self.settings.measured, dense=dense, file=file)
 
     def _written(self, result: BudgetResult) -> BudgetResult:
         with self.workspace.writing():

@@ -108,8 +108,8 @@ def write_calibration(
     if stopped is not None and not _is_same(stopped, begin) and not give_up:
         raise _interrupted(partial)
     if not isinstance(stopped, CalibrationManifest) or not _is_same(stopped, begin):
-        work = DensePass(_place_shares(workspace, decoder, tokens), workspace.progress)
-        with _nothing_half_begun(partial):
+        with _place_shares(workspace, decoder, tokens) as shares, _nothing_half_begun(partial):
+            work = DensePass(shares, workspace.progress)
             state = _resumed(partial, stopped, begin, workspace.progress)
             state = state or work.begun(begin, kept_in=workspace.run.calibration)
             state = work.finished(state)

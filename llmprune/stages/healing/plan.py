@@ -174,12 +174,11 @@ def heal_student(
     require_divisible(compute.ranks, cut)
     require_shared(compute.ranks, folder.path)
     given = (elsewhere, tokens, plan.settings, plan.text.artifact, folder, same, compute)
-    shares = compute.ranks.place(_open_share, *given, own={"models": (student, dense)})
-    disk = sum(2 * side.nbytes for windows in shares.local.windows for side in (windows.dense, windows.pruned))
     begin = HealingPassState(model=model, settings=plan.settings)
     try:
-        state = HealingPass(shares, places, folder, begin, disk, progress).heal_blocks(on_block)
-        shares.drop()
+        with compute.ranks.place(_open_share, *given, own={"models": (student, dense)}) as shares:
+            disk = sum(2 * side.nbytes for windows in shares.local.windows for side in (windows.dense, windows.pruned))
+            state = HealingPass(shares, places, folder, begin, disk, progress).heal_blocks(on_block)
     except NumericalError:  # the same settings would fail here again: nothing is worth keeping
         folder.remove()
         raise

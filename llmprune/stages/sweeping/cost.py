@@ -14,8 +14,7 @@ from llmprune.stages.benchmark import (
     BenchSettings,
     Measured,
     bench_steps,
-    choose_subjects,
-    expected_bench,
+    expected_of_dense,
     measured_texts,
 )
 from llmprune.stages.block_search import RedundancySettings, search_estimate
@@ -90,16 +89,7 @@ class SweepBasis:
 
 def sweep_basis(workspace: Workspace, settings: SweepSettings) -> SweepBasis:
     """Measure a block of the dense model, and note what a sweep's cost follows from."""
-    subjects = choose_subjects(
-        workspace.run,
-        workspace.record.model,
-        None,
-        compute=workspace.compute,
-        progress=workspace.progress,
-        trust_remote_code=workspace.trust_remote_code,
-        makes_files=False,
-    )
-    measured = expected_bench(subjects, settings.bench, workspace.compute, workspace.progress)
+    measured = expected_of_dense(workspace, settings.bench)
     workspace, windows = expected_windows(workspace, settings.calibration)
     texts = measured_texts(settings.bench, measured)
     cost = measure(workspace.open_decoder, workspace.compute, windows.seq_len, windows.count, texts=texts)

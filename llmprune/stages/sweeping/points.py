@@ -13,7 +13,7 @@ from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.artifacts.records.sweep import DENSE, SweepPoint, SweepResult
 from llmprune.choices import Heal
 from llmprune.errors import ArtifactError
-from llmprune.stages.benchmark import bench, result_name
+from llmprune.stages.benchmark import Benched, bench_in_run, result_name
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.common.progress import Silent
 from llmprune.stages.common.workspace import Workspace, open_workspace
@@ -62,48 +62,32 @@ def begin_point(context: SweepContext, result: SweepResult, name: str) -> SweepR
     return write_sweep(context, result.model_copy(update={"begun": {**result.begun, name: result_name()}}))
 
 
-def _bench(context: SweepContext, model: str, dense: BenchResult | None, file: str) -> tuple[BenchResult, str, float]:
-    """Measure a model: its result, the path of ``file`` in the run directory, and seconds."""
-    workspace, started = context.workspace, time.monotonic()
-    found, path = bench(
-        workspace.run,
-        model=model,
-        baseline=None,
-        settings=context.settings.measured,
-        compute=workspace.compute,
-        progress=workspace.progress,
-        trust_remote_code=workspace.trust_remote_code,
-        dense=dense,
-        file=file,
-        intact=workspace.intact,
-    )
-    if found.perplexity != context.measuring.perplexity:
+def _bench(context: SweepContext, model: str, dense: BenchResult | None, file: str) -> Benched:
+    """Measure a model into ``file``, under the protocols that the sweep began with."""
+    benched = bench_in_run(context.workspace, model, context.settings.measured, dense=dense, file=file)
+    if benched.result.perplexity != context.measuring.perplexity:
         raise ArtifactError(
             f"A text of `ppl` has changed since the sweep began, so {model} does not compare with the other points; "
             "put it back, or type `force=True` to start anew."
         )
-    return found, str(path.relative_to(workspace.run.path)), time.monotonic() - started
+    return benched
 
 
 def measure_dense(context: SweepContext, result: SweepResult) -> SweepResult:
     """Measure the dense model alone, and write."""
     workspace = context.workspace
     result = begin_point(context, result, DENSE)
-    found, path, seconds = _bench(context, workspace.record.model, None, result.begun[DENSE])
+    benched = _bench(context, workspace.record.model, None, result.begun[DENSE])
     command = bench_command(context.settings, context.measuring, workspace)
     point = SweepPoint(
-        name=DENSE, metrics=found.metrics, bench=path, checkpoint=None, commands=(command,), bench_seconds=seconds
+        name=DENSE,
+        metrics=benched.result.metrics,
+        bench=benched.path,
+        checkpoint=None,
+        commands=(command,),
+        bench_seconds=benched.seconds,
     )
-    return write_sweep(context, result.model_copy(update={"dense": point, "machine": found.machine}))
-
-
-def dense_bench(context: SweepContext, result: SweepResult) -> BenchResult | None:
-    """The dense model's benchmark; None if its file is missing. Then it is measured again beside each point."""
-    assert result.dense is not None
-    try:
-        return BenchResult.read(context.workspace.run.path / result.dense.bench)
-    except ArtifactError:
-        return None
+    return write_sweep(context, result.model_copy(update={"dense": point, "machine": benched.result.machine}))
 
 
 def make_point(context: SweepContext, point: PlannedPoint, dense: BenchResult | None, file: str) -> SweepPoint:
@@ -111,22 +95,22 @@ def make_point(context: SweepContext, point: PlannedPoint, dense: BenchResult | 
     started = time.monotonic()
     directory = _prune(context, point)
     seconds = time.monotonic() - started
-    found, path, bench_seconds = _bench(context, str(directory), dense, file)
+    benched = _bench(context, str(directory), dense, file)
     return SweepPoint(
         name=point.name,
         target=point.target,
         removed=point.removed,
         pattern=str(point.pattern) if point.pattern is not None else None,
         budget=str(point.budget) if point.budget is not None else None,
-        metrics=found.metrics,
-        bench=path,
+        metrics=benched.result.metrics,
+        bench=benched.path,
         checkpoint=str(directory.relative_to(context.workspace.run.path)),
         commands=(
             *_making_commands(context, point),
             bench_command(context.settings, context.measuring, context.workspace, directory),
         ),
         prune_seconds=seconds,
-        bench_seconds=bench_seconds,
+        bench_seconds=benched.seconds,
     )
 
 

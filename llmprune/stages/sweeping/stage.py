@@ -13,7 +13,7 @@ from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.sweep import SkippedPoint, SweepPoint, SweepPruning, SweepResult
 from llmprune.choices import Metric
 from llmprune.errors import ArtifactError, NumericalError, TargetError, VerificationError
-from llmprune.stages.benchmark import check_bench
+from llmprune.stages.benchmark import benched_before, check_bench
 from llmprune.stages.block_removal import RemovalSettings, choose_removal
 from llmprune.stages.block_search import RedundancySettings
 from llmprune.stages.calibration import (
@@ -39,7 +39,6 @@ from llmprune.stages.sweeping.points import (
     SweepContext,
     begin_point,
     delete_checkpoints,
-    dense_bench,
     make_point,
     measure_dense,
     write_sweep,
@@ -257,7 +256,8 @@ def _make_all(
     on_point: Callable[[PointDone], None],
 ) -> SweepResult:
     """Make and measure the missing points, and delete the checkpoints that are not to be kept."""
-    dense = dense_bench(context, result)
+    assert result.dense is not None
+    dense = benched_before(context.workspace.run, result.dense.bench)
     spent: dict[str, float] = {}
     for number, point in enumerate(planned, start=1):
         if point.name not in {known.name for known in result.points}:

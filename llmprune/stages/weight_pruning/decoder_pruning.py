@@ -75,12 +75,11 @@ def prune_decoder(
     require_shared(compute.ranks, folder.path)
     batch = max(1, compute.batch_tokens // tokens.shape[1])
     given = (elsewhere, tokens, chosen, folder, batch, kept_bytes(compute))
-    shares = compute.ranks.place(_open_share, *given, own={"decoder": decoder})
     begin = PruningPassState(model=model, settings=recorded)
     try:
-        work = PruningPass(shares, recorded.layers, folder, begin, needs.disk, progress)
-        state = work.prune_blocks(on_block)
-        shares.drop()
+        with compute.ranks.place(_open_share, *given, own={"decoder": decoder}) as shares:
+            work = PruningPass(shares, recorded.layers, folder, begin, needs.disk, progress)
+            state = work.prune_blocks(on_block)
         odd = _rounded_products(decoder)
         return state.model_copy(update={"remarks": tuple(dict.fromkeys((*state.remarks, *odd)))})
     except NumericalError:  # the same settings would fail here again: nothing is worth keeping

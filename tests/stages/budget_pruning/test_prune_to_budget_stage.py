@@ -149,14 +149,14 @@ def test_budgets_that_the_model_cannot_keep_are_refused_before_anything_is_made(
 
 
 def test_a_benchmark_that_was_stopped_is_not_kept_twice(workspace, budget, monkeypatch):
-    written = points.bench
+    written = points.bench_in_run
 
     def dying(*args, **options):
         written(*args, **options)
         raise _Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(points, "bench", dying)
+        patch.setattr(points, "bench_in_run", dying)
         with pytest.raises(_Killed):
             prune_to_budget(workspace, budget)
     assert len(list(workspace.run.bench.iterdir())) == 1

@@ -67,7 +67,7 @@ def dying(monkeypatch, at):
 
         return wrapped
 
-    for name in ("bench", "remove_blocks", "global_prune"):
+    for name in ("bench_in_run", "remove_blocks", "global_prune"):
         monkeypatch.setattr(sweep_points, name, around(getattr(sweep_points, name)))
     monkeypatch.setattr(SweepResult, "write", around(SweepResult.write))
     monkeypatch.setattr(own_folder, "remove_checkpoint", around(own_folder.remove_checkpoint))
