@@ -142,12 +142,6 @@ def _explained(error: BaseException, interruption: Interruption, *, who: str = "
     if known is not None:
         complain(f"{'' if isinstance(known, JoinError | LostRankError) else who}{known}")
         return known.exit_code
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not loaded for this
-        complain(
-            f"{who}The device ran out of memory, and what ran there cannot run in parts; type `memory_budget=SIZE` "
-            "with less than it has, fewer `samples` or a smaller `seq_len`, or `device=cpu`."
-        )
-        return 1
     complain(f"{who}Unexpected {type(error).__name__}: {error} (LLMPRUNE_DEBUG=1 shows where)")
     return 1
 

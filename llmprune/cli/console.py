@@ -109,7 +109,7 @@ def complain(text: str) -> None:
 
 def remark(text: str) -> None:
     """Show a remark on a command as a whole."""
-    _terminal(_Stream(sys.stderr)).print(escape(as_options(text)))
+    _terminal(_Stream(sys.stderr)).print(_shown(as_options(text)))
 
 
 def prepare_streams() -> None:

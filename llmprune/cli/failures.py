@@ -15,6 +15,11 @@ def known_error(error: BaseException) -> LlmpruneError | None:
     """What is to be said of an error; None: of no kind that an input or a machine leads to."""
     if isinstance(error, LlmpruneError):
         return error
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not loaded for this
+        return LlmpruneError(
+            "The device ran out of memory, and what ran there cannot run in parts; type `memory_budget=SIZE` with less "
+            "than it has, fewer `samples` or a smaller `seq_len`, or `device=cpu`."
+        )
     number = system_errno(error)
     if number == errno.ENOMEM or isinstance(error, MemoryError) or _is_out_of_memory(error):
         return LlmpruneError(

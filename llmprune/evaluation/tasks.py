@@ -163,11 +163,6 @@ def own_likelihoods(
     return found
 
 
-def generating_tasks(tasks: OpenTasks) -> list[str]:
-    """Names of the tasks for which a model writes the answers."""
-    return [name for name, task in tasks.tasks.items() if task.OUTPUT_TYPE == "generate_until"]
-
-
 def count_requests(tasks: OpenTasks, limit: int | None) -> int:
     """How many sequences a model will be asked, about: items, times the choices of a task's first, or its one text."""
     total = 0

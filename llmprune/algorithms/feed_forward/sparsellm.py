@@ -33,9 +33,6 @@ from torch import Tensor
 from llmprune.algorithms.feed_forward.network import ChunkStore, Ffn, GatedFfn, Linear
 from llmprune.algorithms.feed_forward.subproblems import Coefficients, hidden_solver
 from llmprune.algorithms.feed_forward.token_passes import (
-    CrossMoments,
-    FirstMoments,
-    OutputError,
     first_moments,
     hidden_moments,
     hidden_moments_beside_dense,
@@ -43,6 +40,7 @@ from llmprune.algorithms.feed_forward.token_passes import (
     update_auxiliary,
     update_auxiliary_and_measure,
 )
+from llmprune.algorithms.feed_forward.token_sums import CrossMoments, FirstMoments, OutputError
 from llmprune.algorithms.processes import ALONE, Add, Processes
 from llmprune.algorithms.weights.layer import LayerSettings
 from llmprune.algorithms.weights.pruned import PrunedWeight

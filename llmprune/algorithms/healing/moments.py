@@ -8,13 +8,13 @@ digits, since R is small where H and h are large, and the block needs no run wit
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from llmprune.algorithms.processes import Add
 from llmprune.algorithms.weights.gram import CrossAccumulator, GramAccumulator
 
 
@@ -35,15 +35,6 @@ class Moments:
     cross: Tensor
     energy: float
     bias: bool
-
-    def summed(self, add: Callable[[Tensor], Tensor]) -> Moments:
-        """The moments of the tokens that several processes have.
-
-        Args:
-            add: replaces a tensor by its sum over the processes.
-        """
-        energy = add(torch.tensor([self.energy], dtype=torch.float64))
-        return Moments(add(self.gram), add(self.cross), float(energy), self.bias)
 
 
 class MomentsAccumulator:
@@ -81,3 +72,18 @@ class MomentsAccumulator:
             ValueError: no chunk has been added.
         """
         return Moments(self._gram.result(), self._cross.result(), self._energy, self._bias)
+
+    def take(self, add: Add | None = None) -> Moments:
+        """`result` without a copy: the sums are given away, and begin anew.
+
+        Args:
+            add: replaces a tensor by its sum over several processes, each of which has some of the tokens.
+
+        Raises:
+            ValueError: no chunk has been added.
+        """
+        energy = torch.tensor([self._energy], dtype=torch.float64)
+        self._energy = 0.0
+        return Moments(
+            self._gram.take(add), self._cross.take(add), float(energy if add is None else add(energy)), self._bias
+        )

@@ -11,7 +11,7 @@ from llmprune.artifacts.records.agreement import AgreementProtocol
 from llmprune.artifacts.records.protocols import Protocols, TaskProtocol
 from llmprune.errors import TargetError
 from llmprune.evaluation.energy import EnergyMeter, find_energy_meter
-from llmprune.evaluation.tasks import OpenTasks, generating_tasks
+from llmprune.evaluation.tasks import OpenTasks
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.loading import LOADING_ROOM
 from llmprune.stages.benchmark.agreement import agreement_protocol
@@ -107,7 +107,7 @@ def _streamed(
         TargetError: there is no room for what has to be in memory.
     """
     sizes, free = {subject.name: subject.needed_bytes(dtype) for subject in subjects}, compute.free_whole_bytes()
-    written = [] if tasks is None else generating_tasks(tasks[0])
+    written = () if tasks is None else tasks[0].generative
     if written and compute.spread:
         raise TargetError(
             f"A model that is spread over devices does not write the answers of {', '.join(written)}; leave out such "

@@ -169,12 +169,6 @@ def measure_window_cost(evaluator: WindowEvaluator) -> WindowCost:
     return WindowCost(block=block, head=head, reading=evaluator.pass_seconds)
 
 
-def _split(windows: int, together: int) -> list[int]:
-    """Sizes of the chunks of so many windows."""
-    whole, rest = divmod(windows, together)
-    return [together] * whole + [rest] * (rest > 0)
-
-
 def _some(candidates: list[int], comparisons: int) -> list[int]:
     """As many candidates from the middle as are usually left after so many comparisons."""
     few = min(TYPICAL_SURVIVORS, len(candidates))

@@ -43,7 +43,7 @@ def plan_budget(workspace: Workspace, settings: BudgetSettings) -> Plan:
     dense = bench_steps(cost, {_DENSE: cost.sizes}, replace(measured, agreement=0), numbers, compute)
     steps.append(together("dense model, measured", dense))
     depth = cost.sizes.depth
-    for count in [one for one in (search.fewest - 1, rounds, search.fewest) if one > 0]:
+    for count in dict.fromkeys(one for one in (search.fewest - 1, rounds, search.fewest) if one > 0):
         first = (depth - count) // 2
         made = cost.sizes.without(range(first, first + count))
         kept = [block for block in range(depth) if not first <= block < first + count]

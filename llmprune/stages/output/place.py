@@ -61,7 +61,8 @@ def checkpoint_files(directory: Path) -> Owned:
     """
     if not (directory / RECORD_NAME).is_file():
         return lambda _: False
-    named = (recorded_as(directory / RECORD_NAME, PruningRecord.KIND) or {}).get("files")
+    written = (recorded_as(directory / RECORD_NAME, PruningRecord.KIND) or {}).get("written")
+    named = written.get("files") if isinstance(written, dict) else None
     names = {RECORD_NAME, CARD_NAME, *(named if isinstance(named, dict) else _usual_files(directory))}
     return lambda path: str(path) in names
 

@@ -11,7 +11,6 @@ from llmprune.artifacts.files.sizes import format_size
 from llmprune.choices import Metric
 from llmprune.errors import LlmpruneError
 from llmprune.stages.benchmark import (
-    BenchSettings,
     Measured,
     bench_steps,
     expected_of_dense,
@@ -89,9 +88,9 @@ class SweepBasis:
 
 def sweep_basis(workspace: Workspace, settings: SweepSettings) -> SweepBasis:
     """Measure a block of the dense model, and note what a sweep's cost follows from."""
-    measured = expected_of_dense(workspace, settings.bench)
+    measured = expected_of_dense(workspace, settings.measured)
     workspace, windows = expected_windows(workspace, settings.calibration)
-    texts = measured_texts(settings.bench, measured)
+    texts = measured_texts(settings.measured, measured)
     cost = measure(workspace.open_decoder, workspace.compute, windows.seq_len, windows.count, texts=texts)
     return SweepBasis(workspace, settings, cost, windows, measured)
 
@@ -104,8 +103,7 @@ def foresee(basis: SweepBasis, planned: Sequence[PlannedPoint], *, metric: Metri
     if most:
         search = RedundancySettings(metric=metric)
         preparing += search_estimate(basis.workspace, cost, basis.windows, search, most)
-    alone: BenchSettings = replace(settings.bench, agreement=0)
-    dense = bench_steps(cost, {_DENSE: cost.sizes}, alone, basis.measured, basis.workspace.compute)
+    dense = bench_steps(cost, {_DENSE: cost.sizes}, settings.measured, basis.measured, basis.workspace.compute)
     points = {point.name: together(point.name, _point_steps(basis, point)) for point in planned}
     return SweepCost(tuple(preparing), together("dense model, measured", dense), points)
 
@@ -132,7 +130,7 @@ def _point_steps(basis: SweepBasis, point: PlannedPoint) -> list[Estimate]:
         source = made.stored if point.removed and point.pattern is not None else 0
         steps = [replace(one, kept=0, disk=one.disk + source if one.disk else 0) for one in steps]
     subjects = {point.name: made, _DENSE: cost.sizes}
-    return [*steps, *bench_steps(cost, subjects, settings.bench, basis.measured, workspace.compute, known=_DENSE)]
+    return [*steps, *bench_steps(cost, subjects, settings.measured, basis.measured, workspace.compute, known=_DENSE)]
 
 
 def require_room(folder: Path, needed: int, *, keep: bool) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from llmprune.algorithms.feed_forward.network import Ffn, FfnChunk, Linear, first_chunk
 from llmprune.algorithms.feed_forward.sparsellm import FfnResult, FfnSettings, prune_ffn
-from llmprune.algorithms.feed_forward.token_passes import FirstSums
+from llmprune.algorithms.feed_forward.token_sums import FirstSums
 from llmprune.algorithms.weights.pruned import PrunedWeight
 from llmprune.artifacts.activations import CachedFile
 from llmprune.artifacts.files.spill import SpillingStore

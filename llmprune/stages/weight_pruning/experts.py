@@ -18,7 +18,7 @@ from torch import Tensor
 
 from llmprune.algorithms.feed_forward.network import first_chunk
 from llmprune.algorithms.feed_forward.sparsellm import FfnSettings, prune_ffn
-from llmprune.algorithms.feed_forward.token_passes import FirstSums
+from llmprune.algorithms.feed_forward.token_sums import FirstSums
 from llmprune.algorithms.weights.pruned import PrunedWeight
 from llmprune.artifacts.files.spill import SpillingStore
 from llmprune.artifacts.records.weight_sparsity import FfnRecord

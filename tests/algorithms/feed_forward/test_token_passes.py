@@ -10,13 +10,13 @@ from llmprune.algorithms.feed_forward.auxiliary import solve_auxiliary
 from llmprune.algorithms.feed_forward.network import Linear, first_chunk, hidden, pre_activations
 from llmprune.algorithms.feed_forward.subproblems import Coefficients, hidden_solver
 from llmprune.algorithms.feed_forward.token_passes import (
-    FirstSums,
     first_moments,
     hidden_moments,
     output_error,
     update_auxiliary,
     update_auxiliary_and_measure,
 )
+from llmprune.algorithms.feed_forward.token_sums import FirstSums
 from llmprune.choices import Reference
 from tests.algorithms.problems import chunks_of, gated_ffn, normal, plain_ffn
 

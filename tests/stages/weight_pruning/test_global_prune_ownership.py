@@ -107,13 +107,13 @@ def test_a_file_that_comes_in_while_a_pass_is_under_way_is_never_deleted(workspa
     assert snapshot(run / "new.partial") == {"notes.txt": b"mine"}
 
 
-@pytest.mark.parametrize("kind", ["notes", "link"])
+@pytest.mark.parametrize("kind", ["notes.txt", "LICENSE.txt", "helper.py", "tokenizer_of_mine.json", "link"])
 def test_a_checkpoint_with_something_of_somebody_else_in_it_is_not_even_replaced_with_force(
     kind, workspace, pruning, run
 ):
     out = global_prune(workspace, pruning).directory
-    if kind == "notes":
-        (out / "notes.txt").write_text("mine")
+    if kind != "link":  # whatever it is called, the record does not name it
+        (out / kind).write_text("mine")
     else:
         out.symlink_to(out.rename(run / "elsewhere"))
     before = snapshot(run)
