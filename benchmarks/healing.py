@@ -1,11 +1,12 @@
 """Removed blocks, healed and not: perplexity and greedy agreement, beside the dense model and an upper bound.
 
-Blocks are ranked once by SLEB. Each row removes a share of them by `llmprune remove-blocks`, with --heal none, cut or
-all, and measures the written checkpoint. `healed search` takes the blocks of `verify-redundancy --heal` instead, and
-heals all; `swapped search` the same behind --swap. `upper bound` is no checkpoint: the holes of the plain one are
-filled with full linear maps of the hidden states (arXiv 2605.15491), which no stock model has. Greedy agreement is
-the share of next tokens on which dense and pruned model agree, on the windows of the first --ppl text. `taken back`
-is the share of the log-perplexity that the removal lost. --tasks adds accuracies, by lm-eval.
+Blocks are ranked once by SLEB, on windows of --search-samples and --search-seq-len. Each row removes a share of them by
+`llmprune remove-blocks`, with --heal none, cut or all, and measures the written checkpoint. `healed search` takes the
+blocks of `verify-redundancy --heal` instead, and heals all; `swapped search` the same behind --swap. `upper bound` is
+no checkpoint: the holes of the plain one are filled with full linear maps of the hidden states (arXiv 2605.15491),
+which no stock model has. Greedy agreement is the share of next tokens on which dense and pruned model agree, on the
+windows of the first --ppl text. `taken back` is the share of the log-perplexity that the removal lost. --tasks adds
+accuracies, by lm-eval.
 
 --vary-samples, --vary-source and --vary-ridge add rows of --heal all, of the first target and the same blocks, each
 calibrated in another way or with one ridge alone. MODEL is of any family, such as the OPT of trained_opt.py
@@ -30,6 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,7 @@ from llmprune.text.corpora import load_corpus
 from llmprune.text.windows import consecutive_windows
 
 WAYS = ("none", "cut", "all", "healed search", "swapped search", "upper bound")
+HEALED = {"none": "none", "cut": "cut", "upper bound": "none"}  # all other ways: all
 SWAPS = 5
 # The command line, whose healing has one ridge to choose from.
 ONE_RIDGE = (
@@ -68,6 +71,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--source", required=True, help="calibration text")
     parser.add_argument("--samples", default="32")
     parser.add_argument("--seq-len", default="1024")
+    parser.add_argument("--search-samples", help="windows that blocks are ranked on; default: as --samples")
+    parser.add_argument("--search-seq-len", help="tokens in each of these; default: as --seq-len")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--targets", default="10%,20%,30%")
     parser.add_argument("--order", help="blocks in the order of an earlier search, in place of a new one")
@@ -86,6 +91,8 @@ def main(words: list[str] | None = None) -> None:
     options = parser.parse_args(words)
 
     known = known_rows(options)
+    if options.order is None and known.setdefault("search", searched_on(options)) != searched_on(options):
+        raise SystemExit(f"{options.out} has rows of a search on {known['search']}; type another --out.")
     known["processor"] = describe_machine(CPU).processor
     with tempfile.TemporaryDirectory() as folder:
         run = options.run or Path(folder) / "run"
@@ -93,13 +100,12 @@ def main(words: list[str] | None = None) -> None:
         rows = [("dense", "")] + [(target, way) for target in targets for way in options.ways.split(",")]
         rows += [(targets[0], way) for way in varied(options)]
         if missing := [row for row in rows if _name(*row) not in known["rows"]]:
-            largest = max(targets, key=_share)
             _calibrate(options, run)
+            largest, ways = max(targets, key=_share), {way for _, way in missing}
             if options.order is None:
-                _llmprune("verify-redundancy", "--target", largest, run=run)
-            if any(way in ("healed search", "swapped search") for _, way in missing):
-                _calibrate(options, _healed_run(run))
-                _llmprune("verify-redundancy", "--target", largest, "--heal", run=_healed_run(run))
+                _search(options, _plain_search(run), "--target", largest)
+            if ways & {"healed search", "swapped search"}:
+                _search(options, _healed_search(run), "--target", largest, "--heal")
             dense = Dense(options)
         for row in missing:
             known["rows"][_name(*row)] = dense.measured() if row[0] == "dense" else dense.row(run, *row)
@@ -120,13 +126,29 @@ def varied(options: argparse.Namespace) -> dict[str, tuple[str, str]]:
     }
 
 
-def _calibrate(options: argparse.Namespace, run: Path, *, source: str | None = None, samples: str | None = None):
-    _llmprune("calibrate", options.model, "--source", source or options.source, "--samples", samples or options.samples,
-              "--seq-len", options.seq_len, "--dtype", options.dtype, run=run)  # fmt: skip
+def searched_on(options: argparse.Namespace) -> dict[str, str]:
+    """The windows that blocks are ranked on."""
+    length = options.search_seq_len or options.seq_len
+    return {"samples": options.search_samples or options.samples, "seq_len": length}
 
 
-def _healed_run(run: Path) -> Path:
-    """The run directory of the search with healing: a run has one ranking."""
+def _calibrate(options: argparse.Namespace, run: Path, **others: str) -> None:
+    taken = {"source": options.source, "samples": options.samples, "seq_len": options.seq_len, **others}
+    _llmprune("calibrate", options.model, "--source", taken["source"], "--samples", taken["samples"],
+              "--seq-len", taken["seq_len"], "--dtype", options.dtype, run=run)  # fmt: skip
+
+
+def _search(options: argparse.Namespace, run: Path, *words: object) -> None:
+    """A ranking in a run directory of its own: it has one, and one calibration."""
+    _calibrate(options, run, **searched_on(options))
+    _llmprune("verify-redundancy", *words, run=run)
+
+
+def _plain_search(run: Path) -> Path:
+    return run.with_name(f"{run.name}-search")
+
+
+def _healed_search(run: Path) -> Path:
     return run.with_name(f"{run.name}-healed-search")
 
 
@@ -168,31 +190,31 @@ class Dense:
 
     def _remove(self, run: Path, folder: Path, target: str, way: str, out: Path) -> None:
         """Write the checkpoint of a row."""
-        blocks, heal, ridge = self._blocks(run, target), way if way in ("cut", "all") else "none", None
-        if way == "healed search":
-            run, blocks, heal = _healed_run(run), ("--target", target), "all"
-        if way == "swapped search":  # each target has swaps of its own, behind one and the same search
-            shutil.copytree(_healed_run(run), folder / "run")
-            run, blocks, heal = folder / "run", ("--target", target), "all"
-            _llmprune("verify-redundancy", *blocks, "--heal", "--swap", SWAPS, run=run)
+        heal, ridge = HEALED.get(way, "all"), None
+        blocks = self._blocks(run, folder, target, way)
         if way in (others := varied(self._options)):
             kind, value = others[way]
-            heal, ridge = "all", value if kind == "ridge" else None
+            ridge = value if kind == "ridge" else None
             if ridge is None:
                 run = folder / "run"
                 _calibrate(self._options, run, **{kind: value})
-        _llmprune("remove-blocks", *blocks, "--heal", heal, "--out", out, "--no-verify",
-                  "--dtype", self._options.dtype, run=run, ridge=ridge)  # fmt: skip
+        _llmprune("remove-blocks", "--blocks", ",".join(map(str, blocks)), "--heal", heal,
+                  "--out", out, "--no-verify", "--dtype", self._options.dtype, run=run, ridge=ridge)  # fmt: skip
 
-    def _blocks(self, run: Path, target: str) -> tuple[str, str]:
-        """Which blocks go, as options."""
+    def _blocks(self, run: Path, folder: Path, target: str, way: str) -> Sequence[int]:
+        """Which blocks go."""
         depth = block_count(self._model.config)
         count = math.ceil(round(_share(target) * depth, 6)) if target.endswith("%") else int(target)
-        if self._options.order is None:
-            order = list(map(str, Importance.read(RunDirectory(run).importance).order))
-        else:
-            order = self._options.order.split(",")
-        return "--blocks", ",".join(order[:count])
+        ranked = _plain_search(run)
+        if way == "healed search":
+            ranked = _healed_search(run)
+        elif way == "swapped search":  # each target has swaps of its own, behind one and the same search
+            ranked = folder / "swapped"
+            shutil.copytree(_healed_search(run), ranked)
+            _llmprune("verify-redundancy", "--target", target, "--heal", "--swap", SWAPS, run=ranked)
+        elif self._options.order is not None:
+            return tuple(map(int, self._options.order.split(",")))[:count]
+        return Importance.read(RunDirectory(ranked).importance).first(count)
 
     def _figures(self, model: PreTrainedModel, directory: Path) -> dict[str, Any]:
         same = (_choices(model, self._tokens) == self._choices).double().mean()

@@ -148,11 +148,14 @@ def test_healing_is_measured_row_by_row_beside_an_upper_bound(tmp_path, monkeypa
     text.write_text(TEXT, encoding="utf-8")
     words = [model, "--source", text, "--samples", 8, "--seq-len", 16, "--ppl", text, "--ppl-seq-len", 32]
     words = [str(word) for word in (*words, "--targets", "20%", "--run", tmp_path / "run", "--out", out)]
+    words += ["--search-samples", "6"]
     healing.main([*words, "--ways", "none,cut"])
     first = json.loads(out.read_text())["rows"]
     words += ["--vary-samples", "4", "--vary-source", "python-docs", "--vary-ridge", "0.1"]
     healing.main([*words, "--ways", "none,cut,all,healed search,swapped search,upper bound"])
-    rows = json.loads(out.read_text())["rows"]
+    known = json.loads(out.read_text())
+    rows, searched = known["rows"], known["search"]
+    assert searched == {"samples": "6", "seq_len": "16"} and known["protocol"]["samples"] == "8"
     ways = ["none", "cut", "all", "healed search", "swapped search", "upper bound"]
     ways += ["all, samples 4", "all, source python-docs", "all, ridge 0.1"]
     assert list(rows) == ["dense", *(f"20% {way}" for way in ways)]
