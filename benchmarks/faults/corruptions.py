@@ -79,9 +79,9 @@ def _judge(world: World, state: str, file: str, kind: str, seed: str, typed: str
     expected, undisturbed = _expected(world, state, typed)
     world.put(state)
     path = world.work / file
+    name = entry_name(path, world.work)
     if not DAMAGES[kind](path, random.Random(f"{seed} {file}")):
         return Finding(Verdict.HARMLESS, "nothing to damage")
-    name = entry_name(path, world.work)
     damaged = world.now().get(name)
     ended = world.typed(shlex.split(typed))
     if ended.code != 0:

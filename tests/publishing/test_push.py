@@ -109,6 +109,17 @@ def test_a_newer_card_of_the_same_checkpoint_needs_no_force(hub, push, cut, run)
     assert files["picture.png"] == b"of mine"
 
 
+def test_a_benchmark_that_cannot_be_read_is_left_out_and_named(push, cut, run):
+    assert "left out" not in push(cut, "--dry-run").stderr
+    for path in (run / "bench").iterdir():
+        path.write_text("{")
+    result = push(cut, "--dry-run")
+    assert result.exit_code == 0
+    for path in (run / "bench").iterdir():
+        assert path.name in " ".join(result.stderr.split())
+    assert "A benchmark is left out:" in result.stderr
+
+
 def test_a_public_repository_is_not_taken_for_a_private_one(hub, push, cut):
     hub.repositories["ada/model"] = Repository("ada")
     result = push(cut, "--private")

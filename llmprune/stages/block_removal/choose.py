@@ -67,13 +67,16 @@ def _ranked(workspace: Workspace, blocks: tuple[int, ...]) -> BlockRemoval | Non
     """The removal of typed blocks that are the first ones of the run's ranking, in its order; None if they are not.
 
     The recorded command of a removal by a target names its blocks. So it makes the same checkpoint where the run is
-    missing, and the same record where the run is there.
+    missing, and the same record where the run is there. Typed blocks need no ranking: one that cannot be used is said.
     """
     path = workspace.run.importance
+    if not path.exists():
+        return None
     try:
         known = Importance.read(path)
         known.check_belongs(workspace.model, path)
-    except ArtifactError:  # blocks that were typed need no ranking
+    except ArtifactError as error:
+        workspace.progress.say(f"The record of the removal will not say how these blocks were ranked: {error}")
         return None
     head = known.first(len(blocks)) == blocks and known.has_best(len(blocks))
     return _prefix(known, len(blocks), path) if head else None

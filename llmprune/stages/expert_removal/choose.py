@@ -47,15 +47,18 @@ def named_experts(workspace: Workspace, experts: Mapping[int, tuple[int, ...]], 
     """The removal of experts that were named. Where the run's measurement would choose just these, it says so.
 
     The recorded command names the experts. So it makes the same checkpoint where the run is missing, and the same
-    record where the run is there.
+    record where the run is there. Named experts need no measurement: one that cannot be used is said.
     """
     gone = len(next(iter(experts.values())))
     removal = ExpertRemoval(removed=dict(sorted(experts.items())), before=layout.count, left=layout.count - gone)
     path = workspace.run.experts
+    if not path.exists():
+        return removal
     try:
         known = ExpertImportance.read(path)
         known.check_belongs(workspace.model, path)
-    except ArtifactError:  # experts that were named need no measurement
+    except ArtifactError as error:
+        workspace.progress.say(f"The record of the removal will not say how these experts were measured: {error}")
         return removal
     for metric in ExpertMetric:
         if least_of(known.blocks, metric, count=gone, groups=layout.groups) == removal.removed:

@@ -34,23 +34,26 @@ def run_of(directory: Path, run: RunDirectory) -> RunDirectory | None:
 
 
 def bench_results(
-    run: RunDirectory | None, directory: Path, record: PruningRecord, weights: WeightsIdentity
+    run: RunDirectory | None, directory: Path, record: PruningRecord, weights: WeightsIdentity, progress: Progress
 ) -> dict[Path, BenchResult]:
     """The benchmarks of just these weights, oldest first.
 
-    Files from before that was kept count where name and sizes match and they are newer than the checkpoint.
+    Files from before that was kept count where name and sizes match and they are newer than the checkpoint. One that
+    cannot be read, for example of another version of llmprune, is left out, and that is said.
 
     Args:
         run: where they are looked for; None: there is none.
         directory: the checkpoint.
         record: its ``llmprune.json``.
         weights: its config and weights as they are now.
+        progress: told of files that cannot be read.
     """
     found: dict[Path, BenchResult] = {}
     for path in sorted(run.bench.glob("*.json")) if run else []:
         try:
             result = BenchResult.read(path)
-        except ArtifactError:  # for example of another version of llmprune
+        except ArtifactError as error:
+            progress.say(f"A benchmark is left out: {error}")
             continue
         model = result.model
         sizes = (model.num_blocks, model.num_parameters, model.weight_bytes)

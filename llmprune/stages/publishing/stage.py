@@ -225,7 +225,7 @@ def _gather(
     made_by = run_of(directory, run)
     weights = {file.path: file.digest for file in belonging if file.path.endswith(".safetensors")}
     measured = WeightsIdentity.of(fingerprint_of(directory, checkpoint), weights)
-    bench = bench_results(made_by, directory, record, measured)
+    bench = bench_results(made_by, directory, record, measured, progress)
     others: tuple[LocalFile, ...] = ()
     if settings.include_artifacts:
         others = collect_artifacts(made_by, checkpoint, record, bench, scratch=scratch, progress=progress)

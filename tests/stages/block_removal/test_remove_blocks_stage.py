@@ -1,6 +1,7 @@
 """remove-blocks: a checkpoint that says what it is, computes what it should, and never costs the user a file."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -112,9 +113,15 @@ def test_typed_blocks_that_head_the_ranking_are_recorded_as_ranked(workspace, tm
     assert remove_blocks(workspace, by_hand(*turned, out=tmp_path / "turned")).record.removal.metric is None
 
 
-def test_typed_blocks_need_no_ranking_that_can_be_read(workspace, run):
+def test_typed_blocks_need_no_ranking_that_can_be_read_and_that_is_said(workspace, run):
+    workspace = replace(workspace, progress=Listener())
+    assert remove_blocks(workspace, by_hand(1)).record.removal.metric is None
+    assert not any("ranked" in said for said in workspace.progress.said)  # there is none
     (run / "importance.json").write_text("{")
     assert remove_blocks(workspace, by_hand(2)).record.removal.metric is None
+    (said,) = (said for said in workspace.progress.said if "ranked" in said)
+    assert said.startswith("The record of the removal will not say how these blocks were ranked:")
+    assert "importance.json" in said
 
 
 def test_the_card_is_valid_and_tells_what_was_removed(workspace):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,17 @@ def test_a_measurement_of_another_model_is_refused_and_one_of_another_calibratio
     known.model_copy(update={"model": known.model.model_copy(update={"fingerprint": "0"})}).write(space.run.experts)
     with pytest.raises(ArtifactError, match="is of the experts of"):
         remove_experts(space, ExpertSettings("1"))
+
+
+def test_named_experts_need_no_measurement_that_can_be_read_and_that_is_said(opened, moe, run):
+    listener = Listener()
+    space = opened(moe, listener)
+    named = ExpertSettings(experts={0: (1,), 1: (2,)}, verify=False)
+    assert remove_experts(space, named).record.experts.metric is None
+    assert not listener.heard("how these experts were measured")
+    space.run.experts.write_text("{")
+    assert remove_experts(space, replace(named, out=run / "again")).record.experts.metric is None
+    assert listener.heard("will not say how these experts were measured")
 
 
 @pytest.mark.parametrize(
