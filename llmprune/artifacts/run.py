@@ -15,6 +15,7 @@ from llmprune.artifacts.files.locks import LOCK, held, held_for_a_moment
 from llmprune.artifacts.files.paths import require_room_for_names
 from llmprune.artifacts.files.temporary import remove_leftovers
 from llmprune.artifacts.records.provenance import Artifact
+from llmprune.artifacts.records.pruning import RECORD_NAME
 from llmprune.errors import ArtifactError
 
 
@@ -128,7 +129,7 @@ class RunDirectory:
             ) from error
 
     def made_here(self) -> list[str]:
-        """Names of the artifacts that are there of those that are made behind a record of the model."""
+        """Names of what is there of all that is made behind a record of the model: artifacts, and checkpoints."""
         places = (
             self.dense,
             self.calibration,
@@ -141,7 +142,8 @@ class RunDirectory:
             self.sweep,
             self.sweep_folder,
         )
-        return [place.name for place in places if place.exists()]
+        checkpoints = sorted(record.parent for record in self.path.glob(f"*/{RECORD_NAME}"))
+        return [place.name for place in (*places, *checkpoints) if place.exists()]
 
     def new_record(self, *, model: str, directory: Path, name: str) -> RunRecord:
         """What is to be recorded of a run that belongs to ``model``; nothing is written."""

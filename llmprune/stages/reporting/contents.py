@@ -28,8 +28,7 @@ def read_contents(run: RunDirectory) -> RunContents:
             another schema.
     """
     record = run.record()
-    manifest = run.calibration / MANIFEST
-    calibration = CalibrationManifest.read(manifest) if manifest.exists() else None
+    calibration = CalibrationManifest.read(run.calibration / MANIFEST) if run.calibration.exists() else None
     importance = Importance.read(run.importance) if run.importance.exists() else None
     experts = ExpertImportance.read(run.experts) if run.experts.exists() else None
     sweep = SweepResult.read(run.sweep) if run.sweep.exists() else None

@@ -14,6 +14,7 @@ from llmprune.models.compute import Compute, choose_compute
 from llmprune.models.source import find_model, origin_of
 from llmprune.models.timing import Speedup
 from llmprune.stages.benchmark import choose_subjects
+from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.calibration import calibrate
 from llmprune.stages.common.progress import Silent
 from llmprune.stages.common.workspace import open_workspace
@@ -131,6 +132,14 @@ def test_a_run_whose_record_is_lost_is_not_taken_for_the_demo_model_s(workspace,
             RunDirectory(run), None, None, compute=choose_compute("cpu"), progress=Silent(), trust_remote_code=False
         )
     assert open_workspace(run, str(model), compute=choose_compute("cpu")).model == workspace.model
+
+
+def test_nor_is_one_that_holds_nothing_but_a_checkpoint(workspace, run):
+    remove_blocks(workspace, RemovalSettings(blocks=(1,), out=run / "smaller", verify=False))
+    (run / "run.json").unlink()
+    shutil.rmtree(run / "calibration")
+    with pytest.raises(ModelError, match=r"run holds smaller, but its run\.json is gone; type the MODEL"):
+        open_workspace(run, None, compute=choose_compute("cpu"))
 
 
 def test_what_a_killed_command_left_half_done_is_put_right(workspace, open_run, run):

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 
+from llmprune.artifacts.activations import MANIFEST
 from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.generations import Generations
 from llmprune.artifacts.records.importance import Importance
@@ -223,6 +224,12 @@ def test_only_a_report_is_replaced(case, pruned, tmp_path):
 def test_a_run_whose_record_is_lost_has_a_page_that_says_so(pruned):
     pruned.record_path.unlink()
     assert any(remark.startswith("run.json is gone") for remark in read_contents(pruned).remarks)
+
+
+def test_a_calibration_without_its_manifest_is_damaged(pruned):
+    (pruned.calibration / MANIFEST).unlink()
+    with pytest.raises(ArtifactError, match=r"manifest\.json is missing; run the command that writes it again"):
+        read_contents(pruned)
 
 
 def test_a_report_is_not_replaced_through_a_link(pruned, tmp_path):
