@@ -45,6 +45,8 @@ _DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+_UNPACKED = 50  # times the size of its file that a compressed one may have in memory; weights with 95% zeros take 10
+_SMALL = 1 << 20  # bytes that are always read
 _NEEDED = re.compile(r"GLOBAL ([\w.]+)")  # in torch's message about what a pickle needs and may not have
 
 
@@ -166,8 +168,11 @@ def _read(path: Path) -> dict[str, Tensor]:
     """The tensors in a pickle, by name: views of the mapped file, or in memory where torch cannot map it."""
     refuse_git_lfs(path)
     try:
+        _refuse_bomb(path)
         with quiet():
             held = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_mappable(path))
+    except CheckpointError:
+        raise
     except Exception as error:  # a file of any content may upset its reader in any way
         raise CheckpointError(_explain(path, error)) from error
     if not isinstance(held, dict):
@@ -180,7 +185,30 @@ def _read(path: Path) -> dict[str, Tensor]:
                 f"{path} needs more than plain tensors: its {name!r:.100} is {_kind(value)}; get the file of the "
                 "weights alone, as torch.save(model.state_dict()) makes it."
             )
+        if value.nbytes > max(stored := value.untyped_storage().nbytes(), _SMALL):
+            raise CheckpointError(
+                f"{path} says that its {name!r:.100} has {value.nbytes:,} bytes, but stores {stored:,}; save it as "
+                "tensor.contiguous()."
+            )
     return held
+
+
+def _refuse_bomb(path: Path) -> None:
+    """See that a compressed file unpacks to a size that weights can have.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    if not is_zipfile(path):
+        return
+    with ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist() if member.compress_type != ZIP_STORED)
+    packed = path.stat().st_size
+    if unpacked > max(_UNPACKED * packed, _SMALL):
+        raise CheckpointError(
+            f"{path} has {packed:,} bytes and would unpack to {unpacked:,}, which weights do not; save them again "
+            "without compression, as torch.save does."
+        )
 
 
 def _is_mappable(path: Path) -> bool:

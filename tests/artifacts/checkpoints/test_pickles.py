@@ -87,6 +87,22 @@ def test_a_compressed_archive_is_read_as_what_it_holds(tmp_path):
     assert torch.equal(found["transposed"], TENSORS["transposed"])
 
 
+def test_a_file_that_would_fill_the_memory_is_refused_before_it_is_unpacked(tmp_path):
+    torch.save({"a": torch.zeros(1, 1)}, tmp_path / "stored.bin")
+    with (
+        zipfile.ZipFile(tmp_path / "stored.bin") as stored,
+        zipfile.ZipFile(tmp_path / PICKLED_NAME, "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for name in stored.namelist():
+            bomb.writestr(name, stored.read(name) if "/data/" not in name else bytes(1 << 24))
+    refused(tmp_path, r"has [\d,]+ bytes and would unpack to 16,777,\d+, which weights do not")
+
+
+def test_a_tensor_that_repeats_a_few_stored_numbers_is_refused_where_it_is_large(tmp_path):
+    torch.save({"a": torch.zeros(1).expand(1 << 19, 1 << 20)}, tmp_path / PICKLED_NAME)
+    refused(tmp_path, r"says that its 'a' has 2,199,023,255,552 bytes, but stores 4; save it as tensor\.contiguous")
+
+
 def test_a_file_for_every_pickle(tmp_path):
     save_two(tmp_path, {"b": GRID, "odd": torch.tensor([1, 2, 3], dtype=torch.uint8)}, {"a": GRID.half()})
     found = converted(tmp_path, tmp_path / "new")
