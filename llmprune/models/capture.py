@@ -67,15 +67,22 @@ class _Stop(BaseException):
 
 @contextmanager
 def relayed(blocks: Iterable[nn.Module], forwards: Sequence[Callable[..., Any]]) -> Iterator[None]:
-    """Let each block's ``forward`` be another function for as long as the context lasts."""
+    """Let each block's ``forward`` be another function for as long as the context lasts.
+
+    What a user or a library has put in its place before, such as accelerate, is there again afterwards.
+    """
     blocks = list(blocks)
+    before = [block.__dict__.get("forward") for block in blocks]
     for block, forward in zip(blocks, forwards, strict=True):
         block.forward = forward  # an instance attribute, which shadows the class's method
     try:
         yield
     finally:
-        for block in blocks:
-            del block.forward
+        for block, own in zip(blocks, before, strict=True):
+            if own is None:
+                del block.forward
+            else:
+                block.forward = own
 
 
 class BlockRunner:

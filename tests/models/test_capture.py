@@ -35,6 +35,14 @@ def test_relayed_blocks_get_their_own_forward_back_even_after_an_error():
     assert "forward" not in vars(linear)
 
 
+def test_what_another_library_put_in_place_of_forward_is_there_again_afterwards():
+    linear = nn.Linear(2, 2)
+    linear.forward = lambda x: x + 2
+    with relayed([linear], [lambda x: x + 1]):
+        assert linear(torch.zeros(1)).item() == 1.0
+    assert linear(torch.zeros(1)).item() == 2.0
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "falcon-alibi"])
 def test_running_leaves_no_trace_in_the_model(family):
     model, blocks, runner = opened(family)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import TypeVar
 
 from llmprune.artifacts.records.bench import BenchResult
+from llmprune.artifacts.records.budget import BudgetResult
+from llmprune.artifacts.records.sweep import SweepPoint, SweepResult
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError
 from llmprune.stages.benchmark.settings import BenchSettings
 from llmprune.stages.benchmark.stage import bench
+from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import Workspace
+
+MeasuredModels = TypeVar("MeasuredModels", SweepResult, BudgetResult)
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,24 @@ def bench_in_run(
         intact=workspace.intact,
     )
     return Benched(found, str(path.relative_to(workspace.run.path)), time.monotonic() - started)
+
+
+def without_lost(measured: MeasuredModels, run: RunDirectory, progress: Progress) -> MeasuredModels:
+    """What was measured, without the models whose benchmark is not there any more as it was noted.
+
+    They are said, and measured again.
+    """
+    lost = [one for one in (measured.dense, *measured.points) if one is not None and not is_noted(one, run)]
+    for one in lost:
+        progress.say(f"{run.path / one.bench} is not the benchmark of '{one.name}' any more, which is measured again.")
+    points = tuple(point for point in measured.points if point not in lost)
+    return measured.model_copy(update={"dense": None if measured.dense in lost else measured.dense, "points": points})
+
+
+def is_noted(point: SweepPoint, run: RunDirectory) -> bool:
+    """Whether the benchmark that a point names is there, with its figures: times and all, no other has them."""
+    found = benched_before(run, point.bench)
+    return found is not None and found.metrics == point.metrics
 
 
 def benched_before(run: RunDirectory, path: str) -> BenchResult | None:

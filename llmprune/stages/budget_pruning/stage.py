@@ -8,7 +8,7 @@ from pathlib import Path
 from llmprune.artifacts.records.budget import BudgetResult, StepTimes
 from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.pruning import PruningRecord
-from llmprune.stages.benchmark import check_bench
+from llmprune.stages.benchmark import check_bench, without_lost
 from llmprune.stages.budget_pruning.choose import Search, choose_blocks, planned_search
 from llmprune.stages.budget_pruning.footprint import Footprint, measure_parameters, time_step
 from llmprune.stages.budget_pruning.points import BudgetPoints, Listeners, point_name
@@ -108,7 +108,9 @@ def _known(workspace: Workspace, measuring: Protocols, *, force: bool) -> Budget
     if force or not path.exists():
         return None
     known = BudgetResult.read(path)
-    return known if (known.model, known.measuring) == (workspace.model, measuring) else None
+    if (known.model, known.measuring) != (workspace.model, measuring):
+        return None
+    return without_lost(known, workspace.run, workspace.progress)
 
 
 def footprint_of(workspace: Workspace, settings: BudgetSettings, known: StepTimes | None) -> Footprint:

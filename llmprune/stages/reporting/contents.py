@@ -16,6 +16,7 @@ from llmprune.artifacts.records.sweep import SweepResult
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError
 from llmprune.report.contents import Checkpoint, Measurement, RunContents
+from llmprune.stages.benchmark import is_noted
 
 _LOST = "run.json is gone, so nothing tells which checkpoints were made in this run."
 
@@ -55,7 +56,14 @@ def read_contents(run: RunDirectory) -> RunContents:
     )
     _require_one_model(run, contents)
     lost = (_LOST,) if record is None and run.made_here() else ()
-    return contents.with_remarks((*lost, *outdated, *_remarks(contents)))
+    return contents.with_remarks((*lost, *outdated, *_unlike_benchmarks(run, sweep), *_remarks(contents)))
+
+
+def _unlike_benchmarks(run: RunDirectory, sweep: SweepResult | None) -> Iterator[str]:
+    """A remark on each model of a sweep whose benchmark is not there as it was noted."""
+    for point in (sweep.dense, *sweep.points) if sweep is not None else ():
+        if point is not None and not is_noted(point, run):
+            yield f"{point.bench} is not the benchmark of '{point.name}' any more; the same sweep measures it again."
 
 
 def _checkpoints(run: RunDirectory) -> Iterator[Checkpoint]:
@@ -68,11 +76,13 @@ def _measurements(
 ) -> tuple[tuple[Measurement, ...], tuple[str, ...]]:
     """Benchmarks, oldest first, and a remark on each that is of other weights than a model of the run has."""
     paths = sorted(run.bench.glob("*.json")) if run.bench.is_dir() else []
-    kept, remarks = [], []
+    kept, remarks = list[Measurement](), list[str]()
     for one in (Measurement(path.name, BenchResult.read(path)) for path in paths):
         models = [model for model in (one.result.model, one.result.baseline) if model is not None]
         others = [model.name for model in models if not _is_of(model, one.result.created, checkpoints, dense)]
-        if others:
+        if (same := next((other.file for other in kept if other.result == one.result), None)) is not None:
+            remarks.append(f"bench/{one.file} is left out: it is a copy of bench/{same}.")
+        elif others:
             remarks.append(f"bench/{one.file} is left out: it measured other weights than {others[0]} has now.")
         else:
             kept.append(one)

@@ -8,6 +8,7 @@ from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.sweep import SweepPruning, SweepResult
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError, ChangedError
+from llmprune.stages.benchmark import without_lost
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.own_folder import tidy
@@ -40,7 +41,7 @@ def read_sweep(workspace: Workspace, measuring: Protocols, *, force: bool) -> Sw
         raise _other(path, f"is a sweep of {known.model.name}, whose config or weights differ now")
     if known.measuring != measuring:
         raise _other(path, f"was measured otherwise ({_measured(known.measuring)})")
-    return known
+    return without_lost(known, workspace.run, workspace.progress)
 
 
 def require_points_intact(workspace: Workspace, known: SweepResult | None) -> None:

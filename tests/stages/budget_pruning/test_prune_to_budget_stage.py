@@ -72,6 +72,10 @@ def test_what_was_finished_before_a_stop_is_not_done_again(workspace, open_run, 
     again = prune_to_budget(open_run(), budget)
     assert len(calls) == 5, "only the chosen one is looked at again"
     assert again.result.points == report.result.points
+    (workspace.run.path / again.result.points[-1].bench).unlink()
+    last = prune_to_budget(open_run(), budget).result
+    assert last.points[:-1] == again.result.points[:-1]
+    assert (workspace.run.path / last.points[-1].bench).exists()
 
 
 def test_a_ranking_that_is_there_is_taken_and_gone_on_with(workspace, budget):

@@ -22,6 +22,7 @@ from llmprune.stages.common.workspace import open_workspace
 from llmprune.stages.reporting import read_contents, report
 from llmprune.stages.reporting.generations import NEW_TOKENS, write_generations
 from tests.edits import edit_json
+from tests.report.made import sweep
 from tests.tiny import POSITIONS, Listener, save_tiny_llama, snapshot
 
 CPU = choose_compute("cpu")
@@ -165,6 +166,24 @@ def test_a_run_that_only_measured_has_a_page(tmp_path, model, text):
     contents = read_contents(run)
     assert contents.model == model.name
     assert "Nothing was measured" not in write(run).page.read_text()
+
+
+def test_a_benchmark_that_is_a_copy_of_another_is_left_out(measured):
+    (path,) = measured.bench.iterdir()
+    shutil.copyfile(path, measured.bench / "later.json")
+    contents = read_contents(measured)
+    assert [one.file for one in contents.measurements] == [path.name]
+    assert f"bench/later.json is left out: it is a copy of bench/{path.name}." in contents.remarks
+
+
+def test_a_sweep_whose_benchmarks_are_gone_says_so(tmp_path):
+    run = RunDirectory(tmp_path / "only")
+    run.path.mkdir()
+    made = sweep()
+    made.write(run.sweep)
+    remarks = [remark for remark in read_contents(run).remarks if "the same sweep measures it again" in remark]
+    assert len(remarks) == 1 + len(made.points)
+    assert remarks[0].startswith(f"{made.dense.bench} is not the benchmark of 'dense' any more")
 
 
 def test_of_a_sweeps_points_only_the_newest_stands_for_a_run_without_others(pruned):

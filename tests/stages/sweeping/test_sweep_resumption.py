@@ -213,12 +213,18 @@ def test_while_a_sweep_is_under_way_nobody_replaces_what_it_builds_on(workspace,
     assert open_calibration(workspace.run.calibration).manifest == before
 
 
-def test_without_its_file_the_dense_benchmark_is_measured_again_beside_each_point(workspace, small):
-    first = sweep(workspace, replace(small, patterns=()))
-    (workspace.run.path / first.dense.bench).unlink()
-    result = sweep(workspace, small)
-    assert len(result.points) == 3
-    assert ratios_in_full(result, workspace.run.path) == [point.metrics["ppl_ratio"] for point in result.points]
+def test_models_without_their_benchmarks_are_measured_again(workspace, small, listener):
+    run = workspace.run.path
+    first = sweep(workspace, small)
+    (run / first.dense.bench).unlink()
+    shutil.copyfile(run / first.points[1].bench, run / first.points[0].bench)
+    again = sweep(workspace, small)
+    assert listener.heard(f"{first.dense.bench} is not the benchmark of 'dense' any more, which is measured again")
+    assert listener.heard(f"{first.points[0].bench} is not the benchmark of '{first.points[0].name}' any more")
+    assert figures(again) == [*figures(first)[1:], *figures(first)[:1]]
+    assert again.points[:-1] == first.points[1:]
+    for point in (again.dense, *again.points):
+        assert BenchResult.read(run / point.bench).metrics == point.metrics
 
 
 @pytest.mark.parametrize("keep", [True, False])
