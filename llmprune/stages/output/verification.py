@@ -20,13 +20,14 @@ from llmprune.models.loading import LOADING_ROOM, load_tokenizer, load_whole, op
 from llmprune.models.source import positions
 from llmprune.models.unchosen import unchosen
 from llmprune.quiet import system_errno
+from llmprune.stages.common.model_cost import random_tokens
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.generation_check import Generated, allowed_difference, compare_generation, same_in_source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_WINDOWS, _SEQ_LEN = 2, 64
+_WINDOWS, _SEQ_LEN = 2, 64  # of random tokens: any text would do, and none need be at hand
 
 
 def verify_checkpoint(
@@ -58,7 +59,7 @@ def verify_checkpoint(
     workspace.progress.say("Comparing the written checkpoint with the source model, block by block.")
     source = workspace.open_decoder()
     source.read_from(source.checkpoint.overlaid(weights))
-    tokens = _random_tokens(source, min(_SEQ_LEN, workspace.positions))
+    tokens = random_tokens(source, _WINDOWS, min(_SEQ_LEN, workspace.positions))
     with _loading_is_required():
         written = open_decoder(
             pruned,
@@ -171,7 +172,7 @@ def verify_model(
     Raises:
         VerificationError: they differ.
     """
-    tokens = _random_tokens(decoder, min(_SEQ_LEN, positions(decoder.model.config)))
+    tokens = random_tokens(decoder, _WINDOWS, min(_SEQ_LEN, positions(decoder.model.config)))
     training = model.training
     expected = _bypassed_logits(decoder, tokens, removed, experts or {})
     _require_same_logits(model.eval(), tokens, expected, called="new model")
@@ -219,18 +220,11 @@ def check_loads(directory: Path, *, compute: Compute, trust_remote_code: bool = 
     """
     decoder = open_decoder(directory, device=compute.device, dtype=compute.dtype, trust_remote_code=trust_remote_code)
     with torch.inference_mode():
-        logits = _bypassed_logits(decoder, _random_tokens(decoder, seq_len=8), (), {})
+        logits = _bypassed_logits(decoder, random_tokens(decoder, _WINDOWS, 8), (), {})
     if not torch.isfinite(logits).all():
         raise NumericalError(f"{directory} computes NaN or infinity in {dtype_name(decoder.dtype)}.")
     if (directory / "tokenizer_config.json").exists():
         load_tokenizer(directory, trust_remote_code=trust_remote_code)
-
-
-def _random_tokens(decoder: Decoder, seq_len: int) -> Tensor:
-    """A few windows of random tokens: any text would do, and none need be at hand."""
-    generator = torch.Generator().manual_seed(0)
-    vocabulary = int(decoder.model.config.get_text_config(decoder=True).vocab_size)
-    return torch.randint(vocabulary, (_WINDOWS, seq_len), generator=generator).to(decoder.device)
 
 
 def _bypassed_logits(
