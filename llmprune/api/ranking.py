@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llmprune.algorithms import Candidate, removal_count
 from llmprune.api.tables import table
-from llmprune.artifacts.activations import sha256_of
+from llmprune.artifacts.files.digests import FileDigest
 from llmprune.artifacts.records.importance import spell_round
 from llmprune.artifacts.records.provenance import CorpusIdentity
 from llmprune.artifacts.records.pruning import BlockRemoval
@@ -135,7 +135,7 @@ class Ranking(Iterator[Round]):
         return BlockRemoval(
             removed=blocks,
             metric=self.metric,
-            importance=None if kept is None else sha256_of(kept),
+            importance=None if kept is None else FileDigest.of_file(kept).sha256,
             calibration=self._ground.text,
             dense_loss=self._ground.dense_loss,
             pruned_loss=self._ground.refined_loss if refined else self._rounds[len(blocks) - 1].loss,

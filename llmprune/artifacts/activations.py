@@ -51,10 +51,6 @@ class BlockStatistics(Record):
     update_norm: float
 
 
-class CachedFile(FileRecord):
-    """A file of the artifact, with what must be read back from it."""
-
-
 class CalibrationManifest(Artifact):
     """``manifest.json``.
 
@@ -99,7 +95,7 @@ class CalibrationManifest(Artifact):
     dense_losses: tuple[float, ...] = ()
     blocks: tuple[BlockStatistics, ...] = ()
     angular_distances: tuple[tuple[float, ...], ...] = ()
-    files: dict[str, CachedFile] = Field(default_factory=dict)
+    files: dict[str, FileRecord] = Field(default_factory=dict)
     environment: Environment | None = None
     remarks: tuple[str, ...] = ()
 
@@ -163,7 +159,7 @@ class Calibration:
                 f"{self.directory} does not keep {name} (its cache is '{self.manifest.cache}'); "
                 "type: llmprune calibrate --cache all"
             )
-        if not is_intact(path, known):
+        if not known.is_at(path):
             raise ArtifactError(f"{path} is missing or is not what calibrate wrote; type: llmprune calibrate --force")
         return path
 
@@ -256,14 +252,14 @@ class HiddenStatesWriter:
         """Write the next windows, (any number, seq_len, hidden_size)."""
         self._write(windows.detach().cpu().contiguous().view(torch.uint8).numpy().data)
 
-    def finish(self) -> CachedFile:
+    def finish(self) -> FileRecord:
         """Flush the file to the disk, close it and give it its final name."""
         assert self._file.tell() == self._expected, "fewer or more windows than announced"
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         self._partial.rename(self._path)
-        return CachedFile(bytes=self._expected, sha256=self._digest.hexdigest())
+        return FileRecord(bytes=self._expected, sha256=self._digest.hexdigest())
 
     def discard(self) -> None:
         """Close the file and remove it, unless it is finished."""
@@ -275,19 +271,3 @@ class HiddenStatesWriter:
     def _write(self, data: bytes | memoryview) -> None:
         self._file.write(data)
         self._digest.update(data)
-
-
-def is_intact(path: Path, known: CachedFile) -> bool:
-    """Whether a file is there and is what it was when it was finished."""
-    return path.is_file() and path.stat().st_size == known.bytes and sha256_of(path) == known.sha256
-
-
-def cached_file(path: Path) -> CachedFile:
-    """Size and checksum of a finished file."""
-    return CachedFile(bytes=path.stat().st_size, sha256=sha256_of(path))
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

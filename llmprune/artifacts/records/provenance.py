@@ -55,6 +55,15 @@ class FileRecord(Record):
         """What is kept of a file that was just written."""
         return cls(bytes=digest.nbytes, sha256=digest.sha256)
 
+    @classmethod
+    def of_file(cls, path: Path) -> Self:
+        """What is kept of a finished file."""
+        return cls.of(FileDigest.of_file(path))
+
+    def is_at(self, path: Path) -> bool:
+        """Whether a file is there, and is what it was when it was finished."""
+        return path.is_file() and path.stat().st_size == self.bytes and FileDigest.of_file(path) == self.digest
+
     @property
     def digest(self) -> FileDigest:
         """What the file must hold."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from llmprune.algorithms.blocks.target import removal_count
-from llmprune.artifacts.activations import sha256_of
+from llmprune.artifacts.files.digests import FileDigest
 from llmprune.artifacts.records.importance import Importance, RoundRecord, check_blocks
 from llmprune.artifacts.records.pruning import BlockRemoval
 from llmprune.errors import ArtifactError
@@ -87,7 +87,7 @@ def _prefix(known: Importance, count: int, path: Path) -> BlockRemoval:
     return BlockRemoval(
         removed=known.first(count),
         metric=known.settings.metric,
-        importance=sha256_of(path),
+        importance=FileDigest.of_file(path).sha256,
         calibration=known.measured_on,
         dense_loss=known.dense_loss,
         pruned_loss=known.loss_without(count),

@@ -17,16 +17,14 @@ from llmprune.artifacts.activations import (
     MANIFEST,
     TOKENS,
     CalibrationManifest,
-    cached_file,
     hidden_name,
-    is_intact,
     save_tokens,
 )
 from llmprune.artifacts.files.atomic import write_json_atomic
 from llmprune.artifacts.files.ownership import remove_own, require_own
 from llmprune.artifacts.files.temporary import is_temporary
 from llmprune.artifacts.records.environment import compared
-from llmprune.artifacts.records.provenance import read_state, recorded_as
+from llmprune.artifacts.records.provenance import FileRecord, read_state, recorded_as
 from llmprune.choices import Cache, ChatTemplate
 from llmprune.errors import ArtifactError, NumericalError
 from llmprune.models.compute import dtype_name
@@ -75,7 +73,7 @@ def write_windows(drawn: CalibrationManifest, tokens: Tensor, partial: Path) -> 
     begin = DensePassState(model=drawn.model.fingerprint, windows=drawn.windows_fingerprint, dtype="", cache=Cache.NONE)
     write_json_atomic(partial / STATE, begin.model_dump())  # first: it tells whose folder this is
     save_tokens(partial / TOKENS, tokens)
-    drawn.model_copy(update={"files": {TOKENS: cached_file(partial / TOKENS)}}).write(partial / MANIFEST)
+    drawn.model_copy(update={"files": {TOKENS: FileRecord.of_file(partial / TOKENS)}}).write(partial / MANIFEST)
     keep_only(partial, {MANIFEST, TOKENS})
 
 
@@ -189,7 +187,7 @@ def _resumed(
     """Where an earlier pass on the same stopped; None where there is none, or its files are not whole."""
     if not isinstance(stopped, DensePassState) or not _is_same(stopped, begin):
         return None
-    if not all(is_intact(partial / name, file) for name, file in stopped.files.items()):
+    if not all(file.is_at(partial / name) for name, file in stopped.files.items()):
         progress.say(f"The files in {partial} are not what an earlier pass wrote: it begins anew.")
         return None
     keep_only(partial, {STATE, *stopped.files})

@@ -27,9 +27,7 @@ from llmprune.artifacts.activations import (
     MANIFEST,
     TOKENS,
     BlockStatistics,
-    CachedFile,
     HiddenStatesWriter,
-    cached_file,
     hidden_name,
     save_tokens,
 )
@@ -39,7 +37,7 @@ from llmprune.artifacts.files.temporary import is_temporary
 from llmprune.artifacts.files.tensors import save_tensors
 from llmprune.artifacts.hidden_parts import hidden_parts, open_hidden_parts
 from llmprune.artifacts.records.environment import Environment
-from llmprune.artifacts.records.provenance import Record, write_state
+from llmprune.artifacts.records.provenance import FileRecord, Record, write_state
 from llmprune.choices import Cache
 from llmprune.errors import NumericalError
 from llmprune.models.compute import Compute, dtype_name
@@ -71,7 +69,7 @@ class DensePassState(Record):
     cache: Cache
     kept: int = 0
     blocks: tuple[BlockStatistics, ...] = ()
-    files: dict[str, CachedFile] = Field(default_factory=dict)
+    files: dict[str, FileRecord] = Field(default_factory=dict)
     environment: Environment = Field(default_factory=Environment.now)
     remarks: tuple[str, ...] = ()
 
@@ -141,7 +139,7 @@ class DensePass:
         write_state(self.folder / STATE, begin)  # first: it tells whose folder this is
         save_tokens(self.folder / TOKENS, self.tokens)
         files = self._files(0, self.shares.call("embed"), begin.kept)
-        return begin.model_copy(update={"files": {TOKENS: cached_file(self.folder / TOKENS), **files}})
+        return begin.model_copy(update={"files": {TOKENS: FileRecord.of_file(self.folder / TOKENS), **files}})
 
     def finished(self, state: DensePassState) -> DensePassState:
         """Run the remaining blocks, and write the state of the pass after each.
@@ -192,7 +190,7 @@ class DensePass:
         files |= self._files(block + 1, written, state.kept)
         return state.model_copy(update={"blocks": (*state.blocks, statistics), "files": files})
 
-    def _files(self, block: int, written: Sequence[Written], kept: int) -> dict[str, CachedFile]:
+    def _files(self, block: int, written: Sequence[Written], kept: int) -> dict[str, FileRecord]:
         """The files of the states entering ``block``, and beside them those of each window's last token.
 
         The last tokens are all that the angular distances need, and these compare every block with every other: they
@@ -203,9 +201,9 @@ class DensePass:
         files = {part.name: part.file for part in written}
         if block < kept and hidden_name(block) not in files:
             files = {hidden_name(block): self._in_one(block, files)}
-        return {**files, beside.name: cached_file(beside)}
+        return {**files, beside.name: FileRecord.of_file(beside)}
 
-    def _in_one(self, block: int, names: Collection[str]) -> CachedFile:
+    def _in_one(self, block: int, names: Collection[str]) -> FileRecord:
         """Copy the states entering ``block`` from the ranks' files into one."""
         runner, windows = self.decoder.runner, len(self.tokens)
         with open_hidden_parts(self.folder, hidden_parts(names, block, windows=windows)) as states:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from llmprune.algorithms.blocks.scores import cosine_similarity_sum
-from llmprune.artifacts.activations import CachedFile, HiddenStatesWriter, hidden_name
+from llmprune.artifacts.activations import HiddenStatesWriter, hidden_name
 from llmprune.artifacts.hidden_parts import open_hidden_parts
+from llmprune.artifacts.records.provenance import FileRecord
 from llmprune.evaluation.losses import token_losses
 from llmprune.models.decoder import Decoder
 from llmprune.models.open_block import OpenBlock
@@ -30,7 +31,7 @@ class Written:
     """
 
     name: str
-    file: CachedFile
+    file: FileRecord
     last: Tensor
     sums: Tensor
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from llmprune.algorithms.experts import least_important
-from llmprune.artifacts.activations import Calibration, sha256_of
+from llmprune.artifacts.activations import Calibration
+from llmprune.artifacts.files.digests import FileDigest
 from llmprune.artifacts.files.temporary import scratch_directory
 from llmprune.artifacts.records.expert_importance import BlockExperts, ExpertImportance
 from llmprune.artifacts.records.pruning import ExpertRemoval
@@ -71,7 +72,7 @@ def _chosen(removal: ExpertRemoval, known: ExpertImportance, metric: ExpertMetri
     return removal.model_copy(
         update={
             "metric": metric.value,
-            "importance": sha256_of(path),
+            "importance": FileDigest.of_file(path).sha256,
             "calibration": f"{known.num_windows} windows of {known.seq_len} tokens of {known.corpus.described}",
         }
     )

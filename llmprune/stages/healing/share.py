@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llmprune.artifacts.activations import CachedFile
 from llmprune.artifacts.files.disk_space import explain_full_disk
 from llmprune.artifacts.records.healing import BlockHealing, HealingSettings, LayerHealing
+from llmprune.artifacts.records.provenance import FileRecord
 from llmprune.errors import NumericalError
 from llmprune.evaluation.losses import token_losses
 from llmprune.models.decoder import Decoder
@@ -53,9 +53,9 @@ class HealingShare:
         """All windows."""
         return self.solved_on, self.held_back
 
-    def embedded(self) -> dict[str, CachedFile]:
+    def embedded(self) -> dict[str, FileRecord]:
         """Write the first files: the dense model's, which serve both as long as the two are the same."""
-        states: dict[str, CachedFile] = {}
+        states: dict[str, FileRecord] = {}
         with explain_full_disk(self.folder.path):
             for windows in self.windows:
                 states |= windows.dense.embedded()
@@ -190,7 +190,7 @@ class HealingShare:
         return state.model_copy(update={"entering": place + 1, "states": states})
 
 
-def _run(opened: OpenBlock, stream: Stream, goal: int) -> dict[str, CachedFile]:
+def _run(opened: OpenBlock, stream: Stream, goal: int) -> dict[str, FileRecord]:
     """Write what the open block gives on the states of a stream, as those entering the block ``goal``."""
     entering = stream.entering(opened.index)
     return stream.write(goal, (opened.forward(batch.hidden, batch.call) for batch in entering))

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmprune.artifacts.activations import sha256_of
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES
+from llmprune.artifacts.files.digests import FileDigest
 from llmprune.artifacts.files.temporary import scratch_directory
 from llmprune.artifacts.masks.mask import MASK_NAME, Mask, read_mask, write_mask
 from llmprune.artifacts.masks.masking import check_fits, require_masked, zeroing
@@ -157,7 +157,7 @@ def _application(source: Checkpoint, written: Checkpoint, mask: Mask, given: Pat
     before, after = (measure_sparsity(checkpoint, mask.tensors) for checkpoint in (source, written))
     return MaskApplication(
         mask=given.resolve().name,
-        sha256=sha256_of(mask.path),
+        sha256=FileDigest.of_file(mask.path).sha256,
         fingerprint=mask.fingerprint,
         pattern=mask.pattern,
         tensors=tuple(mask.tensors),
@@ -169,7 +169,7 @@ def _application(source: Checkpoint, written: Checkpoint, mask: Mask, given: Pat
 
 def _is_same(record: PruningRecord, mask: Mask) -> bool:
     """Whether a record is of the application of the same mask."""
-    return record.masked is not None and record.masked.sha256 == sha256_of(mask.path)
+    return record.masked is not None and record.masked.sha256 == FileDigest.of_file(mask.path).sha256
 
 
 def _default_name(workspace: Workspace, mask: Mask) -> str:

@@ -18,7 +18,6 @@ from typing import Generic, Literal, TypeVar
 from pydantic import Field
 from torch import Tensor
 
-from llmprune.artifacts.activations import CachedFile, cached_file, is_intact
 from llmprune.artifacts.files.atomic import remove_empty
 from llmprune.artifacts.files.disk_space import explain_full_disk
 from llmprune.artifacts.files.locks import LOCK, held
@@ -26,7 +25,7 @@ from llmprune.artifacts.files.ownership import Owned, remove_own, require_own
 from llmprune.artifacts.files.temporary import is_temporary, short_name
 from llmprune.artifacts.files.tensors import save_tensors
 from llmprune.artifacts.records.environment import Environment, compared
-from llmprune.artifacts.records.provenance import Record, read_state, recorded_as, write_state
+from llmprune.artifacts.records.provenance import FileRecord, Record, read_state, recorded_as, write_state
 from llmprune.errors import ArtifactError, UserError
 
 _STATE = "state.json"
@@ -55,8 +54,8 @@ class PassState(Record):
     settings: Record
     entering: int = 0
     remarks: tuple[str, ...] = ()
-    weights: dict[str, CachedFile] = Field(default_factory=dict)
-    states: dict[str, CachedFile] = Field(default_factory=dict)
+    weights: dict[str, FileRecord] = Field(default_factory=dict)
+    states: dict[str, FileRecord] = Field(default_factory=dict)
     environment: Environment = Field(default_factory=Environment.now)
 
     @property
@@ -138,7 +137,7 @@ class PassFolder(Generic[State]):
         remove_own(self.path, lambda path: _is_own(path) and str(path) not in needed)
         return state
 
-    def write_weights(self, block: int, stored: Mapping[str, Tensor]) -> dict[str, CachedFile]:
+    def write_weights(self, block: int, stored: Mapping[str, Tensor]) -> dict[str, FileRecord]:
         """Write the finished tensors of a block, by their names in the checkpoint; no file where there are none."""
         if not stored:
             return {}
@@ -146,7 +145,7 @@ class PassFolder(Generic[State]):
         save_tensors(
             self.path / name, {tensor: weight.contiguous().cpu() for tensor, weight in stored.items()}, {"format": "pt"}
         )
-        return {name: cached_file(self.path / name)}
+        return {name: FileRecord.of_file(self.path / name)}
 
     def remove_finished(self, begin: State) -> None:
         """Remove the pass that made a complete checkpoint. A pass with other settings stays: it may be continued."""
@@ -170,7 +169,7 @@ class PassFolder(Generic[State]):
                 "with it, give another `out`, or type `force=True` to give it up."
             )
         files = {**state.weights, **state.states}
-        if not all(is_intact(self.path / name, file) for name, file in files.items()):
+        if not all(file.is_at(self.path / name) for name, file in files.items()):
             say(f"The files in {self.path} are not what an earlier pass wrote: it begins anew.")
             return None
         if (changed := compared(state.environment, begin.environment)) is None:

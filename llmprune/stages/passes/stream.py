@@ -13,8 +13,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from llmprune.artifacts.activations import CachedFile, Calibration, HiddenStatesWriter, hidden_name
+from llmprune.artifacts.activations import Calibration, HiddenStatesWriter, hidden_name
 from llmprune.artifacts.hidden_parts import hidden_parts, open_hidden_parts
+from llmprune.artifacts.records.provenance import FileRecord
 from llmprune.errors import NumericalError
 from llmprune.models.capture import BlockCall
 from llmprune.models.compute import dtype_name
@@ -142,7 +143,7 @@ class Stream:
         for place, _ in enumerate(self.tokens_of()):
             yield self.states(block, place)
 
-    def embedded(self) -> dict[str, CachedFile]:
+    def embedded(self) -> dict[str, FileRecord]:
         """Write the states entering the first block; returns the file by its path in the folder."""
         return self.write(0, (self.decoder.runner.embed(tokens) for tokens in self.tokens_of()))
 
@@ -150,7 +151,7 @@ class Stream:
         """Whether the states entering ``block`` need not be computed; the depth: those leaving the last."""
         return self.cache is not None and self.cache.calibration.keeps(block)
 
-    def from_cache(self, block: int) -> dict[str, CachedFile]:
+    def from_cache(self, block: int) -> dict[str, FileRecord]:
         """Write the states entering ``block`` as they are cached; returns the file by its path in the folder.
 
         Raises:
@@ -162,7 +163,7 @@ class Stream:
             parts = range(begin, end, self.batch)
             return self.write(block, (states.windows(start, min(start + self.batch, end)) for start in parts))
 
-    def write(self, block: int, batches: Iterator[Tensor]) -> dict[str, CachedFile]:
+    def write(self, block: int, batches: Iterator[Tensor]) -> dict[str, FileRecord]:
         """Write this process's states entering ``block``; batches must come in order.
 
         Returns:

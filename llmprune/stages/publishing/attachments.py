@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from llmprune.artifacts.activations import sha256_of
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
+from llmprune.artifacts.files.digests import FileDigest
 from llmprune.artifacts.masks.mask import MASK_NAME, write_mask
 from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.provenance import WeightsIdentity
@@ -107,7 +107,7 @@ def _importance(run: RunDirectory | None, record: PruningRecord) -> Iterator[Loc
     chosen = (one for step in steps(record) for one in (step.removal, step.experts) if one is not None)
     wanted = {one.importance for one in chosen} - {None}
     for path in (run.importance, run.experts) if run is not None else ():
-        if path.is_file() and sha256_of(path) in wanted:
+        if path.is_file() and FileDigest.of_file(path).sha256 in wanted:
             yield LocalFile(path.name, path)
 
 

@@ -22,8 +22,8 @@ from llmprune.algorithms.feed_forward.network import Ffn, FfnChunk, Linear, firs
 from llmprune.algorithms.feed_forward.sparsellm import FfnResult, FfnSettings, prune_ffn
 from llmprune.algorithms.feed_forward.token_sums import FirstSums
 from llmprune.algorithms.weights.pruned import PrunedWeight
-from llmprune.artifacts.activations import CachedFile
 from llmprune.artifacts.files.spill import SpillingStore
+from llmprune.artifacts.records.provenance import FileRecord
 from llmprune.choices import Reference
 from llmprune.errors import NumericalError, UnseenInputsError
 from llmprune.models.ffn_wiring import FfnWiring
@@ -85,7 +85,7 @@ class BlockPruning:
         self._dense = settings.reference is Reference.DENSE
         self._unseen: list[str] = []
 
-    def run_dense(self) -> dict[str, CachedFile]:
+    def run_dense(self) -> dict[str, FileRecord]:
         """Run the dense block beforehand, where the dense model is the reference, and note what ``prune`` asks for.
 
         Returns:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from llmprune.algorithms.feed_forward.sparsellm import FfnSettings
-from llmprune.artifacts.activations import CachedFile
 from llmprune.artifacts.files.disk_space import explain_full_disk
 from llmprune.artifacts.files.temporary import scratch_directory
+from llmprune.artifacts.records.provenance import FileRecord
 from llmprune.artifacts.records.weight_sparsity import BlockRecord
 from llmprune.choices import Reference
 from llmprune.errors import NumericalError
@@ -72,9 +72,9 @@ class PassedBlock:
         record: of a block that was pruned, on rank 0.
     """
 
-    states: dict[str, CachedFile]
+    states: dict[str, FileRecord]
     remarks: tuple[str, ...] = ()
-    weights: dict[str, CachedFile] = field(default_factory=dict)
+    weights: dict[str, FileRecord] = field(default_factory=dict)
     record: BlockRecord | None = None
 
 
@@ -111,7 +111,7 @@ class PassShare:
         beside = sides[1] if settings.ffn.reference is Reference.DENSE else None
         self._streams = Streams(sides[0], beside, first=min(settings.blocks))
 
-    def embedded(self) -> dict[str, CachedFile]:
+    def embedded(self) -> dict[str, FileRecord]:
         """Write the states entering the first block; returns the file by its path in the folder."""
         with explain_full_disk(self._folder.path):
             return self._streams.pruned.embedded()
@@ -177,7 +177,7 @@ class PassShare:
                         raise NumericalError(f"{error} The first matrix that gives them is {path}.") from error
             raise
 
-    def _write_weights(self, block: int, slots: Mapping[str, LinearSlot], pruned: PrunedBlock) -> dict[str, CachedFile]:
+    def _write_weights(self, block: int, slots: Mapping[str, LinearSlot], pruned: PrunedBlock) -> dict[str, FileRecord]:
         """Write the block's finished shard, if the weights would go with the block."""
         if self._decoder.keeps_changes:
             return {}
@@ -190,15 +190,15 @@ class PassShare:
     def _passed_by(self, opened: OpenBlock) -> PassedBlock:
         """Run the hidden states through a block that stays dense: once, as long as both models are one."""
         block = opened.index
-        states: dict[str, CachedFile] = {}
+        states: dict[str, FileRecord] = {}
         for side in self._streams.sides(block + 1):
             entering = side.entering(block)
             states |= side.write(block + 1, (opened.forward(batch.hidden, batch.call) for batch in entering))
         return PassedBlock(states, self._halved)
 
     def _leaving(
-        self, block: int, work: BlockPruning, states: dict[str, CachedFile]
-    ) -> tuple[dict[str, CachedFile], float | None]:
+        self, block: int, work: BlockPruning, states: dict[str, FileRecord]
+    ) -> tuple[dict[str, FileRecord], float | None]:
         """Run the hidden states through the pruned block, unless it is the last one to prune.
 
         Args:

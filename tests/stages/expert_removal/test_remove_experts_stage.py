@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from llmprune.artifacts.activations import open_calibration, sha256_of
+from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
+from llmprune.artifacts.files.digests import FileDigest
 from llmprune.artifacts.records.expert_importance import ExpertImportance
 from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.choices import ExpertMetric, Method
@@ -73,7 +74,7 @@ def test_the_least_important_by_reap_go_from_every_block(opened, moe):
         assert found.tokens == tuple(len(inputs) for inputs, _ in routed)
         assert found.reap == pytest.approx(expected, rel=1e-4)
         assert report.record.experts.removed[block] == (expected.index(min(expected)),)
-    assert report.record.experts.importance == sha256_of(space.run.experts)
+    assert report.record.experts.importance == FileDigest.of_file(space.run.experts).sha256
     assert report.record.verification.largest_difference < 1e-5
 
 
