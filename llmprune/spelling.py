@@ -1,4 +1,4 @@
-"""How the library's messages speak of arguments, and how the command line and its report page say the same.
+"""How messages name several things, and arguments; how the command line and its report page say the same of these.
 
 A message names a Python argument in backticks: `` `seq_len` ``, or with a value `` `seq_len=512` ``. At the command
 line that is ``--seq-len``, and ``--seq-len 512``.
@@ -7,6 +7,7 @@ line that is ``--seq-len``, and ``--seq-len 512``.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from llmprune.escaping import for_shell
 
@@ -24,6 +25,12 @@ _SWITCHES = {
 def as_options(text: str) -> str:
     """A message with options in place of arguments."""
     return _ARGUMENT.sub(_option, text)
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many others there are: ``a, b, c and 2 more``."""
+    others = len(names) - most
+    return ", ".join(names[:most]) + (f" and {others} more" if others > 0 else "")
 
 
 def _option(found: re.Match[str]) -> str:

@@ -9,7 +9,7 @@ from typer.main import get_command
 
 import llmprune
 from llmprune.cli.app import app
-from llmprune.spelling import as_options
+from llmprune.spelling import as_options, listed
 
 PACKAGE = Path(llmprune.__file__).parent
 OPTION = re.compile(r"(?<![\w-])--[a-z]")
@@ -64,6 +64,14 @@ LIBRARY = [path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).p
 )
 def test_arguments_become_options(said, typed):
     assert as_options(said) == typed
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [(["a"], "a"), (["a", "b"], "a, b"), (["a", "b", "c"], "a, b and 1 more"), (list("abcde"), "a, b and 3 more")],
+)
+def test_many_names_are_cut_and_the_others_counted(names, shown):
+    assert listed(names, 2) == shown
 
 
 def test_every_argument_in_a_message_is_an_option_of_some_command():

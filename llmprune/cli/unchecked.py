@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from llmprune.artifacts.records.unchecked import UncheckedWarning
+from llmprune.spelling import listed
 
 
 @contextmanager
@@ -39,5 +40,5 @@ def unchecked_noted() -> Iterator[Callable[[], str | None]]:
 def _line(paths: list[Path]) -> str | None:
     if not paths:
         return None
-    shown = ", ".join(map(str, paths[:3])) + (f" and {len(paths) - 3} more" if paths[3:] else "")
+    shown = listed([str(path) for path in paths])
     return f"Not checked, for an earlier llmprune wrote it without a digest: {shown}."

@@ -15,6 +15,7 @@ from llmprune.hub.failures import read_failure
 from llmprune.publishing.contents import CARD_NAME, LocalFile
 from llmprune.publishing.destination import DEFAULT_BRANCH, Destination, RemoteState, Sent
 from llmprune.quiet import quiet
+from llmprune.spelling import listed
 from llmprune.version import __version__
 
 _LARGE = 10_000_000  # bytes from which a file is sent by itself
@@ -81,10 +82,9 @@ class HubRepository:
         local = {file.path: file for file in files}
         others = [path for path, content in state.files.items() if path not in local or not _same(local[path], content)]
         if others:
-            shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
             raise OutputExistsError(
-                f"{self._to.repo_id} ({self._to.branch}) already holds {shown}; push to another repository or another "
-                "`revision`, or replace all that it holds with `force=True` (its history keeps it)."
+                f"{self._to.repo_id} ({self._to.branch}) already holds {listed(others)}; push to another repository or "
+                "another `revision`, or replace all that it holds with `force=True` (its history keeps it)."
             )
 
     def send(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from llmprune.errors import CorpusError
+from llmprune.spelling import listed
 from llmprune.text.conversations import is_conversation
 
 
@@ -78,8 +79,7 @@ def list_columns(columns: Mapping[str, Holds]) -> str:
     """Name columns in an error, the first dozen of them; see `choose_column`."""
     holding = {Holds.STRINGS: "", Holds.CONVERSATIONS: " (conversations)", Holds.OTHER: " (no strings)"}
     shown = [f"{_shown(name)}{holding[holds]}" for name, holds in columns.items()]
-    more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
-    return f"its columns are {', '.join(shown[:12])}{more}" if shown else "it has no columns"
+    return f"its columns are {listed(shown, 12)}" if shown else "it has no columns"
 
 
 def _shown(name: str) -> str:

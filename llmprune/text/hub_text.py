@@ -23,6 +23,7 @@ from llmprune.errors import CorpusError, HubUnreachableError, LlmpruneError
 from llmprune.hub.failures import Failure, Problem
 from llmprune.hub.files import Remote, cached, commit_of, fetch, probe
 from llmprune.quiet import first_sentence, quiet
+from llmprune.spelling import listed
 from llmprune.text.columns import Holds, choose_column, take
 from llmprune.text.conversations import written
 from llmprune.text.protocols import PARQUET_BRANCH
@@ -190,7 +191,7 @@ def _pick_config(wanted: _Wanted, there: Sequence[str]) -> str:
     if (wanted.config or "default") in there:
         return wanted.config or "default"
     problem = f"has no config '{wanted.config}'" if wanted.config else "has several configs and no default"
-    raise CorpusError(f"{wanted.repo} {problem}; it has {_shortened(there)}. Type `source={wanted.repo}:{there[0]}`.")
+    raise CorpusError(f"{wanted.repo} {problem}; it has {listed(there, 12)}. Type `source={wanted.repo}:{there[0]}`.")
 
 
 def _pick_split(wanted: _Wanted, config: str, there: Sequence[str]) -> str:
@@ -198,13 +199,9 @@ def _pick_split(wanted: _Wanted, config: str, there: Sequence[str]) -> str:
         if split in there:
             return split
     raise CorpusError(
-        f"{wanted.repo} has no split '{wanted.splits[0]}' in config '{config}'; it has {_shortened(there)}. "
+        f"{wanted.repo} has no split '{wanted.splits[0]}' in config '{config}'; it has {listed(there, 12)}. "
         f"Type `source={wanted.repo}:{config}:{there[0]}`."
     )
-
-
-def _shortened(names: Sequence[str]) -> str:
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
 def _read_tables(wanted: _Wanted, config: str, split: str, tables: Iterator[Table], version: str) -> HubText:

@@ -19,6 +19,7 @@ from llmprune.artifacts.checkpoints.header import TensorEntry, parse_json_object
 from llmprune.artifacts.files.ranges import open_shards, read_range
 from llmprune.artifacts.files.reading import read_small
 from llmprune.errors import CheckpointError
+from llmprune.spelling import listed
 
 __all__ = [
     "INDEX_NAME",
@@ -280,8 +281,7 @@ def _explain_no_weights(directory: Path) -> str:
         path.name for pattern in ("*.safetensors", "pytorch_model*.bin") for path in directory.glob(pattern)
     )
     if others:
-        shown = others[0] + (f" and {len(others) - 1} more" if len(others) > 1 else "")
-        return f"{directory} holds {shown}, but none of {', '.join(known)}."
+        return f"{directory} holds {listed(others, 1)}, but none of {', '.join(known)}."
     return f"{directory} holds no weights: none of {', '.join(known)}."
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, TensorEntry
 from llmprune.artifacts.files.ranges import open_shards, read_into
 from llmprune.errors import CheckpointError, NumericalError
+from llmprune.spelling import listed
 
 _CHUNK = 1 << 20  # bytes: stays in a core's own cache, and is a multiple of every element size
 
@@ -79,7 +80,7 @@ def refuse_non_finite(names: list[str]) -> None:
         NonFiniteWeightsError: ``names`` is not empty.
     """
     if names:
-        shown = ", ".join(name[:100] for name in names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+        shown = listed([name[:100] for name in names])
         raise NonFiniteWeightsError(f"NaN or infinity in the weights {shown}; get an intact copy of the model.")
 
 

@@ -24,6 +24,7 @@ from llmprune.artifacts.files.temporary import (
     unused_name,
 )
 from llmprune.errors import NumericalError, OutputExistsError, UserError, VerificationError
+from llmprune.spelling import listed
 
 
 @contextmanager
@@ -151,9 +152,8 @@ def _refuse_occupied(path: Path, final: Path, *, overwrite: bool) -> None:
     require_replaceable(path)
     if not overwrite and _occupied(final):
         names = sorted(child.name for child in final.iterdir())
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise OutputExistsError(
-            f"{path} already holds {shown}; give another directory with `out`, or replace it with `force=True`."
+            f"{path} already holds {listed(names)}; give another directory with `out`, or replace it with `force=True`."
         )
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from llmprune.errors import OutputExistsError
+from llmprune.spelling import listed
 
 Owned = Callable[[PurePosixPath], bool]  # whether a file, by its path in a folder, was made by llmprune
 
@@ -33,8 +34,7 @@ def require_own(folder: Path, owned: Owned, *, instead: str) -> None:
         raise OutputExistsError(f"{folder} is a file, where a folder of llmprune's was expected; {instead}")
     others = [str(path) for path in _files(folder) if not _is_own(folder, path, owned)]
     if others:
-        shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if others[3:] else "")
-        raise OutputExistsError(f"{folder} holds {shown}, which llmprune did not write; {instead}")
+        raise OutputExistsError(f"{folder} holds {listed(others)}, which llmprune did not write; {instead}")
 
 
 def remove_own(folder: Path, owned: Owned, *, last: tuple[str, ...] = ()) -> list[str]:

@@ -15,6 +15,7 @@ from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord, Writt
 from llmprune.artifacts.records.unchecked import remark_unchecked
 from llmprune.errors import ChangedError
 from llmprune.models.belonging import beside_weights
+from llmprune.spelling import listed
 from llmprune.stages.common.progress import Progress
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -100,13 +101,13 @@ def _require_files(directory: Path, written: WrittenFiles, left_out: Container[s
     expected = {name: file.digest for name, file in written.files.items() if name not in left_out}
     missing = [name for name in expected if not (directory / name).is_file()]
     if missing:
-        raise _changed(directory, f"lacks {_shown(missing)}, which llmprune wrote")
+        raise _changed(directory, f"lacks {listed(missing)}, which llmprune wrote")
     there = {path.name for pattern in _WEIGHTS for path in directory.glob(pattern)}
     there |= {str(path) for path in beside_weights(directory)}
     others = there - written.files.keys() - {MASK_NAME}
     added = sorted(name for name in others if not any(fnmatch(name, pattern) for pattern in _FOR_PEOPLE))
     if added:
-        raise _changed(directory, f"holds {_shown(added)}, which llmprune did not write")
+        raise _changed(directory, f"holds {listed(added)}, which llmprune did not write")
     for name, digest in expected.items():
         if not _is_weights(name) and FileDigest.of_file(directory / name) != digest:
             raise _changed(directory, f"has another {name} than llmprune wrote")
@@ -126,7 +127,7 @@ def _explained(directory: Path, checkpoint: Checkpoint, written: WrittenFiles, w
     samples = {name: sample for name, sample in written.tensors.items() if name not in checkpoint.elsewhere}
     found = sample_tensors(checkpoint)
     if found.keys() != samples.keys():
-        return _changed(directory, f"has other tensors in {_shown(wrong)} than llmprune wrote")
+        return _changed(directory, f"has other tensors in {listed(wrong)} than llmprune wrote")
     differing = [name for name, sample in samples.items() if found[name] != sample]
     if len(differing) > max(1, _RETRAINED * len(samples)):
         return ChangedError(
@@ -136,7 +137,7 @@ def _explained(directory: Path, checkpoint: Checkpoint, written: WrittenFiles, w
             "or type `check=False`.",
         )
     where = f" (in {differing[0]:.100})" if len(differing) == 1 else ""
-    return _changed(directory, f"is damaged: {_shown(wrong)} has another SHA-256 than when it was written{where}")
+    return _changed(directory, f"is damaged: {listed(wrong)} has another SHA-256 than when it was written{where}")
 
 
 def _changed(directory: Path, what: str) -> ChangedError:
@@ -144,7 +145,3 @@ def _changed(directory: Path, what: str) -> ChangedError:
         f"{directory} {what}",
         advice=f"put an intact copy back, make it again ({RECORD_NAME} has the command), or type `check=False`.",
     )
-
-
-def _shown(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")

@@ -10,6 +10,7 @@ from llmprune.artifacts.records.pruning import RECORD_NAME
 from llmprune.models.belonging import beside_weights, require_own
 from llmprune.models.config import CONFIG_NAME
 from llmprune.publishing.contents import CARD_NAME
+from llmprune.spelling import listed
 from llmprune.stages.common.workspace import Workspace
 
 _WRITTEN_ANEW = {CONFIG_NAME, INDEX_NAME, RECORD_NAME, CARD_NAME}
@@ -48,6 +49,5 @@ def carry_files(workspace: Workspace, output: Path) -> dict[str, FileDigest]:
     known = {path.parts[0] for path in carried} | {shard.name for shard in workspace.open_checkpoint().shards}
     left = [path.name for path in sorted(source.iterdir()) if path.name not in known | _WRITTEN_ANEW]
     if left := [name for name in left if not name.startswith((".", "__"))]:
-        shown = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if left[5:] else "")
-        workspace.progress.say(f"Left behind in {source.name}: {shown}.")
+        workspace.progress.say(f"Left behind in {source.name}: {listed(left, 5)}.")
     return written

@@ -17,6 +17,7 @@ from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.errors import OutputExistsError
 from llmprune.models.belonging import beside_weights
 from llmprune.publishing.contents import CARD_NAME
+from llmprune.spelling import listed
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.carried_files import require_carriable
 
@@ -46,9 +47,9 @@ def check_output(workspace: Workspace, out: Path, *, force: bool) -> None:
     if not names:
         return
     if RECORD_NAME not in names:
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise OutputExistsError(
-            f"{out} holds {shown} and is no checkpoint of llmprune's: not even `force=True` replaces it; {_ELSEWHERE}"
+            f"{out} holds {listed(names)} and is no checkpoint of llmprune's: not even `force=True` replaces it; "
+            f"{_ELSEWHERE}"
         )
     if force:
         require_own(out, checkpoint_files(out), instead=f"so not even `force=True` replaces it; {_ELSEWHERE}")
