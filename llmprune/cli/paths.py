@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from llmprune.errors import UserError
+from llmprune.escaping import is_unicode
 
 
 def require_unicode(typed: Iterable[object]) -> None:
@@ -19,9 +20,9 @@ def require_unicode(typed: Iterable[object]) -> None:
     for value in typed:
         for one in value if isinstance(value, list | tuple) else [value]:
             text = _whole(one) if isinstance(one, Path) else one
-            if isinstance(text, str) and (shown := _printable(text)) != text:
+            if isinstance(text, str) and not is_unicode(text):
                 raise UserError(
-                    f"The path '{shown:.200}' is not valid UTF-8, and files of weights need such names; rename it, or "
+                    f"The path '{text:.200}' is not valid UTF-8, and files of weights need such names; rename it, or "
                     "type another one."
                 )
 
@@ -31,7 +32,3 @@ def _whole(path: Path) -> str:
         return str(path.absolute())
     except FileNotFoundError as error:
         raise UserError("The working directory is not there any more; go to another one.") from error
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
