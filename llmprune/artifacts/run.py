@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from llmprune.artifacts.files.atomic import remove_empty
+from llmprune.artifacts.files.atomic import missing_folders, remove_empty
 from llmprune.artifacts.files.disk_space import explain_full_disk
 from llmprune.artifacts.files.locks import LOCK, held, held_for_a_moment
 from llmprune.artifacts.files.paths import require_room_for_names
@@ -203,7 +203,7 @@ class RunDirectory:
             ArtifactError: another llmprune is writing to it, it belongs to another model, or cannot be written.
             LlmpruneError: the disk is full.
         """
-        missing = self._missing()
+        missing = missing_folders(self.path)
         with self._held(), self._recorded(record, missing):
             yield
 
@@ -216,7 +216,7 @@ class RunDirectory:
             ArtifactError: it belongs to another model, or cannot be written.
             LlmpruneError: the disk is full.
         """
-        return self._recorded(record, self._missing())
+        return self._recorded(record, missing_folders(self.path))
 
     @contextmanager
     def _recorded(self, record: RunRecord, missing: Sequence[Path]) -> Iterator[None]:
@@ -240,9 +240,6 @@ class RunDirectory:
         """Put right what a killed command has left: old content goes back to its place, temporary files go."""
         for folder in (self.path, self.bench):
             remove_leftovers(folder)
-
-    def _missing(self) -> list[Path]:
-        return [path for path in (self.path, *self.path.parents) if not path.exists()]
 
     def _forget(self, missing: Sequence[Path], *, own_record: bool) -> None:
         """Remove a record that nothing came of, and the directories that were made for it."""

@@ -159,7 +159,7 @@ def _refuse_occupied(path: Path, final: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def _partial_sibling(final: Path) -> Iterator[Path]:
-    missing = [parent for parent in final.parents if not parent.exists()]
+    missing = missing_folders(final.parent)
     with ExitStack() as opened:
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -174,6 +174,11 @@ def _partial_sibling(final: Path) -> Iterator[Path]:
             opened.close()
             remove_empty(missing)
             raise
+
+
+def missing_folders(path: Path) -> list[Path]:
+    """Those of ``path`` and the folders above it that are not there, inner ones first."""
+    return [folder for folder in (path, *path.parents) if not folder.exists()]
 
 
 def remove_empty(folders: Iterable[Path]) -> None:

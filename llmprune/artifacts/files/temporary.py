@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path, PurePosixPath
@@ -54,7 +54,7 @@ def temporary_file(final: Path) -> Iterator[Path]:
 
     It must be written in place: a library that renames another file over it would take the lock away.
     """
-    partial, descriptor = _new_file(final)
+    partial, descriptor = _new(final, lambda partial: partial.touch(exist_ok=False))
     try:
         yield partial
     finally:
@@ -64,7 +64,7 @@ def temporary_file(final: Path) -> Iterator[Path]:
 @contextmanager
 def temporary_directory(final: Path) -> Iterator[Path]:
     """An empty directory beside ``final``, locked; it is removed at the end if it still has its name."""
-    partial, descriptor = _new_directory(final)
+    partial, descriptor = _new(final, Path.mkdir)
     try:
         yield partial
     finally:
@@ -137,23 +137,18 @@ def unlock(descriptor: int | None) -> None:
         os.close(descriptor)
 
 
-def _new_file(final: Path) -> tuple[Path, int | None]:
+def _new(final: Path, make: Callable[[Path], None]) -> tuple[Path, int | None]:
+    """Have ``make`` make something under an unused name, and lock it.
+
+    Args:
+        final: what it is for.
+        make: raises FileExistsError where the name is taken.
+    """
     while True:
         partial = unused_name(final, "partial")
         with suppress(FileExistsError):
-            partial.touch(exist_ok=False)
+            make(partial)
             descriptor = lock(partial)
             if partial.exists():  # else another process took it for a leftover before it was locked
-                return partial, descriptor
-            unlock(descriptor)
-
-
-def _new_directory(final: Path) -> tuple[Path, int | None]:
-    while True:
-        partial = unused_name(final, "partial")
-        with suppress(FileExistsError):
-            partial.mkdir()
-            descriptor = lock(partial)
-            if partial.exists():
                 return partial, descriptor
             unlock(descriptor)

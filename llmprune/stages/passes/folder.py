@@ -18,7 +18,7 @@ from typing import Generic, Literal, TypeVar
 from pydantic import Field
 from torch import Tensor
 
-from llmprune.artifacts.files.atomic import remove_empty
+from llmprune.artifacts.files.atomic import missing_folders, remove_empty
 from llmprune.artifacts.files.disk_space import explain_full_disk
 from llmprune.artifacts.files.locks import LOCK, held
 from llmprune.artifacts.files.ownership import Owned, remove_own, require_own
@@ -96,7 +96,7 @@ class PassFolder(Generic[State]):
             LlmpruneError: the disk is full.
         """
         require_pass(self.path)
-        missing = [parent for parent in self.path.parents if not parent.exists()]
+        missing = missing_folders(self.path.parent)
         busy = f"Another llmprune is at work in {self.path}; wait for it, or give another `out`."
         with ExitStack() as stack:
             try:
