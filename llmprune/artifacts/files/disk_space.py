@@ -49,7 +49,12 @@ def require_free_space(path: Path, needed: int) -> None:
 
 def free_space(path: Path) -> int:
     """Bytes that the disk holding ``path``, which need not exist yet, can take."""
-    return shutil.disk_usage(_existing(path)).free
+    return shutil.disk_usage(existing_folder(path)).free
+
+
+def existing_folder(path: Path) -> Path:
+    """``path``, or else the nearest folder above it that is there."""
+    return next(place for place in (path, *path.absolute().parents) if place.is_dir())
 
 
 def is_full_disk(error: Exception) -> bool:
@@ -65,14 +70,9 @@ def _full_errno(error: Exception) -> int | None:
 
 
 def _disk_full(path: Path, needed: int | None, number: int) -> LlmpruneError:
-    place = _existing(path)
-    free = format_size(shutil.disk_usage(place).free)
+    place, free = existing_folder(path), format_size(free_space(path))
     numbers = f"{free} left" if needed is None else f"{format_size(needed)} needed, {free} left"
     return LlmpruneError(
         f"The disk that holds {place} {_FULL[number]} ({numbers}). What was there before is intact: "
         "make room, or write to another disk."
     )
-
-
-def _existing(path: Path) -> Path:
-    return next(place for place in (path, *path.absolute().parents) if place.is_dir())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from llmprune.artifacts.files.disk_space import existing_folder, free_space
 from llmprune.artifacts.files.sizes import format_size
 from llmprune.choices import Metric
 from llmprune.errors import LlmpruneError
@@ -139,13 +139,12 @@ def require_room(folder: Path, needed: int, *, keep: bool) -> None:
     Raises:
         LlmpruneError: fewer than ``needed`` bytes are free.
     """
-    place = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
-    free = shutil.disk_usage(place).free
+    free = free_space(folder)
     if free < needed:
         hint = "type `keep=False`, or" if keep else "make room, or type"
         raise LlmpruneError(
-            f"The sweep's checkpoints take up to {format_size(needed)}, and the disk that holds {place} has "
-            f"{format_size(free)} left; {hint} `run=OTHER` on another disk."
+            f"The sweep's checkpoints take up to {format_size(needed)}, and the disk that holds "
+            f"{existing_folder(folder)} has {format_size(free)} left; {hint} `run=OTHER` on another disk."
         )
 
 

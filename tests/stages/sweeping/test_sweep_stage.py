@@ -19,7 +19,6 @@ from llmprune.errors import ArtifactError, LlmpruneError, TargetError
 from llmprune.evaluation.sparsity import measure_sparsity
 from llmprune.stages.benchmark import bench
 from llmprune.stages.common.workspace import open_workspace
-from llmprune.stages.sweeping import cost as sweep_cost
 from llmprune.stages.sweeping import sweep
 from llmprune.stages.weight_pruning import PruningSettings, global_prune
 from tests.steady import steady_speed
@@ -205,7 +204,7 @@ def test_the_estimate_comes_first_and_names_points_time_and_disk(workspace, grid
 @pytest.mark.parametrize(("keep", "hint"), [(True, "type `keep=False`"), (False, "make room")])
 def test_a_disk_that_is_too_small_is_seen_before_anything_is_made(keep, hint, workspace, grid, monkeypatch):
     usage = shutil.disk_usage(workspace.run.path)._replace(free=1000)
-    monkeypatch.setattr(sweep_cost.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     before = snapshot(workspace.run.path)
     with pytest.raises(LlmpruneError, match=hint):
         sweep(workspace, replace(grid, keep=keep))
