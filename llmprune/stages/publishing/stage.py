@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
+from llmprune.artifacts.files.digests import FileDigest
 from llmprune.artifacts.records.provenance import WeightsIdentity
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.artifacts.records.zeros_counted import SparsityReport
@@ -126,8 +127,7 @@ def push(
     record = read_record(directory)
     checkpoint = require_described(directory, record, trust_remote_code)
     belonging = collect(directory, checkpoint.shards)
-    weights = {file.path: file.digest for file in belonging if file.path.endswith(".safetensors")}
-    (intact or Intact()).require(directory, progress, weights=weights)
+    (intact or Intact()).require(directory, progress, weights=_digests(belonging))
     progress.say(f"Loading {directory.name} block by block to see that it computes.")
     check_loads(directory, compute=compute, trust_remote_code=trust_remote_code)
     with TemporaryDirectory(prefix="llmprune-push-") as scratch:
@@ -210,6 +210,11 @@ def require_described(directory: Path, record: PruningRecord, trust_remote_code:
     return checkpoint
 
 
+def _digests(belonging: Sequence[LocalFile]) -> dict[str, FileDigest]:
+    """What the files of weights hold, by their path."""
+    return {file.path: file.digest for file in belonging if file.path.endswith(".safetensors")}
+
+
 def _gather(
     directory: Path,
     belonging: Sequence[LocalFile],
@@ -223,8 +228,7 @@ def _gather(
     """Everything that is to be published, in the order of paths, with a card made from what is known now."""
     zeros = _count_zeros(directory, checkpoint, record)
     made_by = run_of(directory, run)
-    weights = {file.path: file.digest for file in belonging if file.path.endswith(".safetensors")}
-    measured = WeightsIdentity.of(fingerprint_of(directory, checkpoint), weights)
+    measured = WeightsIdentity.of(fingerprint_of(directory, checkpoint), _digests(belonging))
     bench = bench_results(made_by, directory, record, measured, progress)
     others: tuple[LocalFile, ...] = ()
     if settings.include_artifacts:
