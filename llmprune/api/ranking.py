@@ -6,10 +6,10 @@ import math
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from llmprune.algorithms import Candidate, removal_count
+from llmprune.algorithms import Candidate
 from llmprune.api.tables import table
 from llmprune.artifacts.files.digests import FileDigest
 from llmprune.artifacts.records.importance import spell_round
@@ -162,12 +162,7 @@ def count_blocks(target: Target, settings: RedundancySettings, num_blocks: int) 
     Raises:
         TargetError: the target is out of range.
     """
-    return removal_count(
-        str(target),
-        num_blocks=num_blocks,
-        protect_first=settings.protect_first,
-        protect_last=settings.protect_last,
-    )
+    return replace(settings, target=str(target)).count(num_blocks)
 
 
 def _cells(loss: float) -> list[str]:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from llmprune.algorithms.blocks.target import removal_count
 from llmprune.artifacts.files.digests import FileDigest
 from llmprune.artifacts.records.importance import Importance, RoundRecord, check_blocks
 from llmprune.artifacts.records.pruning import BlockRemoval
@@ -45,21 +44,14 @@ def choose_removal(
     known = Importance.read(path) if path.exists() else None
     if known is not None:
         known.check_belongs(workspace.model, path)
-        ends = known.settings
-        count = removal_count(
-            settings.target,
-            num_blocks=depth,
-            protect_first=ends.protect_first,
-            protect_last=ends.protect_last,
-        )
-        if known.has_best(count):
-            return _prefix(known, count, path)
         redundancy = as_recorded(known.settings)
-    redundancy = redundancy or RedundancySettings()
+    redundancy = replace(redundancy or RedundancySettings(), target=settings.target)
+    if known is not None and known.has_best(count := redundancy.count(depth)):
+        return _prefix(known, count, path)
     workspace.progress.say(
         f"{path} does not tell which blocks to remove for {settings.target} yet: running verify-redundancy first."
     )
-    searched = verify_redundancy(workspace, replace(redundancy, target=settings.target), on_round=on_round)
+    searched = verify_redundancy(workspace, redundancy, on_round=on_round)
     return _prefix(searched, len(searched.order), path)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from llmprune.algorithms.blocks.target import removal_count
 from llmprune.artifacts.records.importance import Importance, check_blocks
 from llmprune.choices import Heal, Scope
 from llmprune.stages.block_removal.settings import RemovalSettings
@@ -63,13 +62,9 @@ def _expected(
         known.check_belongs(workspace.model, path)
         redundancy = as_recorded(known.settings)
     heal = settings.heal or (Heal.ALL if redundancy.heal else Heal.NONE)
-    count = removal_count(
-        settings.target,
-        num_blocks=depth,
-        protect_first=redundancy.protect_first,
-        protect_last=redundancy.protect_last,
-    )
+    redundancy = replace(redundancy, target=settings.target)
+    count = redundancy.count(depth)
     if known is not None and known.has_best(count):
         return known.first(count), None, heal
     first = (depth - count) // 2
-    return tuple(range(first, first + count)), replace(redundancy, target=settings.target), heal
+    return tuple(range(first, first + count)), redundancy, heal

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from llmprune.algorithms.blocks.target import removal_count
 from llmprune.artifacts.records.importance import Importance
 from llmprune.choices import Metric
 from llmprune.models.compute import Compute
@@ -23,12 +22,7 @@ def plan_search(workspace: Workspace, settings: RedundancySettings, *, force: bo
         As ``verify_redundancy`` does, as far as settings and artifacts alone tell.
     """
     workspace, windows = expected_windows(workspace)
-    count = removal_count(
-        settings.target,
-        num_blocks=workspace.model.num_blocks,
-        protect_first=settings.protect_first,
-        protect_last=settings.protect_last,
-    )
+    count = settings.count(workspace.model.num_blocks)
     cost = model_cost(workspace, windows.seq_len, windows.count)
     steps = calibration_steps(cost, windows) + search_estimate(workspace, cost, windows, settings, count, force=force)
     remarks = ["Swaps are not in it: each that is tried takes about a round"] if settings.swap else []

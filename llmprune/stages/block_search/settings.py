@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llmprune.algorithms.blocks.target import removal_count
 from llmprune.artifacts.records.importance import SearchSettings
 from llmprune.choices import ERROR_RATE, PROTECT_FIRST, PROTECT_LAST, TARGET, Metric, Search
 from llmprune.errors import TargetError
@@ -64,6 +65,19 @@ class RedundancySettings:
     def eliminates(self) -> bool:
         """Whether hopeless candidates are dropped early."""
         return self.metric == Metric.SLEB and self.search == Search.ELIMINATE
+
+    def count(self, num_blocks: int) -> int:
+        """How many of a model's blocks the target removes.
+
+        Raises:
+            TargetError: nothing, or nothing is left between the protected ends.
+        """
+        return removal_count(
+            self.target,
+            num_blocks=num_blocks,
+            protect_first=self.protect_first,
+            protect_last=self.protect_last,
+        )
 
 
 def as_recorded(known: SearchSettings) -> RedundancySettings:

@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import fmean
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
-from llmprune.algorithms.blocks.target import removal_count
 from llmprune.artifacts.activations import Calibration, CalibrationManifest
 from llmprune.artifacts.records.environment import Environment, compared
 from llmprune.artifacts.records.importance import (
@@ -59,12 +58,7 @@ def verify_redundancy(
         ModelError: no block can be removed.
         ArtifactError: calibration or importance file of another model, or made with other settings.
     """
-    count = removal_count(
-        settings.target,
-        num_blocks=workspace.model.num_blocks,
-        protect_first=settings.protect_first,
-        protect_last=settings.protect_last,
-    )
+    count = settings.count(workspace.model.num_blocks)
     removable = _removable(workspace, settings, count)
     calibration = _calibrated(workspace, removable)
     known = _known(workspace, calibration.manifest, settings, force=force)
@@ -96,12 +90,7 @@ def search_steps(workspace: Workspace, settings: RedundancySettings) -> Iterator
     Raises:
         As ``verify_redundancy`` does.
     """
-    count = removal_count(
-        settings.target,
-        num_blocks=workspace.model.num_blocks,
-        protect_first=settings.protect_first,
-        protect_last=settings.protect_last,
-    )
+    count = settings.count(workspace.model.num_blocks)
     removable = _removable(workspace, settings, count)
     calibration = _calibrated(workspace, removable)
     known = _known(workspace, calibration.manifest, settings, force=False)

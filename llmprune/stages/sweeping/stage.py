@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from llmprune.algorithms.blocks.target import removal_count
 from llmprune.artifacts.activations import Calibration, open_calibration
 from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.importance import Importance, RoundRecord
@@ -15,7 +14,7 @@ from llmprune.choices import Metric
 from llmprune.errors import ArtifactError, NumericalError, TargetError, VerificationError
 from llmprune.stages.benchmark import benched_before, check_bench
 from llmprune.stages.block_removal import RemovalSettings, choose_removal
-from llmprune.stages.block_search import RedundancySettings
+from llmprune.stages.block_search import RedundancySettings, as_recorded
 from llmprune.stages.calibration import (
     CalibrationSettings,
     calibrate,
@@ -134,13 +133,11 @@ def _check(workspace: Workspace, settings: SweepSettings) -> Protocols:
 def _counts(workspace: Workspace, settings: SweepSettings) -> dict[str, int]:
     """How many blocks each target removes. Two that remove the same number are one point typed twice."""
     ranking = _ranking(workspace, settings)
-    ends = ranking.settings if ranking is not None else RedundancySettings()
+    redundancy = as_recorded(ranking.settings) if ranking is not None else RedundancySettings()
     depth = workspace.model.num_blocks
     counts: dict[str, int] = {}
     for target in settings.targets:
-        count = removal_count(
-            target, num_blocks=depth, protect_first=ends.protect_first, protect_last=ends.protect_last
-        )
+        count = replace(redundancy, target=target).count(depth)
         for other in (other for other, others in counts.items() if others == count):
             raise TargetError(f"`targets={other}` and {target} both remove {count} of {depth} blocks; leave out one.")
         counts[target] = count
