@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 from jinja2 import Environment, StrictUndefined, Template
 
 from llmprune.artifacts.records.bench import BenchResult
-from llmprune.artifacts.records.figures import Figure, Reading
+from llmprune.artifacts.records.figures import Figure, Reading, only_choices
 from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.artifacts.records.zeros_counted import SparsityReport
 from llmprune.errors import ArtifactError
@@ -22,7 +22,7 @@ from llmprune.publishing.citations import papers
 from llmprune.publishing.description import counts_groups, describe_pattern, describe_step
 from llmprune.publishing.history import base_name, base_on_hub, expert_counts, patterns, removed_blocks, steps
 from llmprune.publishing.licence import Licence
-from llmprune.publishing.measured import only_choices, qualities, speeds
+from llmprune.publishing.measured import qualities, speeds
 from llmprune.publishing.metadata import card_metadata
 from llmprune.quiet import quiet
 

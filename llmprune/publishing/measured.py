@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from llmprune.artifacts.records.agreement import AgreementProtocol
 from llmprune.artifacts.records.bench import BenchResult
-from llmprune.artifacts.records.figures import Figure, figures, measures_writing
+from llmprune.artifacts.records.figures import Figure, figures
 from llmprune.artifacts.records.protocols import PerplexityProtocol, SpeedProtocol, TaskProtocol
 from llmprune.text.protocols import PROTOCOLS
 
@@ -53,11 +53,6 @@ def speeds(results: Sequence[BenchResult]) -> tuple[Measure, ...]:
             measured = figures(result)
             return tuple(_measure(result, one) for key in _SPEEDS for one in measured if one.quantity.key == key)
     return ()
-
-
-def only_choices(results: Sequence[BenchResult]) -> bool:
-    """Whether tasks were measured, and nothing of what the model writes."""
-    return any(result.tasks for result in results) and not any(map(measures_writing, results))
 
 
 def _newest_first(results: Sequence[BenchResult]) -> list[BenchResult]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from llmprune.artifacts.records.bench import BenchResult, ModelResult
 from llmprune.artifacts.records.estimates import Estimate
-from llmprune.artifacts.records.figures import Figure, Reading, figures, measures_writing
+from llmprune.artifacts.records.figures import Figure, Reading, figures, only_choices
 from llmprune.artifacts.records.protocols import TaskProtocol
 from llmprune.artifacts.records.zeros_counted import SparsityReport
 from llmprune.report.wording import ONLY_CHOICES
@@ -106,7 +106,7 @@ def _quality_protocols(result: BenchResult) -> Iterator[str]:
         )
     if result.agreement is not None:
         yield f"Greedy agreement: with {result.agreement}, {result.dtype}; 95% intervals over prompts."
-    if result.tasks is not None and not measures_writing(result):
+    if only_choices([result]):
         yield ONLY_CHOICES
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llmprune.artifacts.records.agreement import AgreementProtocol
@@ -148,7 +148,12 @@ def figures(result: BenchResult) -> list[Figure]:
     ]
 
 
-def measures_writing(result: BenchResult) -> bool:
+def only_choices(results: Sequence[BenchResult]) -> bool:
+    """Whether tasks were measured, and nothing of what the model writes."""
+    return any(result.tasks for result in results) and not any(map(_measures_writing, results))
+
+
+def _measures_writing(result: BenchResult) -> bool:
     """Whether a benchmark says anything of what the model writes: a task with written answers, or greedy agreement."""
     return result.agreement is not None or bool(result.tasks and result.tasks.generative)
 

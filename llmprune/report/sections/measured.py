@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llmprune.artifacts.records.bench import ModelResult
 from llmprune.artifacts.records.command_line import spell_command
-from llmprune.artifacts.records.figures import Figure, Reading, measures_writing, readings
+from llmprune.artifacts.records.figures import Figure, Reading, only_choices, readings
 from llmprune.artifacts.records.quantities import QUANTITIES
 from llmprune.report.charts.measured import Bar, Panel, draw_panels
 from llmprune.report.figures import Row, newest_rows
@@ -41,7 +41,7 @@ def measured_section(contents: RunContents) -> Section:
         charts.append(_speed_chart(contents, speed, numbers))
     else:
         missing.append(Missing("Speed was not measured.", "llmprune bench --no-ppl"))
-    if any(one.tasks for one in contents.results) and not any(map(measures_writing, contents.results)):
+    if only_choices(contents.results):
         missing.append(Missing(ONLY_CHOICES, "llmprune bench --tasks gsm8k"))
     missing += _unmeasured(contents, {row.model for row in rows})
     return Section(
