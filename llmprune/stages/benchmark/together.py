@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from llmprune.stages.benchmark.subjects import Subject
 
 
-def _nobody(_: int) -> None:
-    """Is told of progress on other ranks than 0."""
-
-
 @dataclass(frozen=True)
 class QualityShare:
     """One rank's part in measuring what a model computes.
@@ -37,7 +33,7 @@ class QualityShare:
     batch_tokens: int
     ranks: Ranks
 
-    def window_losses(self, tokens: Tensor, on_windows: Callable[[int], None] = _nobody) -> tuple[float, ...]:
+    def window_losses(self, tokens: Tensor, on_windows: Callable[[int], None] = lambda _: None) -> tuple[float, ...]:
         """Mean losses of this rank's share of some windows, of which it may have none.
 
         Args:
@@ -50,7 +46,7 @@ class QualityShare:
         return self.one.window_losses(share, batch_tokens=self.batch_tokens, on_windows=on_windows)
 
     def likelihoods(
-        self, pairs: Pairs, batch_size: int, bos: bool, on_requests: Callable[[int], None] = _nobody
+        self, pairs: Pairs, batch_size: int, bos: bool, on_requests: Callable[[int], None] = lambda _: None
     ) -> list[Answer]:
         """Log-likelihoods of this rank's share of some texts behind others, of which it may have none.
 
