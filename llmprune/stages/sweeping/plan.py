@@ -18,22 +18,18 @@ _LEAST_ZEROS = 5e-4  # a smaller share of zeros is not worth a point of its own
 
 
 @dataclass(frozen=True)
-class ModelSizes:
+class WeightCounts:
     """The numbers of weights of a dense model.
 
     Attributes:
         stored: in all, tied ones once.
-        nbytes: on disk.
         blocks: of every block.
         prunable: of every block's matrices that can be pruned.
-        solved: of every block, the sum over these matrices of weights times inputs: what solving for them takes.
     """
 
     stored: int
-    nbytes: int
     blocks: tuple[int, ...]
     prunable: tuple[int, ...]
-    solved: tuple[int, ...]
 
     def without(self, removed: Sequence[int]) -> int:
         """Weights stored when these blocks are removed."""
@@ -82,22 +78,20 @@ class PlannedPoint:
         return PlannedPoint(self.target, self.removed)
 
 
-def measure_sizes(shell: CheckpointDecoder) -> ModelSizes:
+def count_weights(shell: CheckpointDecoder) -> WeightCounts:
     """Count a model's weights, from its files' headers alone."""
     tensors = shell.checkpoint.tensors
     taken = Selection().takes
     slots = [list(filter(taken, block_matrices(shell, block))) for block in range(len(shell.blocks))]
-    return ModelSizes(
+    return WeightCounts(
         stored=shell.checkpoint.num_parameters,
-        nbytes=shell.checkpoint.nbytes,
         blocks=tuple(sum(tensors[name].numel for name in names) for names in shell.names.by_block),
         prunable=tuple(sum(slot.numel for slot in block) for block in slots),
-        solved=tuple(sum(slot.numel * slot.in_features for slot in block) for block in slots),
     )
 
 
 def plan_points(
-    settings: SweepSettings, sizes: ModelSizes, removed: Mapping[str, tuple[int, ...]]
+    settings: SweepSettings, sizes: WeightCounts, removed: Mapping[str, tuple[int, ...]]
 ) -> tuple[list[PlannedPoint], list[SkippedPoint]]:
     """The points of a sweep in the order in which they are made, and those that are left out.
 
@@ -124,7 +118,7 @@ def plan_points(
 
 
 def _combined(
-    alone: PlannedPoint, pattern: Pattern, settings: SweepSettings, sizes: ModelSizes
+    alone: PlannedPoint, pattern: Pattern, settings: SweepSettings, sizes: WeightCounts
 ) -> PlannedPoint | SkippedPoint:
     """Zeros in the blocks that are left. An N:M pattern cannot meet a budget, and is applied as typed."""
     if settings.combine == Combine.GRID or isinstance(pattern, SemiStructured):

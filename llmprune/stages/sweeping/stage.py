@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from llmprune.artifacts.activations import Calibration, open_calibration
+from llmprune.artifacts.activations import Calibration
 from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.importance import Importance, RoundRecord
 from llmprune.artifacts.records.protocols import Protocols
@@ -19,7 +19,7 @@ from llmprune.stages.calibration import (
     CalibrationSettings,
     calibrate,
     calibration_remarks,
-    require_same_model,
+    drawn_calibration,
 )
 from llmprune.stages.common.plans import Plan, plan_of
 from llmprune.stages.common.progress import Once
@@ -33,7 +33,7 @@ from llmprune.stages.sweeping.files import (
     require_points_intact,
     require_same_pruning,
 )
-from llmprune.stages.sweeping.plan import ModelSizes, PlannedPoint, measure_sizes, plan_points
+from llmprune.stages.sweeping.plan import PlannedPoint, WeightCounts, count_weights, plan_points
 from llmprune.stages.sweeping.points import (
     SweepContext,
     begin_point,
@@ -98,7 +98,7 @@ def sweep(
         context = SweepContext(workspace, settings, measuring)
         known = read_sweep(workspace, measuring, force=settings.force)
         require_points_intact(workspace, known)
-        sizes = measure_sizes(workspace.open_shell())
+        sizes = count_weights(workspace.open_shell())
         cost = _announce(context, known, sizes)
         pruning = _prepare(context, known)
         removed = _removed(context, on_round)
@@ -175,7 +175,7 @@ def plan_sweep(workspace: Workspace, settings: SweepSettings) -> Plan:
         LlmpruneError: as ``sweep`` does, as far as settings and artifacts alone tell.
     """
     workspace = as_measured(workspace, force=settings.force)
-    sizes = measure_sizes(workspace.open_shell())
+    sizes = count_weights(workspace.open_shell())
     planned, _ = plan_points(settings, sizes, _likely(workspace, settings))
     basis = sweep_basis(workspace, settings)
     cost = foresee(basis, planned, metric=_metric(workspace, settings))
@@ -192,7 +192,7 @@ def _likely(workspace: Workspace, settings: SweepSettings) -> dict[str, tuple[in
     return {target: likely[:count] for target, count in _counts(workspace, settings).items()}
 
 
-def _announce(context: SweepContext, known: SweepResult | None, sizes: ModelSizes) -> SweepCost | None:
+def _announce(context: SweepContext, known: SweepResult | None, sizes: WeightCounts) -> SweepCost | None:
     """Announce the points that are missing, and check that the disk has room; None if no point is missing."""
     workspace, settings = context.workspace, context.settings
     planned, _ = plan_points(settings, sizes, _likely(workspace, settings))
@@ -226,12 +226,9 @@ def _prepare(context: SweepContext, known: SweepResult | None) -> SweepPruning:
 
 
 def _calibrated(workspace: Workspace, settings: SweepSettings) -> Calibration:
-    place = workspace.run.calibration
-    if settings.calibration is not None or not place.exists():
+    if settings.calibration is not None or not workspace.run.calibration.exists():
         return calibrate(workspace, settings.calibration or CalibrationSettings())
-    known = open_calibration(place)
-    require_same_model(workspace, known)
-    return known
+    return drawn_calibration(workspace)
 
 
 def _removed(context: SweepContext, on_round: Callable[[RoundRecord], None]) -> dict[str, tuple[int, ...]]:

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from llmprune.algorithms.weights.patterns import SemiStructured, Unstructured
 from llmprune.errors import TargetError
 from llmprune.stages.sweeping import SweepSettings, parse_patterns, parse_targets
-from llmprune.stages.sweeping.plan import ModelSizes, measure_sizes, plan_points
+from llmprune.stages.sweeping.plan import WeightCounts, count_weights, plan_points
 from tests.zoo import save_zoo_model
 
 HALF, MOST = Unstructured(0.5), Unstructured(0.8)
-EVEN = ModelSizes(stored=1000, nbytes=4000, blocks=(80,) * 10, prunable=(70,) * 10, solved=(700,) * 10)
+EVEN = WeightCounts(stored=1000, blocks=(80,) * 10, prunable=(70,) * 10)
 
 
 def plan(*, targets=(), patterns=(), combine="budget", sizes=EVEN, removed=None):
@@ -40,9 +40,7 @@ def test_a_combined_point_leaves_as_many_weights_as_the_zeros_alone():
 )
 def test_the_budget_holds_for_blocks_of_any_sizes(blocks, ratio, data):
     prunable = tuple(weights for weights, _ in blocks)
-    sizes = ModelSizes(
-        stored=500 + sum(map(sum, blocks)), nbytes=1, blocks=tuple(map(sum, blocks)), prunable=prunable, solved=prunable
-    )
+    sizes = WeightCounts(stored=500 + sum(map(sum, blocks)), blocks=tuple(map(sum, blocks)), prunable=prunable)
     removed = tuple(data.draw(st.permutations(range(len(blocks))))[: len(blocks) // 2])
     planned, skipped = plan(targets=("3",), patterns=(Unstructured(ratio),), sizes=sizes, removed={"3": removed})
     left = [weights for block, weights in enumerate(prunable) if block not in removed]
@@ -91,13 +89,12 @@ def test_sizes_are_counted_in_the_files(workspace, model):
     from safetensors.torch import load_file
 
     weights = load_file(model / "model.safetensors")
-    sizes = measure_sizes(workspace.open_shell())
+    sizes = count_weights(workspace.open_shell())
     assert sizes.stored == sum(weight.numel() for weight in weights.values())
     inside = {name: weight for name, weight in weights.items() if name.startswith("model.layers.3.")}
     matrices = {name: weight for name, weight in inside.items() if weight.dim() == 2}
     assert sizes.blocks[3] == sum(weight.numel() for weight in inside.values())
     assert sizes.prunable[3] == sum(weight.numel() for weight in matrices.values())
-    assert sizes.solved[3] == sum(weight.numel() * weight.shape[1] for weight in matrices.values())
     assert sizes.without((3,)) == sizes.stored - sizes.blocks[3]
 
 
@@ -105,7 +102,7 @@ def test_experts_count_among_what_can_be_pruned(open_run, tmp_path):
     small = {"num_hidden_layers": 2, "moe_intermediate_size": 16}
     model = save_zoo_model(tmp_path / "moe", "qwen3_moe", **small)
     shell = open_run(of=model).open_shell()
-    sizes = measure_sizes(shell)
+    sizes = count_weights(shell)
     outside = {"mlp.gate.weight": 4 * 32, "input_layernorm.weight": 32, "post_attention_layernorm.weight": 32}
     norms = 2 * 8  # of queries and keys, one entry for each of a head's dimensions
     assert [whole - part for whole, part in zip(sizes.blocks, sizes.prunable, strict=True)] == [
