@@ -126,7 +126,7 @@ class BudgetPoints:
         return self._written(result.model_copy(update={"begun": {**result.begun, name: result_name()}}))
 
     def _bench(self, model: str, dense: BenchResult | None, file: str) -> Benched:
-        return bench_in_run(self.workspace, model, self.settings.measured, dense=dense, file=file)
+        return bench_in_run(self.workspace, model, self.settings.bench, dense=dense, file=file)
 
     def _written(self, result: BudgetResult) -> BudgetResult:
         with self.workspace.writing():

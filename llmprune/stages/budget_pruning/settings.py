@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES
@@ -21,7 +21,7 @@ class BudgetSettings:
         size: the most stored parameters: ``70%`` of the dense model's, ``100M``, ``1.5B``.
         speed_up: how many times as fast it is to generate.
         calibration: how to calibrate; None: the run's calibration, or the usual one.
-        measured: how the models are measured; speed is measured where the budget is one of speed.
+        measured: how the models are measured, see ``bench``.
         out: the new checkpoint's directory; None: in the run directory, named after what is kept.
         max_shard_bytes: largest weight file.
         verify: reload the result and compare it with the bypassed source.
@@ -48,6 +48,11 @@ class BudgetSettings:
         limit = self.limit
         if limit is not None and limit.share and not 0 < limit.number < 1:
             raise TargetError(f"`size={limit.text}` is not between 0% and 100%; type for example `size=70%`.")
+
+    @property
+    def bench(self) -> BenchSettings:
+        """How the models are measured: speed too, just where the budget is one of speed."""
+        return replace(self.measured, speed=self.speed_up is not None)
 
     @property
     def limit(self) -> ParamLimit | None:

@@ -57,13 +57,12 @@ def prune_to_budget(
         LlmpruneError: as the stages do that it is made of.
     """
     listeners = listeners or Listeners()
-    settings = replace(settings, measured=replace(settings.measured, speed=settings.speed_up is not None))
     if settings.out is not None:
         check_output(workspace, settings.out, force=settings.force)
     measuring = check_bench(
         workspace.run,
         model=workspace.record.model,
-        settings=settings.measured,
+        settings=settings.bench,
         compute=workspace.compute,
         progress=workspace.progress,
         trust_remote_code=workspace.trust_remote_code,
@@ -118,7 +117,7 @@ def footprint_of(workspace: Workspace, settings: BudgetSettings, known: StepTime
     footprint = measure_parameters(workspace.open_shell())
     if settings.speed_up is None:
         return footprint
-    (batch, *_) = settings.measured.batch
+    (batch, *_) = settings.bench.batch
     if known is None or known.batch != batch:
         known = time_step(workspace.open_decoder(), batch=batch)
     return replace(footprint, times=known)
