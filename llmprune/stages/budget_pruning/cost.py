@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from llmprune.choices import Scope
+from llmprune.artifacts.records.sweep import DENSE
+from llmprune.choices import Heal
 from llmprune.stages.benchmark import bench_steps, expected_of_dense, measured_texts
+from llmprune.stages.block_removal import middle_blocks, removal_steps
 from llmprune.stages.block_search import search_estimate
 from llmprune.stages.budget_pruning.choose import planned_search
 from llmprune.stages.budget_pruning.settings import BudgetSettings
@@ -14,11 +16,7 @@ from llmprune.stages.calibration import calibration_remarks, calibration_steps, 
 from llmprune.stages.common.model_cost import measure
 from llmprune.stages.common.plans import Plan, plan_of, together
 from llmprune.stages.common.workspace import Workspace
-from llmprune.stages.healing import healed_bytes, healing_step
-from llmprune.stages.output.cost import verification_steps, writing_step
 from llmprune.stages.output.place import check_output
-
-_DENSE = "dense"
 
 
 def plan_budget(workspace: Workspace, settings: BudgetSettings) -> Plan:
@@ -27,7 +25,7 @@ def plan_budget(workspace: Workspace, settings: BudgetSettings) -> Plan:
     Raises:
         As ``prune_to_budget`` does, as far as settings and shapes alone tell.
     """
-    measured = replace(settings.measured, speed=settings.speed_up is not None)
+    measured = settings.bench
     if settings.out is not None:
         check_output(workspace, settings.out, force=settings.force)
     footprint = footprint_of(workspace, settings, None)
@@ -40,19 +38,14 @@ def plan_budget(workspace: Workspace, settings: BudgetSettings) -> Plan:
     steps = calibration_steps(cost, windows)
     rounds = min(search.fewest + 1, search.most)
     steps += search_estimate(workspace, cost, windows, search.settings, rounds)
-    dense = bench_steps(cost, {_DENSE: cost.sizes}, replace(measured, agreement=0), numbers, compute)
+    dense = bench_steps(cost, {DENSE: cost.sizes}, replace(measured, agreement=0), numbers, compute)
     steps.append(together("dense model, measured", dense))
-    depth = cost.sizes.depth
     for count in dict.fromkeys(one for one in (search.fewest - 1, rounds, search.fewest) if one > 0):
-        first = (depth - count) // 2
-        made = cost.sizes.without(range(first, first + count))
-        kept = [block for block in range(depth) if not first <= block < first + count]
-        beside = healed_bytes(cost, kept, Scope.ALL)
-        parts = [healing_step(cost, windows.count, kept, Scope.ALL)]
-        parts.append(writing_step(workspace, cost, made.stored, beside=beside))
+        removed = middle_blocks(cost.sizes.depth, count)
         verify = settings.verify and count == search.fewest  # the alternatives are measured, and not kept
-        parts += verification_steps(cost, made, compute, verify=verify)
-        parts += bench_steps(cost, {"": made, _DENSE: cost.sizes}, measured, numbers, compute, known=_DENSE)
+        parts = removal_steps(workspace, cost, removed, windows=windows.count, heal=Heal.ALL, verify=verify)
+        made = cost.sizes.without(removed)
+        parts += bench_steps(cost, {"": made, DENSE: cost.sizes}, measured, numbers, compute, known=DENSE)
         point = together(f"without {count} blocks", parts)
         steps.append(point if count == search.fewest else replace(point, kept=0))
     remarks = ["Which blocks will go is not known yet: some from the middle are assumed"]

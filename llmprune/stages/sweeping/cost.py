@@ -8,7 +8,8 @@ from pathlib import Path
 
 from llmprune.artifacts.files.disk_space import existing_folder, free_space
 from llmprune.artifacts.files.sizes import format_size
-from llmprune.choices import Metric
+from llmprune.artifacts.records.sweep import DENSE
+from llmprune.choices import Heal, Metric
 from llmprune.errors import LlmpruneError
 from llmprune.stages.benchmark import (
     Measured,
@@ -16,17 +17,15 @@ from llmprune.stages.benchmark import (
     expected_of_dense,
     measured_texts,
 )
+from llmprune.stages.block_removal import removal_steps
 from llmprune.stages.block_search import RedundancySettings, search_estimate
 from llmprune.stages.calibration import Windows, calibration_steps, expected_windows
 from llmprune.stages.common.model_cost import ModelCost, measure
 from llmprune.stages.common.plans import Estimate, spell_seconds, together
 from llmprune.stages.common.workspace import Workspace
-from llmprune.stages.output.cost import verification_steps, writing_step
 from llmprune.stages.sweeping.plan import PlannedPoint
 from llmprune.stages.sweeping.settings import SweepSettings
 from llmprune.stages.weight_pruning import PruningSettings, pruning_steps
-
-_DENSE = "dense"
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def foresee(basis: SweepBasis, planned: Sequence[PlannedPoint], *, metric: Metri
     if most:
         search = RedundancySettings(metric=metric)
         preparing += search_estimate(basis.workspace, cost, basis.windows, search, most)
-    dense = bench_steps(cost, {_DENSE: cost.sizes}, settings.measured, basis.measured, basis.workspace.compute)
+    dense = bench_steps(cost, {DENSE: cost.sizes}, settings.measured, basis.measured, basis.workspace.compute)
     points = {point.name: together(point.name, _point_steps(basis, point)) for point in planned}
     return SweepCost(tuple(preparing), together("dense model, measured", dense), points)
 
@@ -113,8 +112,9 @@ def _point_steps(basis: SweepBasis, point: PlannedPoint) -> list[Estimate]:
     workspace, settings, cost = basis.workspace, basis.settings, basis.cost
     made = cost.sizes.without(point.removed)
     if point.pattern is None:
-        steps = [writing_step(workspace, cost, made.stored)]
-        steps += verification_steps(cost, made, workspace.compute, verify=settings.verify)
+        steps = removal_steps(
+            workspace, cost, point.removed, windows=basis.windows.count, heal=Heal.NONE, verify=settings.verify
+        )
     else:
         pruning = PruningSettings(pattern=point.pattern, method=settings.method, verify=settings.verify)
         steps = pruning_steps(
@@ -129,8 +129,8 @@ def _point_steps(basis: SweepBasis, point: PlannedPoint) -> list[Estimate]:
     if not settings.keep:
         source = made.stored if point.removed and point.pattern is not None else 0
         steps = [replace(one, kept=0, disk=one.disk + source if one.disk else 0) for one in steps]
-    subjects = {point.name: made, _DENSE: cost.sizes}
-    return [*steps, *bench_steps(cost, subjects, settings.measured, basis.measured, workspace.compute, known=_DENSE)]
+    subjects = {point.name: made, DENSE: cost.sizes}
+    return [*steps, *bench_steps(cost, subjects, settings.measured, basis.measured, workspace.compute, known=DENSE)]
 
 
 def require_room(folder: Path, needed: int, *, keep: bool) -> None:
