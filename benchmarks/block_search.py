@@ -125,7 +125,7 @@ def main() -> None:
         num_windows=options.windows,
         seq_len=options.seq_len,
     )
-    batch = max(1, compute.batch_tokens // options.seq_len)
+    batch = compute.batch_windows(options.seq_len)
 
     full = WindowEvaluator(decoder, windows.tokens, batch_size=batch)
     plain_losses(full, range(batch), remaining=range(full.num_blocks))  # warm-up

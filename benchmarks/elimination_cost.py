@@ -45,7 +45,7 @@ def measure_losses(model: Path, source: str, *, windows: int, seq_len: int) -> T
     compute = choose_compute("auto", "float32")
     decoder = open_decoder(model, device=compute.device, dtype=compute.dtype)
     drawn = sample_windows(load_corpus(source), load_tokenizer(model), num_windows=windows, seq_len=seq_len)
-    evaluator = WindowEvaluator(decoder, drawn.tokens, batch_size=max(1, compute.batch_tokens // seq_len))
+    evaluator = WindowEvaluator(decoder, drawn.tokens, batch_size=compute.batch_windows(seq_len))
     blocks = range(len(decoder.blocks))
     found = forked_losses(evaluator, range(windows), remaining=blocks, candidates=blocks[1:-1])
     return found.sums / found.tokens

@@ -58,6 +58,10 @@ class Compute:
         """Tokens that keep the device busy in one forward pass of a block; more would only take memory."""
         return 2048 if self.device.type == "cpu" else 16384
 
+    def batch_windows(self, seq_len: int) -> int:
+        """Windows of ``seq_len`` tokens, one at least, that keep the device busy in one forward pass of a block."""
+        return max(1, self.batch_tokens // seq_len)
+
     def gain(self, dtype: torch.dtype) -> Speedup | None:
         """How many times as fast as in float32 the device multiplies in ``dtype``; None: the times do not tell.
 

@@ -157,4 +157,4 @@ def measure_draft(
 
 
 def _batch(protocol: AgreementProtocol, compute: Compute) -> int:
-    return max(1, compute.batch_tokens // (protocol.prompt_tokens + protocol.new_tokens))
+    return compute.batch_windows(protocol.prompt_tokens + protocol.new_tokens)

@@ -58,7 +58,7 @@ def measure_tasks(
     Raises:
         TaskError: lm-eval fails on a task.
     """
-    one, batch, several = shares.local.one, max(1, compute.batch_tokens // _TOKENS), shares.ranks.size > 1
+    one, batch, several = shares.local.one, compute.batch_windows(_TOKENS), shares.ranks.size > 1
     with progress.task(f"Tasks, {one.subject.num_blocks} blocks", count_requests(tasks, protocol.limit)) as advance:
 
         def likelihoods(pairs: Pairs) -> list[Answer]:

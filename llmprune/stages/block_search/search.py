@@ -57,7 +57,7 @@ def window_evaluator(
         progress: who listens.
     """
     solved_on, measured = (tokens[part] for part in shuffled_windows(len(tokens), settings, seed=seed))
-    batch = settings.batch_size or max(1, compute.batch_tokens // tokens.shape[1])
+    batch = settings.batch_size or compute.batch_windows(tokens.shape[1])
     healer = None
     if settings.heal:
         healer = CutHealer(decoder, solved_on, batch=batch, masked=masked, say=progress.say, ranks=compute.ranks)

@@ -131,7 +131,8 @@ def _place_shares(workspace: Workspace, decoder: Decoder, tokens: Tensor) -> Pla
 def _open_share(workspace: Workspace, tokens: Tensor, decoder: Decoder | None = None) -> PassShare:
     compute = workspace.compute.here()
     decoder = decoder or replace(workspace, compute=compute).open_decoder()
-    return PassShare(decoder, tokens, workspace.run.partial_calibration, compute.batch_tokens, compute.ranks)
+    batch = compute.batch_windows(tokens.shape[1])
+    return PassShare(decoder, tokens, workspace.run.partial_calibration, batch, compute.ranks)
 
 
 def _interrupted(partial: Path) -> ArtifactError:

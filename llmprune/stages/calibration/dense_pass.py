@@ -245,7 +245,8 @@ def measure_dense(
         NumericalError: the model computes NaN or infinity.
         LlmpruneError: there is no room for the hidden states.
     """
-    work = DensePass(ALONE.place(PassShare, decoder, tokens, folder, compute.batch_tokens, ALONE), progress)
+    batch = compute.batch_windows(tokens.shape[1])
+    work = DensePass(ALONE.place(PassShare, decoder, tokens, folder, batch, ALONE), progress)
     begin = DensePassState(model="", windows="", dtype=dtype_name(decoder.dtype), cache=Cache.NONE)
     return work.measured(work.finished(work.begun(begin, kept_in=folder)))
 

@@ -44,14 +44,14 @@ class PassShare:
         decoder: the model.
         tokens: the calibration windows of all ranks (num_windows, seq_len) int64.
         folder: where the pass keeps its files.
-        batch_tokens: tokens that go through a block at once.
+        batch: windows that go through a block at once.
         ranks: this rank among the others.
     """
 
     decoder: Decoder
     tokens: Tensor
     folder: Path
-    batch_tokens: int
+    batch: int
     ranks: Ranks
 
     @property
@@ -114,9 +114,8 @@ class PassShare:
 
     def batches(self) -> Iterator[tuple[range, Tensor]]:
         """This rank's windows in batches that keep the device busy: which they are, and their tokens on the device."""
-        size = max(1, self.batch_tokens // self.tokens.shape[1])
-        for start in range(0, len(self.windows), size):
-            rows = self.windows[start : start + size]
+        for start in range(0, len(self.windows), self.batch):
+            rows = self.windows[start : start + self.batch]
             yield rows, self.tokens[rows.start : rows.stop].to(self.decoder.device)
 
     def _write(self, block: int, batches: Iterator[tuple[Tensor, Tensor]]) -> Written:

@@ -215,7 +215,7 @@ def measure(
     """
     process = psutil.Process()
     base, start = int(process.memory_info().rss), time.time() - process.create_time()
-    decoder, batch = opened(), max(1, compute.batch_tokens // seq_len)
+    decoder, batch = opened(), compute.batch_windows(seq_len)
     batch = min(batch, windows or batch)
     runner, block, sizes = decoder.runner, len(decoder.blocks) // 2, model_sizes(decoder)
     tokens = random_tokens(decoder, batch, seq_len)

@@ -46,7 +46,7 @@ def measure_experts(
         LlmpruneError: the disk is full.
     """
     last = max(layout.blocks)
-    stream = Stream("measured", decoder, tokens, folder, max(1, compute.batch_tokens // tokens.shape[1]))
+    stream = Stream("measured", decoder, tokens, folder, compute.batch_windows(tokens.shape[1]))
     with explain_full_disk(folder), progress.task("Measuring experts", (last + 1) * len(tokens)) as advance:
         require_free_space(folder, 2 * stream.nbytes)
         stream.embedded()

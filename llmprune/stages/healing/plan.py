@@ -205,7 +205,7 @@ def _open_share(
     # Every layer's loss runs the blocks behind it: half of the memory keeps as many as it can.
     student.decoder.keep(device=here.free_bytes() // 2, host=here.free_host_bytes() // 2)
     student.decoder.expect(student.blocks)
-    batch = max(1, compute.batch_tokens // tokens.shape[1])
+    batch = compute.batch_windows(tokens.shape[1])
 
     teacher = settings.teacher.fingerprint
 

@@ -73,7 +73,7 @@ def prune_decoder(
     chosen = _pass_settings(settings, recorded.layers, decoder, compute.ranks)
     require_divisible(compute.ranks, len(tokens))
     require_shared(compute.ranks, folder.path)
-    batch = max(1, compute.batch_tokens // tokens.shape[1])
+    batch = compute.batch_windows(tokens.shape[1])
     given = (elsewhere, tokens, chosen, folder, batch, kept_bytes(compute))
     begin = PruningPassState(model=model, settings=recorded)
     try:

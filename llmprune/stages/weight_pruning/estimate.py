@@ -134,7 +134,7 @@ def needs_of(
         settings,
         tokens=windows * seq_len,
         seq_len=seq_len,
-        batch=max(1, compute.batch_tokens // seq_len) * seq_len,
+        batch=compute.batch_windows(seq_len) * seq_len,
         blocks=len(blocks),
         before=max(blocks) + 1 - len(blocks),
         itemsize=decoder.dtype.itemsize,
