@@ -75,8 +75,9 @@ def half_products(dtype: torch.dtype) -> Iterator[None]:
     """Float32 matrix products whose factors may be rounded to no fewer digits than ``dtype`` has; sums are float32.
 
     Exact for factors that were of that dtype before. On CUDA that is TF32 for bfloat16 and float16: it has the digits
-    of float16 and the range of float32. On the CPU it is oneDNN's bfloat16. A processor without AMX rounds nothing: it
-    takes oneDNN's float32 kernels, which an AMD EPYC ran 1.4 times as fast as MKL's. Nothing changes for other dtypes.
+    of float16 and the range of float32. On the CPU it is oneDNN's bfloat16, for bfloat16 alone. A processor without AMX
+    rounds nothing: it takes oneDNN's float32 kernels, which an AMD EPYC ran 1.4 times as fast as MKL's. For another
+    dtype CUDA computes in float32, as in `exact_products`, and nothing changes on the CPU.
     """
     half = dtype in (torch.bfloat16, torch.float16)
     on_cpu: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
