@@ -117,14 +117,11 @@ def greedy_rounds(
     gone = list(removed)
     restore(healer, gone, num_blocks=evaluator.num_blocks)
     while len(gone) < count:
-        remaining = [block for block in range(evaluator.num_blocks) if block not in gone]
-        candidates = [block for block in remaining if block not in protected and may_go(gone, block)]
-        if not candidates:
-            raise no_block_may_go(gone)
         decided = search_round(
             evaluator,
-            remaining=remaining,
-            candidates=candidates,
+            gone,
+            protected=protected,
+            may_go=may_go,
             rule=rule,
             healer=healer,
             measure=measure or partial(losses_without, evaluator),
@@ -134,6 +131,11 @@ def greedy_rounds(
             healer.keep(decided.removed)
         gone.append(decided.removed)
         yield decided
+
+
+def left_of(evaluator: BlockEvaluator, gone: Container[int]) -> list[int]:
+    """The blocks that are left of the model when some are gone, in order."""
+    return [block for block in range(evaluator.num_blocks) if block not in gone]
 
 
 def chunks(evaluator: BlockEvaluator, start: int, stop: int, *, states: int) -> Iterator[range]:
@@ -243,15 +245,25 @@ class _Candidates:
 
 def search_round(
     evaluator: BlockEvaluator,
+    gone: Sequence[int],
     *,
-    remaining: Sequence[int],
-    candidates: Sequence[int],
+    protected: frozenset[int],
+    may_go: MayGo,
     rule: EliminationRule | None,
     healer: Healer | None,
     measure: Measure,
     on_chunk: Callable[[ChunkDone], None],
 ) -> Round:
-    """Measure the candidates, and choose the one whose skipping costs least; see ``greedy_rounds``."""
+    """Measure what may follow the blocks ``gone``, and choose the one whose skipping costs least; as `greedy_rounds`.
+
+    Raises:
+        NumericalError: a loss is not a number.
+        TargetError: no block may go.
+    """
+    remaining = left_of(evaluator, gone)
+    candidates = [block for block in remaining if block not in protected and may_go(gone, block)]
+    if not candidates:
+        raise no_block_may_go(gone)
     healed: Container[int] = () if healer is None else healer.solve(remaining, candidates)
     measured = _Candidates(candidates)
     forwards, seen, total = 0, 0, evaluator.num_windows

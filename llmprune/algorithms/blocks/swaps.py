@@ -19,7 +19,7 @@ from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.algorithms.blocks.evaluator import BlockEvaluator, Measure
 from llmprune.algorithms.blocks.forks import Healer, restore
 from llmprune.algorithms.blocks.removable import MayGo, any_may_go
-from llmprune.algorithms.blocks.search import ChunkDone, losses_without, search_round
+from llmprune.algorithms.blocks.search import ChunkDone, left_of, losses_without, search_round
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ def swap_rounds(
 
     Raises:
         NumericalError: a loss is not a number.
+        TargetError: no block may go when all but the one that is taken back are gone.
     """
     measure = measure or partial(losses_without, evaluator)
     done = list(tried)
@@ -94,12 +95,11 @@ def swap_rounds(
             return
         others = [block for block in gone if block != gone[failed]]
         restore(healer, others, num_blocks=evaluator.num_blocks)
-        remaining = [block for block in range(evaluator.num_blocks) if block not in others]
-        candidates = [block for block in remaining if block not in protected and may_go(others, block)]
         decided = search_round(
             evaluator,
-            remaining=remaining,
-            candidates=candidates,
+            others,
+            protected=protected,
+            may_go=may_go,
             rule=rule,
             healer=healer,
             measure=measure,
@@ -107,7 +107,7 @@ def swap_rounds(
         )
         swap = Swap(gone[failed], decided.removed, decided.loss, decided.loss, kept=False)
         if decided.removed != gone[failed]:
-            pair = sorted((decided.removed, gone[failed]))
+            remaining, pair = left_of(evaluator, others), sorted((decided.removed, gone[failed]))
             healed = healer.solve(remaining, pair) if healer is not None else frozenset()
             losses = measure(range(evaluator.num_windows), remaining, pair, healed, lambda _: None)
             means = dict(zip(pair, losses.sums / losses.tokens, strict=True))
