@@ -83,7 +83,12 @@ class FfnChunk:
 
     def scaled(self, rows: Tensor) -> Tensor:
         """`rows` (tokens, any), each as much as its token counts."""
-        return rows if self.scale is None else rows * self.scale.to(_wide(rows.dtype)).unsqueeze(1)
+        return scaled(rows, self.scale)
+
+
+def scaled(rows: Tensor, scale: Tensor | None) -> Tensor:
+    """`rows` (tokens, any), each times its `scale` (tokens,), in float32 or wider; None: as they are."""
+    return rows if scale is None else rows * scale.to(_wide(rows.dtype)).unsqueeze(1)
 
 
 class ChunkStore(Protocol):

@@ -29,14 +29,6 @@ class Tokens:
         )
 
 
-def scaled(rows: Tensor, scale: Tensor | None) -> Tensor:
-    """``rows`` (tokens, any), each times its ``scale`` (tokens,); None: as they are."""
-    if scale is None:
-        return rows
-    wide = torch.promote_types(rows.dtype, torch.float32)
-    return rows.to(wide) * scale.to(wide).unsqueeze(1)
-
-
 def in_chunks(tokens: Iterable[Tokens], size: int) -> Iterator[Tokens]:
     """The same tokens, joined until there are at least ``size`` of them."""
     waiting: list[Tokens] = []

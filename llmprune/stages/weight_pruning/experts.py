@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from llmprune.algorithms.feed_forward.network import first_chunk
+from llmprune.algorithms.feed_forward.network import first_chunk, scaled
 from llmprune.algorithms.feed_forward.sparsellm import FfnSettings, prune_ffn
 from llmprune.algorithms.feed_forward.token_sums import FirstSums
 from llmprune.algorithms.weights.pruned import PrunedWeight
@@ -26,7 +26,7 @@ from llmprune.errors import UnseenInputsError
 from llmprune.models.ffn_wiring import FfnWiring
 from llmprune.models.open_experts import OpenExperts, Routing
 from llmprune.stages.weight_pruning.chunks import StoredChunks
-from llmprune.stages.weight_pruning.expert_tokens import Tokens, in_chunks, scaled
+from llmprune.stages.weight_pruning.expert_tokens import Tokens, in_chunks
 from llmprune.stages.weight_pruning.layers import LayerSums, are_unseen, prune_layers, prune_unseen
 from llmprune.stages.weight_pruning.streams import Batch, Streams
 
