@@ -196,7 +196,7 @@ def pruning_needs(
     return PruningNeeds(
         memory=_FIRST_USE
         + min(kept, memory)
-        + _matrix_bytes(shapes, settings, joint=joint)
+        + _matrix_bytes(shapes, joint=joint)
         + _TEMPORARIES * _WIDE * batch * shapes.hidden,
         disk=max(_pruning_files(blocks, dense) * one + spilled + wide, _most_files(blocks, before, dense) * one)
         + finished,
@@ -227,7 +227,7 @@ def _kept_numbers(shapes: BlockShapes, *, joint: bool, dense: bool, rounds: int)
     return first + attention + (shapes.width + shapes.hidden if dense and shapes.inner else 0)
 
 
-def _matrix_bytes(shapes: BlockShapes, settings: PruningSettings, *, joint: bool) -> int:
+def _matrix_bytes(shapes: BlockShapes, *, joint: bool) -> int:
     """Gram matrices, factors and moments of the widest layers, and the weights on their way."""
     largest = max(rows * columns for rows, columns in shapes.matrices)
     square = shapes.widest**2
