@@ -16,11 +16,11 @@ weight_pruning.py.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from results import keep_results, read_results
 from trained_opt import optimise, token_ids, trained_tokenizer
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 from weight_pruning import main as measure
@@ -28,7 +28,6 @@ from weight_pruning import perplexity
 
 import llmprune
 from llmprune.algorithms.blocks.target import target_count
-from llmprune.artifacts.files.atomic import write_text_atomic
 from llmprune.text.corpora import load_corpus
 
 SEEDS = (0, 1, 2)  # of random choices
@@ -60,12 +59,12 @@ def main() -> None:
     options, others = parser.parse_known_args()
 
     if options.table:
-        print(table(json.loads(options.out.read_text())))
+        print(table(read_results(options.out)))
         return
-    known = json.loads(options.out.read_text()) if options.out.exists() else {}
+    known = read_results(options.out, {})
     if not (options.model / "config.json").exists():
         known["training"] = train(options)
-    write_text_atomic(options.out, json.dumps(known, indent=1) + "\n")
+    keep_results(options.out, known)
     run = options.model.with_name(f"{options.model.name}.run")
     length = str(options.seq_len)
     words = [str(options.model), "--source", options.text, "--samples", str(options.samples), "--seq-len", length]
@@ -73,17 +72,17 @@ def main() -> None:
     words += ["--windows", str(options.windows), "--ppl-seq-len", length, "--run", str(run)]
     measure([*words, "--out", str(options.out), *others])
     remove(options, run)
-    print(table(json.loads(options.out.read_text())))
+    print(table(read_results(options.out)))
 
 
 def remove(options: argparse.Namespace, run: Path) -> None:
     """Measure the model without some experts of each block, and add the rows to the results file."""
-    known = json.loads(options.out.read_text())
+    known = read_results(options.out)
     rows = known.setdefault("removed", {})
     for name in ("reap", "frequency", "magnitude", *(f"random {seed}" for seed in SEEDS)):
         if (row := f"{options.target} {name}") not in rows:
             rows[row] = _perplexity_without(options, run, name)
-            write_text_atomic(options.out, json.dumps(known, indent=1) + "\n")
+            keep_results(options.out, known)
         print(row, rows[row], flush=True)
 
 

@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants
+from results import keep_results, read_results
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 from typer.testing import CliRunner
@@ -261,11 +262,11 @@ def main() -> None:
     transformers_logging.set_verbosity_error()
     constants.HF_HUB_OFFLINE = True
     if args.page is not None:
-        known = json.loads(args.page.read_text())
+        known = read_results(args.page)
         tried = [Tried(**{**one, "cuts": tuple(one["cuts"])}) for one in known["types"]]
         print(page(tried, known["versions"]), end="")
         return
-    known = json.loads(args.out.read_text()) if args.out is not None and args.out.exists() else {"types": []}
+    known = read_results(args.out, {"types": []})
     done = {one["model_type"] for one in known["types"]}
     for model_type in args.types.split(",") if args.types else CAUSAL_LM_TYPES:
         if model_type in done:
@@ -282,7 +283,7 @@ def main() -> None:
         if args.out is not None:
             known["types"] = sorted([*known["types"], asdict(found)], key=lambda one: one["model_type"])
             known["versions"] = f"transformers {version('transformers')}"
-            args.out.write_text(json.dumps(known, indent=1) + "\n")
+            keep_results(args.out, known)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from typing import Any
 
 import torch
 from linear_maps import fitted_maps, holes_filled
+from results import keep_results
 from torch import Tensor
 from transformers import PreTrainedModel
 from weight_pruning import known_rows, perplexity, text_name
@@ -45,7 +46,6 @@ from weight_pruning import known_rows, perplexity, text_name
 import llmprune
 from llmprune.artifacts.activations import open_calibration
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
-from llmprune.artifacts.files.atomic import write_text_atomic
 from llmprune.artifacts.records.importance import Importance
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.artifacts.run import RunDirectory
@@ -109,7 +109,7 @@ def main(words: list[str] | None = None) -> None:
             dense = Dense(options)
         for row in missing:
             known["rows"][_name(*row)] = dense.measured() if row[0] == "dense" else dense.row(run, *row)
-            write_text_atomic(options.out, json.dumps(known, indent=1) + "\n")
+            keep_results(options.out, known)
             print(_name(*row), json.dumps(known["rows"][_name(*row)]), flush=True)
     print(table(known))
 

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from results import keep_results, read_results
 from safetensors.torch import load_file
 from torch import Tensor
 from typer.testing import CliRunner
@@ -97,7 +98,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--page", type=Path, metavar="JSON", help="print the table of a results file, and stop")
     args = parser.parse_args(words)
     if args.page is not None:
-        print(table(json.loads(args.page.read_text(encoding="utf-8"))))
+        print(table(read_results(args.page)))
         return
     with tempfile.TemporaryDirectory(prefix="on-gpu-") as folder:
         work = Work(Path(folder), TOY if args.toy or not torch.cuda.is_available() else REAL, args.out)
@@ -115,9 +116,7 @@ class Work:
         self.text = folder / "docs.txt"
         self.text.write_text("\n\n".join(pydoc_data.topics.topics.values())[: size.letters], encoding="utf-8")
         machine = {"torch": torch.__version__, **describe_machine(self.device).model_dump(mode="json")}
-        self.results: dict[str, Any] = {"machine": machine, "toy": size is TOY, "rows": {}}
-        if out is not None and out.exists():
-            self.results = json.loads(out.read_text(encoding="utf-8"))
+        self.results = read_results(out, {"machine": machine, "toy": size is TOY, "rows": {}})
 
     def row(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """A result by its name, measured now if the file has none."""
@@ -125,8 +124,7 @@ class Work:
         if name not in rows:
             rows[name] = measure()
             print(f"{name}: {rows[name]}", file=sys.stderr)
-            if self._out is not None:
-                self._out.write_text(json.dumps(self.results, indent=1) + "\n", encoding="utf-8")
+            keep_results(self._out, self.results)
         found: dict[str, Any] = rows[name]
         return found
 

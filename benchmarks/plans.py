@@ -17,13 +17,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import Any
+
+from results import keep_results, read_results
+from watched import run_measured
 
 ROOT = Path(__file__).parents[1]
 TOLERANCE = 0.2
@@ -46,7 +48,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--page", type=Path, metavar="JSON", help="print the table of a results file, and stop")
     args = parser.parse_args(words)
     if args.page is not None:
-        print(table(json.loads(args.page.read_text(encoding="utf-8"))))
+        print(table(read_results(args.page)))
         return
     with tempfile.TemporaryDirectory(prefix="plans-") as scratch:
         results = compare(args, args.run or Path(scratch) / "run")
@@ -86,10 +88,7 @@ _EXPERTS = {"num_experts", "num_local_experts", "n_routed_experts"}
 
 def compare(args: argparse.Namespace, run: Path) -> dict[str, Any]:
     """Plan and run every command; the results as the file has them."""
-    out: Path | None = args.out
-    results: dict[str, Any] = {"model": args.model.name, "rows": {}}
-    if out is not None and out.exists():
-        results = json.loads(out.read_text(encoding="utf-8"))
+    results = read_results(args.out, {"model": args.model.name, "rows": {}})
     for name, words in commands(args, run).items():
         if name in results["rows"]:
             continue
@@ -97,38 +96,27 @@ def compare(args: argparse.Namespace, run: Path) -> dict[str, Any]:
         found = measured([*words, "--json"], run)
         results["rows"][name] = {"planned": planned["total"], "found": {**found, "stdout": None}}
         print(f"{name}: {time.monotonic() - planning:.0f} s", file=sys.stderr)
-        if out is not None:
-            out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        keep_results(args.out, results)
     return results
 
 
 def measured(words: list[str], run: Path) -> dict[str, Any]:
     """Run a command in a process of its own: its output, peak memory, disk, bytes written and seconds."""
-    before, began = occupied(run), time.monotonic()
-    environment = {"PYTHONPATH": str(ROOT), **os.environ}
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "llmprune", *words], stdout=output, stderr=errors, env=environment
-        )
-        disk = Disk(run, before)
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        seconds = time.monotonic() - began
-        counts = dict(line.split(": ") for line in Path(f"/proc/{process.pid}/io").read_text().splitlines())
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+    before, environment = occupied(run), {"PYTHONPATH": str(ROOT), **os.environ}
+    disk = Disk(run, before)
+    try:
+        took = run_measured([sys.executable, "-m", "llmprune", *words], environment)
+    finally:
         most = disk.stop()
-        output.seek(0)
-        errors.seek(0)
-        if process.returncode:
-            raise SystemExit(f"llmprune {' '.join(words)}\n{errors.read().decode()}")
-        return {
-            "stdout": output.read().decode(),
-            "host": usage.ru_maxrss * 1024,
-            "disk": max(most, occupied(run) - before),
-            "kept": occupied(run) - before,
-            "written": int(counts["wchar"]),
-            "seconds": seconds,
-        }
+    kept = occupied(run) - before
+    return {
+        "stdout": took.output,
+        "host": took.peak_bytes,
+        "disk": max(most, kept),
+        "kept": kept,
+        "written": took.bytes_written,
+        "seconds": took.seconds,
+    }
 
 
 class Disk:

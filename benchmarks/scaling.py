@@ -20,21 +20,19 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Container, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryFile
 
 import torch
+from results import keep_results, read_results
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import LlamaConfig, PreTrainedTokenizerFast
+from watched import Measured, run_measured
 
 from llmprune.artifacts.checkpoints.checkpoint import INDEX_NAME
 
@@ -89,46 +87,6 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE({letter: place for place, letter in enumerate(letters)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one process took."""
-
-    seconds: float
-    peak_bytes: int
-    bytes_read: int
-    from_disk: int
-    output: str
-
-
-def run_measured(words: Sequence[str | Path]) -> Measured:
-    """Run a command, and watch it until it ends.
-
-    Raises:
-        SystemExit: it failed; its output is shown.
-    """
-    began, seen = time.monotonic(), {"rchar": 0, "read_bytes": 0, "VmHWM": 0}
-    with TemporaryFile("w+") as said:
-        process = subprocess.Popen([*map(str, words)], stdout=said, stderr=subprocess.STDOUT)
-        while process.poll() is None:
-            seen |= _counted(Path(f"/proc/{process.pid}"), seen.keys())
-            time.sleep(0.05)
-        seconds = time.monotonic() - began
-        said.seek(0)
-        output = said.read()
-    if process.returncode:
-        raise SystemExit(f"{' '.join(map(str, words))} ended with {process.returncode}:\n{output}")
-    return Measured(seconds, seen["VmHWM"] * 1024, seen["rchar"], seen["read_bytes"], output)
-
-
-def _counted(process: Path, names: Container[str]) -> dict[str, int]:
-    """What the kernel counts of a process; nothing of one that has just ended."""
-    with suppress(ProcessLookupError):
-        lines = (process / "io").read_text().splitlines() + (process / "status").read_text().splitlines()
-        counts = (line.split(":", 1) for line in lines)
-        return {name: int(value.split()[0]) for name, value in counts if name in names}
-    return {}
 
 
 def _row(measured: Measured, model_bytes: int) -> dict[str, float]:
@@ -255,14 +213,14 @@ class Results:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._parts: dict[str, dict] = json.loads(path.read_text()) if path.exists() else {}
+        self._parts: dict[str, dict] = read_results(path, {})
 
     def of(self, part: str) -> dict:
         return self._parts.get(part, {})
 
     def keep(self, part: str, name: str, value: object) -> None:
         self._parts.setdefault(part, {})[name] = value
-        self._path.write_text(json.dumps(self._parts, indent=2) + "\n")
+        keep_results(self._path, self._parts)
         print(part, name, value, flush=True)
 
 

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import torch
+from results import keep_results, read_results
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -26,7 +27,6 @@ from torch import Tensor
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from weight_pruning import main as measure
 
-from llmprune.artifacts.files.atomic import write_text_atomic
 from llmprune.models.loading import load_tokenizer
 from llmprune.text.corpora import load_corpus
 from llmprune.text.windows import consecutive_windows
@@ -56,11 +56,11 @@ def main() -> None:
     options, others = parser.parse_known_args()
 
     texts = [load_corpus(spec).text for spec in options.text]
-    known = json.loads(options.out.read_text()) if options.out.exists() else {}
+    known = read_results(options.out, {})
     if not (options.model / "config.json").exists():
         known["training"] = train(texts, options)
     known["unigram"] = {"perplexity": unigram_perplexity(texts, options)}
-    write_text_atomic(options.out, json.dumps(known, indent=1) + "\n")
+    keep_results(options.out, known)
     print("unigram", json.dumps(known["unigram"]), flush=True)
 
     length = str(options.seq_len)

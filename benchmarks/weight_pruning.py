@@ -17,19 +17,16 @@ import argparse
 import json
 import math
 import re
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
+from results import keep_results, read_results
 from transformers import PreTrainedModel
+from watched import run_measured
 
-from llmprune.artifacts.files.atomic import write_text_atomic
 from llmprune.evaluation.machine import describe_machine
 from llmprune.evaluation.perplexity import window_losses
 from llmprune.models.anatomy import find_blocks
@@ -79,7 +76,7 @@ def main(words: list[str] | None = None) -> None:
             name = " ".join([options.layers, pattern, row]) if pattern else row
             if name not in known["rows"]:
                 known["rows"][name] = _measure(options, run, pattern, arguments)
-                write_text_atomic(options.out, json.dumps(known, indent=1) + "\n")
+                keep_results(options.out, known)
             print(name, json.dumps(known["rows"][name]), flush=True)
 
 
@@ -87,7 +84,7 @@ def known_rows(options: argparse.Namespace) -> dict[str, Any]:
     """What the results file has, which must have been measured in the same way."""
     ways = {name: getattr(options, name) for name in ("samples", "seq_len", "dtype", "windows", "ppl_seq_len")}
     texts = {"calibration": text_name(options.source), "ppl": [text_name(spec) for spec in options.ppl]}
-    known = json.loads(options.out.read_text()) if options.out.exists() else {}
+    known = read_results(options.out, {})
     if known.setdefault("protocol", ways | texts) != ways | texts:
         raise SystemExit(f"{options.out} has rows of another protocol: {known['protocol']}; type another --out.")
     known.setdefault("rows", {})
@@ -145,25 +142,8 @@ def perplexity(model: PreTrainedModel, directory: Path, spec: str, options: argp
 
 def _run(words: list[object]) -> dict[str, Any]:
     """Run llmprune: wall seconds, and the largest resident memory in MB."""
-    began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "llmprune", *map(str, words)], stdout=subprocess.DEVNULL)
-    peak = [0]
-
-    def watch() -> None:
-        own = psutil.Process(process.pid)
-        while process.poll() is None:
-            try:
-                peak[0] = max(peak[0], own.memory_info().rss)
-            except psutil.NoSuchProcess:
-                return
-            time.sleep(0.05)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    if process.wait():
-        raise SystemExit(f"llmprune {' '.join(map(str, words))} failed")
-    watcher.join()
-    return {"seconds": time.perf_counter() - began, "peak_mb": peak[0] / 1e6}
+    took = run_measured([sys.executable, "-m", "llmprune", *words])
+    return {"seconds": took.seconds, "peak_mb": took.peak_bytes / 1e6}
 
 
 if __name__ == "__main__":

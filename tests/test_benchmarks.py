@@ -223,10 +223,10 @@ def test_a_model_beyond_the_budget_is_measured_command_by_command(tmp_path, monk
         if words[1] == "-m":
             result = CliRunner().invoke(app, [*map(str, words[3:])])
             assert result.exit_code == 0, result.output
-            return scaling.Measured(2.0, 10**9, 3 * 10**9, 0, "")
+            return scaling.Measured(2.0, 10**9, 3 * 10**9, 0, 0, "")
         capsys.readouterr()
         scaling.main([*map(str, words[2:])])
-        return scaling.Measured(2.0, 10**9, 3 * 10**9, 0, capsys.readouterr().out)
+        return scaling.Measured(2.0, 10**9, 3 * 10**9, 0, 0, capsys.readouterr().out)
 
     monkeypatch.setattr(scaling, "run_measured", in_this_process)
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "vocab_size": 300}
@@ -247,16 +247,16 @@ def test_a_model_beyond_the_budget_is_measured_command_by_command(tmp_path, monk
 
 def test_a_process_is_watched_until_it_ends(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import scaling
+    import watched
 
     (tmp_path / "file").write_bytes(bytes(50_000_000))
     code = f"import time; held = open({str(tmp_path / 'file')!r}, 'rb').read(); print('done'); time.sleep(0.3)"
-    found = scaling.run_measured([sys.executable, "-c", code])
+    found = watched.run_measured([sys.executable, "-c", code])
     assert 50_000_000 < found.bytes_read < 60_000_000
     assert 50_000_000 < found.peak_bytes < 120_000_000
     assert (found.output, found.seconds > 0.3) == ("done\n", True)
     with pytest.raises(SystemExit, match="ended with 3"):
-        scaling.run_measured([sys.executable, "-c", "raise SystemExit(3)"])
+        watched.run_measured([sys.executable, "-c", "raise SystemExit(3)"])
 
 
 def test_the_script_for_gpus_runs_at_a_toy_size_and_goes_on(tmp_path, monkeypatch, capsys):
