@@ -8,11 +8,14 @@ from typing import TypeVar
 
 from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.budget import BudgetResult
+from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.sweep import SweepPoint, SweepResult
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError
+from llmprune.stages.benchmark.checked import check
 from llmprune.stages.benchmark.settings import BenchSettings
 from llmprune.stages.benchmark.stage import bench
+from llmprune.stages.benchmark.subjects import choose_subjects
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import Workspace
 
@@ -32,6 +35,27 @@ class Benched:
     result: BenchResult
     path: str
     seconds: float
+
+
+def check_bench(workspace: Workspace, settings: BenchSettings) -> Protocols:
+    """Refuse now what ``bench`` of a run's model, and of what is pruned from it, would refuse after hours of pruning.
+
+    Returns:
+        How they will be measured.
+
+    Raises:
+        LlmpruneError: as ``bench`` does.
+    """
+    (subject, *_) = choose_subjects(
+        workspace.run,
+        workspace.record.model,
+        None,
+        compute=workspace.compute,
+        progress=workspace.progress,
+        trust_remote_code=workspace.trust_remote_code,
+        intact=workspace.intact,
+    )
+    return check([subject], settings, workspace.compute, workspace.progress).protocols(workspace.compute)
 
 
 def bench_in_run(

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from llmprune.artifacts.files.disk_space import explain_full_disk
 from llmprune.artifacts.records.bench import BenchResult, Machine, ModelResult
-from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.run import RunDirectory
 from llmprune.evaluation.machine import attention_kernel, describe_machine
 from llmprune.models.compute import Compute
@@ -161,36 +160,6 @@ def _drafted(
     (dense, one), (baseline, found) = loaded, results
     draft = measure_draft(dense, one, baseline.greedy, wanted.agreement, settings=wanted.settings, progress=progress)
     return _with(found, draft=draft)
-
-
-def check_bench(
-    run: RunDirectory,
-    *,
-    model: str,
-    settings: BenchSettings,
-    compute: Compute,
-    progress: Progress,
-    trust_remote_code: bool = False,
-    intact: Intact | None = None,
-) -> Protocols:
-    """Refuse now what ``bench`` of a model, and of what is pruned from it, would refuse after hours of pruning.
-
-    Returns:
-        How they will be measured.
-
-    Raises:
-        LlmpruneError: as ``bench`` does.
-    """
-    (subject, *_) = choose_subjects(
-        run,
-        model,
-        None,
-        compute=compute,
-        progress=progress,
-        trust_remote_code=trust_remote_code,
-        intact=intact or Intact(),
-    )
-    return check([subject], settings, compute, progress).protocols(compute)
 
 
 def _known_quality(

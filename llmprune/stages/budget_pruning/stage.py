@@ -59,15 +59,7 @@ def prune_to_budget(
     listeners = listeners or Listeners()
     if settings.out is not None:
         check_output(workspace, settings.out, force=settings.force)
-    measuring = check_bench(
-        workspace.run,
-        model=workspace.record.model,
-        settings=settings.bench,
-        compute=workspace.compute,
-        progress=workspace.progress,
-        trust_remote_code=workspace.trust_remote_code,
-        intact=workspace.intact,
-    )
+    measuring = check_bench(workspace, settings.bench)
     known = _known(workspace, measuring, force=settings.force)
     footprint = footprint_of(workspace, settings, known.times if known is not None else None)
     search = planned_search(workspace, settings, footprint)

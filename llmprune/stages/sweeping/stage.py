@@ -119,15 +119,7 @@ def _check(workspace: Workspace, settings: SweepSettings) -> Protocols:
     shell = workspace.open_shell()
     for pattern in settings.patterns:
         check_shapes(shell, range(len(shell.blocks)), Selection(), pattern)
-    return check_bench(
-        workspace.run,
-        model=workspace.record.model,
-        settings=settings.measured,
-        compute=workspace.compute,
-        progress=workspace.progress,
-        trust_remote_code=workspace.trust_remote_code,
-        intact=workspace.intact,
-    )
+    return check_bench(workspace, settings.measured)
 
 
 def _counts(workspace: Workspace, settings: SweepSettings) -> dict[str, int]:
