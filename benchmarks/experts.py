@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from results import keep_results, read_results
-from trained_opt import optimise, token_ids, trained_tokenizer
+from trained_opt import optimise, token_ids, trained_tokenizer, written
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 from weight_pruning import main as measure
 from weight_pruning import perplexity
@@ -155,18 +155,9 @@ def train(options: argparse.Namespace) -> dict[str, float]:
             eos_token_id=2,
         )
     )
-    loss, seconds = optimise(model.train(), tokens, options)
+    trained = optimise(model.train(), tokens, options)
     model.config.output_router_logits = False
-    model.eval().save_pretrained(options.model)
-    tokenizer.save_pretrained(options.model)
-    seen = options.steps * options.batch * options.seq_len
-    return {
-        "parameters": model.num_parameters(),
-        "text_tokens": len(tokens),
-        "tokens_seen": seen,
-        "last_loss": loss,
-        "seconds": seconds,
-    }
+    return written(model, tokenizer, tokens, options, *trained)
 
 
 if __name__ == "__main__":

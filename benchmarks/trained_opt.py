@@ -90,7 +90,18 @@ def train(texts: list[str], options: argparse.Namespace) -> dict[str, float]:
             eos_token_id=2,
         )
     )
-    loss, seconds = optimise(model.train(), tokens, options)
+    return written(model, tokenizer, tokens, options, *optimise(model.train(), tokens, options))
+
+
+def written(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    tokens: Tensor,
+    options: argparse.Namespace,
+    loss: float,
+    seconds: float,
+) -> dict[str, float]:
+    """Write a trained model and its tokenizer, and say how it went."""
     model.eval().save_pretrained(options.model)
     tokenizer.save_pretrained(options.model)
     seen = options.steps * options.batch * options.seq_len
