@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,10 +30,8 @@ def quiet() -> Iterator[None]:
     """
     with warnings.catch_warnings(), ExitStack() as undo:
         warnings.simplefilter("ignore")
-        for name in _LOGGERS:
-            logger = logging.getLogger(name)
-            undo.callback(logger.setLevel, logger.level)
-            logger.setLevel(logging.CRITICAL)
+        undo.callback(_set_levels, {name: logging.getLogger(name).level for name in _LOGGERS})
+        _set_levels(dict.fromkeys(_LOGGERS, logging.CRITICAL))
         for disable, enable in _progress_bars():
             undo.callback(enable)
             disable()
@@ -108,6 +106,14 @@ def system_errno(error: BaseException) -> int | None:
         return error.errno
     match = _ERRNO_IN_TEXT.search(str(error))
     return int(match[1]) if match else None
+
+
+def _set_levels(levels: Mapping[str, int]) -> None:
+    """Set the levels of some loggers, and let the thousand loggers of these libraries forget once what they log."""
+    for name, level in levels.items():
+        logger = logging.getLogger(name)
+        logger.level = level
+    logger.setLevel(level)
 
 
 def _progress_bars() -> Iterator[tuple[Callable[[], object], Callable[[], object]]]:
