@@ -1,6 +1,8 @@
-"""Tiny checkpoints on disk, made once a session."""
+"""Tiny checkpoints on disk, made once a session, and a disk that nobody waits for."""
 
-from collections.abc import Callable
+import gc
+import os
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +20,31 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 transformers_logging.disable_progress_bar()
 
+# Weights of a few kilobytes are loaded without threads for them. New processes load as users' do.
+os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"
+
 CPU = torch.device("cpu")
+_FSYNC = os.fsync
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of each collection of garbage: to look through it takes a third of a second."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_disk() -> Iterator[None]:
+    """Nobody pulls the plug in these tests, and a shared disk takes its time; see ``real_disk``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture
+def real_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written is flushed to the disk, as it is for users."""
+    monkeypatch.setattr(os, "fsync", _FSYNC)
 
 
 @pytest.fixture(scope="session")

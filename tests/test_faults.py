@@ -16,7 +16,10 @@ from benchmarks.faults.operations import Act, Counting, Log, Plan, unavailable
 from benchmarks.faults.world import World
 
 MEMORY = Path("/dev/shm")
-pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"nothing can be interposed: {unavailable()}")
+pytestmark = [
+    pytest.mark.skipif(unavailable() is not None, reason=f"nothing can be interposed: {unavailable()}"),
+    pytest.mark.usefixtures("real_disk"),
+]
 
 
 def write(folder: Path) -> None:

@@ -1,8 +1,15 @@
+"""A disk that is really waited for, a small one, and a look at all that lies in a folder."""
+
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _really_flushed(real_disk: None) -> None:
+    """These are the tests of files on a disk."""
 
 
 @pytest.fixture

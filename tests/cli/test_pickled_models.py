@@ -31,11 +31,6 @@ OUTPUTS = ("fewer", "sparser", "masked")
 WEIGHTS = "model.safetensors"
 
 
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch):
-    monkeypatch.setattr("os.fsync", lambda _: None)
-
-
 def save_opt(folder: Path, *, pickled: bool) -> Path:
     """An OPT under the names of its first release, and a text, in ``folder``."""
     torch.manual_seed(0)

@@ -74,20 +74,51 @@ COMMANDS = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path, model, text, monkeypatch) -> Path:
-    """The current folder: a model, a text and a mask, all in places with spaces."""
-    monkeypatch.setattr("os.fsync", lambda _: None)
-    here = tmp_path / "here"
-    shutil.copytree(model, here / "my models" / "tiny one")
-    shutil.copyfile(text, here / "sea.txt")
-    write_chats(here / "chat.jsonl")
-    (here / "masks").mkdir()
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory, model, text) -> dict[tuple[str, ...], Path]:
+    """The folder as it was after some commands, of none at first: a model, a text and a mask, in places with spaces."""
+    begun = tmp_path_factory.mktemp("kept") / "begun"
+    shutil.copytree(model, begun / "my models" / "tiny one")
+    shutil.copyfile(text, begun / "sea.txt")
+    write_chats(begun / "chat.jsonl")
+    (begun / "masks").mkdir()
     source = open_checkpoint(model)
     zeroed = [name for name in source.tensors if name.endswith("_proj.weight")][:3]
-    write_mask(source, zeroed, here / "masks" / "half of it")
-    monkeypatch.chdir(here)
-    return here
+    write_mask(source, zeroed, begun / "masks" / "half of it")
+    return {(): begun}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """Where the folder is for every test: a run knows its model by its path."""
+    return tmp_path_factory.mktemp("place") / "here"
+
+
+@pytest.fixture
+def folder(place, kept, monkeypatch) -> Path:
+    """The current folder, as it is before any command."""
+    put(kept[()], place)
+    monkeypatch.chdir(place)
+    return place
+
+
+def put(source: Path, folder: Path) -> None:
+    """Give a folder the content of another one."""
+    folder.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+
+
+def prepare(llmprune, commands: list[str], folder: Path, kept: dict[tuple[str, ...], Path]) -> None:
+    """Type commands in the folder, each row of them only once in this file."""
+    for number, command in enumerate(commands, start=1):
+        typed_so_far = tuple(commands[:number])
+        if typed_so_far not in kept:
+            typed(llmprune, command)
+            name = f"after {len(kept)}"
+            kept[typed_so_far] = Path(shutil.copytree(folder, kept[()].with_name(name)))
+        put(kept[typed_so_far], folder)
 
 
 def typed(llmprune, command: str):
@@ -107,10 +138,9 @@ def without_times(fields: dict) -> dict:
 
 
 @pytest.mark.parametrize("case", COMMANDS)
-def test_the_recorded_command_makes_the_same_bytes(case, folder, llmprune):
+def test_the_recorded_command_makes_the_same_bytes(case, folder, kept, llmprune):
     *before, command = COMMANDS[case]
-    for line in before:
-        typed(llmprune, line)
+    prepare(llmprune, before, folder, kept)
     directory = Path(json.loads(typed(llmprune, f"{command} --json").stdout)["directory"])
     first, record = made(directory), PruningRecord.read(directory / RECORD_NAME)
     assert str(folder) not in record.command

@@ -92,20 +92,14 @@ def written(run, self_calibrated, open_run) -> Workspace:
     return open_run()
 
 
-@pytest.fixture
-def quick_disk(monkeypatch):
-    """Nobody pulls the plug in the tests that ask for this, and a shared disk takes its time."""
-    monkeypatch.setattr("os.fsync", lambda _: None)
-
-
-@pytest.fixture
+@pytest.fixture(scope="session")
 def grid(text) -> SweepSettings:
     """A sweep of two targets and a sparsity, perplexity only."""
     measured = BenchSettings(ppl=(str(text),), ppl_seq_len=64, max_windows=4, speed=False)
     return SweepSettings(("1", "2"), (Unstructured(0.5),), method=Method.WANDA, bench=measured, verify=False)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small(grid) -> SweepSettings:
     """The same of one target."""
     return replace(grid, targets=("1",))

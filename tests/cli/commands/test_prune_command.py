@@ -9,8 +9,7 @@ from tests.cli.world import refused
 
 
 @pytest.fixture
-def words(world, monkeypatch):
-    monkeypatch.setattr("os.fsync", lambda _: None)
+def words(world):
     return ["prune", "--ppl", world.text, "--ppl-seq-len", 64, "--max-windows", 2, "--no-verify", "--run", world.run]
 
 

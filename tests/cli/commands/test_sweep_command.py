@@ -21,7 +21,6 @@ GRID = ["--targets", "1", "--sparsity", "0.5", "--method", "wanda", "--no-verify
 @pytest.fixture(autouse=True)
 def _wide(monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setattr("os.fsync", lambda _: None)  # nobody pulls the plug here, and a shared disk takes its time
 
 
 @pytest.fixture(scope="session")

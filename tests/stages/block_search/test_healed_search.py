@@ -21,7 +21,6 @@ from tests.edits import edit_json
 from tests.tiny import NUM_BLOCKS
 from tests.tiny_models import random_tokens
 
-pytestmark = pytest.mark.usefixtures("quick_disk")
 HEALED = RedundancySettings("3", heal=True)
 SAMPLES, HELD = 24, 1  # 12 windows to solve on, of which one chooses the ridge
 

@@ -14,8 +14,6 @@ from llmprune.stages.budget_pruning import BudgetSettings, points, prune_to_budg
 from llmprune.stages.budget_pruning.footprint import Footprint, measure_parameters, time_step
 from tests.tiny import NUM_BLOCKS, snapshot
 
-pytestmark = pytest.mark.usefixtures("quick_disk")
-
 
 @pytest.fixture
 def measured(text):

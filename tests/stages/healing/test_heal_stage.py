@@ -25,7 +25,6 @@ from llmprune.stages.passes import Stream
 from llmprune.stages.weight_pruning import PruningSettings, global_prune
 from tests.tiny import save_tiny_llama, snapshot
 
-pytestmark = pytest.mark.usefixtures("quick_disk")
 HOLES = (1, 3, 4)  # of 6 blocks: 0, 2 and 5 are left, and 0 and 2 stand before holes
 
 

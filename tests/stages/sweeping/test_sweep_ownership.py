@@ -9,8 +9,6 @@ from llmprune.errors import OutputExistsError
 from llmprune.stages.sweeping import sweep
 from tests.tiny import snapshot
 
-pytestmark = pytest.mark.usefixtures("quick_disk")
-
 
 def test_discarded_checkpoints_are_gone_as_soon_as_nothing_more_is_made_from_them(workspace, grid):
     lying = []

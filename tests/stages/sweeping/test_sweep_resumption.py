@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -23,8 +22,6 @@ from tests.edits import edit_json
 from tests.killed import elsewhere
 from tests.tiny import snapshot
 
-pytestmark = pytest.mark.usefixtures("quick_disk")
-
 
 def figures(result):
     """All that two runs must agree upon."""
@@ -35,8 +32,8 @@ def ratios_in_full(result, run):
     return [BenchResult.read(run / point.bench).metrics["ppl_ratio"] for point in result.points]
 
 
-def test_more_points_are_added_to_those_that_are_there(workspace, small, grid, listener):
-    first = sweep(workspace, small)
+def test_more_points_are_added_to_those_that_are_there(swept, small, grid, listener):
+    workspace, first = swept.workspace, swept.result
     seen = []
     more = sweep(workspace, grid, on_point=lambda done: seen.append(done.point.name))
     assert more.points[: len(first.points)] == first.points
@@ -73,20 +70,11 @@ def dying(monkeypatch, at):
     monkeypatch.setattr(own_folder, "remove_checkpoint", around(own_folder.remove_checkpoint))
 
 
-@pytest.fixture(scope="module")
-def undisturbed():
-    return {}
-
-
 KEPT, GIVEN_UP = [(at, True) for at in (0, 2.5, 9)], [(at, False) for at in (1, 5.5, 10, 12.5)]
 
 
 @pytest.mark.parametrize(("at", "keep"), [*KEPT, *GIVEN_UP])
-def test_a_sweep_killed_anywhere_goes_on_and_ends_the_same(at, keep, workspace, small, monkeypatch, undisturbed):
-    if not undisturbed:
-        other = replace(workspace, run=replace(workspace.run, path=workspace.run.path.with_name("other")))
-        shutil.copytree(workspace.run.path, other.run.path)
-        undisturbed["figures"] = figures(sweep(other, small))
+def test_a_sweep_killed_anywhere_goes_on_and_ends_the_same(at, keep, workspace, small, monkeypatch, swept_small):
     settings = replace(small, keep=keep)
     with monkeypatch.context() as patch:
         dying(patch, at)
@@ -97,7 +85,7 @@ def test_a_sweep_killed_anywhere_goes_on_and_ends_the_same(at, keep, workspace, 
     result = sweep(workspace, settings, on_point=lambda one: seen.append(one.point.name))
     assert len(seen) == len(result.points) - len(done)
     assert {point.name for point in done}.isdisjoint(seen)
-    assert figures(result) == undisturbed["figures"]
+    assert figures(result) == figures(swept_small.result)
     assert len(list(workspace.run.bench.iterdir())) == 1 + len(result.points)  # one that was stopped is not kept twice
     if keep:
         assert all((workspace.run.path / point.checkpoint / RECORD_NAME).is_file() for point in result.points)
@@ -106,36 +94,41 @@ def test_a_sweep_killed_anywhere_goes_on_and_ends_the_same(at, keep, workspace, 
         assert all(point.checkpoint is None for point in result.points)
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"method": Method.MAGNITUDE}, "was pruned otherwise (wanda, sleb, on 24 x 32 tokens of sea.txt)"),
-        (
-            {"bench": {"ppl_seq_len": 32}},
-            "was measured otherwise (4 windows of 64 tokens of sea.txt, no speed, float32)",
-        ),
-        ({"bench": {"max_windows": 3}}, "was measured otherwise"),
-        ({"bench": {"bos": "always"}}, "was measured otherwise"),
-    ],
-)
-def test_points_made_or_measured_otherwise_are_another_sweep(change, said, workspace, small):
-    first = sweep(workspace, small)
-    change = {**change, "bench": replace(small.bench, **change["bench"])} if "bench" in change else change
-    before = snapshot(workspace.run.path)
+def refused(swept, settings, said):
+    """See that a sweep says so, and changes nothing."""
+    before = snapshot(swept.workspace.run.path)
     with pytest.raises(ArtifactError) as caught:
-        sweep(workspace, replace(small, **change))
+        sweep(swept.workspace, settings)
     assert said in str(caught.value)
-    assert snapshot(workspace.run.path) == before
-    made = {path: path.stat().st_ino for path in workspace.run.sweep_folder.glob("*/model.safetensors")}
-    second = sweep(workspace, replace(small, force=True, **change))
+    assert snapshot(swept.workspace.run.path) == before
+
+
+def kept_weights(swept, settings):
+    """The files of weights that a sweep takes over from the one that it replaces."""
+    made = {path: path.stat().st_ino for path in swept.workspace.run.sweep_folder.glob("*/model.safetensors")}
+    second = sweep(swept.workspace, replace(settings, force=True))
     assert len(second.points) == 3
-    assert second.dense != first.dense
-    kept = {path for path, inode in made.items() if path.stat().st_ino == inode}
-    assert bool(kept) == ("bench" in change)  # what was only measured otherwise is not made again
+    assert second.dense != swept.result.dense
+    return [path for path, inode in made.items() if path.stat().st_ino == inode]
 
 
-def test_a_calibration_that_was_replaced_is_another_sweep(workspace, small, text):
-    sweep(workspace, small)
+def test_points_made_otherwise_are_another_sweep(swept, small):
+    said = "was pruned otherwise (wanda, sleb, on 24 x 32 tokens of sea.txt)"
+    settings = replace(small, method=Method.MAGNITUDE)
+    refused(swept, settings, said)
+    assert not kept_weights(swept, settings)
+
+
+def test_points_measured_otherwise_are_another_sweep_with_the_same_weights(swept, small):
+    said = "was measured otherwise (4 windows of 64 tokens of sea.txt, no speed, float32)"
+    for change in ({"bos": "always"}, {"max_windows": 3}, {"ppl_seq_len": 32}):
+        settings = replace(small, bench=replace(small.bench, **change))
+        refused(swept, settings, said)
+    assert kept_weights(swept, settings)
+
+
+def test_a_calibration_that_was_replaced_is_another_sweep(swept, small, text):
+    workspace = swept.workspace
     calibrate(workspace, CalibrationSettings(source=str(text), samples=5, seq_len=16), force=True)
     with pytest.raises(ArtifactError, match="was pruned otherwise"):
         sweep(workspace, small)
@@ -150,7 +143,7 @@ def test_a_calibration_of_another_size_than_the_runs_is_refused(workspace, small
 def test_a_text_that_changed_is_another_sweep(workspace, small, tmp_path, text):
     mine = tmp_path / "mine.txt"
     mine.write_text(text.read_text())
-    settings = replace(small, bench=replace(small.bench, ppl=(str(mine),)))
+    settings = replace(small, targets=(), bench=replace(small.bench, ppl=(str(mine),)))
     sweep(workspace, settings)
     mine.write_text(text.read_text()[::-1])
     with pytest.raises(ArtifactError, match="was measured otherwise"):
@@ -165,9 +158,8 @@ def test_a_text_that_changed_is_another_sweep(workspace, small, tmp_path, text):
         (lambda path: path.write_text(json.dumps({"kind": "llmprune-bench"})), "of kind 'llmprune-bench'"),
     ],
 )
-def test_a_damaged_sweep_is_refused_and_force_begins_anew(damage, said, workspace, small):
-    settings = replace(small, targets=())
-    sweep(workspace, settings)
+def test_a_damaged_sweep_is_refused_and_force_begins_anew(damage, said, swept, small):
+    workspace, settings = swept.workspace, replace(small, targets=())
     damage(workspace.run.sweep)
     with pytest.raises(ArtifactError) as caught:
         sweep(workspace, settings)
@@ -189,8 +181,8 @@ def test_a_file_of_somebody_else_in_its_place_is_refused_even_with_force(mine, w
     assert snapshot(workspace.run.path) == before
 
 
-def test_a_sweep_of_another_model_is_refused(workspace, small, tmp_path):
-    sweep(workspace, replace(small, targets=()))
+def test_a_sweep_of_another_model_is_refused(swept, small):
+    workspace = swept.workspace
     known = SweepResult.read(workspace.run.sweep)
     known.model_copy(update={"model": known.model.model_copy(update={"fingerprint": "0"})}).write(workspace.run.sweep)
     with pytest.raises(ArtifactError, match="whose config or weights differ now"):
@@ -213,9 +205,9 @@ def test_while_a_sweep_is_under_way_nobody_replaces_what_it_builds_on(workspace,
     assert open_calibration(workspace.run.calibration).manifest == before
 
 
-def test_models_without_their_benchmarks_are_measured_again(workspace, small, listener):
+def test_models_without_their_benchmarks_are_measured_again(swept, small, listener):
+    workspace, first = swept.workspace, swept.result
     run = workspace.run.path
-    first = sweep(workspace, small)
     (run / first.dense.bench).unlink()
     shutil.copyfile(run / first.points[1].bench, run / first.points[0].bench)
     again = sweep(workspace, small)
@@ -263,10 +255,10 @@ def test_a_point_whose_numbers_fail_is_left_out_said_and_tried_again(workspace, 
     assert not result.skipped
 
 
-def test_a_run_that_was_moved_goes_on(workspace, small):
-    first = sweep(workspace, replace(small, combine="grid"))
+def test_a_run_that_was_moved_goes_on(swept, small):
+    workspace, first = swept.workspace, swept.result
     moved = workspace.run.path.rename(workspace.run.path.with_name("moved"))
     other = replace(workspace, run=replace(workspace.run, path=moved))
-    result = sweep(other, small)
+    result = sweep(other, replace(small, combine="grid"))
     assert len(result.points) == 4
     assert result.points[:3] == first.points

@@ -25,12 +25,9 @@ from tests.steady import steady_speed
 from tests.tasks import write_task
 from tests.tiny import NUM_BLOCKS, save_tiny_llama, snapshot
 
-pytestmark = pytest.mark.usefixtures("quick_disk")
 
-
-def test_a_grid_is_made_and_measured(workspace, grid):
-    seen = []
-    result = sweep(workspace, grid, on_point=seen.append)
+def test_a_grid_is_made_and_measured(swept_grid):
+    workspace, result, seen = swept_grid.workspace, swept_grid.result, swept_grid.points
     run = workspace.run.path
     assert SweepResult.read(workspace.run.sweep) == result
     assert [point.name for point in result.points] == list(result.planned)
@@ -47,19 +44,18 @@ def test_a_grid_is_made_and_measured(workspace, grid):
     assert BenchResult.read(run / result.dense.bench).baseline is None
 
 
-def test_points_combine_under_one_budget_of_weights(workspace, grid):
-    result = sweep(workspace, grid)
-    zeros, *others = [point for point in result.points if point.pattern]
+def test_points_combine_under_one_budget_of_weights(swept_grid):
+    zeros, *others = [point for point in swept_grid.result.points if point.pattern]
     assert [point.budget for point in others] == ["50%", "50%"]
     for point in others:
         assert point.effective_params == pytest.approx(zeros.effective_params, rel=1e-3)
         assert point.params < zeros.params
 
 
-def test_a_combined_point_has_the_weights_of_a_checkpoint_without_the_blocks(workspace, small):
-    both = next(point for point in sweep(workspace, small).points if point.budget)
-    alone = next(point for point in sweep(workspace, small).points if point.name == "blocks 1")
-    run = workspace.run.path
+def test_a_combined_point_has_the_weights_of_a_checkpoint_without_the_blocks(swept_small):
+    both = next(point for point in swept_small.result.points if point.budget)
+    alone = next(point for point in swept_small.result.points if point.name == "blocks 1")
+    run = swept_small.workspace.run.path
     record = PruningRecord.read(run / both.checkpoint / RECORD_NAME)
     assert record.source_record == PruningRecord.read(run / alone.checkpoint / RECORD_NAME)
     before, after = (load_file(run / point.checkpoint / "model.safetensors") for point in (alone, both))
@@ -68,12 +64,10 @@ def test_a_combined_point_has_the_weights_of_a_checkpoint_without_the_blocks(wor
     assert all(torch.equal(before[name], after[name]) for name in kept)
 
 
-def test_one_search_and_one_calibration_serve_all(workspace, grid, monkeypatch):
-    rounds = []
-    calibration = snapshot(workspace.run.calibration)
-    sweep(workspace, grid, on_round=rounds.append)
-    assert len(rounds) == 2  # of the larger target; the smaller one is the head of its order
-    assert snapshot(workspace.run.calibration) == calibration
+def test_one_search_and_one_calibration_serve_all(swept_grid, calibrated):
+    workspace = swept_grid.workspace
+    assert len(swept_grid.rounds) == 2  # of the larger target; the smaller one is the head of its order
+    assert snapshot(workspace.run.calibration) == snapshot(calibrated / "calibration")
     assert len(Importance.read(workspace.run.importance).order) == 2
     windows = Importance.read(workspace.run.importance).windows_fingerprint
     for path in workspace.run.sweep_folder.glob(f"*/{RECORD_NAME}"):
@@ -152,14 +146,14 @@ def test_a_run_without_anything_is_calibrated_first(open_run, small, settings):
     assert (result.pruning.windows, result.pruning.seq_len) == (settings.samples, settings.seq_len)
 
 
-def test_the_commands_make_the_same_checkpoint_again(workspace, small, monkeypatch):
+def test_the_commands_make_the_same_checkpoint_again(swept, monkeypatch):
     import shlex
 
     from typer.testing import CliRunner
 
     from llmprune.cli.app import app
 
-    point = sweep(workspace, small).points[-1]
+    workspace, point = swept.workspace, swept.result.points[-1]
     before = load_file(workspace.run.path / point.checkpoint / "model.safetensors")
     shutil.rmtree(workspace.run.sweep_folder)
     monkeypatch.chdir(workspace.run.path.parent)
@@ -180,21 +174,21 @@ def test_a_target_twice_in_other_words_is_refused(workspace, small):
         sweep(workspace, replace(small, targets=("1", "10%")))
 
 
-def test_a_ranking_by_another_metric_is_not_taken_for_the_one_asked_for(workspace, small):
-    sweep(workspace, small)
+def test_a_ranking_by_another_metric_is_not_taken_for_the_one_asked_for(swept, small):
     with pytest.raises(ArtifactError, match="ranks blocks by sleb, not by angular"):
-        sweep(workspace, replace(small, metric="angular"))
+        sweep(swept.workspace, replace(small, metric="angular"))
 
 
 def test_one_shot_rankings_serve_a_sweep(workspace, grid):
+    grid = replace(grid, combine="none")
     result = sweep(workspace, replace(grid, metric="angular"))
     assert result.pruning.metric == "angular"
-    assert len(result.points) == 5
-    assert len(sweep(workspace, grid, on_point=lambda _: pytest.fail("made again")).points) == 5
+    assert len(result.points) == 3
+    assert len(sweep(workspace, grid, on_point=lambda _: pytest.fail("made again")).points) == 3
 
 
-def test_the_estimate_comes_first_and_names_points_time_and_disk(workspace, grid, listener):
-    sweep(workspace, grid)
+def test_the_estimate_comes_first_and_names_points_time_and_disk(swept_grid):
+    listener = swept_grid.listener
     said = next(line for line in listener.said if "points to make and measure" in line)
     assert said.startswith("5 points to make and measure (2 by blocks, 1 by zeros, 2 by both): about ")
     assert re.search(r"and up to 1\.\d MB of disk", said)  # five checkpoints, and the work on the last one
