@@ -1,7 +1,7 @@
 """The command line in a process of its own that is forked from this one, which has imported torch already.
 
 ``subprocess`` starts it, so pipes, signals and limits are as they are for any other process; only the five seconds that
-the imports take are saved. What a start itself does is tried with real ones, in tests/cli/test_command_line.py.
+the imports take are saved. What a start itself does is tried with real ones, in tests/cli/test_interruptions.py.
 """
 
 from __future__ import annotations

@@ -13,18 +13,18 @@ from benchmarks.faults.process import Ended, fork
 from benchmarks.faults.world import World
 
 EXAMPLES, _SEEDS = 500, 10  # of each test and seed; the seeds of each test
-_TESTS = "tests/test_hostile_input.py"
+_TESTS = tuple(f"tests/test_hostile_{what}.py" for what in ("input", "records", "words"))
 _LOADED_BEFORE = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # by the process that is forked
 _PYTEST = ["-q", "-x", "-p", "no:cacheprovider", *_LOADED_BEFORE]
 
 
 def inputs(world: World, names: Sequence[str], seed: int) -> Iterator[Trial]:
     """Every fuzzing test, with one seed after another. ``names`` of commands choose nothing here."""
-    listed = _pytest(world, ["--collect-only", "-q", *_LOADED_BEFORE, _TESTS], examples=0)
+    listed = _pytest(world, ["--collect-only", "-q", *_LOADED_BEFORE, *_TESTS], examples=0)
     tests = [line for line in listed.stdout.splitlines() if line.startswith(_TESTS)]
     for number in range(_SEEDS):
         for test in tests:
-            name = f"input: {test.removeprefix(f'{_TESTS}::')}, seed {seed + number}"
+            name = f"input: {test.split('::')[1]}, seed {seed + number}"
             words = [*_PYTEST, f"--hypothesis-seed={seed + number}", test]
             yield Trial("input", name, test.split("::")[1].split("[")[0], partial(_judge, world, words), EXAMPLES)
 

@@ -11,14 +11,13 @@ from llmprune.stages.calibration.cost import (
     plan_calibration,
 )
 from llmprune.stages.calibration.dense_pass import measure_dense
+from llmprune.stages.calibration.fit import require_same_model, require_same_text
 from llmprune.stages.calibration.stage import (
     CalibrationSettings,
     calibrate,
     calibrate_on,
     calibrated,
     drawn_calibration,
-    require_same_model,
-    require_same_text,
 )
 from llmprune.stages.calibration.text import (
     CalibrationChoice,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -11,12 +10,12 @@ from llmprune.artifacts.activations import Calibration, CalibrationManifest, cal
 from llmprune.artifacts.files.atomic import move_into_place
 from llmprune.artifacts.files.disk_space import explain_full_disk
 from llmprune.artifacts.files.ownership import require_own
-from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
 from llmprune.artifacts.run import RunDirectory
 from llmprune.choices import SAMPLES, SEED, SEQ_LEN, SOURCE, Bos, Cache, ChatTemplate, Sampling
 from llmprune.errors import ArtifactError, TargetError
 from llmprune.models.compute import dtype_name
 from llmprune.stages.calibration.artifact import drawn_manifest, require_partial, write_calibration, write_windows
+from llmprune.stages.calibration.fit import require_same_model
 from llmprune.stages.calibration.windows import draw_windows
 from llmprune.stages.common.checks import require_at_least, require_positions
 from llmprune.stages.common.workspace import Workspace
@@ -177,40 +176,6 @@ def calibrated(workspace: Workspace) -> Calibration:
     calibration = open_calibration(place)
     require_same_model(workspace, calibration)
     return _with_measurements(workspace, calibration)
-
-
-def require_same_model(workspace: Workspace, known: Calibration) -> None:
-    """See that a calibration is of the workspace's model and tokenizer, as their files are now.
-
-    Raises:
-        ArtifactError: it is another model's, of other weights, or of text that another tokenizer cut.
-        ModelError: the tokenizer cannot be read.
-    """
-    _require_of(workspace, known, {workspace.model.fingerprint})
-
-
-def require_same_text(workspace: Workspace, known: Calibration) -> None:
-    """See that a calibration's windows may serve the workspace's model: its own, or those of the model it was cut from.
-
-    Raises:
-        ArtifactError: they are another model's, or of text that another tokenizer cut.
-        ModelError: the tokenizer cannot be read.
-    """
-    path = workspace.directory / RECORD_NAME
-    source = {PruningRecord.read(path).source.fingerprint} if path.exists() else set()
-    _require_of(workspace, known, {workspace.model.fingerprint, *source})
-
-
-def _require_of(workspace: Workspace, known: Calibration, fingerprints: Set[str]) -> None:
-    other = None
-    if known.manifest.model.fingerprint not in fingerprints:
-        other = f"is a calibration of {known.manifest.model.name}, whose config or weights differ from"
-    elif known.manifest.tokenizer not in (None, workspace.tokenizer_fingerprint()):
-        other = f"holds tokens of {known.manifest.model.name}'s tokenizer as it was, which differs from that of"
-    if other is not None:
-        raise ArtifactError(
-            f"{known.directory} {other} {workspace.model.name} now; type `run=OTHER`, or: llmprune calibrate --force"
-        )
 
 
 def _with_measurements(workspace: Workspace, known: Calibration, cache: Cache = Cache.NONE) -> Calibration:

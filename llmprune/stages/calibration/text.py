@@ -11,7 +11,8 @@ from torch import Tensor
 from llmprune.artifacts.activations import Calibration, open_calibration
 from llmprune.artifacts.records.provenance import CorpusIdentity
 from llmprune.errors import ArtifactError, TargetError
-from llmprune.stages.calibration.stage import CalibrationSettings, draw_calibration, require_same_text
+from llmprune.stages.calibration.fit import require_same_text
+from llmprune.stages.calibration.stage import CalibrationSettings, draw_calibration
 from llmprune.stages.common.workspace import Workspace
 from llmprune.text.windows import TokenWindows
 
