@@ -12,18 +12,23 @@ from llmprune.algorithms.weights.patterns import Unstructured
 from llmprune.artifacts.files import tensors
 from llmprune.choices import Method
 from llmprune.errors import ArtifactError, OutputExistsError
+from llmprune.models.compute import choose_compute
+from llmprune.stages.common.workspace import open_workspace
 from llmprune.stages.weight_pruning import PruningSettings, Selection, global_prune
 from tests.edits import edit_json
 from tests.killed import changes, elsewhere, killed
 from tests.tiny import Listener, snapshot
 
-pytestmark = pytest.mark.usefixtures("quick_disk")
 HALF = Unstructured(0.5)
+
+
+def settings_in(run):
+    return PruningSettings(HALF, Method.MAGNITUDE, selection=Selection(layers="0-2"), out=run / "new", verify=False)
 
 
 @pytest.fixture
 def pruning(run):
-    return PruningSettings(HALF, Method.MAGNITUDE, selection=Selection(layers="0-2"), out=run / "new", verify=False)
+    return settings_in(run)
 
 
 def never(_):
@@ -48,21 +53,26 @@ def weights(directory):
     return {path.name: path.read_bytes() for path in directory.glob("*.safetensors")}
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, calibrated, model):
+    """How many times an undisturbed pruning changes something in its run, and the weights that it writes."""
+    run = Path(shutil.copytree(calibrated, tmp_path_factory.mktemp("whole") / "run"))
+    space = open_workspace(run, str(model), compute=choose_compute("cpu"))
+    total = changes(lambda: global_prune(space, settings_in(run)), run)
+    return total, weights(run / "new")
+
+
 @pytest.fixture
-def whole(workspace, pruning):
-    """The weights that an undisturbed pruning writes."""
-    made = weights(global_prune(workspace, pruning).directory)
-    shutil.rmtree(pruning.out)
-    return made
+def whole(undisturbed):
+    return undisturbed[1]
 
 
 @pytest.mark.parametrize("share", [0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1])
-def test_a_pruning_that_is_killed_anywhere_goes_on_and_leaves_nothing(share, workspace, pruning, whole, run):
+def test_a_pruning_that_is_killed_anywhere_goes_on_and_leaves_nothing(share, workspace, pruning, undisturbed, run):
     def prune():
         return global_prune(workspace, pruning)
 
-    total = changes(prune, run)
-    shutil.rmtree(pruning.out)
+    total, whole = undisturbed
     assert killed(prune, run, at=round(share * (total - 1)))
     assert weights(prune().directory) == whole
     assert {path.name for path in run.iterdir()} <= {".lock", "run.json", "calibration", "new"}
