@@ -1,14 +1,16 @@
 """What only a real model can tell: SmolLM2-135M-Instruct, out of its wheel, on real text."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from llmprune.algorithms.blocks.search import forked_losses
 from llmprune.evaluation.perplexity import window_losses
+from llmprune.models import gguf
 from llmprune.models.capture import bypassed
 from llmprune.models.demo import demo_model
-from llmprune.models.gguf import convert_gguf
 from llmprune.models.loading import load_tokenizer, load_whole, open_decoder
 from llmprune.stages.block_search.evaluator import WindowEvaluator
 from llmprune.text.corpora import load_corpus
@@ -22,9 +24,23 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def smollm2(tmp_path_factory):
+def read():
+    """What transformers reads of the GGUF file, which takes a quarter of a minute: the options, and the model."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory, read):
     directory = tmp_path_factory.mktemp("smollm2") / "dense"
-    convert_gguf(demo_model(), directory)
+
+    def from_pretrained(**options):
+        model, info = AutoModelForCausalLM.from_pretrained(**options)
+        read.update(options=options, model=model)
+        return model, info
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gguf, "AutoModelForCausalLM", SimpleNamespace(from_pretrained=from_pretrained))
+        gguf.convert_gguf(demo_model(), directory)
     return directory
 
 
@@ -41,11 +57,16 @@ def plain_loss(model, tokens):
     return flat.view(len(tokens), -1).double().mean(dim=1)
 
 
-def test_the_converted_checkpoint_is_the_gguf_model(smollm2, whole):
+def test_the_converted_checkpoint_is_the_gguf_model(whole, read):
     path = demo_model()
-    original = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    assert read["options"] == {
+        "pretrained_model_name_or_path": path.parent,
+        "gguf_file": path.name,
+        "dtype": torch.float32,
+        "output_loading_info": True,
+    }
     ours = dict(whole.named_parameters())
-    assert all(torch.equal(parameter, ours[name]) for name, parameter in original.named_parameters())
+    assert all(torch.equal(parameter, ours[name]) for name, parameter in read.pop("model").named_parameters())
 
 
 def test_perplexity_is_that_of_plain_transformers(smollm2, whole):
