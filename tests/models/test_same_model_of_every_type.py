@@ -1,4 +1,7 @@
-"""Every causal-LM type of transformers runs block by block as ``from_pretrained`` has it, or is refused before work."""
+"""Every causal-LM type of transformers runs block by block as ``from_pretrained`` has it, or is refused before work.
+
+Each of them has a tiny model, or a stated reason why it has none.
+"""
 
 from pathlib import Path
 
@@ -38,12 +41,20 @@ def assert_same_model(directory: Path, dtype: torch.dtype) -> None:
 def save_random(directory: Path, model_type: str, **changes: object) -> torch.dtype:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(tiny_config(model_type, **changes), dtype=torch.float32)
+    assert 1000 < model.num_parameters() < 20_000_000
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.15)
     dtype = torch.float32 if model_type in NOT_IN_HALF_PRECISION else torch.bfloat16
     model.to(dtype).save_pretrained(directory)
     return dtype
+
+
+@pytest.mark.parametrize("model_type", NOT_MADE)
+def test_a_type_without_a_tiny_model_is_none_that_transformers_makes(model_type):
+    assert model_type in CAUSAL_LM_TYPES
+    with pytest.raises(Exception):  # noqa: B017 - whatever it is that transformers trips over
+        AutoModelForCausalLM.from_config(tiny_config(model_type))
 
 
 @pytest.mark.parametrize("model_type", [name for name in CAUSAL_LM_TYPES if name not in NOT_MADE])
