@@ -22,7 +22,7 @@ def test_conversations_of_a_data_set(hub):
     talks = [[{"role": "user", "content": word}] for word in ("a", "b")]
     hub.add("o/converted", {"default/train/0000.parquet": parquet(id=["1", "2"], messages=talks)}, CONVERTED)
     hub.add("o/fresh", {"train.jsonl": "".join(json.dumps({"messages": talk}) + "\n" for talk in talks).encode()})
-    done = hub.run(CHATS, "-W", "error")
+    done = hub.run(CHATS)
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
         f"{name}:default:train:messages ('conversation 1 of {name}: a', 'conversation 2 of {name}: b') '' chat "
