@@ -29,6 +29,7 @@ class MaskOptions(TypedDict, total=False):
     run: Path | str | None
     device: str
     dtype: str
+    memory_budget: str | None
     trust_remote_code: bool
     check: bool
     progress: Progress | None
@@ -53,6 +54,7 @@ def apply_mask(
     run: Path | str | None = None,
     device: str = DEVICE,
     dtype: str = Dtype.AUTO,
+    memory_budget: str | None = None,
     trust_remote_code: bool = False,
     check: bool = True,
     progress: Progress | None = None,
@@ -72,6 +74,8 @@ def apply_mask(
         run: for a model on disk, a run directory in which the checkpoint is remembered.
         device: for a model on disk, ``auto``, ``cpu`` or ``cuda``.
         dtype: for a model on disk, what to verify in, and the dtype of a model in memory that is made of it.
+        memory_budget: for a model on disk, the most memory to use: ``"12GB"``, or ``"12GB,48GB"`` of a GPU and of the
+            host; None: what is free, less a margin. No number depends on it.
         trust_remote_code: whether the checkpoint's own Python files may run.
         check: whether to see first that a checkpoint of llmprune is as it was written, by the digests in its record.
         progress: who hears remarks; None: the logger ``llmprune``.
@@ -86,7 +90,7 @@ def apply_mask(
         >>> sparse = apply_mask(my_fine_tuned_model, "mask.safetensors")
     """
     given = mask.directory if isinstance(mask, PrunedCheckpoint) else Path(mask)
-    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check)
+    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check, memory_budget)
     if not isinstance(model, str | Path):
         place.refuse(out=out)
         return _masked(model, given, place)

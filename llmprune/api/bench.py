@@ -85,6 +85,7 @@ def bench(
     run: Path | str | None = None,
     device: str = DEVICE,
     dtype: str = Dtype.AUTO,
+    memory_budget: str | None = None,
     trust_remote_code: bool = False,
     check: bool = True,
     progress: Progress | None = None,
@@ -117,6 +118,8 @@ def bench(
         run: a run directory that the result is written to.
         device: for models on disk, ``auto``, ``cpu`` or ``cuda``.
         dtype: for models on disk, what to compute in: ``auto`` (as the baseline is stored), ``float32``, ...
+        memory_budget: for models on disk, the most memory to use: ``"12GB"``, or ``"12GB,48GB"`` of a GPU and of the
+            host; None: what is free, less a margin. No number depends on it.
         trust_remote_code: whether a checkpoint's own Python files may run.
         check: whether to see first that a checkpoint of llmprune is as it was written, by the digests in its record.
         progress: who hears remarks; None: the logger ``llmprune``.
@@ -156,7 +159,7 @@ def bench(
         repeats=usual.repeats if repeats is None else repeats,
         max_seconds=usual.max_seconds if max_seconds is None else max_seconds,
     )
-    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check)
+    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check, memory_budget)
     with TemporaryDirectory(prefix="llmprune-") as scratch:
         folder = RunDirectory(Path(run) if run is not None else Path(scratch) / "run")
         folder.require_writable()
@@ -176,9 +179,9 @@ def _subjects(
     in_memory = [one for one in (model, baseline) if one is not None and not isinstance(one, str | Path)]
     for one in in_memory:
         model_decoder(one)  # refuses what is no causal LM
-    compute = choose_compute(place.device, place.dtype)
+    compute = choose_compute(place.device, place.dtype, place.memory_budget)
     if in_memory:
-        place.refuse("device", "dtype")
+        place.refuse("device", "dtype", "memory_budget")
         compute = _common(in_memory)
 
     def on_disk(spec: str | Path, other: str | None = None) -> list[Subject]:

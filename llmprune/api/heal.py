@@ -41,6 +41,7 @@ class HealingOptions(TypedDict, total=False):
     run: Path | str | None
     device: str
     dtype: str
+    memory_budget: str | None
     trust_remote_code: bool
     check: bool
     progress: Progress | None
@@ -69,6 +70,7 @@ def heal(
     run: Path | str | None = None,
     device: str = DEVICE,
     dtype: str = Dtype.AUTO,
+    memory_budget: str | None = None,
     trust_remote_code: bool = False,
     check: bool = True,
     progress: Progress | None = None,
@@ -100,6 +102,8 @@ def heal(
         run: for models on disk, a run directory of ``teacher`` whose calibration is used.
         device: for models on disk, ``auto``, ``cpu`` or ``cuda``.
         dtype: for models on disk, what to compute in: ``auto`` (as stored), ``float32``, ``bfloat16``, ``float16``.
+        memory_budget: for a model on disk, the most memory to use: ``"12GB"``, or ``"12GB,48GB"`` of a GPU and of the
+            host; None: what is free, less a margin. No number depends on it.
         trust_remote_code: whether a checkpoint's own Python files may run.
         check: whether to see first that a checkpoint of llmprune is as it was written, by the digests in its record.
         progress: who hears remarks; None: the logger ``llmprune``.
@@ -116,7 +120,7 @@ def heal(
         >>> smaller = remove_blocks(model, [3, 7])
         >>> healed = heal(smaller, model, windows, removed=[3, 7])
     """
-    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check)
+    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check, memory_budget)
     chosen = choice(Scope, scope=scope)
     if not isinstance(model, str | Path) and not isinstance(teacher, str | Path):
         place.refuse(out=out)

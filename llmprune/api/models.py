@@ -35,6 +35,7 @@ class OnDisk:
         trust_remote_code: whether the checkpoint's own Python files may run.
         progress: who listens.
         check: whether to see first that a checkpoint of llmprune is as it was written.
+        memory_budget: the most memory to use, as ``--memory-budget``; None: what is free, less a margin.
     """
 
     run: Path | str | None = None
@@ -43,6 +44,7 @@ class OnDisk:
     trust_remote_code: bool = False
     progress: Progress = field(default_factory=Logged)
     check: bool = True
+    memory_budget: str | None = None
 
     @contextmanager
     def workspace(self, model: str | Path, *, without: Collection[int] = ()) -> Iterator[Workspace]:
@@ -52,9 +54,9 @@ class OnDisk:
             ModelError: there is no such model, or it is not a causal LM.
             CheckpointError: its weights are not whole, or not what its config says.
             ArtifactError: the run directory belongs to another model.
-            TargetError: no such device or dtype.
+            TargetError: no such device, dtype or size.
         """
-        compute = choose_compute(self.device, self.dtype)
+        compute = choose_compute(self.device, self.dtype, self.memory_budget)
         with TemporaryDirectory(prefix="llmprune-") as scratch:
             run = Path(self.run) if self.run is not None else Path(scratch) / "run"
             yield open_workspace(
@@ -92,7 +94,7 @@ class OnDisk:
             TargetError: something is.
         """
         usual = OnDisk()
-        for name in names or ("run", "device", "dtype", "trust_remote_code", "check"):
+        for name in names or ("run", "device", "dtype", "trust_remote_code", "check", "memory_budget"):
             if (value := getattr(self, name)) != getattr(usual, name):
                 raise TargetError(
                     f"`{name}={value}` is about a model on disk, and this one is in memory; leave it out, or give the "

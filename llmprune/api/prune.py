@@ -56,7 +56,9 @@ def prune(
     run: Path | str | None = None,
     device: str = DEVICE,
     dtype: str = Dtype.AUTO,
+    memory_budget: str | None = None,
     trust_remote_code: bool = False,
+    check: bool = True,
     progress: Progress | None = None,
 ) -> BudgetedModel:
     """Prune a model to a size or a speed: what ``llmprune prune`` does.
@@ -79,7 +81,10 @@ def prune(
         run: a run directory, where what is finished is kept and found again; None: nothing is kept but ``out``.
         device: ``auto``, ``cpu`` or ``cuda``.
         dtype: what to compute in: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
+        memory_budget: the most memory to use: ``"12GB"``, or ``"12GB,48GB"`` of a GPU and of the
+            host; None: what is free, less a margin. No number depends on it.
         trust_remote_code: whether the checkpoint's own Python files may run.
+        check: whether to see first that a checkpoint of llmprune is as it was written, by the digests in its record.
         progress: who hears remarks; None: the logger ``llmprune``.
 
     Raises:
@@ -95,7 +100,7 @@ def prune(
     """
     if out is None and run is None:
         raise TargetError("Where is the checkpoint to be? Give `out`, or a `run` directory.")
-    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged())
+    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check, memory_budget)
     settings = BudgetSettings(
         size=None if size is None else str(size),
         speed_up=speed_up,

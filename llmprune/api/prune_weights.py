@@ -68,6 +68,7 @@ class PruningOptions(TypedDict, total=False):
     run: Path | str | None
     device: str
     dtype: str
+    memory_budget: str | None
     trust_remote_code: bool
     check: bool
     progress: Progress | None
@@ -107,6 +108,7 @@ def prune_weights(
     run: Path | str | None = None,
     device: str = DEVICE,
     dtype: str = Dtype.AUTO,
+    memory_budget: str | None = None,
     trust_remote_code: bool = False,
     check: bool = True,
     progress: Progress | None = None,
@@ -146,6 +148,8 @@ def prune_weights(
         run: for a model on disk, a run directory whose calibration is used, and where the checkpoint is remembered.
         device: for a model on disk, ``auto``, ``cpu`` or ``cuda``.
         dtype: for a model on disk, what to compute in: ``auto`` (as stored), ``float32``, ``bfloat16``, ``float16``.
+        memory_budget: for a model on disk, the most memory to use: ``"12GB"``, or ``"12GB,48GB"`` of a GPU and of the
+            host; None: what is free, less a margin. No number depends on it.
         trust_remote_code: whether the checkpoint's own Python files may run.
         check: whether to see first that a checkpoint of llmprune is as it was written, by the digests in its record.
         progress: who hears remarks; None: the logger ``llmprune``.
@@ -161,7 +165,7 @@ def prune_weights(
         >>> sparse = prune_weights(model, windows, pattern="2:4")
         >>> sparse.save_pretrained("sparse")
     """
-    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check)
+    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check, memory_budget)
     settings = PruningSettings(
         pattern=_pattern(sparsity, pattern),
         method=choice(Method, method=method),

@@ -58,6 +58,7 @@ def push(
     run: Path | str | None = None,
     device: str = DEVICE,
     dtype: str = Dtype.AUTO,
+    memory_budget: str | None = None,
     trust_remote_code: bool = False,
     check: bool = True,
     progress: Progress | None = None,
@@ -79,6 +80,8 @@ def push(
             lies in, if it does.
         device: where to load the checkpoint: ``auto``, ``cpu`` or ``cuda``.
         dtype: what to load it in.
+        memory_budget: the most memory to use: ``"12GB"``, or ``"12GB,48GB"`` of a GPU and of the
+            host; None: what is free, less a margin. No number depends on it.
         trust_remote_code: whether the checkpoint's own Python files may run.
         check: whether to see first that a checkpoint of llmprune is as it was written, by the digests in its record.
         progress: who hears remarks; None: the logger ``llmprune``.
@@ -100,7 +103,7 @@ def push(
             Destination(repo, private, revision, create_pr, tag, force), include_artifacts, base_model, dry_run
         ),
         run=RunDirectory(Path(run) if run is not None else directory.resolve().parent),
-        compute=choose_compute(device, dtype),
+        compute=choose_compute(device, dtype, memory_budget),
         progress=progress or Logged(),
         trust_remote_code=trust_remote_code,
         intact=Intact(check),

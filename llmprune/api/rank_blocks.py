@@ -59,6 +59,7 @@ def rank_blocks(
     run: Path | str | None = None,
     device: str = DEVICE,
     dtype: str = Dtype.AUTO,
+    memory_budget: str | None = None,
     trust_remote_code: bool = False,
     check: bool = True,
     progress: Progress | None = None,
@@ -85,6 +86,8 @@ def rank_blocks(
             not decided again.
         device: for a model on disk, ``auto``, ``cpu`` or ``cuda``.
         dtype: for a model on disk, what to compute in: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
+        memory_budget: for a model on disk, the most memory to use: ``"12GB"``, or ``"12GB,48GB"`` of a GPU and of the
+            host; None: what is free, less a margin. No number depends on it.
         trust_remote_code: whether the checkpoint's own Python files may run.
         check: whether to see first that a checkpoint of llmprune is as it was written, by the digests in its record.
         progress: who hears remarks; None: the logger ``llmprune``.
@@ -111,7 +114,7 @@ def rank_blocks(
         error_rate,
         heal=heal,
     )
-    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check)
+    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check, memory_budget)
     if isinstance(model, str | Path):
         return _ranked_on_disk(model, windows, asked, target, seed, place)
     place.refuse()

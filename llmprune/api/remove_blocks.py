@@ -47,6 +47,7 @@ class RemovalOptions(TypedDict, total=False):
     run: Path | str | None
     device: str
     dtype: str
+    memory_budget: str | None
     trust_remote_code: bool
     check: bool
     progress: Progress | None
@@ -74,6 +75,7 @@ def remove_blocks(
     run: Path | str | None = None,
     device: str = DEVICE,
     dtype: str = Dtype.AUTO,
+    memory_budget: str | None = None,
     trust_remote_code: bool = False,
     check: bool = True,
     progress: Progress | None = None,
@@ -103,6 +105,8 @@ def remove_blocks(
         device: for a model on disk, ``auto``, ``cpu`` or ``cuda``.
         dtype: for a model on disk, what to compute in, and the dtype of a model in memory that is made of it: ``auto``
             (as stored), ``float32``, ``bfloat16`` or ``float16``.
+        memory_budget: for a model on disk, the most memory to use: ``"12GB"``, or ``"12GB,48GB"`` of a GPU and of the
+            host; None: what is free, less a margin. No number depends on it.
         trust_remote_code: whether the checkpoint's own Python files may run.
         check: whether to see first that a checkpoint of llmprune is as it was written, by the digests in its record.
         progress: who hears remarks; None: the logger ``llmprune``.
@@ -118,7 +122,7 @@ def remove_blocks(
         >>> smaller = remove_blocks(model, ranking, target="20%")
         >>> smaller.save_pretrained("smaller")
     """
-    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check)
+    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check, memory_budget)
     asked = None if heal is None else choice(Heal, heal=heal)
     if not isinstance(model, str | Path):
         place.refuse(out=out)

@@ -56,6 +56,7 @@ class ExpertOptions(TypedDict, total=False):
     run: Path | str | None
     device: str
     dtype: str
+    memory_budget: str | None
     trust_remote_code: bool
     check: bool
     progress: Progress | None
@@ -83,6 +84,7 @@ def remove_experts(
     run: Path | str | None = None,
     device: str = DEVICE,
     dtype: str = Dtype.AUTO,
+    memory_budget: str | None = None,
     trust_remote_code: bool = False,
     check: bool = True,
     progress: Progress | None = None,
@@ -108,6 +110,8 @@ def remove_experts(
             ``windows`` what is measured is kept.
         device: for a model on disk, ``auto``, ``cpu`` or ``cuda``.
         dtype: for a model on disk, what to compute in: ``auto`` (as stored), ``float32``, ``bfloat16``, ``float16``.
+        memory_budget: for a model on disk, the most memory to use: ``"12GB"``, or ``"12GB,48GB"`` of a GPU and of the
+            host; None: what is free, less a margin. No number depends on it.
         trust_remote_code: whether the checkpoint's own Python files may run.
         check: whether to see first that a checkpoint of llmprune is as it was written, by the digests in its record.
         progress: who hears remarks; None: the logger ``llmprune``.
@@ -124,7 +128,7 @@ def remove_experts(
     """
     if experts is not None and target is not None:
         raise TargetError("`target` counts experts, and `experts` names them; give one.")
-    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check)
+    place = OnDisk(run, device, dtype, trust_remote_code, progress or Logged(), check, memory_budget)
     named = {block: tuple(sorted(set(gone))) for block, gone in experts.items()} if experts is not None else None
     settings = ExpertSettings(
         target=EXPERT_TARGET if target is None else str(target),

@@ -47,6 +47,7 @@ def calibration_windows(
     bos: str = Bos.AUTO,
     chat_template: str = ChatTemplate.AUTO,
     trust_remote_code: bool = False,
+    check: bool = True,
     progress: Progress | None = None,
 ) -> TokenWindows:
     """Draw the token windows that a model is searched, pruned or measured on.
@@ -66,6 +67,7 @@ def calibration_windows(
         chat_template: conversations as the tokenizer's own template writes them (``auto``), or their contents as plain
             text (``off``).
         trust_remote_code: whether the model's own Python files may run.
+        check: whether to see first that a checkpoint of llmprune is as it was written, by the digests in its record.
         progress: who hears remarks; None: the logger ``llmprune``.
 
     Raises:
@@ -91,7 +93,7 @@ def calibration_windows(
     if isinstance(model, PreTrainedTokenizerBase):
         return _drawn(source, model, model.model_max_length, settings, progress)
     if isinstance(model, str | Path):
-        with OnDisk(trust_remote_code=trust_remote_code, progress=progress).workspace(model) as workspace:
+        with OnDisk(trust_remote_code=trust_remote_code, progress=progress, check=check).workspace(model) as workspace:
             if isinstance(source, str):
                 return _drawn_for(workspace, settings)
             tokenizer = load_tokenizer(workspace.directory, trust_remote_code=trust_remote_code)
