@@ -11,6 +11,7 @@ import psutil
 import torch
 
 from llmprune.artifacts.records.bench import Machine
+from llmprune.models.devices import makes_tf32_products
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,6 +29,7 @@ def describe_machine(device: torch.device, attention: Iterable[str] = ()) -> Mac
         python=platform.python_version(),
         cuda=torch.version.cuda if on_gpu else None,
         attention=tuple(dict.fromkeys(attention)),
+        tf32=makes_tf32_products(device),
     )
 
 

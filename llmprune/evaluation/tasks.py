@@ -15,6 +15,7 @@ from transformers import GenerationConfig
 from llmprune.errors import LlmpruneError, TaskError
 from llmprune.evaluation.generation import own_generation_config
 from llmprune.evaluation.streamed_logits import StreamedLogits
+from llmprune.models.devices import exact_products
 from llmprune.quiet import no_bars_in, quiet
 
 if TYPE_CHECKING:
@@ -124,7 +125,12 @@ def score_tasks(
     from lm_eval.api import task as requests  # noqa: PLC0415 - an extra, and a second to import
     from lm_eval.evaluator import evaluate  # noqa: PLC0415 - as above
 
-    with ExitStack() as stack, quiet(), no_bars_in(requests):  # it draws a bar while it puts a task's requests together
+    with (
+        ExitStack() as stack,
+        exact_products(),
+        quiet(),
+        no_bars_in(requests),
+    ):  # it draws a bar while it puts a task's requests together
         for task in tasks.tasks.values():
             task.set_fewshot_seed(seed=_SEED)  # anew for each model: both get the same examples
         stack.enter_context(own_generation_config(model, _ended_as(model)))
@@ -153,7 +159,7 @@ def own_likelihoods(
     """Log-likelihoods of some texts behind others, as ``score_tasks`` has them computed; see there."""
     from lm_eval.api.instance import Instance  # noqa: PLC0415 - an extra
 
-    with quiet():
+    with quiet(), exact_products():
         asked = _asked_model(on_requests, streamed)(
             pretrained=model, tokenizer=tokenizer, batch_size=batch_size, add_bos_token=bos
         )

@@ -13,6 +13,7 @@ from llmprune.errors import TargetError
 
 _TYPE_ONE = "type auto, cpu or cuda."
 _TESTED = ("cpu", "cuda")
+_HALF = (torch.bfloat16, torch.float16)
 
 
 def find_device(asked: str) -> torch.device:
@@ -70,6 +71,11 @@ def exact_products() -> Iterator[None]:
         yield
 
 
+def rounds_to_tf32(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether ``half_products`` of a dtype rounds float32 products on a device to TF32."""
+    return device.type == "cuda" and dtype in _HALF
+
+
 @contextmanager
 def half_products(dtype: torch.dtype) -> Iterator[None]:
     """Float32 matrix products whose factors may be rounded to no fewer digits than ``dtype`` has; sums are float32.
@@ -79,13 +85,19 @@ def half_products(dtype: torch.dtype) -> Iterator[None]:
     rounds nothing: it takes oneDNN's float32 kernels, which an AMD EPYC ran 1.4 times as fast as MKL's. For another
     dtype CUDA computes in float32, as in `exact_products`, and nothing changes on the CPU.
     """
-    half = dtype in (torch.bfloat16, torch.float16)
     on_cpu: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     with (
-        _precision(torch.backends.cuda.matmul, "tf32" if half else "ieee"),
+        _precision(torch.backends.cuda.matmul, "tf32" if dtype in _HALF else "ieee"),
         _precision(on_cpu, "bf16" if dtype is torch.bfloat16 else on_cpu.fp32_precision),
     ):
         yield
+
+
+def makes_tf32_products(device: torch.device) -> bool | None:
+    """Whether float32 products are rounded to TF32 here and now; None: the device knows no TF32."""
+    if device.type != "cuda":
+        return None
+    return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")  # where it says none, what is set for all backends
 
 
 @contextmanager

@@ -27,6 +27,9 @@ class Machine(Record):
         python: the version of Python.
         cuda: the version of CUDA that torch was built for; null on the CPU.
         attention: the attention kernels that transformers chose for the models, such as ``sdpa``.
+        tf32: whether models that write greedily and models that are timed rounded float32 products to TF32: as the
+            process had it set. Perplexity and tasks are always in float32. Null on the CPU, and in files from before
+            it was kept.
     """
 
     processor: str
@@ -36,6 +39,7 @@ class Machine(Record):
     python: str
     cuda: str | None = None
     attention: tuple[str, ...] = ()
+    tf32: bool | None = None
 
     def __str__(self) -> str:
         place = f"CUDA {self.cuda}" if self.cuda else f"{self.threads} threads"

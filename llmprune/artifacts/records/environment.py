@@ -16,29 +16,38 @@ class Environment(Record):
 
     Attributes:
         threads: of torch. Another number sums in another order.
-        tf32: whether float32 products on a GPU are rounded to TF32.
+        tf32: whether any float32 products on a GPU were rounded to TF32.
+        tf32_pinned: whether llmprune itself decided that, whatever the process had set; False in files from before it
+            was kept. Then products are rounded only where their factors had no more digits before.
         libraries: versions of those that compute.
     """
 
     threads: int
     tf32: bool
+    tf32_pinned: bool = False
     libraries: dict[str, str]
 
     @classmethod
-    def now(cls) -> Self:
-        """That of this process."""
+    def now(cls, *, tf32: bool = False) -> Self:
+        """That of this process, where all products are made within ``exact_products``.
+
+        Args:
+            tf32: whether some of them are made within ``half_products``, and rounded there.
+        """
         return cls(
             threads=torch.get_num_threads(),
-            tf32=torch.backends.cuda.matmul.allow_tf32,
+            tf32=tf32,
+            tf32_pinned=True,
             libraries={name: version(name) for name in ("torch", "transformers", "numpy")},
         )
 
 
 def compared(old: Environment, new: Environment) -> str | None:
     """How a computation that goes on differs from how it began, in words; None: in nothing."""
-    if old == new:
+    differences = list(_differences(old, new))
+    if not differences:
         return None
-    return f"the computation went on with {', '.join(_differences(old, new))}; its last bits may differ from one run."
+    return f"the computation went on with {', '.join(differences)}; its last bits may differ from one run."
 
 
 def _differences(old: Environment, new: Environment) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from llmprune.artifacts.records.environment import Environment
 from llmprune.artifacts.records.provenance import Artifact, BlockNumber, CorpusIdentity, ModelIdentity, Record
 from llmprune.choices import ExpertMetric
 from llmprune.errors import ArtifactError
@@ -47,6 +48,7 @@ class ExpertImportance(Artifact):
         seq_len: tokens in each.
         dtype: computed in.
         blocks: those that have experts, in order.
+        environment: what it was computed with; None in files from before it was kept.
     """
 
     KIND: ClassVar[str] = "llmprune-expert-importance"
@@ -60,6 +62,7 @@ class ExpertImportance(Artifact):
     seq_len: int
     dtype: str
     blocks: tuple[BlockExperts, ...]
+    environment: Environment | None = None
 
     def check_belongs(self, model: ModelIdentity, path: Path) -> None:
         """See that this file is of the experts of ``model``.

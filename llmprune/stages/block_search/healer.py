@@ -17,6 +17,7 @@ from torch import Tensor
 from llmprune.algorithms.healing import MomentsAccumulator, correct, remaining_error
 from llmprune.errors import NumericalError
 from llmprune.models.decoder import Decoder
+from llmprune.models.devices import exact_products
 from llmprune.models.open_block import OpenBlock
 from llmprune.ranks.group import ALONE, Ranks
 from llmprune.stages.healing import RIDGES, StoredLayer, add_lacking, held_back, installed, stored_layer
@@ -79,7 +80,8 @@ class CutHealer:
             self._say(f"No block stands before block {remaining[0]}, so its absence is measured without healing.")
         wanted = {block for block in candidates if block not in self._cuts and block != remaining[0]}
         if wanted:
-            self._walk(remaining, wanted)
+            with exact_products():
+                self._walk(remaining, wanted)
         return frozenset(block for block in candidates if block in self._cuts and self._cuts[block].layer is not None)
 
     def restart(self) -> None:

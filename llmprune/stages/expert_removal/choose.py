@@ -9,6 +9,7 @@ from llmprune.algorithms.experts import least_important
 from llmprune.artifacts.activations import Calibration
 from llmprune.artifacts.files.digests import FileDigest
 from llmprune.artifacts.files.temporary import scratch_directory
+from llmprune.artifacts.records.environment import Environment
 from llmprune.artifacts.records.expert_importance import BlockExperts, ExpertImportance
 from llmprune.artifacts.records.pruning import ExpertRemoval
 from llmprune.choices import ExpertMetric
@@ -129,4 +130,5 @@ def _importance(
         seq_len=manifest.seq_len,
         dtype=dtype,
         blocks=blocks,
+        environment=Environment.now(),
     )

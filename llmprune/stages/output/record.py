@@ -72,6 +72,7 @@ def new_record(
     copied: CopyReport,
     *,
     command: str | None,
+    environment: Environment | None = None,
     removal: BlockRemoval | None = None,
     experts: ExpertRemoval | None = None,
     sparsity: WeightSparsity | None = None,
@@ -84,6 +85,7 @@ def new_record(
         workspace: the source model.
         copied: what was written.
         command: what makes it again; None: no command does.
+        environment: what it was computed with; None: that of this process.
         removal: which blocks were removed, if any.
         experts: which experts were removed, if any.
         sparsity: which weights were pruned, if any.
@@ -106,7 +108,7 @@ def new_record(
         num_parameters=copied.num_parameters,
         weight_bytes=copied.nbytes,
         command=command,
-        environment=Environment.now(),
+        environment=environment or Environment.now(),
         written=_written(copied),
     )
 

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from llmprune.algorithms.feed_forward.sparsellm import FfnSettings
+from llmprune.artifacts.records.environment import Environment
 from llmprune.artifacts.records.weight_sparsity import BlockRecord, SparsitySettings
 from llmprune.choices import Method, Reference
 from llmprune.errors import NumericalError
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.decoder import Decoder
-from llmprune.models.devices import half_products
+from llmprune.models.devices import half_products, rounds_to_tf32
 from llmprune.models.open_block import block_matrices
 from llmprune.ranks.group import Ranks
 from llmprune.ranks.shared import require_divisible, require_shared
@@ -75,7 +76,8 @@ def prune_decoder(
     require_shared(compute.ranks, folder.path)
     batch = compute.batch_windows(tokens.shape[1])
     given = (elsewhere, tokens, chosen, folder, batch, kept_bytes(compute))
-    begin = PruningPassState(model=model, settings=recorded)
+    environment = Environment.now(tf32=rounds_to_tf32(decoder.device, decoder.dtype))
+    begin = PruningPassState(model=model, settings=recorded, environment=environment)
     try:
         with compute.ranks.place(_open_share, *given, own={"decoder": decoder}) as shares:
             work = PruningPass(shares, recorded.layers, folder, begin, needs.disk, progress)
@@ -211,7 +213,7 @@ def count_zeros_before(
 
 def _rounded_products(decoder: Decoder) -> tuple[str, ...]:
     """What is recorded of products that are not in float32 throughout."""
-    if decoder.device.type != "cuda" or decoder.dtype not in (torch.bfloat16, torch.float16):
+    if not rounds_to_tf32(decoder.device, decoder.dtype):
         return ()
     return (
         f"Gram matrices and passes over tokens in TF32, which is exact for {dtype_name(decoder.dtype)} activations",

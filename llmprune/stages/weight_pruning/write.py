@@ -52,7 +52,7 @@ def write_checkpoint(
         overlaid = source.overlaid(weights)
         copied = copy_whole(workspace, overlaid, partial, max_shard_bytes=settings.max_shard_bytes)
         sparsity = _measured(open_checkpoint(partial), recorded, state, zeros_before)
-        record = new_record(workspace, copied, sparsity=sparsity, command=command)
+        record = new_record(workspace, copied, sparsity=sparsity, command=command, environment=state.environment)
         return finish_checkpoint(workspace, partial, record, verify=settings.verify, weights=weights)
 
 
