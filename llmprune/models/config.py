@@ -7,6 +7,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from llmprune.artifacts.checkpoints.block_numbers import MAX_BLOCKS
 from llmprune.artifacts.files.atomic import write_text_atomic
 from llmprune.artifacts.files.digests import FileDigest
 from llmprune.artifacts.files.reading import parse_json, read_small
+from llmprune.artifacts.files.remembered import Remembered
 from llmprune.artifacts.files.sizes import format_size
 from llmprune.errors import ModelError
 from llmprune.escaping import is_unicode
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 CONFIG_NAME = "config.json"
+_MOST_CONFIGS = 64  # that are remembered: more than the models of a command
 _DEPTH = re.compile(r"(?:^|_)(?:layers?|blocks|depth)$")
 # What transformers reads whole of a model's folder, beside the weights.
 _READ_WHOLE = {".json", ".jinja", ".txt", ".model", ".tiktoken", ".py"}
@@ -38,8 +41,12 @@ _ADAPTER = "adapter_config.json"
 _OTHER_WEIGHTS = "transformers_weights"
 
 
+_FIELDS: Remembered[dict[str, Any]] = Remembered(most=_MOST_CONFIGS)
+_CONFIGS: Remembered[PreTrainedConfig] = Remembered(most=_MOST_CONFIGS)
+
+
 def read_config(directory: Path) -> dict[str, Any]:
-    """The fields of a directory's config.json. Infinity and NaN are numbers, as Python writes them.
+    """The fields of a directory's config.json, the caller's own. Infinity and NaN are numbers, as Python writes them.
 
     Raises:
         ModelError: there is none, or it is no JSON object.
@@ -47,6 +54,10 @@ def read_config(directory: Path) -> dict[str, Any]:
     path = directory / CONFIG_NAME
     if not path.exists():
         raise ModelError(f"{directory} has no config.json; a Hugging Face checkpoint directory was expected.")
+    return deepcopy(_FIELDS.get(path, lambda: _read_fields(path)))
+
+
+def _read_fields(path: Path) -> dict[str, Any]:
     try:
         raw = parse_json(read_small(path))
     except (OSError, ValueError) as error:
@@ -76,14 +87,25 @@ def load_config(directory: Path, *, trust_remote_code: bool = False) -> PreTrain
     _require_plain_weights(directory, raw)
     _require_bounded_depth(directory, raw)
     _require_installed_kernels(directory, raw)
-    try:
+
+    def made() -> PreTrainedConfig:
         with quiet():
-            config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+            return AutoConfig.from_pretrained(  # type: ignore[no-any-return]
+                directory, trust_remote_code=trust_remote_code
+            )
+
+    try:
+        config = deepcopy(_CONFIGS.get(directory / CONFIG_NAME, made, by=trust_remote_code))
     except Exception as error:  # a field of any value may upset a config class in any way
         refused = own_code_refused(f"The config of {directory}", error)
         raise refused or ModelError(f"{directory}/config.json cannot be used: {first_sentence(error)}") from error
     check_config(config, called=str(directory))
-    return config  # type: ignore[no-any-return]
+    return config
+
+
+def known_config(directory: Path, *, trust_remote_code: bool) -> PreTrainedConfig | None:
+    """What ``load_config`` made of a directory that is still as it was; None: nothing."""
+    return deepcopy(_CONFIGS.peek(directory / CONFIG_NAME, by=trust_remote_code))
 
 
 def made_of(raw: Mapping[str, Any], kind: type[PreTrainedConfig]) -> PreTrainedConfig:

@@ -18,7 +18,7 @@ from llmprune.models.anatomy import find_blocks, name_blocks, require_tensors_fo
 from llmprune.models.architecture import attention_of, auto_class, empty_model
 from llmprune.models.capture import BlockRunner
 from llmprune.models.checkpoint_decoder import CheckpointDecoder
-from llmprune.models.config import load_config, own_code_refused
+from llmprune.models.config import known_config, load_config, own_code_refused
 from llmprune.models.requirements import require_own_weights, require_separable
 from llmprune.models.residency import Residency
 from llmprune.models.weights import (
@@ -136,7 +136,8 @@ def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> PreTr
         ModelError: there is none, or it cannot be read.
     """
     with failures_as(partial(_no_tokenizer, directory)), quiet(), panics_unseen():
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+        config = known_config(directory, trust_remote_code=trust_remote_code)  # None: it is read
+        tokenizer = AutoTokenizer.from_pretrained(directory, config=config, trust_remote_code=trust_remote_code)
         tokenizer("A word.")  # some fail only when they are used: no unknown token, a template of unknown names
         words = len(tokenizer) - len(set(tokenizer.all_special_ids))
     if words < 2:  # transformers makes one of nothing where it knows the class: a mark of the beginning, at most

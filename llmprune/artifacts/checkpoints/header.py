@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llmprune.artifacts.files.reading import MAX_BYTES, open_regular, parse_json
+from llmprune.artifacts.files.remembered import Remembered
 from llmprune.errors import CheckpointError
 
 # Bits an element, for every dtype of the format.
@@ -31,6 +32,7 @@ _MAX_DIMENSIONS = 64  # torch has no more
 _MAX_COUNT = 2**63  # elements and bytes: what no file system holds
 _METADATA = "__metadata__"
 _GIT_LFS = b"version https://git-lfs"
+_MOST_HEADERS = 1024  # more shards than a checkpoint has
 
 
 @dataclass(frozen=True)
@@ -64,20 +66,27 @@ class TensorEntry:
         return math.prod(self.shape)
 
 
+_HEADERS: Remembered[tuple[TensorEntry, ...]] = Remembered(most=_MOST_HEADERS)
+
+
 def read_header(path: Path) -> list[TensorEntry]:
     """List the tensors of the safetensors file ``path`` in the order of their bytes.
 
-    Reads the header alone.
+    Reads the header alone, and only once for as long as the file stays as it is.
 
     Raises:
         CheckpointError: the file is not what the format says, cut off, or longer than its header says.
     """
+    return list(_HEADERS.get(path, lambda: _parsed(path)))
+
+
+def _parsed(path: Path) -> tuple[TensorEntry, ...]:
     header, start, size = _read_json(path)
     _pop_metadata(path, header)
     entries = [_parse_entry(path, name, fields, start) for name, fields in header.items()]
     entries.sort(key=lambda entry: (entry.start, entry.end))
     _check_offsets(path, entries, start, size)
-    return entries
+    return tuple(entries)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
