@@ -81,6 +81,16 @@ class ChunkDone:
     candidates: int
 
 
+# Makes room for so many states like the one (windows, seq_len, hidden_size) that is given. The search copies rows in
+# and out, and hands slices of them to the evaluator; nothing else, so that they may lie elsewhere than in memory.
+Stack = Callable[[Tensor, int], Tensor]
+
+
+def in_memory(entering: Tensor, states: int) -> Tensor:
+    """The ``Stack`` that is a tensor (states, windows, seq_len, hidden_size)."""
+    return entering.new_empty((states, *entering.shape))
+
+
 def greedy_rounds(
     evaluator: BlockEvaluator,
     *,
@@ -152,6 +162,8 @@ def losses_without(
     candidates: Sequence[int],
     healed: Container[int],
     on_windows: Callable[[int], None],
+    *,
+    stack: Stack = in_memory,
 ) -> WindowLosses:
     """Losses with each candidate skipped, on windows that go through the model in as few chunks as memory allows.
 
@@ -162,6 +174,7 @@ def losses_without(
         candidates: the blocks to skip in turn, in order.
         healed: those of them for which the block before is healed.
         on_windows: called with the number of windows in every chunk that is done.
+        stack: makes room for the states of a chunk.
 
     Returns:
         The losses, a row for each candidate.
@@ -169,7 +182,7 @@ def losses_without(
     evaluator.expect(remaining)
     sums, tokens = [torch.empty(len(candidates), 0, dtype=torch.float64)], 0
     for chunk in chunks(evaluator, windows.start, windows.stop, states=len(candidates) + 1):
-        found = forked_losses(evaluator, chunk, remaining=remaining, candidates=candidates, healed=healed)
+        found = forked_losses(evaluator, chunk, remaining=remaining, candidates=candidates, healed=healed, stack=stack)
         sums, tokens = [*sums, found.sums], found.tokens
         on_windows(len(chunk))
     return WindowLosses(torch.cat(sums, dim=1), tokens)
@@ -182,6 +195,7 @@ def forked_losses(
     remaining: Sequence[int],
     candidates: Sequence[int],
     healed: Container[int] = (),
+    stack: Stack = in_memory,
 ) -> WindowLosses:
     """Losses with each candidate skipped, walking the blocks once.
 
@@ -191,12 +205,13 @@ def forked_losses(
         remaining: the model's blocks, in order.
         candidates: the blocks to skip in turn, in order.
         healed: those of them for which the block before is healed.
+        stack: makes room for the states.
 
     Returns:
         The losses, a row for each candidate.
     """
     entering = evaluator.entering(windows)
-    states = entering.new_empty((len(candidates) + 1, *entering.shape))
+    states = stack(entering, len(candidates) + 1)
     states[0] = entering  # row 0 is the shared prefix, row i the tail of the i-th candidate
     for step in walk(remaining, candidates, healed):
         for fork in step.forks:

@@ -125,15 +125,23 @@ class Division:
         states: bytes for the states of a chunk.
         device: bytes for blocks that stay on the device that computes.
         host: the same on the host beside it.
+        beside: bytes for the states of the windows that healing solves on.
     """
 
     states: int
     device: int
     host: int
+    beside: int = 0
 
 
 def divide_memory(
-    sizes: Sequence[int], window_bytes: int, windows: int, settings: RedundancySettings, *, free: int, compute: Compute
+    sizes: Sequence[int],
+    window_bytes: int,
+    windows: int,
+    settings: RedundancySettings,
+    *,
+    solved_on: int,
+    compute: Compute,
 ) -> Division:
     """Keep blocks in memory if all fit beside the states, or if there is memory that states have no use for.
 
@@ -142,17 +150,21 @@ def divide_memory(
         window_bytes: hidden states of a window.
         windows: calibration windows.
         settings: of the search.
-        free: bytes of the device's memory that the search may use.
-        compute: tells what is free on the host beside it.
+        solved_on: windows that healing solves on, whose states in the model and in the dense one it holds.
+        compute: tells what is free, and what on the host beside it.
     """
+    free = compute.free_bytes()
+    beside = min(2 * solved_on * window_bytes, max(0, free // 2))
+    free -= beside
     open_blocks = 2 * max(sizes)  # one that computes, and one that is read meanwhile
     if sum(sizes) <= free // 2:
-        return Division((free - sum(sizes)) // 2, device=sum(sizes), host=0)
+        return Division((free - sum(sizes)) // 2, device=sum(sizes), host=0, beside=beside)
     looks = EliminationRule.looks(windows) if settings.eliminates else ()
     candidates = len(sizes) - len(protected_blocks(settings, len(sizes)))
     most = window_bytes * (looks[0] if looks else windows) * (candidates + 1)
     states = max(min(most, (free - open_blocks) // 2), 0)
-    return Division(states, device=max(free - open_blocks - 2 * states, 0), host=compute.free_host_bytes())
+    device = max(free - open_blocks - 2 * states, 0)
+    return Division(states, device=device, host=compute.free_host_bytes(), beside=beside)
 
 
 def measure_window_cost(evaluator: WindowEvaluator) -> WindowCost:

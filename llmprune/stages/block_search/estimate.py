@@ -61,9 +61,8 @@ def _searching(
     count: int,
 ) -> Estimate:
     sizes, solved_on = cost.sizes, solving_windows(windows.count, settings)
-    measured, beside = windows.count - solved_on, 2 * solved_on * cost.window_bytes
-    free = compute.free_bytes() - beside
-    division = divide_memory(sizes.blocks, cost.window_bytes, measured, settings, free=free, compute=compute)
+    measured, wide = windows.count - solved_on, 2 * solved_on * cost.window_bytes
+    division = divide_memory(sizes.blocks, cost.window_bytes, measured, settings, solved_on=solved_on, compute=compute)
     batch = settings.batch_size or cost.batch
 
     def fitting(states: int) -> int:
@@ -83,16 +82,20 @@ def _searching(
     walk = sum(sizes.blocks_stored) * max(0, sum(sizes.blocks) - kept - division.host) // sum(sizes.blocks)
     times = WindowCost(block=cost.times.block, head=cost.times.head, reading=walk * cost.read)
     states = max(together * left for together, left in search.chunks(0)) * cost.window_bytes
-    memory = cost.memory(cost.running + kept + states + states // len(search.remaining) + beside)
+    one = min(batch, measured) * cost.window_bytes  # a state that is in memory though all lie in a file
+    held = states + states // len(search.remaining) if states <= division.states else 2 * one
+    filed = (states if states > division.states else 0) + (wide if wide > division.beside else 0)
+    memory = cost.memory(cost.running + kept + held + min(wide, division.beside))
+    walks = sum(search.walks(gone) for gone in range(search.rounds))
     candidates = len(search.remaining) - len(search.protected)
     record = _RECORD_BYTES + search.rounds * candidates * _CANDIDATE_BYTES
     return Estimate(
         "search",
         memory.host,
         memory.device,
-        disk=2 * record,
+        disk=2 * record + filed,
         kept=record,
-        read=sizes.stored + walk * sum(search.walks(gone) for gone in range(search.rounds)),
-        written=record * (search.rounds + 1) // 2,
+        read=sizes.stored + walk * walks + filed * sizes.depth * walks // 2,
+        written=record * (search.rounds + 1) // 2 + filed * sizes.depth * walks // 2,
         seconds=search.seconds(times, typical=True) + sizes.stored * cost.read,
     )

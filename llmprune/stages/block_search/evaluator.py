@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from llmprune.algorithms.blocks.evaluator import WindowLosses
 from llmprune.algorithms.blocks.forks import Tail
+from llmprune.algorithms.blocks.search import in_memory
+from llmprune.artifacts.files.rows import FileRows
 from llmprune.evaluation.losses import token_losses
 from llmprune.models.capture import BlockCall, tensor_bytes
 from llmprune.models.decoder import Decoder
@@ -29,7 +33,10 @@ class WindowEvaluator:
         tokens: (num_windows, seq_len) int64.
         batch_size: windows in one forward pass of a block.
         chunk_windows: most windows that go through the model together; None: as many as ``state_bytes`` hold.
-        state_bytes: memory for the states of a chunk, of which one batch is held in any case; None: no bound.
+        state_bytes: memory for the states of a chunk; those of a single batch that exceed it lie in a file; None: no
+            bound.
+        scratch: folder for states that exceed ``state_bytes`` though they are of one batch; None: that of temporary
+            files.
         healer: gives blocks the weights that they are healed with; None: they have the decoder's own.
         on_forwards: called with the number of windows that a block was run on.
     """
@@ -42,6 +49,7 @@ class WindowEvaluator:
         batch_size: int,
         chunk_windows: int | None = None,
         state_bytes: int | None = None,
+        scratch: Path | None = None,
         healer: CutHealer | None = None,
         on_forwards: Callable[[int], None] = lambda _: None,
     ) -> None:
@@ -49,7 +57,7 @@ class WindowEvaluator:
         self._tokens = tokens.to(decoder.device)
         self._batch_size = min(batch_size, chunk_windows or len(tokens))
         self._chunk_windows = chunk_windows
-        self._state_bytes = state_bytes
+        self._state_bytes, self._scratch = state_bytes, scratch
         self._window_bytes = decoder.runner.embed(self._tokens[:1]).nbytes
         self.healer = healer
         self._on_forwards = on_forwards
@@ -95,6 +103,12 @@ class WindowEvaluator:
         """See ``Decoder.block``."""
         return self._decoder.block(block)
 
+    def stack(self, entering: Tensor, states: int) -> Tensor:
+        """Room for states (states, windows, seq_len, hidden_size): a file where they exceed ``state_bytes``."""
+        if self._state_bytes is None or states * entering.nbytes <= self._state_bytes:
+            return in_memory(entering, states)
+        return cast(Tensor, FileRows(self._scratch, states, entering))
+
     def entering(self, windows: range) -> Tensor:
         """(windows, seq_len, hidden_size): hidden states entering the first block."""
         return torch.cat([self._decoder.runner.embed(self._tokens_of(batch)) for batch in self._batches(windows)])
@@ -115,6 +129,9 @@ class WindowEvaluator:
 
     def _run(self, block: int, states: Tensor, windows: range) -> None:
         """Replace ``states`` by the outputs of a block, whose weights are there."""
+        if isinstance(states, FileRows):
+            self._run_in_file(block, states, windows)
+            return
         for batch in self._batches(windows):
             held = slice(batch.start - windows.start, batch.stop - windows.start)
             for rows in states.split(max(1, self._batch_size // len(batch))):
@@ -123,6 +140,15 @@ class WindowEvaluator:
                 outputs = self._decoder.runner.forward_block(block, several.flatten(0, 1), call)
                 several.copy_(outputs.view(several.shape))
                 self._on_forwards(len(outputs))
+
+    def _run_in_file(self, block: int, states: FileRows, windows: range) -> None:
+        """The same of states in a file, of which as many are in memory as go through the block together."""
+        *_, last = self._batches(windows)  # the only one that may have fewer windows than the others
+        together = max(1, self._batch_size // len(last))
+        for start in range(0, len(states), together):
+            some = states.read(start, min(start + together, len(states)))
+            self._run(block, some, windows)
+            states.write(start, some)
 
     def losses(self, states: Tensor, windows: range) -> WindowLosses:
         """Losses of ``states`` (n, windows, seq_len, hidden_size) leaving the last block."""

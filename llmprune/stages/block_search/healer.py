@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from llmprune.models.decoder import Decoder
 from llmprune.models.devices import exact_products
 from llmprune.models.open_block import OpenBlock
 from llmprune.ranks.group import ALONE, Ranks
+from llmprune.stages.block_search.batch_states import BatchStates
 from llmprune.stages.healing import RIDGES, StoredLayer, add_lacking, held_back, installed, stored_layer
 
 
@@ -44,6 +46,8 @@ class CutHealer:
         masked: names of the tensors whose zeros stay zeros; None: all.
         say: hears of every block that cannot be healed.
         ranks: each runs its share of the windows, and all have the sums of all.
+        state_bytes: memory for the states of the windows in both models, which else lie in files; None: no bound.
+        scratch: folder for these; None: that of temporary files.
     """
 
     def __init__(
@@ -55,6 +59,8 @@ class CutHealer:
         masked: frozenset[str] | None,
         say: Callable[[str], None],
         ranks: Ranks = ALONE,
+        state_bytes: int | None = None,
+        scratch: Path | None = None,
     ) -> None:
         self._decoder, self._masked, self._say, self._ranks = decoder, masked, say, ranks
         self.num_windows = len(tokens)
@@ -66,6 +72,7 @@ class CutHealer:
         )
         solved_on, held = (part.to(decoder.device).split(batch) for part in (solved_on, held))
         self._batches, self._first_held = [*solved_on, *held], len(solved_on)
+        self._state_bytes, self._scratch = state_bytes, scratch
         self._kept: dict[int, StoredLayer] = {}
         self._cuts: dict[int, _Cut] = {}
         self._paths: dict[int, str | None] = {}
@@ -110,10 +117,9 @@ class CutHealer:
 
     def _walk(self, remaining: Sequence[int], wanted: Collection[int]) -> None:
         """Run the model and the dense one up to the last of the blocks that are ``wanted``, and solve on the way."""
-        runner, depth = self._decoder.runner, len(self._decoder.blocks)
+        depth = len(self._decoder.blocks)
         self._decoder.expect(())  # two walks in turn: the next block is not known from the last one
-        ours = [runner.embed(tokens) for tokens in self._batches]
-        dense = list(ours)
+        ours, dense = self._embedded(), self._embedded()
         entering = 0
         for block, behind, goal in zip(remaining, remaining[1:], [*remaining[2:], depth], strict=False):
             if block >= max(wanted):
@@ -128,13 +134,19 @@ class CutHealer:
                 else:
                     self._run(block, ours)
 
-    def _run(self, block: int, states: list[Tensor]) -> None:
+    def _embedded(self) -> BatchStates:
+        """The states entering the first block, half of the memory for them."""
+        states = (self._decoder.runner.embed(tokens) for tokens in self._batches)
+        most = None if self._state_bytes is None else self._state_bytes // 2
+        return BatchStates(states, [len(tokens) for tokens in self._batches], most=most, folder=self._scratch)
+
+    def _run(self, block: int, states: BatchStates) -> None:
         """Replace every batch of states by the outputs of a block, whose weights are there."""
         runner = self._decoder.runner
         for place, tokens in enumerate(self._batches):
             states[place] = runner.forward_block(block, states[place], runner.calls(tokens)[block])
 
-    def _solved(self, opened: OpenBlock, states: list[Tensor], dense: Sequence[Tensor]) -> StoredLayer | None:
+    def _solved(self, opened: OpenBlock, states: BatchStates, dense: BatchStates) -> StoredLayer | None:
         """Run the open block as ``_run`` does, and find its layer as it comes closest to ``dense``; None: as it is."""
         path = self._path(opened, states[0])
         if path is None:

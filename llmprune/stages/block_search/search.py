@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,11 +14,11 @@ from torch import Tensor
 from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.algorithms.blocks.evaluator import Measure
 from llmprune.algorithms.blocks.forks import Healer
-from llmprune.algorithms.blocks.search import Round, chunks, greedy_rounds
+from llmprune.algorithms.blocks.search import Round, chunks, greedy_rounds, losses_without
 from llmprune.artifacts.records.importance import CandidateRecord, RoundRecord
 from llmprune.models.compute import Compute
 from llmprune.models.decoder import Decoder
-from llmprune.stages.block_search.cost import SearchCost, divide_memory, measure_window_cost
+from llmprune.stages.block_search.cost import Division, SearchCost, divide_memory, measure_window_cost
 from llmprune.stages.block_search.evaluator import WindowEvaluator
 from llmprune.stages.block_search.healer import CutHealer
 from llmprune.stages.block_search.removable import Removable
@@ -44,6 +46,7 @@ def window_evaluator(
     masked: frozenset[str] | None,
     compute: Compute,
     progress: Progress,
+    scratch: Path | None = None,
 ) -> WindowEvaluator:
     """The calibration windows in shuffled order, in chunks that fit into memory.
 
@@ -55,18 +58,30 @@ def window_evaluator(
         masked: names of the tensors whose zeros healing leaves zeros; None: all.
         compute: where, and how much goes through a block at once.
         progress: who listens.
+        scratch: folder for states that memory has no room for; None: that of temporary files.
     """
     solved_on, measured = (tokens[part] for part in shuffled_windows(len(tokens), settings, seed=seed))
     batch = settings.batch_size or compute.batch_windows(tokens.shape[1])
+    division = _divide_memory(decoder, solved_on, measured, settings, compute, progress)
     healer = None
     if settings.heal:
-        healer = CutHealer(decoder, solved_on, batch=batch, masked=masked, say=progress.say, ranks=compute.ranks)
+        healer = CutHealer(
+            decoder,
+            solved_on,
+            batch=batch,
+            masked=masked,
+            say=progress.say,
+            ranks=compute.ranks,
+            state_bytes=division.beside,
+            scratch=scratch,
+        )
     return WindowEvaluator(
         decoder,
         measured,
         batch_size=batch,
         chunk_windows=settings.chunk_windows,
-        state_bytes=_divide_memory(decoder, solved_on, measured, settings, compute, progress),
+        state_bytes=division.states,
+        scratch=scratch,
         healer=healer,
     )
 
@@ -78,22 +93,15 @@ def _divide_memory(
     settings: RedundancySettings,
     compute: Compute,
     progress: Progress,
-) -> int:
-    """Keep blocks in memory if all fit beside the states, or if there is memory that states have no use for.
-
-    Returns:
-        Bytes for the states of a chunk.
-    """
+) -> Division:
+    """Keep blocks in memory if all fit beside the states, or if there is memory that states have no use for."""
     sizes = [decoder.block_bytes(block) for block in range(len(decoder.blocks))]
     window = decoder.runner.embed(measured[:1].to(decoder.device)).nbytes
-    beside = 2 * len(solved_on) * window  # healing holds the model's states and the dense ones
-    division = divide_memory(
-        sizes, window, len(measured), settings, free=compute.free_bytes() - beside, compute=compute
-    )
+    division = divide_memory(sizes, window, len(measured), settings, solved_on=len(solved_on), compute=compute)
     decoder.keep(device=division.device, host=division.host)
     if decoder.pass_seconds:
         progress.say("The blocks do not fit into memory: those that do not are read from disk in every pass over them.")
-    return division.states
+    return division
 
 
 def dense_loss(evaluator: WindowEvaluator) -> float:
@@ -160,7 +168,7 @@ def search_rounds(
                 may_go=removable.may_go,
                 rule=EliminationRule(settings.error_rate) if settings.eliminates else None,
                 healer=healer or evaluator.healer,
-                measure=measure,
+                measure=measure or partial(losses_without, evaluator, stack=evaluator.stack),
                 on_chunk=lambda done: advance(cost.step(done)),
             )
         )

@@ -43,7 +43,9 @@ class SearchShare:
     ) -> WindowLosses:
         """Losses with each candidate skipped, on this rank's share of some windows."""
         share = self.ranks.share(windows)
-        return losses_without(self.evaluator, share, remaining, candidates, healed, on_windows)
+        return losses_without(
+            self.evaluator, share, remaining, candidates, healed, on_windows, stack=self.evaluator.stack
+        )
 
     def solve(self, remaining: Sequence[int], candidates: Sequence[int]) -> frozenset[int]:
         """See ``Healer``; on the windows of all ranks."""
@@ -144,5 +146,6 @@ def _open_share(
         masked=masked,
         compute=here.compute,
         progress=here.progress,
+        scratch=here.run.path,
     )
     return SearchShare(evaluator, here.compute.ranks)
