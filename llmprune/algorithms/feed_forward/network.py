@@ -137,9 +137,15 @@ def pre_activations(ffn: Ffn, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
             return ffn.up(inputs), None
 
 
-def own_pre_activations(ffn: Ffn, chunk: FfnChunk) -> tuple[Tensor, Tensor | None]:
-    """What `pre_activations` gives of the inputs for pruned weights; where the chunk has it, as it has it."""
-    return pre_activations(ffn, chunk.inputs) if chunk.own_up is None else (chunk.own_up, chunk.own_gate)
+def own_pre_activations(ffn: Ffn, chunk: FfnChunk, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """What `pre_activations` gives of the inputs for pruned weights, in the digits of `dtype`.
+
+    Where the chunk has it, it is what was kept in that dtype. So nothing depends on whether a store had room for it.
+    """
+    if chunk.own_up is not None:
+        return chunk.own_up, chunk.own_gate
+    up, gate = pre_activations(ffn, chunk.inputs)
+    return up.to(dtype).to(up.dtype), None if gate is None else gate.to(dtype).to(gate.dtype)
 
 
 def hidden(ffn: Ffn, up: Tensor, gate: Tensor | None) -> Tensor:

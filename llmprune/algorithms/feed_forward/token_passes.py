@@ -114,7 +114,7 @@ def update_auxiliary(
     cross = CrossSums(ffn)
     for place in range(len(chunks)):
         chunk = widen(stored := chunks[place])
-        up, gate = own_pre_activations(ffn, chunk)
+        up, gate = own_pre_activations(ffn, chunk, stored.up.dtype)
         chunk, _ = solve_auxiliary(ffn, chunk, up, gate, solver, coefficients, steps=steps)
         cross.add(chunk)
         chunks[place] = _with_auxiliary_of(chunk, stored)
@@ -134,7 +134,7 @@ def update_auxiliary_and_measure(
     error, cross, moments = ErrorSums(ffn), CrossSums(ffn), HiddenSums(ffn)
     for place in range(len(chunks)):
         chunk = widen(stored := chunks[place])
-        up, gate = own_pre_activations(ffn, chunk)
+        up, gate = own_pre_activations(ffn, chunk, stored.up.dtype)
         error.add(chunk, up, gate)
         chunk, p = solve_auxiliary(ffn, chunk, up, gate, solver, coefficients, steps=steps)
         cross.add(chunk)

@@ -42,8 +42,8 @@ ChatTemplateOpt = Annotated[ChatTemplate, typer.Option(help=_CHAT_TEMPLATE)]
 CacheOpt = Annotated[
     Cache,
     typer.Option(
-        help="Keep the dense model's hidden states, which heal and global-prune then need not compute: those of all blocks, or "
-        "of as many as take a tenth of the free disk (auto)."
+        help="Keep the dense model's hidden states, which heal and global-prune then need not compute: those of all "
+        "blocks, or of as many as take a tenth of the free disk (auto)."
     ),
 ]
 

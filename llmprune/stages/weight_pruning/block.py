@@ -85,15 +85,23 @@ class BlockPruning:
         self._dense = settings.reference is Reference.DENSE
         self._unseen: list[str] = []
 
-    def run_dense(self) -> dict[str, FileRecord]:
+    def run_dense(self, *, last: bool = False) -> dict[str, FileRecord]:
         """Run the dense block beforehand, where the dense model is the reference, and note what ``prune`` asks for.
 
+        Args:
+            last: whether no block behind this one is pruned, so that none asks for the dense states leaving it.
+
         Returns:
-            The file of the dense states leaving the block, by its path in the folder of the pass.
+            The file of the dense states leaving the block, by its path in the folder of the pass; none where nobody
+            asks for them.
         """
         if not self._dense:
             return {}
         index = self._block.index
+        if last and not self._steps.adds:
+            for _ in self._dense_outputs():
+                pass
+            return {}
         return self._streams.dense_at(index + 1).write(index + 1, self._dense_outputs())
 
     def prune(self) -> PrunedBlock:

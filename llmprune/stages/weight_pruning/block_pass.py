@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from llmprune.artifacts.activations import FileRecord
 from llmprune.artifacts.files.disk_space import explain_full_disk, require_free_space
 from llmprune.artifacts.records.weight_sparsity import BlockRecord
 from llmprune.ranks.group import Placed
@@ -44,9 +45,15 @@ class PruningPass:
             NumericalError: activations or Gram matrices that cannot be solved with.
             LlmpruneError: the disk is full.
         """
-        state = self.folder.opened(self.begin, self._embedded, say=self.progress.say)
+        begun: list[PruningPassState] = []
+
+        def begin(state: PruningPassState) -> PruningPassState:
+            begun.append(self._begun(state))
+            return begun[-1]
+
+        state = self.folder.opened(self.begin, begin, say=self.progress.say)
         total = max(self.blocks) + 1
-        if state.entering:
+        if state.entering and not begun:
             self.progress.say(f"Going on at block {state.entering} of {total}.")
         with self.progress.task("Pruning", total) as advance, explain_full_disk(self.folder.path):
             advance(state.entering)
@@ -72,8 +79,14 @@ class PruningPass:
             }
         )
 
-    def _embedded(self, begin: PruningPassState) -> PruningPassState:
+    def _begun(self, begin: PruningPassState) -> PruningPassState:
         """The first files of a new pass."""
         require_free_space(self.folder.path, self.disk)
-        written = self.shares.call("embedded")
-        return begin.model_copy(update={"states": {name: file for one in written for name, file in one.items()}})
+        written: list[tuple[int, dict[str, FileRecord]]] = self.shares.call("begun")
+        (entering, _), *_ = written
+        if entering:
+            self.progress.say(
+                f"Blocks before {entering} are not run: the calibration keeps the hidden states behind them."
+            )
+        states = {name: file for _, files in written for name, file in files.items()}
+        return begin.model_copy(update={"entering": entering, "states": states})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from llmprune.artifacts.activations import open_calibration
+from llmprune.models.compute import Compute, dtype_name
 from llmprune.stages.calibration import (
     CalibrationChoice,
     CalibrationSettings,
@@ -14,7 +16,8 @@ from llmprune.stages.common.plans import Estimate, Plan, plan_of
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.cost import verification_steps, writing_step
 from llmprune.stages.output.place import check_output
-from llmprune.stages.weight_pruning.estimate import MEMORY, BlockShapes, pruning_needs
+from llmprune.stages.passes import cached_states
+from llmprune.stages.weight_pruning.estimate import BlockShapes, fitted_needs
 from llmprune.stages.weight_pruning.selection import check_shapes, parse_layers
 from llmprune.stages.weight_pruning.settings import PruningSettings
 
@@ -36,7 +39,16 @@ def plan_pruning(
     cost = model_cost(workspace, windows.seq_len, windows.count)
     steps = drawing_steps(cost, windows)
     count = settings.samples or windows.count
-    steps += pruning_steps(workspace, cost, cost.sizes, settings, windows=count, blocks=len(blocks), last=max(blocks))
+    steps += pruning_steps(
+        workspace,
+        cost,
+        cost.sizes,
+        settings,
+        windows=count,
+        blocks=len(blocks),
+        last=max(blocks),
+        cached=_cached(workspace, settings, min(blocks)),
+    )
     remarks = ["The time of pruning is told from the multiplications of matrices", *calibration_remarks(windows)]
     return plan_of("global-prune", cost, steps, remarks)
 
@@ -50,6 +62,7 @@ def pruning_steps(
     windows: int,
     blocks: int,
     last: int,
+    cached: int = 0,
 ) -> list[Estimate]:
     """The steps of pruning a model's weights and of writing it.
 
@@ -61,11 +74,23 @@ def pruning_steps(
         windows: calibration windows.
         blocks: how many blocks are pruned.
         last: the last one of them.
+        cached: blocks at the beginning that are not run, since what leaves them is cached.
     """
-    steps = [_counting(cost, sizes, blocks), _pruning(cost, sizes, settings, windows, blocks, last)]
+    steps = [
+        _counting(cost, sizes, blocks),
+        _pruning(cost, sizes, settings, windows, blocks, last, cached, workspace.compute),
+    ]
     finished = sum(sizes.blocks_stored) * blocks // sizes.depth  # in the files of the pass
     steps.append(writing_step(workspace, cost, sizes.stored, beside=finished))
     return [*steps, *verification_steps(cost, sizes, workspace.compute, verify=settings.verify)]
+
+
+def _cached(workspace: Workspace, settings: PruningSettings, first: int) -> int:
+    """The last place up to the block ``first`` whose hidden states the calibration keeps."""
+    place = settings.calibration or workspace.run.calibration
+    known = open_calibration(place) if place.exists() else None
+    found = cached_states(known, model=workspace.model.fingerprint, dtype=dtype_name(workspace.dtype))
+    return 0 if found is None else max((at for at in range(1, first + 1) if found.calibration.keeps(at)), default=0)
 
 
 def _counting(cost: ModelCost, sizes: ModelSizes, blocks: int) -> Estimate:
@@ -76,21 +101,29 @@ def _counting(cost: ModelCost, sizes: ModelSizes, blocks: int) -> Estimate:
 
 
 def _pruning(
-    cost: ModelCost, sizes: ModelSizes, settings: PruningSettings, windows: int, blocks: int, last: int
+    cost: ModelCost,
+    sizes: ModelSizes,
+    settings: PruningSettings,
+    windows: int,
+    blocks: int,
+    last: int,
+    cached: int,
+    compute: Compute,
 ) -> Estimate:
     shapes = BlockShapes.whole(sizes.matrices, cost.width)
     itemsize = cost.window_bytes // (cost.seq_len * cost.width)
-    needs = pruning_needs(
+    needs = fitted_needs(
         shapes,
         settings,
+        compute,
+        beside=cost.running,
         tokens=windows * cost.seq_len,
         seq_len=cost.seq_len,
         batch=cost.batch * cost.seq_len,
         blocks=blocks,
-        before=last + 1 - blocks,
+        before=last + 1 - blocks - cached,
         itemsize=itemsize,
         stored=itemsize * sum(sizes.blocks_stored) // sum(sizes.blocks),
-        memory=MEMORY,
         spills_wide=cost.on_host,
     )
     memory = cost.memory(cost.running + needs.memory)
@@ -99,7 +132,7 @@ def _pruning(
         memory.host,
         memory.device,
         disk=needs.disk,
-        read=sum(sizes.blocks_stored) * (last + 1) // sizes.depth + needs.read,
+        read=sum(sizes.blocks_stored) * (last + 1 - cached) // sizes.depth + needs.read,
         written=needs.written,
         seconds=needs.multiplications * cost.times.block / (cost.seq_len * shapes.forward(cost.seq_len)),
     )

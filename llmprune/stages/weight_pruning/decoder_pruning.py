@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from llmprune.algorithms.feed_forward.sparsellm import FfnSettings
-from llmprune.artifacts.records.environment import Environment
+from llmprune.artifacts.records.environment import Environment, compared
 from llmprune.artifacts.records.weight_sparsity import BlockRecord, SparsitySettings
 from llmprune.choices import Method, Reference
 from llmprune.errors import NumericalError
@@ -24,9 +24,9 @@ from llmprune.ranks.group import Ranks
 from llmprune.ranks.shared import require_divisible, require_shared
 from llmprune.stages.calibration import CalibrationText, text_of_windows
 from llmprune.stages.common.progress import Progress
-from llmprune.stages.passes import PassFolder
+from llmprune.stages.passes import CachedStates, PassFolder, cached_states
 from llmprune.stages.weight_pruning.block_pass import PruningPass
-from llmprune.stages.weight_pruning.estimate import kept_bytes, needs_of
+from llmprune.stages.weight_pruning.estimate import needs_of
 from llmprune.stages.weight_pruning.selection import check_shapes, parse_layers
 from llmprune.stages.weight_pruning.settings import PruningSettings
 from llmprune.stages.weight_pruning.share import PassSettings, PassShare
@@ -75,7 +75,8 @@ def prune_decoder(
     require_divisible(compute.ranks, len(tokens))
     require_shared(compute.ranks, folder.path)
     batch = compute.batch_windows(tokens.shape[1])
-    given = (elsewhere, tokens, chosen, folder, batch, kept_bytes(compute))
+    cache = _dense_states(text, decoder, model=model, windows=len(tokens), batch=batch, progress=progress)
+    given = (elsewhere, tokens, chosen, folder, batch, needs.kept, cache)
     environment = Environment.now(tf32=rounds_to_tf32(decoder.device, decoder.dtype))
     begin = PruningPassState(model=model, settings=recorded, environment=environment)
     try:
@@ -96,12 +97,30 @@ def _open_share(
     folder: PassFolder[PruningPassState],
     batch: int,
     memory: int,
+    cache: CachedStates | None,
     decoder: Decoder | None = None,
 ) -> PassShare:
     if decoder is None:
         assert elsewhere is not None, "another rank opens the model itself"
         decoder = elsewhere()
-    return PassShare(decoder, tokens, settings, folder=folder, batch=batch, memory=memory)
+    return PassShare(decoder, tokens, settings, folder=folder, batch=batch, memory=memory, cache=cache)
+
+
+def _dense_states(
+    text: CalibrationText, decoder: Decoder, *, model: str, windows: int, batch: int, progress: Progress
+) -> CachedStates | None:
+    """What the calibration keeps of the dense model's hidden states, if it is to the last bit what is computed here."""
+    found = cached_states(text.artifact, model=model, dtype=dtype_name(decoder.dtype))
+    if found is None or not found.calibration.keeps(0):
+        return None
+    manifest = found.calibration.manifest
+    if windows != manifest.num_windows and windows % batch:  # the last of them would not run with the same others
+        return None
+    changed = None if manifest.environment is None else compared(manifest.environment, Environment.now())
+    if changed is not None:
+        progress.say(f"The hidden states in {found.calibration.directory} are not used: {changed}")
+        return None
+    return found
 
 
 def prune_in_memory(

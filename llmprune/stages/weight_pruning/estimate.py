@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 from llmprune.choices import Method, Part, Reference
 from llmprune.models.block_linears import LinearSlot
@@ -93,6 +94,7 @@ class PruningNeeds:
 
     Attributes:
         memory: bytes at one time, at most, on the device that computes.
+        kept: bytes of a block's activations among these, at most; the rest goes to files.
         disk: bytes at one time, at most, beside the new checkpoint.
         read: bytes of hidden states and spilled tensors that are read.
         written: bytes of these and of finished weights that are written.
@@ -100,6 +102,7 @@ class PruningNeeds:
     """
 
     memory: int
+    kept: int
     disk: int
     read: int
     written: int
@@ -129,9 +132,11 @@ def needs_of(
     matrices = (block_matrices(decoder, block) for block in blocks)
     shapes = [BlockShapes.of(slots, filter(settings.selection.takes, slots), width) for slots in matrices]
     largest = max(shapes, key=lambda one: one.weights)
-    return pruning_needs(
+    return fitted_needs(
         largest,
         settings,
+        compute,
+        beside=2 * max(decoder.block_bytes(block) for block in blocks),  # one that is open, and the next one
         tokens=windows * seq_len,
         seq_len=seq_len,
         batch=compute.batch_windows(seq_len) * seq_len,
@@ -139,18 +144,43 @@ def needs_of(
         before=max(blocks) + 1 - len(blocks),
         itemsize=decoder.dtype.itemsize,
         stored=0 if decoder.keeps_changes else decoder.dtype.itemsize,
-        memory=kept_bytes(compute),
         spills_wide=compute.device.type == "cpu",
     )
 
 
-def kept_bytes(compute: Compute) -> int:
-    """Bytes of a block's activations that stay in memory; the rest goes to files.
+def fitted_needs(
+    shapes: BlockShapes, settings: PruningSettings, compute: Compute, *, beside: int, **shape: Unpack[Amounts]
+) -> PruningNeeds:
+    """What pruning takes within the memory that is free; see ``pruning_needs``.
 
-    32 x 1024 tokens of SmolLM2 (width 576, FFN 1,536) take 0.95 GB in float32 and never leave memory; 128 x 2048 tokens
+    As many of a block's activations stay in memory as is left beside the matrices, up to a bound. 32 x 1024 tokens of
+    SmolLM2 (width 576, FFN 1,536) take 0.95 GB in float32 and never leave memory where there is some; 128 x 2048 tokens
     of Llama-2-7B's width take 16 GB in bfloat16.
+
+    Args:
+        shapes: of a block.
+        settings: how to prune.
+        compute: tells what is free.
+        beside: bytes of open blocks and of what their runs take.
+        shape: the other arguments of ``pruning_needs``.
     """
-    return MEMORY if compute.device.type == "cpu" else compute.free_bytes() // 4
+    free = compute.free_bytes()
+    bound = MEMORY if compute.device.type == "cpu" else free // 4
+    least = pruning_needs(shapes, settings, memory=0, **shape).memory
+    return pruning_needs(shapes, settings, memory=max(0, min(bound, free - least - beside)), **shape)
+
+
+class Amounts(TypedDict):
+    """Arguments of ``pruning_needs``, see there."""
+
+    tokens: int
+    seq_len: int
+    batch: int
+    blocks: int
+    before: int
+    itemsize: int
+    stored: int
+    spills_wide: bool
 
 
 def pruning_needs(
@@ -198,6 +228,7 @@ def pruning_needs(
         + min(kept, memory)
         + _matrix_bytes(shapes, joint=joint)
         + _TEMPORARIES * _WIDE * batch * shapes.hidden,
+        kept=memory,
         disk=max(_pruning_files(blocks, dense) * one + spilled + wide, _most_files(blocks, before, dense) * one)
         + finished,
         read=sides * one * (4 * blocks + before) + (passes * spilled + wide) * blocks,

@@ -27,7 +27,7 @@ from llmprune.models.decoder import Decoder
 from llmprune.models.devices import exact_products
 from llmprune.models.open_block import FEW_TOKENS, OpenBlock
 from llmprune.ranks.group import Ranks
-from llmprune.stages.passes import PassFolder, Stream
+from llmprune.stages.passes import CachedStates, PassFolder, Stream
 from llmprune.stages.weight_pruning.block import BlockPruning, PrunedBlock
 from llmprune.stages.weight_pruning.records import (
     block_record,
@@ -88,6 +88,7 @@ class PassShare:
         folder: where the pass keeps its files.
         batch: windows at a time.
         memory: bytes of a block's activations that stay in memory.
+        cache: hidden states of the dense model that need not be computed; None: there are none.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class PassShare:
         folder: PassFolder[PruningPassState],
         batch: int,
         memory: int,
+        cache: CachedStates | None = None,
     ) -> None:
         self._decoder = decoder
         self._settings = settings
@@ -106,15 +108,23 @@ class PassShare:
         self._folder = folder
         self._memory = memory
         sides = [
-            Stream(name, decoder, tokens, folder.path, batch, ranks=settings.ranks) for name in ("pruned", "dense")
+            Stream(name, decoder, tokens, folder.path, batch, cache, settings.ranks) for name in ("pruned", "dense")
         ]
         beside = sides[1] if settings.ffn.reference is Reference.DENSE else None
         self._streams = Streams(sides[0], beside, first=min(settings.blocks))
 
-    def embedded(self) -> dict[str, FileRecord]:
-        """Write the states entering the first block; returns the file by its path in the folder."""
+    def begun(self) -> tuple[int, dict[str, FileRecord]]:
+        """Write the first states: those entering the last block that is cached before any is pruned, else the first.
+
+        Returns:
+            That block, and the file by its path in the folder.
+        """
+        stream, first = self._streams.pruned, self._streams.first
+        cached = [block for block in range(1, first + 1) if stream.is_cached(block)]
         with explain_full_disk(self._folder.path):
-            return self._streams.pruned.embedded()
+            if cached:
+                return cached[-1], stream.from_cache(cached[-1])
+            return 0, stream.embedded()
 
     def pass_block(self, block: int, states: Collection[str]) -> PassedBlock:
         """Prune a block, or let it stay dense, and run the windows through it.
@@ -140,7 +150,7 @@ class PassShare:
         name = f"scratch-{self._ranks.rank}" if self._ranks.size > 1 else "scratch"
         with scratch_directory(self._folder.path, name) as scratch:
             work = BlockPruning(opened, steps, self._streams, self._settings.ffn, scratch=scratch, memory=self._memory)
-            states = work.run_dense()
+            states = work.run_dense(last=block == max(self._settings.blocks))
             pruned = work.prune()
             weights = self._write_weights(block, steps.slots, pruned) if self._ranks.is_first else {}
             states, output_error = self._leaving(block, work, states)
@@ -188,10 +198,16 @@ class PassShare:
         return self._folder.write_weights(block, finished)
 
     def _passed_by(self, opened: OpenBlock) -> PassedBlock:
-        """Run the hidden states through a block that stays dense: once, as long as both models are one."""
+        """Run the hidden states through a block that stays dense: once, as long as both models are one.
+
+        The dense model's are not computed where they are cached.
+        """
         block = opened.index
         states: dict[str, FileRecord] = {}
         for side in self._streams.sides(block + 1):
+            if side is self._streams.dense and side.is_cached(block + 1):
+                states |= side.from_cache(block + 1)
+                continue
             entering = side.entering(block)
             states |= side.write(block + 1, (opened.forward(batch.hidden, batch.call) for batch in entering))
         return PassedBlock(states, self._halved)
