@@ -1,6 +1,6 @@
 """One linear layer in full: a method that chooses and repairs, then the refit on its mask."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from torch import Tensor
@@ -72,9 +72,10 @@ def prune_layer(
         NumericalError: `gram` cannot be factorised, or the error is not finite.
     """
     pruned = choose_weights(weight, gram, settings, target=target, factor=factor)
-    if settings.refit_steps == 0 or pruned.error == 0:
-        return pruned
-    return refit(pruned, gram, target=weight if target is None else target, steps=settings.refit_steps)
+    if settings.refit_steps > 0 and pruned.error > 0:
+        target = weight if target is None else target
+        pruned = refit(pruned, gram, target=target, steps=settings.refit_steps, missing=pruned.missing)
+    return replace(pruned, missing=None)
 
 
 def choose_weights(

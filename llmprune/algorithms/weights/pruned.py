@@ -1,6 +1,6 @@
 """What pruning one linear layer returns, and how its error is measured."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ class PrunedWeight:
         energy: tr(T G T^T) = ||T X||^2.
         damping: the relative damping that the factorisation took, 0 where there was none.
         widened: whether a factorisation took float64 on the CPU, since the device's own failed.
+        missing: (out, in), (T - W) G, with which the error was measured and a refit begins; None: it is not at hand.
     """
 
     weight: Tensor
@@ -28,6 +29,7 @@ class PrunedWeight:
     energy: float
     damping: float = 0.0
     widened: bool = False
+    missing: Tensor | None = field(default=None, repr=False, compare=False)
 
     @property
     def relative_error(self) -> float:
@@ -56,11 +58,14 @@ def measured(
     Raises:
         NumericalError: the error is not finite.
     """
-    energy = quadratic(target.to(working_dtype(target, gram)), gram)
-    error = error_against(target, weight, gram)
+    goal = target.to(working_dtype(target, gram))
+    energy = quadratic(goal, gram)
+    away = goal - weight.to(goal.dtype)
+    missing = None if gram is None else away @ gram.to(goal.dtype)
+    error = _not_negative(away if missing is None else missing, away)
     if not (error < float("inf") and energy < float("inf")):
         raise NumericalError("The pruned weights or their activations hold NaN or infinity.")
-    return PrunedWeight(weight, mask, error=error, energy=energy, damping=damping, widened=widened)
+    return PrunedWeight(weight, mask, error=error, energy=energy, damping=damping, widened=widened, missing=missing)
 
 
 def error_against(target: Tensor, weight: Tensor, gram: Tensor | None) -> float:
@@ -71,7 +76,11 @@ def error_against(target: Tensor, weight: Tensor, gram: Tensor | None) -> float:
 
 def quadratic(matrix: Tensor, gram: Tensor | None) -> float:
     """tr(M G M^T) for M (out, in) and G (in, in), or the identity for None; in float64, never below 0."""
-    product = matrix if gram is None else matrix @ gram.to(matrix.dtype)
+    return _not_negative(matrix if gram is None else matrix @ gram.to(matrix.dtype), matrix)
+
+
+def _not_negative(product: Tensor, matrix: Tensor) -> float:
+    """The inner product of two matrices in float64, where no rounding makes it less than 0."""
     value = float((product * matrix).sum(dtype=torch.float64))
     return 0.0 if value < 0 else value  # NaN stays NaN
 

@@ -23,6 +23,7 @@ def refit(
     target: Tensor,
     steps: int = REFIT_STEPS,
     processes: Processes = ALONE,
+    missing: Tensor | None = None,
 ) -> PrunedWeight:
     """Move the kept weights of `pruned` towards `target` on the inputs behind `gram`.
 
@@ -32,6 +33,7 @@ def refit(
         target: (out, in), the weights T whose outputs are to be reproduced.
         steps: of conjugate gradients.
         processes: that divide the rows among them. All have all else.
+        missing: (out, in), (T - W) G for the weights W of `pruned`, where the caller has it; None: it is computed.
 
     Returns:
         The new weights in the dtype of `pruned.weight`, computed in float32, or in float64 where `target` or
@@ -44,26 +46,27 @@ def refit(
     own = processes.share(range(len(target)))
     here = slice(own.start, own.stop)
     start, goal, mask = (matrix[here].to(dtype) for matrix in (pruned.weight, target, pruned.mask))
-    weight = _conjugate_gradients(start, gram.to(dtype), goal, mask, steps).to(pruned.weight.dtype)
+    away = (goal - start) @ gram.to(dtype) if missing is None else missing[here].to(dtype)
+    weight = _conjugate_gradients(start, gram.to(dtype), away, mask, steps).to(pruned.weight.dtype)
     part = error_against(goal, weight, gram)
     odd = NumericalError("The refitted weights or their activations hold NaN or infinity.")
     error = sum(processes.agree(part if part < float("inf") else odd))
     if error >= pruned.error:
         return pruned
-    return replace(pruned, weight=shared_rows(weight, len(target), processes), error=error)
+    return replace(pruned, weight=shared_rows(weight, len(target), processes), error=error, missing=None)
 
 
-def _conjugate_gradients(start: Tensor, gram: Tensor, target: Tensor, mask: Tensor, steps: int) -> Tensor:
+def _conjugate_gradients(start: Tensor, gram: Tensor, missing: Tensor, mask: Tensor, steps: int) -> Tensor:
     """`steps` steps from `start`; all (out, in), `mask` 1 where kept; a row that has converged stays put.
 
-    The system of a row is A w = b with A = M G M and b = M G t, for the row's mask M. Names as usual: residual
-    r = b - A w, preconditioned residual z = D^-1 r with the Jacobi preconditioner D = diag(G), direction p, step
-    length alpha = (r, z) / (p, A p), beta = (r, z) / (r, z) of the step before.
+    `missing` is (T - W) G for the `start` W. The system of a row is A w = b with A = M G M and b = M G t, for the row's
+    mask M. Names as usual: residual r = b - A w, preconditioned residual z = D^-1 r with the Jacobi preconditioner
+    D = diag(G), direction p, step length alpha = (r, z) / (p, A p), beta = (r, z) / (r, z) of the step before.
     """
     diagonal = gram.diagonal()
     inverse_diagonal = torch.where(diagonal > 0, diagonal, 1).reciprocal()
     weight = start.clone()
-    r = ((target - weight) @ gram).mul_(mask)
+    r = missing * mask
     z = r * inverse_diagonal
     p = z.clone()
     rz = (r * z).sum(dim=1, keepdim=True)

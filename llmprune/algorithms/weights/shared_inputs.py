@@ -125,7 +125,9 @@ class SharedInputs:
 
     def _refitted(self, task: LayerTask, target: Tensor | None, chosen: PrunedWeight) -> PrunedWeight:
         steps = self._layer.refit_steps
-        if steps == 0 or chosen.error == 0:
-            return chosen
-        target = task.weight if target is None else target
-        return refit(chosen, self._gram, target=target, steps=steps, processes=self._processes)
+        if steps > 0 and chosen.error > 0:
+            target = task.weight if target is None else target
+            chosen = refit(
+                chosen, self._gram, target=target, steps=steps, processes=self._processes, missing=chosen.missing
+            )
+        return replace(chosen, missing=None)

@@ -1,8 +1,10 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from llmprune.algorithms.weights import magnitude, sparsegpt
+from llmprune.algorithms.weights.layer import LayerSettings, prune_layer
 from llmprune.algorithms.weights.patterns import Unstructured
 from llmprune.algorithms.weights.refit import refit
 from tests.algorithms.problems import layer, normal
@@ -58,3 +60,37 @@ def test_inputs_are_not_changed():
     refit(pruned, gram, target=weight)
     for tensor, copy in zip((weight, gram, pruned.weight, pruned.mask), copies, strict=True):
         assert torch.equal(tensor, copy)
+
+
+class Products(TorchDispatchMode):
+    """Counts matrix products."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.overloadpacket is torch.ops.aten.mm
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_product_that_the_error_was_measured_with_is_not_made_again():
+    weight, inputs = torch.randn(12, 16), torch.randn(64, 16)
+    gram = inputs.T @ inputs
+    chosen = sparsegpt.prune_linear(weight, gram, Unstructured(0.5))
+    found, counted = [], []
+    for missing in (chosen.missing, None):
+        with Products() as products:
+            found.append(refit(chosen, gram, target=weight, steps=3, missing=missing))
+        counted.append(products.count)
+    assert counted == [4, 5]  # a step each, and the error of what came out
+    assert torch.equal(found[0].weight, found[1].weight)
+    assert found[0].error == found[1].error < chosen.error
+
+
+def test_what_a_layer_gives_holds_no_product():
+    weight, inputs = torch.randn(12, 16), torch.randn(64, 16)
+    for steps in (0, 3):
+        assert (
+            prune_layer(weight, inputs.T @ inputs, LayerSettings(Unstructured(0.5), refit_steps=steps)).missing is None
+        )
