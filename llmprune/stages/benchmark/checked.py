@@ -9,15 +9,14 @@ import torch
 
 from llmprune.artifacts.records.agreement import AgreementProtocol
 from llmprune.artifacts.records.protocols import Protocols, TaskProtocol
-from llmprune.errors import TargetError
 from llmprune.evaluation.energy import EnergyMeter, find_energy_meter
 from llmprune.evaluation.tasks import OpenTasks
 from llmprune.models.compute import Compute, dtype_name
-from llmprune.models.loading import LOADING_ROOM
 from llmprune.stages.benchmark.agreement import agreement_protocol
 from llmprune.stages.benchmark.gate import require_metrics
 from llmprune.stages.benchmark.metrics import metric_names
 from llmprune.stages.benchmark.perplexity import perplexity_protocol, read_texts
+from llmprune.stages.benchmark.room import streamed_models
 from llmprune.stages.benchmark.settings import BenchSettings
 from llmprune.stages.benchmark.speed import speed_protocol
 from llmprune.stages.benchmark.subjects import Subject
@@ -75,7 +74,9 @@ def check(subjects: Sequence[Subject], settings: BenchSettings, compute: Compute
     tasks = open_asked_tasks(subjects, settings)
     meter = find_energy_meter(compute.device)
     dtype = compute.dtype or subjects[-1].dtype()
-    streamed = _streamed(subjects, settings, tasks, dtype, compute)
+    sizes = {subject.name: subject.needed_bytes(dtype) for subject in subjects}
+    written = () if tasks is None else tasks[0].generative
+    streamed = streamed_models(sizes, settings, written=written, dtype=dtype_name(dtype), compute=compute)
     agreement = agreement_protocol(subjects, settings, texts, streamed=streamed, progress=progress)
     names = metric_names(
         texts=[windows.identity().name for windows in texts],
@@ -92,39 +93,3 @@ def check(subjects: Sequence[Subject], settings: BenchSettings, compute: Compute
     )
     require_metrics(settings.conditions, names)
     return Measurements(settings, dtype, prefill, texts, tasks, agreement, meter, streamed)
-
-
-def _streamed(
-    subjects: Sequence[Subject],
-    settings: BenchSettings,
-    tasks: tuple[OpenTasks, TaskProtocol] | None,
-    dtype: torch.dtype,
-    compute: Compute,
-) -> frozenset[str]:
-    """Names of the models that memory has no room for. Speed needs all models in memory, writing answers one.
-
-    Raises:
-        TargetError: there is no room for what has to be in memory.
-    """
-    sizes, free = {subject.name: subject.needed_bytes(dtype) for subject in subjects}, compute.free_whole_bytes()
-    written = () if tasks is None else tasks[0].generative
-    if written and compute.spread:
-        raise TargetError(
-            f"A model that is spread over devices does not write the answers of {', '.join(written)}; leave out such "
-            "tasks, or `device_map=auto`."
-        )
-    if not (settings.speed or settings.draft or written):
-        return frozenset(name for name, size in sizes.items() if LOADING_ROOM * size > free)
-    largest = max(sizes, key=lambda name: sizes[name])
-    together = sizes if settings.speed or settings.draft else {largest: sizes[largest]}
-    if (needed := sum(together.values())) > free:
-        without = " and ".join(
-            ["`speed=False`"] * settings.speed
-            + [f"no {', '.join(written)} in `tasks`"] * bool(written)
-            + ["no `draft`"] * settings.draft
-        )
-        raise TargetError(
-            f"{needed / 1e9:.3g} GB of memory are needed for {' beside '.join(together)} in {dtype_name(dtype)}, and "
-            f"{free / 1e9:.3g} GB are free; type {without}: all else is then measured block by block."
-        )
-    return frozenset()

@@ -12,6 +12,7 @@ from llmprune.models.compute import Compute
 from llmprune.models.config import load_config
 from llmprune.models.loading import LOADING_ROOM, open_decoder, open_shell
 from llmprune.stages.benchmark.perplexity import read_texts
+from llmprune.stages.benchmark.room import streamed_models
 from llmprune.stages.benchmark.settings import BenchSettings
 from llmprune.stages.benchmark.subjects import CheckpointSubject, choose_subjects
 from llmprune.stages.common.model_cost import ModelCost, ModelSizes, measure, model_sizes
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _ITEMS, _ITEM_TOKENS = 2000, 150  # of a zero-shot task, an item with its choices: rough guesses
 _COUNTING = 1e-9  # seconds to look at a byte of the weights, about
+_PASSES = 0.5  # of the dense model for each token that it writes with a draft: how many are taken is not known
 _RESULT = 20_000  # bytes of a result, about
 
 
@@ -78,6 +80,8 @@ def plan_bench(
     sizes = {subject.name: _sizes(subject, compute) for subject in subjects}
     steps = bench_steps(cost, sizes, settings, measured, compute)
     remarks = ["Further repeats begin within `max_seconds` where the speeds scatter"] if settings.speed else []
+    if settings.tasks:
+        remarks.append("Tasks whose answers are written need a whole model in memory; which do is not looked up")
     if settings.tasks and settings.limit is None:
         remarks.append(f"The tasks are taken to have {_ITEMS} items of {_ITEM_TOKENS} tokens each")
     return plan_of("bench", cost, steps, remarks)
@@ -146,21 +150,28 @@ def bench_steps(
         known: the model whose perplexity and accuracy are there already.
     """
     steps: list[Estimate] = []
+    streamed = streamed_models(
+        {name: sizes.whole for name, sizes in subjects.items()}, settings, written=(), dtype=cost.dtype, compute=compute
+    )
+    together, agreed = settings.speed or settings.draft, len(subjects) > 1 and settings.agreement > 0 and not streamed
     there = 0  # bytes of models that stay in memory
     for name, sizes in reversed(subjects.items()):  # the baseline first
         stored = sizes.stored
         steps.append(Estimate(f"{name}: counting zeros", read=stored, seconds=stored * (cost.read + _COUNTING)))
-        agreed = len(subjects) > 1 and settings.agreement > 0
-        if name == known and not (settings.speed or agreed):
+        if name == known and not (together or agreed):
             continue
-        whole = settings.speed or bool(settings.tasks) or LOADING_ROOM * sizes.whole <= compute.free_bytes()
-        if whole:
+        loaded = name not in streamed and (not compute.spread or together or agreed)
+        if loaded:
             steps.append(_loading(cost, sizes, f"{name}: loading", there))
         if name != known:
+            whole = loaded and not compute.spread
             steps.append(_quality(cost, sizes, settings, measured, compute, f"{name}: quality", whole, there))
-        if agreed and whole:
-            steps.append(_agreement(cost, sizes, measured, f"{name}: agreement", there, writes=not there))
-        there += sizes.whole if settings.speed else 0
+        if agreed:
+            writes = sizes is list(subjects.values())[-1]
+            steps.append(_agreement(cost, sizes, measured, f"{name}: agreement", there, writes=writes))
+        there += sizes.whole if together else 0
+    if settings.draft and agreed:
+        steps.append(_drafting(cost, list(subjects.values()), settings, measured, there))
     if settings.speed:
         steps.append(_speed(cost, list(subjects.values()), settings, measured, there))
     return [*steps, Estimate("result", disk=_RESULT, kept=_RESULT, written=_RESULT)]
@@ -208,6 +219,19 @@ def _agreement(
     running = cost.running - cost.open_block
     memory = cost.memory(there + sizes.whole + states + running, loading=False)
     return Estimate(step, memory.host, memory.device, seconds=seconds)
+
+
+def _drafting(
+    cost: ModelCost, subjects: Sequence[ModelSizes], settings: BenchSettings, measured: Measured, there: int
+) -> Estimate:
+    """The dense model writes one text after the other, alone and with the other model as its draft."""
+    prompts, prompt, new = measured.written
+    each = [new * cost.next_token() * sizes.whole / cost.sizes.whole for sizes in subjects]
+    pair = each[0] + (1 + _PASSES) * each[-1]
+    most = max(settings.repeats * pair, settings.max_seconds)  # then no further text begins
+    states = sum((prompt + new) * sizes.depth * measured.token_bytes for sizes in subjects)
+    memory = cost.memory(there + states, loading=False)
+    return Estimate("draft", memory.host, memory.device, seconds=pair + min(prompts * pair, most + pair))
 
 
 def _speed(
