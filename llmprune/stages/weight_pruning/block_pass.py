@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from llmprune.artifacts.activations import FileRecord
 from llmprune.artifacts.files.disk_space import explain_full_disk, require_free_space
+from llmprune.artifacts.records.provenance import FileRecord
 from llmprune.artifacts.records.weight_sparsity import BlockRecord
 from llmprune.ranks.group import Placed
 from llmprune.stages.common.progress import Progress
