@@ -1,6 +1,7 @@
 """Several processes that divide the work of an algorithm among them: what it asks of them, whatever joins them."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from torch import Tensor
@@ -8,8 +9,6 @@ from torch import Tensor
 from llmprune.errors import LlmpruneError
 
 T = TypeVar("T")
-
-Add = Callable[[Tensor], Tensor]  # replaces a tensor by its sum over the processes
 
 
 class Processes(Protocol):
@@ -29,6 +28,12 @@ class Processes(Protocol):
     def sum(self, tensor: Tensor, /) -> Tensor:
         """Replace a tensor by its sum over all processes."""
 
+    def sum_rows(self, matrix: Tensor, /) -> Tensor:
+        """This process's share of the rows of a matrix's sum over all processes. The matrix is given away."""
+
+    def join_rows(self, part: Tensor, rows: int, /) -> Tensor:
+        """All rows of a matrix of which each process has its share."""
+
     def broadcast(self, tensor: Tensor, owner: int, /) -> Tensor:
         """Replace a tensor by its owner's."""
 
@@ -47,7 +52,15 @@ class _Alone:
     def sum(self, tensor: Tensor) -> Tensor:
         return tensor
 
+    def sum_rows(self, matrix: Tensor) -> Tensor:
+        return matrix
+
+    def join_rows(self, part: Tensor, rows: int) -> Tensor:
+        del rows
+        return part
+
     def broadcast(self, tensor: Tensor, owner: int) -> Tensor:
+        del owner
         return tensor
 
     def agree(self, outcome: T | LlmpruneError) -> list[T]:
@@ -59,22 +72,44 @@ class _Alone:
 ALONE: Processes = _Alone()
 
 
-def shared_rows(part: Tensor, rows: int, processes: Processes) -> Tensor:
-    """All rows of a matrix of which each process has its share.
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a matrix, which processes divide.
+
+    Attributes:
+        count: how many there are.
+        processes: that divide them.
+    """
+
+    count: int
+    processes: Processes = ALONE
+
+    @property
+    def own(self) -> range:
+        """Those of this process."""
+        return self.processes.share(range(self.count))
+
+    @property
+    def here(self) -> slice:
+        """Those of this process, to take them out of the matrix."""
+        own = self.own
+        return slice(own.start, own.stop)
+
+    def join(self, part: Tensor) -> Tensor:
+        """The matrix (rows, any), of whose rows each process has its own (own rows, any)."""
+        return self.processes.join_rows(part, self.count)
+
+
+def owners(costs: Sequence[float], size: int) -> tuple[int, ...]:
+    """Which of ``size`` processes owns each piece of work: the largest goes first, to whoever has the least until then.
 
     Args:
-        part: (own rows, any).
-        rows: of the matrix.
-        processes: that have the parts.
+        costs: of the pieces, in any unit.
+        size: how many processes.
     """
-    if processes.size == 1:
-        return part
-    whole = part.new_empty(rows, *part.shape[1:])
-    own = processes.share(range(rows))
-    whole[own.start : own.stop] = part
-    start = 0
-    for owner, count in enumerate(processes.agree(len(own))):
-        if count:
-            processes.broadcast(whole[start : start + count], owner)
-        start += count
-    return whole
+    loads, chosen = [0.0] * size, [0] * len(costs)
+    for place in sorted(range(len(costs)), key=lambda place: -costs[place]):
+        owner = loads.index(min(loads))
+        loads[owner] += costs[place]
+        chosen[place] = owner
+    return tuple(chosen)

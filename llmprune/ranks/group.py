@@ -17,9 +17,9 @@ from torch import Tensor
 from llmprune.errors import LlmpruneError, LostRankError
 from llmprune.ranks.failures import AnotherRankFailed, Failure, failure
 from llmprune.ranks.peers import Peer, who_is_gone
+from llmprune.ranks.rows import Items, as_bytes, gathered_rows, part_of, reduced_rows
 
 T = TypeVar("T")
-_Items = TypeVar("_Items", range, Tensor)
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _LINGERING = 1.0  # seconds that the living stay, so that nobody counts them among the dead
@@ -50,11 +50,9 @@ class Ranks:
         """Whether this rank decides, writes and talks."""
         return self.rank == 0
 
-    def share(self, items: _Items) -> _Items:
+    def share(self, items: Items) -> Items:
         """This rank's part of some items: as many as others have, or one more, in the order of the ranks."""
-        each, more = divmod(len(items), self.size)
-        start = self.rank * each + min(self.rank, more)
-        return items[start : start + each + (self.rank < more)]
+        return part_of(items, self.rank, self.size)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Replace a tensor by its sum over all ranks, which all of them get. All call it, in the same order."""
@@ -64,13 +62,33 @@ class Ranks:
                 dist.all_reduce(tensor)
         return tensor
 
+    def sum_rows(self, matrix: Tensor) -> Tensor:
+        """This rank's share of the rows of a matrix's sum over all ranks. Each share is sent to its rank alone.
+
+        Args:
+            matrix: (rows, any), contiguous; it is given away.
+        """
+        if self.size == 1:
+            return matrix
+        self.moved += matrix.nbytes
+        with self._in_step():
+            return reduced_rows(matrix, self.rank, self.size)
+
+    def join_rows(self, part: Tensor, rows: int) -> Tensor:
+        """All ``rows`` of a matrix (rows, any) of which each rank has its share (own rows, any)."""
+        if self.size == 1:
+            return part
+        self.moved += rows * part[:1].nbytes
+        with self._in_step():
+            return gathered_rows(part, rows, self.size)
+
     def broadcast(self, tensor: Tensor, owner: int) -> Tensor:
         """Replace a tensor by its owner's, of the same shape and dtype."""
         if self.size > 1:
             self.moved += tensor.nbytes
             sent = tensor.contiguous()
             with self._in_step():
-                dist.broadcast(sent.view(-1).view(torch.uint8), owner)  # which every backend can send
+                dist.broadcast(as_bytes(sent), owner)
             if sent is not tensor and self.rank != owner:
                 tensor.copy_(sent)
         return tensor

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Barrier
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from llmprune.errors import LlmpruneError
@@ -21,12 +22,26 @@ class Thread:
     size: int
     barrier: Barrier
     board: list[Any]
+    broadcasts: list[int] = field(default_factory=list)  # their owners
 
     def share(self, items: range) -> range:
         """As ``Ranks`` divides them."""
         each, more = divmod(len(items), self.size)
         start = self.rank * each + min(self.rank, more)
         return items[start : start + each + (self.rank < more)]
+
+    def sum_rows(self, matrix: Tensor) -> Tensor:
+        """In the order of the ranks; nothing is left of the matrix."""
+        total = sum(self._gathered(matrix.clone()))
+        matrix.fill_(float("nan"))
+        own = self.share(range(len(matrix)))
+        return total[own.start : own.stop]
+
+    def join_rows(self, part: Tensor, rows: int) -> Tensor:
+        """In the order of the ranks."""
+        whole = torch.cat(self._gathered(part.clone()))
+        assert len(whole) == rows
+        return whole
 
     def sum(self, tensor: Tensor) -> Tensor:
         """In the order of the ranks."""
@@ -35,6 +50,7 @@ class Thread:
 
     def broadcast(self, tensor: Tensor, owner: int) -> Tensor:
         """The owner's."""
+        self.broadcasts.append(owner)
         return tensor.copy_(self._gathered(tensor.clone())[owner])
 
     def agree(self, outcome: Any) -> list[Any]:

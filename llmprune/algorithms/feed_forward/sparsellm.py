@@ -41,7 +41,7 @@ from llmprune.algorithms.feed_forward.token_passes import (
     update_auxiliary_and_measure,
 )
 from llmprune.algorithms.feed_forward.token_sums import CrossMoments, FirstMoments, OutputError
-from llmprune.algorithms.processes import ALONE, Add, Processes
+from llmprune.algorithms.processes import ALONE, Processes
 from llmprune.algorithms.weights.layer import LayerSettings
 from llmprune.algorithms.weights.pruned import PrunedWeight
 from llmprune.algorithms.weights.shared_inputs import LayerTask, SharedInputs
@@ -94,11 +94,6 @@ class FfnSettings:
     def relative_ridge(self) -> float:
         """The ridge that is used."""
         return _RIDGE[self.reference] if self.ridge is None else self.ridge
-
-    @property
-    def add(self) -> Add | None:
-        """Replaces a tensor by its sum over all processes; None: there is one."""
-        return self.processes.sum if self.processes.size > 1 else None
 
 
 @dataclass(frozen=True)
@@ -173,23 +168,23 @@ def rounds_of_the_papers(
     with settings.products():
         keep = settings.rounds > 1
         inner = _with_up_and_gate(ffn, up, gate)
-        moments = hidden_moments(inner, chunks, keep=keep, add=settings.add)  # P of the pruned up and gate
+        moments = hidden_moments(inner, chunks, keep=keep, processes=settings.processes)  # P of the pruned up and gate
     weights = _Weights(up, gate, _prune_down(ffn, None, _inputs(moments.gram, settings)))
     yield weights.as_round(0, moments.output_error(weights.down.weight, settings.processes))
     weights = _Weights(up, gate, _prune_down(ffn, None, _inputs(first.hidden, settings)))
     for index in range(1, settings.rounds):
         pruned = weights.in_place_of(ffn)
-        solver = hidden_solver(pruned.down, settings.coefficients)
+        solver = hidden_solver(pruned.down, settings.coefficients, settings.processes)
         with settings.products():  # (4), (5), (6), and the error of the weights that they are solved for
             step = update_auxiliary_and_measure(
-                pruned, chunks, solver, settings.coefficients, steps=settings.steps, add=settings.add
+                pruned, chunks, solver, settings.coefficients, steps=settings.steps, processes=settings.processes
             )
         yield weights.as_round(index, step.error)
         up, gate = _prune_up_and_gate(ffn, step.cross, inputs)  # (3) towards z X^T, s X^T
         hidden = _inputs(step.hidden.gram, settings)
         weights = _Weights(up, gate, _prune_down(ffn, step.hidden.cross, hidden))  # (3) towards Y P^T
     with settings.products():
-        error = output_error(weights.in_place_of(ffn), chunks, settings.add)
+        error = output_error(weights.in_place_of(ffn), chunks, settings.processes)
     yield weights.as_round(settings.rounds, error)
 
 
@@ -209,7 +204,7 @@ def rounds_towards_dense_model(
     with settings.products():  # P = f(s) z of the pruned up and gate, and what the dense FFN gives beside it
         keep = settings.rounds > 1
         moments, dense_cross = hidden_moments_beside_dense(
-            _with_up_and_gate(ffn, up, gate), ffn, chunks, keep=keep, add=settings.add
+            _with_up_and_gate(ffn, up, gate), ffn, chunks, keep=keep, processes=settings.processes
         )
     hidden = _inputs(moments.gram, settings)
     weights = _Weights(up, gate, _prune_down(ffn, dense_cross, hidden))
@@ -217,16 +212,16 @@ def rounds_towards_dense_model(
     weights = _Weights(up, gate, _prune_down(ffn, moments.cross, hidden))  # (3) towards Y P^T
     for index in range(1, settings.rounds):
         pruned = weights.in_place_of(ffn)
-        solver = hidden_solver(pruned.down, settings.coefficients)
+        solver = hidden_solver(pruned.down, settings.coefficients, settings.processes)
         with settings.products():  # (4), (5), (6)
             cross = update_auxiliary(
-                pruned, chunks, solver, settings.coefficients, steps=settings.steps, add=settings.add
+                pruned, chunks, solver, settings.coefficients, steps=settings.steps, processes=settings.processes
             )
         yield weights.as_round(index, moments.output_error(weights.down.weight, settings.processes))
         up, gate = _prune_up_and_gate(ffn, cross, inputs)  # (3) towards z X^T, s X^T
         with settings.products():
             keep = index + 1 < settings.rounds
-            moments = hidden_moments(_with_up_and_gate(ffn, up, gate), chunks, keep=keep, add=settings.add)
+            moments = hidden_moments(_with_up_and_gate(ffn, up, gate), chunks, keep=keep, processes=settings.processes)
         hidden = _inputs(moments.gram, settings)
         weights = _Weights(up, gate, _prune_down(ffn, moments.cross, hidden))  # (3) towards Y P^T
     yield weights.as_round(settings.rounds, moments.output_error(weights.down.weight, settings.processes))
@@ -234,7 +229,7 @@ def rounds_towards_dense_model(
 
 def _first_moments(ffn: Ffn, chunks: ChunkStore, settings: FfnSettings, reference: Reference) -> FirstMoments:
     with settings.products():
-        return first_moments(ffn, chunks, reference, settings.add)
+        return first_moments(ffn, chunks, reference, settings.processes)
 
 
 @dataclass(frozen=True)
@@ -274,7 +269,7 @@ def _prune_down(ffn: Ffn, cross: Tensor | None, inputs: SharedInputs) -> PrunedW
 
 
 def _task(weight: Tensor, cross: Tensor | None) -> LayerTask:
-    return LayerTask(weight, None if cross is None else lambda rows: cross[rows])
+    return LayerTask(weight, None if cross is None else lambda _: cross)
 
 
 def _with_up_and_gate(ffn: Ffn, up: PrunedWeight, gate: PrunedWeight | None) -> Ffn:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from llmprune.algorithms.feed_forward.activation import Activation
 from llmprune.algorithms.feed_forward.network import Linear
+from llmprune.algorithms.processes import ALONE, Processes, Rows
 from llmprune.choices import ALPHA, BETA, GAMMA
 from llmprune.errors import TargetError
 
@@ -75,13 +76,14 @@ class HiddenSolver:
         return self.gain(missing, product=product).add_(hidden)
 
 
-def hidden_solver(down: Linear, coefficients: Coefficients) -> HiddenSolver:
-    """Factor the p problem of `down` (out, hidden), in float32 or wider."""
+def hidden_solver(down: Linear, coefficients: Coefficients, processes: Processes = ALONE) -> HiddenSolver:
+    """Factor the p problem of `down` (out, hidden), in float32 or wider; processes divide the work."""
     weight = down.weight.to(torch.promote_types(down.weight.dtype, torch.float32))
-    normal = weight @ weight.T
+    outputs, hidden = (Rows(count, processes) for count in weight.shape)
+    normal = outputs.join(weight[outputs.here] @ weight.T)
     normal.diagonal().add_(coefficients.gamma / coefficients.beta)
-    gain = torch.cholesky_solve(weight, torch.linalg.cholesky(normal)).T
-    return HiddenSolver(down=down, gain=Linear(gain))
+    gain = torch.cholesky_solve(weight[:, hidden.here], torch.linalg.cholesky(normal)).T
+    return HiddenSolver(down=down, gain=Linear(hidden.join(gain)))
 
 
 def solve_up(centre: Tensor, gate_value: Tensor, hidden: Tensor, coefficients: Coefficients) -> Tensor:

@@ -31,7 +31,7 @@ from llmprune.algorithms.feed_forward.token_sums import (
     HiddenSums,
     OutputError,
 )
-from llmprune.algorithms.processes import Add
+from llmprune.algorithms.processes import ALONE, Processes
 from llmprune.algorithms.weights.gram import CrossAccumulator
 from llmprune.choices import Reference
 
@@ -45,15 +45,15 @@ class AuxiliaryUpdate:
     error: OutputError
 
 
-def first_moments(ffn: Ffn, chunks: ChunkStore, reference: Reference, add: Add | None = None) -> FirstMoments:
+def first_moments(ffn: Ffn, chunks: ChunkStore, reference: Reference, processes: Processes = ALONE) -> FirstMoments:
     """The same of chunks that are there already."""
     sums = FirstSums(ffn, reference)
     for place in range(len(chunks)):
         sums.add(chunks[place])
-    return sums.take(add)
+    return sums.take(processes)
 
 
-def hidden_moments(ffn: Ffn, chunks: ChunkStore, *, keep: bool = False, add: Add | None = None) -> HiddenMoments:
+def hidden_moments(ffn: Ffn, chunks: ChunkStore, *, keep: bool = False, processes: Processes = ALONE) -> HiddenMoments:
     """The moments of P = f(gate(x)) up(x), or f(up(x)): what the down projection of `ffn` is given.
 
     With `keep` the chunks take gate(x) and up(x), for an update of the same weights.
@@ -61,13 +61,15 @@ def hidden_moments(ffn: Ffn, chunks: ChunkStore, *, keep: bool = False, add: Add
     moments = HiddenSums(ffn)
     for chunk, p in _hidden_of_pruned(ffn, chunks, keep):
         moments.add(chunk, p)
-    return moments.take(add)
+    return moments.take(processes)
 
 
 def hidden_moments_beside_dense(
-    ffn: Ffn, dense: Ffn, chunks: ChunkStore, *, keep: bool = False, add: Add | None = None
+    ffn: Ffn, dense: Ffn, chunks: ChunkStore, *, keep: bool = False, processes: Processes = ALONE
 ) -> tuple[HiddenMoments, Tensor]:
-    """As `hidden_moments`, and (out, hidden) the cross moments of P with what `dense` gives for the chunks' z and s.
+    """As `hidden_moments`, and the cross moments of P with what `dense` gives for the chunks' z and s.
+
+    These are a process's rows of a matrix (out, hidden).
 
     Without its bias: W_d p_dense P^T, what SparseGPT aims at after the pruned up and gate projections of `ffn`.
     """
@@ -77,16 +79,16 @@ def hidden_moments_beside_dense(
         moments.add(chunk, p)
         outputs = down(hidden(dense, chunk.up, chunk.gate), product=chunk.inputs.dtype)
         cross.update(chunk.scaled(outputs), chunk.scaled(p))
-    return moments.take(add), cross.take(add)
+    return moments.take(processes), cross.take_rows(processes)
 
 
-def output_error(ffn: Ffn, chunks: ChunkStore, add: Add | None = None) -> OutputError:
+def output_error(ffn: Ffn, chunks: ChunkStore, processes: Processes = ALONE) -> OutputError:
     """The true error of `ffn`."""
     error = ErrorSums(ffn)
     for place in range(len(chunks)):
         chunk = widen(chunks[place])
         error.add(chunk, *pre_activations(ffn, chunk.inputs))
-    return error.result(add)
+    return error.result(processes)
 
 
 def update_auxiliary(
@@ -96,7 +98,7 @@ def update_auxiliary(
     coefficients: Coefficients,
     *,
     steps: int,
-    add: Add | None = None,
+    processes: Processes = ALONE,
 ) -> CrossMoments:
     """Solve p, then z, then s for the weights of `ffn`; the chunks take the new z and s.
 
@@ -106,7 +108,7 @@ def update_auxiliary(
         solver: `hidden_solver(ffn.down, coefficients)`.
         coefficients: the penalties.
         steps: Newton steps of an elementwise problem.
-        add: replaces a tensor by its sum over several processes, each of which has some of the chunks.
+        processes: each of which has some of the chunks.
 
     Returns:
         The moments of the new z and s.
@@ -118,7 +120,7 @@ def update_auxiliary(
         chunk, _ = solve_auxiliary(ffn, chunk, up, gate, solver, coefficients, steps=steps)
         cross.add(chunk)
         chunks[place] = _with_auxiliary_of(chunk, stored)
-    return cross.take(add)
+    return cross.take(processes)
 
 
 def update_auxiliary_and_measure(
@@ -128,7 +130,7 @@ def update_auxiliary_and_measure(
     coefficients: Coefficients,
     *,
     steps: int,
-    add: Add | None = None,
+    processes: Processes = ALONE,
 ) -> AuxiliaryUpdate:
     """As `update_auxiliary`, and in the same pass the moments of the new p and the true error of `ffn`."""
     error, cross, moments = ErrorSums(ffn), CrossSums(ffn), HiddenSums(ffn)
@@ -140,7 +142,7 @@ def update_auxiliary_and_measure(
         cross.add(chunk)
         moments.add(chunk, p)
         chunks[place] = _with_auxiliary_of(chunk, stored)
-    return AuxiliaryUpdate(cross.take(add), moments.take(add), error.result(add))
+    return AuxiliaryUpdate(cross.take(processes), moments.take(processes), error.result(processes))
 
 
 def _hidden_of_pruned(ffn: Ffn, chunks: ChunkStore, keep: bool) -> Iterator[tuple[FfnChunk, Tensor]]:

@@ -16,14 +16,14 @@ from llmprune.algorithms.feed_forward.network import (
     hidden,
     widen,
 )
-from llmprune.algorithms.processes import ALONE, Add, Processes
+from llmprune.algorithms.processes import ALONE, Processes, Rows
 from llmprune.algorithms.weights.gram import CrossAccumulator, GramAccumulator
 from llmprune.choices import Reference
 
 
 @dataclass(frozen=True)
 class CrossMoments:
-    """(z - b) X^T and (s - b) X^T, (hidden, in), for the biases b; `gate` is None for a plain FFN."""
+    """This process's rows of (z - b) X^T and (s - b) X^T, (hidden, in), for the biases b; a plain FFN has no `gate`."""
 
     up: Tensor
     gate: Tensor | None
@@ -39,7 +39,7 @@ class OutputError:
 
 @dataclass(frozen=True)
 class HiddenMoments:
-    """P P^T (hidden, hidden) and (Y - b) P^T (out, hidden), for the bias b of the down projection.
+    """P P^T (hidden, hidden) and this process's rows of (Y - b) P^T (out, hidden), for the down projection's bias b.
 
     `target_energy` = ||Y - b||^2 and `energy` = ||Y||^2.
     """
@@ -54,10 +54,8 @@ class HiddenMoments:
 
         ||W P + b - Y||^2 = tr(W P P^T W^T) - 2 tr(W P (Y - b)^T) + ||Y - b||^2. Processes divide the rows of W.
         """
-        own = processes.share(range(len(weight)))
-        here = slice(own.start, own.stop)
-        wide = weight[here].to(self.gram.dtype)
-        part = ((wide @ self.gram - 2 * self.cross[here]) * wide).sum(dtype=torch.float64)
+        wide = weight[Rows(len(weight), processes).here].to(self.gram.dtype)
+        part = ((wide @ self.gram - 2 * self.cross) * wide).sum(dtype=torch.float64)
         error = sum(processes.agree(float(part)))
         return OutputError(max(0.0, error + self.target_energy), self.energy)
 
@@ -110,19 +108,17 @@ class FirstSums:
         if self._hidden is not None:
             self._hidden.update(chunk.scaled(hidden(self._ffn, chunk.up, chunk.gate)))
 
-    def take(self, add: Add | None = None) -> FirstMoments:
-        """The sums, which are given away.
-
-        Args:
-            add: replaces a tensor by its sum over several processes, each of which has some of the chunks.
-        """
-        cross = None if self._cross is None or self._dense is not None else self._cross.take(add)
+    def take(self, processes: Processes = ALONE) -> FirstMoments:
+        """The sums over all processes, each of which has some of the chunks; they are given away."""
+        cross = None if self._cross is None or self._dense is not None else self._cross.take(processes)
         if self._dense is not None:
-            dense = self._dense.take(add)
-            up = self._ffn.up.weight.to(dense.dtype) @ dense
-            gate = self._ffn.gate.weight.to(dense.dtype) @ dense if isinstance(self._ffn, GatedFfn) else None
+            dense = self._dense.take(processes)
+            here = Rows(len(self._ffn.up.weight), processes).here
+            up = self._ffn.up.weight[here].to(dense.dtype) @ dense
+            gate = self._ffn.gate.weight[here].to(dense.dtype) @ dense if isinstance(self._ffn, GatedFfn) else None
             cross = CrossMoments(up, gate)
-        return FirstMoments(self._gram.take(add), cross, None if self._hidden is None else self._hidden.take(add))
+        hidden = None if self._hidden is None else self._hidden.take(processes)
+        return FirstMoments(self._gram.take(processes), cross, hidden)
 
 
 class CrossSums:
@@ -140,10 +136,10 @@ class CrossSums:
         if isinstance(self._ffn, GatedFfn) and chunk.gate is not None:
             self._gate.update(chunk.scaled(self._ffn.gate.without_bias(chunk.gate)), inputs)
 
-    def take(self, add: Add | None) -> CrossMoments:
-        """The sums, over several processes if `add` replaces a tensor by its sum over them; they are given away."""
-        gate = self._gate.take(add) if isinstance(self._ffn, GatedFfn) else None
-        return CrossMoments(self._up.take(add), gate)
+    def take(self, processes: Processes) -> CrossMoments:
+        """The sums over all processes, each of which has some of the tokens; they are given away."""
+        gate = self._gate.take_rows(processes) if isinstance(self._ffn, GatedFfn) else None
+        return CrossMoments(self._up.take_rows(processes), gate)
 
 
 class HiddenSums:
@@ -164,10 +160,10 @@ class HiddenSums:
         self._target_energy.add(target)
         self._energy.add(chunk.scaled(chunk.outputs))
 
-    def take(self, add: Add | None) -> HiddenMoments:
-        """The sums, over several processes if `add` replaces a tensor by its sum over them; they are given away."""
-        energies = (self._target_energy.total(add), self._energy.total(add))
-        return HiddenMoments(self._gram.take(add), self._cross.take(add), *energies)
+    def take(self, processes: Processes) -> HiddenMoments:
+        """The sums over all processes, each of which has some of the tokens; they are given away."""
+        energies = (self._target_energy.total(processes), self._energy.total(processes))
+        return HiddenMoments(self._gram.take(processes), self._cross.take_rows(processes), *energies)
 
 
 class ErrorSums:
@@ -184,9 +180,9 @@ class ErrorSums:
         self._error.add(chunk.scaled(outputs - chunk.outputs))
         self._energy.add(chunk.scaled(chunk.outputs))
 
-    def result(self, add: Add | None) -> OutputError:
-        """The error, over several processes if `add` replaces a tensor by its sum over them."""
-        return OutputError(self._error.total(add), self._energy.total(add))
+    def result(self, processes: Processes) -> OutputError:
+        """The error over all processes, each of which has some of the tokens."""
+        return OutputError(self._error.total(processes), self._energy.total(processes))
 
 
 class _Energy:
@@ -200,7 +196,5 @@ class _Energy:
             self._sum = torch.zeros((), dtype=torch.float64, device=rows.device)
         self._sum.add_(rows.square().sum(dtype=torch.float64))
 
-    def total(self, add: Add | None) -> float:
-        if self._sum is None:
-            return 0.0
-        return float(self._sum if add is None else add(self._sum))
+    def total(self, processes: Processes) -> float:
+        return 0.0 if self._sum is None else float(processes.sum(self._sum))

@@ -14,7 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from llmprune.algorithms.processes import Add
+from llmprune.algorithms.processes import ALONE, Processes
 from llmprune.algorithms.weights.gram import CrossAccumulator, GramAccumulator
 
 
@@ -73,17 +73,15 @@ class MomentsAccumulator:
         """
         return Moments(self._gram.result(), self._cross.result(), self._energy, self._bias)
 
-    def take(self, add: Add | None = None) -> Moments:
+    def take(self, processes: Processes = ALONE) -> Moments:
         """`result` without a copy: the sums are given away, and begin anew.
 
         Args:
-            add: replaces a tensor by its sum over several processes, each of which has some of the tokens.
+            processes: each of which has some of the tokens.
 
         Raises:
             ValueError: no chunk has been added.
         """
-        energy = torch.tensor([self._energy], dtype=torch.float64)
+        energy = processes.sum(torch.tensor([self._energy], dtype=torch.float64))
         self._energy = 0.0
-        return Moments(
-            self._gram.take(add), self._cross.take(add), float(energy if add is None else add(energy)), self._bias
-        )
+        return Moments(self._gram.take(processes), self._cross.take(processes), float(energy), self._bias)

@@ -74,7 +74,7 @@ def factorise(gram: Tensor, *, damping: float = DAMPING) -> InverseFactor:
     Raises:
         NumericalError: as `cholesky`.
     """
-    found = _cholesky(gram, damping, reverse=True)
+    found = reversed_cholesky(gram, damping=damping)
     lower = found.lower
     inverse = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
     inverse = torch.linalg.solve_triangular(lower, inverse, upper=False, out=inverse)
@@ -96,6 +96,11 @@ def cholesky(gram: Tensor, *, damping: float = DAMPING) -> CholeskyFactor:
         NumericalError: no such damping helps, or G is not finite, or all zeros.
     """
     return _cholesky(gram, damping, reverse=False)
+
+
+def reversed_cholesky(gram: Tensor, *, damping: float = DAMPING) -> CholeskyFactor:
+    """As `cholesky`, of the same matrix with rows and columns in reversed order: what `factorise` inverts."""
+    return _cholesky(gram, damping, reverse=True)
 
 
 def _cholesky(gram: Tensor, damping: float, *, reverse: bool) -> CholeskyFactor:

@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from llmprune.algorithms.processes import Add
+from llmprune.algorithms.processes import ALONE, Processes
 
 # Rows of X X^T at a time: only what lies on or above their diagonal is computed, 58% of the products at 1,536 inputs.
 _PANEL = 256
@@ -42,21 +42,20 @@ class GramAccumulator:
         """
         return _mirrored(_not_empty(self._upper).clone())
 
-    def take(self, add: Add | None = None) -> Tensor:
+    def take(self, processes: Processes = ALONE) -> Tensor:
         """`result` without a copy: the sum is given away, and begins anew.
 
         Args:
-            add: replaces a tensor by its sum over several processes, each of which has some of the tokens. What it is
-                given is 58% of the matrix.
+            processes: each of which has some of the tokens. What they sum up is 58% of the matrix.
 
         Raises:
             ValueError: no chunk has been added.
         """
         upper, self._upper = _not_empty(self._upper), None
-        if add is not None:
+        if processes.size > 1:
             for start in range(0, len(upper), _PANEL):
                 panel = upper[start : start + _PANEL, start:]
-                panel.copy_(add(panel.contiguous()))
+                panel.copy_(processes.sum(panel.contiguous()))
         return _mirrored(upper)
 
 
@@ -81,17 +80,22 @@ class CrossAccumulator:
         """
         return _not_empty(self._sum).clone()
 
-    def take(self, add: Add | None = None) -> Tensor:
+    def take(self, processes: Processes = ALONE) -> Tensor:
         """`result` without a copy: the sum is given away, and begins anew.
 
         Args:
-            add: replaces a tensor by its sum over several processes, each of which has some of the tokens.
+            processes: each of which has some of the tokens.
 
         Raises:
             ValueError: no pair has been added.
         """
         matrix, self._sum = _not_empty(self._sum), None
-        return matrix if add is None else add(matrix)
+        return processes.sum(matrix)
+
+    def take_rows(self, processes: Processes = ALONE) -> Tensor:
+        """As `take`, this process's share of the rows alone: (own rows, in)."""
+        matrix, self._sum = _not_empty(self._sum), None
+        return processes.sum_rows(matrix)
 
 
 def _mirrored(upper: Tensor) -> Tensor:

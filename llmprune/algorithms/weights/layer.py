@@ -5,6 +5,7 @@ from enum import Enum
 
 from torch import Tensor
 
+from llmprune.algorithms.processes import Rows
 from llmprune.algorithms.weights import magnitude, sparsegpt, wanda
 from llmprune.algorithms.weights.factor import InverseFactor
 from llmprune.algorithms.weights.patterns import Pattern
@@ -85,13 +86,17 @@ def choose_weights(
     *,
     target: Tensor | None = None,
     factor: InverseFactor | None = None,
+    rows: Rows | None = None,
 ) -> PrunedWeight:
-    """As `prune_layer`, without the refit: the mask of a method, and its repair."""
+    """As `prune_layer`, without the refit: the mask of a method, and its repair.
+
+    With `rows`, those of the whole matrix, all is of a process's own rows: weight, target, result and errors.
+    """
     match settings.method:
         case LayerMethod.MAGNITUDE:
-            return magnitude.prune_linear(weight, gram, settings.pattern, target=target)
+            return magnitude.prune_linear(weight, gram, settings.pattern, target=target, rows=rows)
         case LayerMethod.WANDA:
-            return wanda.prune_linear(weight, gram, settings.pattern, target=target)
+            return wanda.prune_linear(weight, gram, settings.pattern, target=target, rows=rows)
         case LayerMethod.SPARSEGPT:
             return sparsegpt.prune_linear(
                 weight,
@@ -101,4 +106,5 @@ def choose_weights(
                 damping=settings.damping,
                 block_size=settings.block_size,
                 factor=factor,
+                rows=rows,
             )

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from llmprune.algorithms.processes import Rows
 from llmprune.errors import TargetError
 
 
@@ -108,10 +109,13 @@ def keep_largest(scores: Tensor, zeros: int) -> Tensor:
     return pruned.logical_not_().view(scores.shape)
 
 
-def keep_largest_in_rows(scores: Tensor, ratio: float) -> Tensor:
-    """Prune the same share of every row; rows differ by one weight so that the whole matrix is exact."""
+def keep_largest_in_rows(scores: Tensor, ratio: float, *, first: int = 0) -> Tensor:
+    """Prune the same share of every row; rows differ by one weight so that the whole matrix is exact.
+
+    `first` is the row of the matrix that the first of `scores` is.
+    """
     rows, columns = scores.shape
-    bounds = [zero_count(ratio, columns * row) for row in range(rows + 1)]
+    bounds = [zero_count(ratio, columns * row) for row in range(first, first + rows + 1)]
     zeros = torch.tensor(bounds, device=scores.device).diff()
     return rank(scores, dim=1) >= zeros.unsqueeze(1)
 
@@ -122,8 +126,8 @@ def keep_largest_in_groups(scores: Tensor, pattern: SemiStructured) -> Tensor:
     Raises `TargetError` when m does not divide the row.
     """
     check_fits(pattern, scores.shape[1])
-    groups = scores.reshape(scores.shape[0], -1, pattern.m)
-    return (rank(groups, dim=2) >= pattern.n).view(scores.shape)
+    groups = scores.unflatten(1, (scores.shape[1] // pattern.m, pattern.m))
+    return (rank(groups, dim=2) >= pattern.n).flatten(1)
 
 
 def rank(scores: Tensor, *, dim: int) -> Tensor:
@@ -131,16 +135,21 @@ def rank(scores: Tensor, *, dim: int) -> Tensor:
     return scores.argsort(dim=dim, stable=True).argsort(dim=dim)
 
 
-def select_mask(scores: Tensor, pattern: Pattern, *, scope: Literal["matrix", "row"] = "matrix") -> Tensor:
+def select_mask(
+    scores: Tensor, pattern: Pattern, *, scope: Literal["matrix", "row"] = "matrix", rows: Rows | None = None
+) -> Tensor:
     """The keep mask (out, in) that `pattern` takes from `scores` (out, in).
 
     `scope` is where an unstructured ratio holds: the whole matrix (magnitude) or every output row (Wanda).
     The number of zeros is exact: `zero_count(ratio, scores.numel())`, or n of every m.
+    With `rows` scores and mask are a process's own rows (own rows, in) of a matrix that several divide.
     """
+    rows = rows or Rows(len(scores))
     match pattern:
         case Unstructured(ratio) if scope == "matrix":
-            return keep_largest(scores, zero_count(ratio, scores.numel()))
+            whole = rows.join(scores)
+            return keep_largest(whole, zero_count(ratio, whole.numel()))[rows.here]
         case Unstructured(ratio):
-            return keep_largest_in_rows(scores, ratio)
+            return keep_largest_in_rows(scores, ratio, first=rows.own.start)
         case SemiStructured():
             return keep_largest_in_groups(scores, pattern)

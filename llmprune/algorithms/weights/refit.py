@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from llmprune.algorithms.processes import ALONE, Processes, shared_rows
+from llmprune.algorithms.processes import ALONE, Processes
 from llmprune.algorithms.weights.pruned import PrunedWeight, error_against, working_dtype
 from llmprune.choices import REFIT_STEPS
 from llmprune.errors import NumericalError
@@ -32,7 +32,8 @@ def refit(
         gram: (in, in) = X X^T, float32 or float64.
         target: (out, in), the weights T whose outputs are to be reproduced.
         steps: of conjugate gradients.
-        processes: that divide the rows among them. All have all else.
+        processes: that divide the rows among them: weights, mask, target, `missing` and result are a process's own rows,
+            errors those of all.
         missing: (out, in), (T - W) G for the weights W of `pruned`, where the caller has it; None: it is computed.
 
     Returns:
@@ -43,17 +44,13 @@ def refit(
         NumericalError: the error is not finite.
     """
     dtype = working_dtype(target, gram)
-    own = processes.share(range(len(target)))
-    here = slice(own.start, own.stop)
-    start, goal, mask = (matrix[here].to(dtype) for matrix in (pruned.weight, target, pruned.mask))
-    away = (goal - start) @ gram.to(dtype) if missing is None else missing[here].to(dtype)
+    start, goal, mask = (matrix.to(dtype) for matrix in (pruned.weight, target, pruned.mask))
+    away = (goal - start) @ gram.to(dtype) if missing is None else missing.to(dtype)
     weight = _conjugate_gradients(start, gram.to(dtype), away, mask, steps).to(pruned.weight.dtype)
     part = error_against(goal, weight, gram)
     odd = NumericalError("The refitted weights or their activations hold NaN or infinity.")
     error = sum(processes.agree(part if part < float("inf") else odd))
-    if error >= pruned.error:
-        return pruned
-    return replace(pruned, weight=shared_rows(weight, len(target), processes), error=error, missing=None)
+    return pruned if error >= pruned.error else replace(pruned, weight=weight, error=error, missing=None)
 
 
 def _conjugate_gradients(start: Tensor, gram: Tensor, missing: Tensor, mask: Tensor, steps: int) -> Tensor:

@@ -1,21 +1,22 @@
 """Pruning layers that have the same inputs, and so the same Gram matrix and factors: query, key and value; gate and up.
 
-Several processes divide the work. Each chooses the mask of a layer at a time and repairs what it keeps, with factors of
-its own. Least-squares targets, and the refit, by far the most of it, are divided by rows: they are independent there.
+Several processes divide the rows of every layer: of its least-squares target, its mask and repair, and the refit. What
+is of the inputs alone, the factors, is made by an owner (`shared_factors`). Rows depend on one another where a ratio of
+zeros holds for all of them: there their scores are compared.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
-from llmprune.algorithms.processes import ALONE, Processes, shared_rows
-from llmprune.algorithms.weights.factor import CholeskyFactor, InverseFactor, cholesky, factorise
+from llmprune.algorithms.processes import ALONE, Processes, Rows
+from llmprune.algorithms.weights.factor import CholeskyFactor, InverseFactor
 from llmprune.algorithms.weights.layer import LayerMethod, LayerSettings, choose_weights
 from llmprune.algorithms.weights.least_squares import ridge_towards
 from llmprune.algorithms.weights.pruned import PrunedWeight
 from llmprune.algorithms.weights.refit import refit
+from llmprune.algorithms.weights.shared_factors import shared_factors
 from llmprune.errors import NumericalError
 
 
@@ -25,21 +26,12 @@ class LayerTask:
 
     Attributes:
         weight: (out, in), any float dtype; that of the result.
-        cross: gives rows of Z X^T (out, in), for the outputs Z that the layer has to give; None: those of its weight.
+        cross: gives the rows of Z X^T (out, in) that are a process's own, for the outputs Z that the layer has to give;
+            None: those of its weight.
     """
 
     weight: Tensor
     cross: Callable[[slice], Tensor] | None = None
-
-
-@dataclass(frozen=True)
-class _Numbers:
-    """Of a ``PrunedWeight``."""
-
-    error: float
-    energy: float
-    damping: float
-    widened: bool
 
 
 class SharedInputs:
@@ -59,75 +51,64 @@ class SharedInputs:
         self._ridge: CholeskyFactor | InverseFactor | None = None
 
     def prune(self, tasks: Sequence[LayerTask]) -> list[PrunedWeight]:
-        """Prune layers, each towards its least-squares target if it has one. A process has one of them at a time.
+        """Prune layers, each towards its least-squares target if it has one.
 
         Raises:
             NumericalError: the Gram matrix cannot be factored, or an error is not finite; on all processes.
             TargetError: groups of N:M do not divide the inputs.
         """
-        rank, size = self._processes.rank, self._processes.size
-        pruned: list[PrunedWeight] = []
-        for start in range(0, len(tasks), size):
-            wave = tasks[start : start + size]
-            own: PrunedWeight | None = None
-            outcome: _Numbers | NumericalError | None = None
-            try:
-                if self._layer.method is LayerMethod.SPARSEGPT and (rank < len(wave) or self._serves_both):
-                    self._factor = self._factor or factorise(self._gram, damping=self._layer.damping)
-                targets = [self._target(task) for task in wave]
-                self._ridge = self._ridge if start + size < len(tasks) else None  # one matrix less from here on
-                if rank < len(wave):
-                    own = self._chosen(wave[rank], *targets[rank])
-                    outcome = _Numbers(own.error, own.energy, own.damping, own.widened)
-            except NumericalError as error:
-                outcome = error
-            numbers = self._processes.agree(outcome)
-            for owner, (task, (target, _)) in enumerate(zip(wave, targets, strict=True)):
-                chosen = self._sent(task, own if owner == rank else None, numbers[owner], owner)
-                pruned.append(self._refitted(task, target, chosen))
+        aimed = [place for place, task in enumerate(tasks) if task.cross is not None]
+        self._prepare(aims=bool(aimed))
+        pruned = []
+        for place, task in enumerate(tasks):
+            target, widened = self._target(task)
+            if not aimed or place >= aimed[-1]:
+                self._ridge = None  # one matrix less from here on
+            pruned.append(self._pruned(task, target, widened))
         return pruned
 
-    def _target(self, task: LayerTask) -> tuple[Tensor | None, bool]:
-        """What a layer is to become, if it has a target, and whether that took a wider factor. Rows are divided."""
+    def _prepare(self, *, aims: bool) -> None:
+        """Make the factors that are missing: for masks, and where a layer has a target for targets."""
+        masks = self._layer.method is LayerMethod.SPARSEGPT
+        one_serves = masks and self._damping == self._layer.damping
+        inverse = self._layer.damping if masks and self._factor is None else None
+        solve = self._damping if aims and not one_serves else None
+        factor, ridge = shared_factors(self._gram, self._processes, inverse=inverse, solve=solve)
+        self._factor = self._factor or factor
+        self._ridge = self._factor if one_serves else ridge
+
+    def _target(self, task: LayerTask) -> tuple[Tensor, bool]:
+        """What this process's rows are to become, and whether that took a wider factor."""
+        here = Rows(len(task.weight), self._processes).here
         if task.cross is None:
-            return None, False
-        self._ridge = self._ridge or self._ridge_factor()
-        own = self._processes.share(range(len(task.weight)))
-        here = slice(own.start, own.stop)
-        rows = ridge_towards(task.weight[here], task.cross(here), self._gram, self._ridge)
-        return shared_rows(rows, len(task.weight), self._processes), self._ridge.widened
+            return task.weight[here], False
+        assert self._ridge is not None, "a layer has a target"
+        return ridge_towards(task.weight[here], task.cross(here), self._gram, self._ridge), self._ridge.widened
 
-    @property
-    def _serves_both(self) -> bool:
-        """Whether masks and targets take the same factor."""
-        return self._damping == self._layer.damping
-
-    def _ridge_factor(self) -> CholeskyFactor | InverseFactor:
-        """The factor that there is already, if it is the same."""
-        if self._factor is not None and self._serves_both:
-            return self._factor
-        return cholesky(self._gram, damping=self._damping)
-
-    def _chosen(self, task: LayerTask, target: Tensor | None, widened: bool) -> PrunedWeight:
-        """Prune a layer, without the refit."""
-        pruned = choose_weights(task.weight, self._gram, self._layer, target=target, factor=self._factor)
-        return replace(pruned, widened=pruned.widened or widened)
-
-    def _sent(self, task: LayerTask, own: PrunedWeight | None, numbers: _Numbers | None, owner: int) -> PrunedWeight:
-        """What the owner has chosen, on all processes."""
-        if own is None:
-            assert numbers is not None, "an owner has chosen"
-            weight, mask = torch.empty_like(task.weight), torch.empty_like(task.weight, dtype=torch.bool)
-            own = PrunedWeight(weight, mask, **vars(numbers))
-        for tensor in (own.weight, own.mask):
-            self._processes.broadcast(tensor, owner)
-        return own
-
-    def _refitted(self, task: LayerTask, target: Tensor | None, chosen: PrunedWeight) -> PrunedWeight:
-        steps = self._layer.refit_steps
-        if steps > 0 and chosen.error > 0:
-            target = task.weight if target is None else target
-            chosen = refit(
-                chosen, self._gram, target=target, steps=steps, processes=self._processes, missing=chosen.missing
+    def _pruned(self, task: LayerTask, target: Tensor, widened: bool) -> PrunedWeight:
+        """Prune this process's rows towards their target; gives all rows."""
+        rows = Rows(len(task.weight), self._processes)
+        outcome: PrunedWeight | NumericalError
+        try:
+            outcome = choose_weights(
+                task.weight[rows.here], self._gram, self._layer, target=target, factor=self._factor, rows=rows
             )
-        return replace(chosen, missing=None)
+        except NumericalError as error:  # which comes behind all that processes tell one another
+            outcome = error
+        own = self._agreed(outcome)
+        if self._layer.refit_steps > 0 and own.error > 0:
+            steps, missing = self._layer.refit_steps, own.missing
+            own = refit(own, self._gram, target=target, steps=steps, processes=self._processes, missing=missing)
+        joined = {"weight": rows.join(own.weight), "mask": rows.join(own.mask)}
+        return replace(own, **joined, missing=None, widened=own.widened or widened)
+
+    def _agreed(self, own: PrunedWeight | NumericalError) -> PrunedWeight:
+        """This process's rows with the errors of all.
+
+        Raises:
+            NumericalError: a process has one.
+        """
+        parts = self._processes.agree(own if isinstance(own, NumericalError) else (own.error, own.energy))
+        assert isinstance(own, PrunedWeight), "an error is raised by all"
+        error, energy = (sum(part) for part in zip(*parts, strict=True))
+        return replace(own, error=error, energy=energy)

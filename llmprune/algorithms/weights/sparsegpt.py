@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from llmprune.algorithms.processes import Rows
 from llmprune.algorithms.weights.factor import InverseFactor, factorise
 from llmprune.algorithms.weights.patterns import (
     Pattern,
@@ -32,6 +33,7 @@ def prune_linear(
     damping: float = DAMPING,
     block_size: int = BLOCK_SIZE,
     factor: InverseFactor | None = None,
+    rows: Rows | None = None,
 ) -> PrunedWeight:
     """Prune one linear layer so that it still reproduces its outputs on the inputs behind `gram`.
 
@@ -49,6 +51,7 @@ def prune_linear(
         damping: of `gram`, relative to its mean diagonal.
         block_size: columns whose mask is chosen at once, and whose errors are carried on together.
         factor: `factorise(gram, damping=damping)`, where the caller has it already.
+        rows: of the whole matrix, where weight, target and result are a process's own (own rows, in); errors, too.
 
     Raises:
         TargetError: groups of N:M do not divide the inputs.
@@ -63,7 +66,7 @@ def prune_linear(
     if factor is None:
         factor = factorise(gram.to(dtype), damping=damping)
     columns = target.to(dtype).T.clone(memory_format=torch.contiguous_format)
-    keep = _prune_columns(columns, factor, pattern, _whole_groups(block_size, pattern))
+    keep = _prune_columns(columns, factor, pattern, _whole_groups(block_size, pattern), rows or Rows(len(weight)))
     pruned = columns.T.to(weight.dtype).contiguous()
     mask = keep.T.contiguous()
     return measured(pruned, mask, gram, target=target, damping=factor.damping, widened=factor.widened)
@@ -74,8 +77,8 @@ def _whole_groups(block_size: int, pattern: Pattern) -> int:
     return -(-block_size // pattern.m) * pattern.m if isinstance(pattern, SemiStructured) else block_size
 
 
-def _prune_columns(columns: Tensor, factor: InverseFactor, pattern: Pattern, block_size: int) -> Tensor:
-    """Prune `columns` (in, out) in place; returns the keep mask (in, out)."""
+def _prune_columns(columns: Tensor, factor: InverseFactor, pattern: Pattern, block_size: int, rows: Rows) -> Tensor:
+    """Prune `columns` (in, own rows) in place; returns the keep mask (in, own rows)."""
     pivots = factor.upper.diagonal()
     keep = torch.empty_like(columns, dtype=torch.bool)
     zeros = 0
@@ -86,8 +89,9 @@ def _prune_columns(columns: Tensor, factor: InverseFactor, pattern: Pattern, blo
         block = _Block(columns[here], steps[:, :width], pivots[here], factor.dead[here])
         match pattern:
             case Unstructured(ratio):
-                budget = zero_count(ratio, here.stop * columns.shape[1]) - zeros
-                keep[here] = keep_largest(block.scores(slice(None)), budget)
+                budget = zero_count(ratio, here.stop * rows.count) - zeros
+                scores = rows.join(block.scores(slice(None)).T)  # those of all rows compete
+                keep[here] = keep_largest(scores.T, budget)[:, rows.here]
                 zeros += budget
                 dropped = _eliminate(block, keep[here])
             case SemiStructured():

@@ -165,7 +165,7 @@ class CutHealer:
     ) -> StoredLayer | None:
         """The layer with the correction whose ridge leaves the smallest error on the windows that choose."""
         moments, judge = (
-            part.take(self._ranks.sum if divided and self._ranks.size > 1 else None)
+            part.take(self._ranks if divided else ALONE)
             for part, divided in zip((solved_on, held), self._divided, strict=True)
         )
         mask = old.mask(self._masked)

@@ -107,7 +107,7 @@ class BlockSolver:
         for batch in self.solved_on.pruned.entering(self.block.index):
             inputs, output = self.block.inputs_of([path], batch.hidden, batch.call)
             add_lacking(sums, inputs[path], output, self.solved_on.dense.states(self.goal, batch.place))
-        moments = sums.take(self.ranks.sum if self.ranks.size > 1 else None)
+        moments = sums.take(self.ranks)
         for start in range(0, len(self.ridges), self.ranks.size):
             wave = self.ridges[start : start + self.ranks.size]
             own = self._layer(old, moments, mask, wave[self.ranks.rank]) if self.ranks.rank < len(wave) else None

@@ -172,7 +172,7 @@ class BlockPruning:
                     dense=self._taken(group[0], batch.place)["inputs"] if self._dense else None,
                     lacking=None if batch.dense is None else batch.dense.float() - batch.pruned.float(),
                 )
-        moments = sums.take(self._settings.add)
+        moments = sums.take(self._settings.processes)
         self._unseen += group if are_unseen(moments.gram) else ()
         return prune_layers({path: self._weights[path] for path in group}, moments, self._settings)
 
@@ -188,7 +188,7 @@ class BlockPruning:
             with self._settings.products():
                 first.add(chunk, dense_inputs=dense_inputs)
         try:
-            found = prune_ffn(ffn, self._chunks, self._settings, first=first.take(self._settings.add))
+            found = prune_ffn(ffn, self._chunks, self._settings, first=first.take(self._settings.processes))
         except UnseenInputsError:
             self._unseen += biases
             return None, prune_unseen({path: self._weights[path] for path in biases}, self._settings)

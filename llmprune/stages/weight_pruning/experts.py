@@ -196,7 +196,7 @@ class ExpertsPruning:
             with self._settings.products():
                 first.add(chunk, dense_inputs=part.dense)
         try:
-            result = prune_ffn(ffn, chunks, self._settings, first=first.take(self._settings.add))
+            result = prune_ffn(ffn, chunks, self._settings, first=first.take(self._settings.processes))
         except UnseenInputsError:
             done.unseen.update(weights)
             return prune_unseen(weights, self._settings)
@@ -244,7 +244,7 @@ class ExpertsPruning:
         with self._settings.products():
             for own, dense, scale in inputs:
                 sums.add(scaled(own, scale), dense=None if dense is None else scaled(dense, scale))
-        moments = sums.take(self._settings.add)
+        moments = sums.take(self._settings.processes)
         done.unseen.update(weights if are_unseen(moments.gram) else ())
         return prune_layers(weights, moments, self._settings)
 

@@ -9,7 +9,7 @@ from functools import partial
 from torch import Tensor
 
 from llmprune.algorithms.feed_forward.sparsellm import FfnSettings
-from llmprune.algorithms.processes import Add
+from llmprune.algorithms.processes import ALONE, Processes
 from llmprune.algorithms.weights import magnitude
 from llmprune.algorithms.weights.gram import CrossAccumulator, GramAccumulator
 from llmprune.algorithms.weights.pruned import PrunedWeight
@@ -23,7 +23,7 @@ class LayerMoments:
     Attributes:
         gram: X X^T (in, in) of the layers' inputs.
         cross: (in, in) the dense model's inputs times X^T; None: the dense model is no reference.
-        lacking: (out, in) what the layers are to give beside, times X^T; None: nothing.
+        lacking: this process's rows of (out, in), what the layer is to give beside, times X^T; None: nothing.
     """
 
     gram: Tensor
@@ -48,14 +48,11 @@ class LayerSums:
             rows = lacking.view(-1, lacking.shape[-1])
             self._lacking = (self._lacking or CrossAccumulator()).update(rows, inputs)
 
-    def take(self, add: Add | None = None) -> LayerMoments:
-        """The sums, which are given away.
-
-        Args:
-            add: replaces a tensor by its sum over several processes, each of which has some of the tokens.
-        """
-        cross, lacking = (None if sums is None else sums.take(add) for sums in (self._cross, self._lacking))
-        return LayerMoments(self._gram.take(add), cross, lacking)
+    def take(self, processes: Processes = ALONE) -> LayerMoments:
+        """The sums over all processes, each of which has some of the tokens; they are given away."""
+        cross = None if self._cross is None else self._cross.take(processes)
+        lacking = None if self._lacking is None else self._lacking.take_rows(processes)
+        return LayerMoments(self._gram.take(processes), cross, lacking)
 
 
 def prune_layers(
@@ -99,4 +96,4 @@ def _cross(weight: Tensor, moments: LayerMoments) -> Callable[[slice], Tensor] |
 
 def _products(weight: Tensor, cross: Tensor, lacking: Tensor | None, rows: slice) -> Tensor:
     outputs = weight[rows].to(cross.dtype) @ cross
-    return outputs if lacking is None else outputs.add_(lacking[rows])
+    return outputs if lacking is None else outputs.add_(lacking)
