@@ -23,11 +23,18 @@ def _show(console: Console, plan: Plan) -> None:
     if not any(one.device for one in plan.steps):
         del columns[2]
         rows = [[*row[:2], *row[3:]] for row in rows]
-    console.table(f"llmprune {plan.command}, {plan.device}, {plan.dtype}: expected", columns, rows)
+    several = plan.processes > 1
+    among = f", each of {plan.processes} processes" if several else ""
+    console.table(f"llmprune {plan.command}, {plan.device}, {plan.dtype}{among}: expected", columns, rows)
     console.line(
         f"Of the total's memory, {format_size(plan.base)} are Python and its libraries. Time is from one block, "
         "measured now. Nothing was made."
     )
+    if several:
+        console.line(
+            f"Memory, what is read and time are those of one of {plan.processes} processes; disk and what is "
+            "written are of all. What is not divided, such as writing a checkpoint, is done by the first."
+        )
     for remark in plan.remarks:
         console.line(f"Note: {remark}.")
 

@@ -195,14 +195,15 @@ def _quality(
     there: int,
 ) -> Estimate:
     """Perplexity and tasks."""
-    tokens = measured.windows * measured.seq_len + len(settings.tasks) * (settings.limit or _ITEMS) * _ITEM_TOKENS
+    windows = cost.own(measured.windows)
+    tokens = windows * measured.seq_len + cost.own(len(settings.tasks) * (settings.limit or _ITEMS)) * _ITEM_TOKENS
     running, read = cost.running - cost.open_block, 0
     if whole:
         memory = cost.memory(there + sizes.whole + running, loading=False)
     else:
         fitting = max(1, compute.free_bytes() // 2 // cost.window_bytes)
-        states = min(fitting, measured.windows) * cost.window_bytes
-        memory, read = cost.memory(cost.running + states), sizes.stored * -(-measured.windows // fitting)
+        states = min(fitting, windows) * cost.window_bytes
+        memory, read = cost.memory(cost.running + states), sizes.stored * -(-windows // fitting)
     seconds = tokens / cost.seq_len * cost.times.through(sizes.depth) + read * cost.read
     return Estimate(step, memory.host, memory.device, read=read, seconds=seconds)
 

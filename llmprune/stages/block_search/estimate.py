@@ -60,8 +60,9 @@ def _searching(
     ranked: tuple[int, ...],
     count: int,
 ) -> Estimate:
-    sizes, solved_on = cost.sizes, solving_windows(windows.count, settings)
-    measured, wide = windows.count - solved_on, 2 * solved_on * cost.window_bytes
+    sizes, solving = cost.sizes, solving_windows(windows.count, settings)
+    measured, solved_on = cost.own(windows.count - solving), cost.own(solving)
+    wide = 2 * solved_on * cost.window_bytes
     division = divide_memory(sizes.blocks, cost.window_bytes, measured, settings, solved_on=solved_on, compute=compute)
     batch = settings.batch_size or cost.batch
 

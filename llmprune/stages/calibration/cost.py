@@ -133,9 +133,9 @@ def _writing_text(cost: ModelCost) -> Estimate:
 
 
 def _passing(cost: ModelCost, windows: Windows) -> Estimate:
-    sizes, each = cost.sizes, hidden_bytes(cost, windows)
-    batch = min(cost.batch, windows.count) * cost.window_bytes
-    floats = 3 * windows.seq_len * min(cost.batch, windows.count) * cost.width * 4  # what a block did is measured
+    sizes, each, own = cost.sizes, hidden_bytes(cost, windows), cost.own(windows.count)
+    batch = min(cost.batch, own) * cost.window_bytes
+    floats = 3 * windows.seq_len * min(cost.batch, own) * cost.width * 4  # what a block did is measured
     memory = cost.memory(cost.open_block + batch + max(cost.block_bytes, batch + floats, cost.head_bytes))
     disk, kept = disk_of_states(each, sizes.depth, windows.cache, folder=windows.folder)
     tokens = 4 * windows.tokens
@@ -147,7 +147,7 @@ def _passing(cost: ModelCost, windows: Windows) -> Estimate:
         memory.device,
         disk=disk + tokens + last * (sizes.depth + 1),
         kept=kept + tokens + manifest,
-        read=sizes.stored + each * (sizes.depth + 1),
+        read=sizes.stored + own * cost.window_bytes * (sizes.depth + 1),
         written=(each + last) * (sizes.depth + 1) + tokens + manifest,
-        seconds=windows.count * cost.times.through(sizes.depth) + sizes.stored * cost.read,
+        seconds=own * cost.times.through(sizes.depth) + sizes.stored * cost.read,
     )

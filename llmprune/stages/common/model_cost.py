@@ -116,6 +116,7 @@ class ModelCost:
         start: seconds from this process's start until the model was opened.
         device: where is computed.
         dtype: what is computed in.
+        processes: that divide the work.
     """
 
     sizes: ModelSizes
@@ -133,6 +134,11 @@ class ModelCost:
     start: float
     device: str
     dtype: str
+    processes: int = 1
+
+    def own(self, items: int) -> int:
+        """How many of some items, which processes divide, are one's: of the one that has most."""
+        return -(-items // self.processes)
 
     @property
     def on_host(self) -> bool:
@@ -245,6 +251,7 @@ def measure(
         start=start,
         device=str(decoder.device),
         dtype=dtype_name(decoder.dtype),
+        processes=compute.ranks.size,
     )
 
 

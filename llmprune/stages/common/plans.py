@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one step of a command is expected to take.
+    """What one step of a command is expected to take. Of several processes memory, reading and time are each one's.
 
     Attributes:
         step: its name, for people.
@@ -51,6 +51,7 @@ class Plan:
         start: seconds until the first step began, measured in this process.
         steps: in the order in which they run.
         remarks: what the estimate does not know, or leaves out.
+        processes: that divide the work.
     """
 
     command: str
@@ -60,6 +61,7 @@ class Plan:
     start: float
     steps: tuple[Estimate, ...]
     remarks: tuple[str, ...] = ()
+    processes: int = 1
 
     @property
     def total(self) -> Estimate:
@@ -77,7 +79,7 @@ class Plan:
 
 def plan_of(command: str, cost: ModelCost, steps: Iterable[Estimate], remarks: Iterable[str] = ()) -> Plan:
     """The plan of a command on a model whose cost is known."""
-    return Plan(command, cost.device, cost.dtype, cost.base, cost.start, tuple(steps), tuple(remarks))
+    return Plan(command, cost.device, cost.dtype, cost.base, cost.start, tuple(steps), tuple(remarks), cost.processes)
 
 
 def together(step: str, estimates: Iterable[Estimate]) -> Estimate:

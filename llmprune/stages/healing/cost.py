@@ -62,16 +62,16 @@ def healing_step(cost: ModelCost, windows: int, kept: Sequence[int], scope: Scop
     """
     depth = cost.sizes.depth
     healed, first = _healed(depth, kept, scope)
-    held = held_back(windows)
-    solved, each = windows - held, cost.window_bytes
-    forwards = windows * (first + (depth - first) + (len(kept) - first))  # both models' own walks
+    back = held_back(windows)
+    solved, held, each = cost.own(windows - back), cost.own(back), cost.window_bytes
+    forwards = (solved + held) * (first + (depth - first) + (len(kept) - first))  # both models' own walks
     for place in healed:
         behind = len(kept) - place
         forwards += _LAYERS * (solved + held * (len(RIDGES) + 1 + behind))
     heads = held * _LAYERS * len(healed)
     widest = max(inputs for _, inputs in cost.sizes.matrices)
     tokens, inputs = solved * cost.seq_len, widest**2 + cost.width**2
-    solving = len(healed) * inputs * (tokens + len(RIDGES) * _RIDGE * widest)
+    solving = len(healed) * inputs * (tokens + cost.own(len(RIDGES)) * _RIDGE * widest)
     gram = 4 * (4 * widest**2 + 3 * widest * cost.width)
     outside = cost.sizes.outside if apart else 0
     states = held * each + 4 * cost.batch * cost.seq_len * (widest + 3 * cost.width)
@@ -83,7 +83,7 @@ def healing_step(cost: ModelCost, windows: int, kept: Sequence[int], scope: Scop
         memory.host,
         memory.device,
         disk=4 * windows * each + weights,
-        read=walks + 6 * windows * each * len(kept),
+        read=walks + 6 * (solved + held) * each * len(kept),
         written=windows * each * (depth + len(kept) - first + 2) + weights,
         seconds=forwards * cost.times.block + heads * cost.times.head + solving * cost.multiplying,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from llmprune.artifacts.activations import open_calibration
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.stages.calibration import (
@@ -112,12 +114,12 @@ def _pruning(
 ) -> Estimate:
     shapes = BlockShapes.whole(sizes.matrices, cost.width)
     itemsize = cost.window_bytes // (cost.seq_len * cost.width)
-    needs = fitted_needs(
+    needs_with = partial(
+        fitted_needs,
         shapes,
         settings,
         compute,
         beside=cost.running,
-        tokens=windows * cost.seq_len,
         seq_len=cost.seq_len,
         batch=cost.batch * cost.seq_len,
         blocks=blocks,
@@ -125,14 +127,16 @@ def _pruning(
         itemsize=itemsize,
         stored=itemsize * sum(sizes.blocks_stored) // sum(sizes.blocks),
         spills_wide=cost.on_host,
+        processes=cost.processes,
     )
-    memory = cost.memory(cost.running + needs.memory)
+    needs, own = (needs_with(tokens=count * cost.seq_len) for count in (windows, cost.own(windows)))
+    memory = cost.memory(cost.running + own.memory)
     return Estimate(
         "pruning",
         memory.host,
         memory.device,
         disk=needs.disk,
-        read=sum(sizes.blocks_stored) * (last + 1 - cached) // sizes.depth + needs.read,
+        read=sum(sizes.blocks_stored) * (last + 1 - cached) // sizes.depth + own.read,
         written=needs.written,
-        seconds=needs.multiplications * cost.times.block / (cost.seq_len * shapes.forward(cost.seq_len)),
+        seconds=own.multiplications * cost.times.block / (cost.seq_len * shapes.forward(cost.seq_len)),
     )

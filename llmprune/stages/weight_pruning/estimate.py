@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypedDict, Unpack
+from typing import NotRequired, TypedDict, Unpack
 
 from llmprune.choices import Method, Part, Reference
 from llmprune.models.block_linears import LinearSlot
@@ -181,6 +181,7 @@ class Amounts(TypedDict):
     itemsize: int
     stored: int
     spills_wide: bool
+    processes: NotRequired[int]
 
 
 def pruning_needs(
@@ -196,13 +197,14 @@ def pruning_needs(
     stored: int,
     memory: int,
     spills_wide: bool,
+    processes: int = 1,
 ) -> PruningNeeds:
     """What ``global-prune`` takes for blocks of these shapes.
 
     Args:
         shapes: of a block.
         settings: how to prune.
-        tokens: of all calibration windows.
+        tokens: of the calibration windows.
         seq_len: of one of them.
         batch: tokens that go through a block at once.
         blocks: how many are pruned.
@@ -211,6 +213,7 @@ def pruning_needs(
         stored: the same of the finished weights that are written; 0: none are.
         memory: bytes of activations that stay in memory, at most.
         spills_wide: whether an FFN's activations go to a file (on the CPU).
+        processes: that divide the solves, each of which has so many tokens.
     """
     joint = settings.method is Method.SPARSELLM and shapes.inner > 0
     dense = settings.reference is Reference.DENSE
@@ -233,7 +236,7 @@ def pruning_needs(
         + finished,
         read=sides * one * (4 * blocks + before) + (passes * spilled + wide) * blocks,
         written=sides * one * (blocks + before) + (passes // 2 * spilled + spilled + wide) * blocks + finished,
-        multiplications=blocks * (tokens * each + solves) + before * tokens * shapes.forward(seq_len),
+        multiplications=blocks * (tokens * each + solves // processes) + before * tokens * shapes.forward(seq_len),
     )
 
 

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from llmprune.ranks.group import Ranks
 from tests.tiny import snapshot
 
 
@@ -66,6 +67,32 @@ def test_a_plan_tells_what_a_command_takes_and_makes_nothing(command, words, mad
     assert total["seconds"] > 0
     assert snapshot(made) == before
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "divided"),
+    {
+        "calibrate": "dense pass",
+        "verify-redundancy": "search",
+        "heal": "healing",
+        "global-prune": "pruning",
+        "bench": "smaller: quality",
+    }.items(),
+)
+def test_a_plan_of_two_processes_is_of_each_of_them(command, divided, words, llmprune, monkeypatch):
+    """A block's time is given, so that all of it is told beforehand; what reading adds to it is little."""
+    monkeypatch.setattr("llmprune.stages.common.model_cost.time_in_turn", lambda runs, _: [[1.0]] * len(runs))
+    plans = []
+    for size in (1, 2):
+        monkeypatch.setattr("llmprune.models.compute.joined", lambda size=size: Ranks(0, size))
+        plans.append(json.loads(llmprune(*words(command), "--plan", "--json").stdout))
+    one, two = ({step["step"]: step for step in plan["steps"]} for plan in plans)
+    assert [plan["processes"] for plan in plans] == [1, 2]
+    assert two[divided]["seconds"] / one[divided]["seconds"] == pytest.approx(0.5, abs=0.1)
+    for name in ("disk", "kept", "written"):
+        assert plans[0]["total"][name] == plans[1]["total"][name]
+    assert two[divided]["read"] <= one[divided]["read"]
+    assert two[divided]["host"] <= one[divided]["host"] * 1.2  # which is measured
 
 
 def test_a_plan_is_a_table_for_people(words, llmprune):
