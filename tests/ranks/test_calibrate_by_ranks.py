@@ -76,9 +76,16 @@ def test_a_stopped_pass_goes_on_with_another_number_of_processes(words, alone, t
     assert (partial / hidden_name(2)).exists()
     first, _ = run_ranks(2, words, tmp_path / "two", before=dying_at(4, of=1))
     assert "Going on at block 2 of 6" in first.stderr
+    assert "From block 2 on, the computation went on with 2 processes instead of 3;" in first.stderr
     (ended,) = run_ranks(1, words, tmp_path / "one")
     assert (ended.exit_code, "Going on at block 4 of 6" in ended.stderr) == (0, True)
-    assert_same(open_calibration(tmp_path / "run" / "calibration"), alone)
+    found = open_calibration(tmp_path / "run" / "calibration")
+    assert_same(found, alone)
+    assert found.manifest.environment.processes == 1
+    assert [remark.split("with ")[1].split(";")[0] for remark in found.manifest.remarks] == [
+        "2 processes instead of 3",
+        "1 process instead of 2",
+    ]
 
 
 def test_what_fails_on_another_rank_is_told_by_the_first_with_its_number(words, tmp_path):

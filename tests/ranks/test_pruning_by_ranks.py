@@ -134,6 +134,10 @@ def test_after_a_death_any_number_goes_on(prune, tmp_path):
         assert len(state["states"]) == size * (2 if at > 0 else 1)
     out = prune(1, *options, name="run")
     assert not (tmp_path / "run" / "out.partial").exists()
+    changed = [remark for remark in record(out)["remarks"] if "instead of" in remark]
+    assert ["3 processes instead of 2;" in changed[0], "1 process instead of 3;" in changed[1]] == [True, True]
+    assert len(changed) == 2
+    assert json.loads((out / "llmprune.json").read_text())["environment"]["processes"] == 1
     whole = prune(1, *options, name="whole")
     ours, theirs = weights(out), weights(whole)
     for name in ours:
@@ -157,6 +161,12 @@ def test_what_all_fail_at_is_told_once(prune, tmp_path):
     assert "Block 1, self_attn.q_proj, self_attn.k_proj, self_attn.v_proj: The Gram matrix holds NaN" in first.stderr
     assert second.stderr == ""
     assert not (tmp_path / "llama-by-2" / "out.partial").exists()
+
+
+def test_a_plan_is_told_once_and_is_of_each_process(prune):
+    first, second = prune(2, "--sparsity", "60%", "--plan", fails=True)
+    assert (first.exit_code, second.exit_code, second.stdout, second.stderr) == (0, 0, "", "")
+    assert "each of 2 processes: expected" in " ".join(first.stdout.split())
 
 
 def test_more_processes_than_windows_are_refused(prune):

@@ -83,9 +83,11 @@ def test_a_rank_that_dies_is_named_and_others_go_on(calibrated, tmp_path):
     assert "of 2 died. What was finished is kept: start the same command again" in first.stderr
     assert "Traceback" not in first.stderr
     assert len(searched(run).order) == 1
-    for size, target in ((3, 2), (1, 3)):
+    for size, before, target in ((3, 2, 2), (1, 3, 3)):
         ended = run_ranks(size, ["verify-redundancy", "--target", target, "--run", run], tmp_path / f"on-{size}")
         assert [one.exit_code for one in ended] == [0] * size
+        assert f"{size} process{'es' * (size > 1)} instead of {before};" in ended[0].stderr
+        assert searched(run).environment.processes == size
     whole = copied(calibrated, tmp_path / "whole")
     run_ranks(1, ["verify-redundancy", "--target", 3, "--run", whole], tmp_path / "one")
     assert searched(run).order == searched(whole).order

@@ -32,8 +32,8 @@ def refit(
         gram: (in, in) = X X^T, float32 or float64.
         target: (out, in), the weights T whose outputs are to be reproduced.
         steps: of conjugate gradients.
-        processes: that divide the rows among them: weights, mask, target, `missing` and result are a process's own rows,
-            errors those of all.
+        processes: that divide the rows among them: weights, mask, target, `missing` and result are a process's own
+            rows, errors those of all.
         missing: (out, in), (T - W) G for the weights W of `pruned`, where the caller has it; None: it is computed.
 
     Returns:
