@@ -99,8 +99,8 @@ class SharedInputs:
         if self._layer.refit_steps > 0 and own.error > 0:
             steps, missing = self._layer.refit_steps, own.missing
             own = refit(own, self._gram, target=target, steps=steps, processes=self._processes, missing=missing)
-        joined = {"weight": rows.join(own.weight), "mask": rows.join(own.mask)}
-        return replace(own, **joined, missing=None, widened=own.widened or widened)
+        widened = own.widened or widened
+        return replace(own, weight=rows.join(own.weight), mask=rows.join(own.mask), missing=None, widened=widened)
 
     def _agreed(self, own: PrunedWeight | NumericalError) -> PrunedWeight:
         """This process's rows with the errors of all.
