@@ -6,14 +6,16 @@ as typed where the sweep was typed, see ``stages.common.command_line``.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from llmprune.artifacts.records.bench import Machine
+from llmprune.artifacts.records.bench import BenchResult, Machine
 from llmprune.artifacts.records.estimates import Estimate
 from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.provenance import Artifact, BlockNumber, CorpusIdentity, ModelIdentity, Record
+from llmprune.errors import ArtifactError
 
 DENSE = "dense"
 Axis = Literal["params", "effective_params", "latency"]
@@ -79,6 +81,13 @@ class SweepPoint(Record):
         if speed is not None and min(speed.value, *(speed.interval or (speed.value,))) <= 0:
             raise ValueError("generation_ratio is not positive")
         return self
+
+    def is_measured_in(self, run: Path) -> bool:
+        """Whether the benchmark that is named lies in a run, with these figures: times and all, no other has them."""
+        try:
+            return BenchResult.read(run / self.bench).metrics == self.metrics
+        except ArtifactError:
+            return False
 
     @property
     def params(self) -> float:

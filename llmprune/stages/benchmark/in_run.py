@@ -9,7 +9,7 @@ from typing import TypeVar
 from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.budget import BudgetResult
 from llmprune.artifacts.records.protocols import Protocols
-from llmprune.artifacts.records.sweep import SweepPoint, SweepResult
+from llmprune.artifacts.records.sweep import SweepResult
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError
 from llmprune.stages.benchmark.checked import check
@@ -94,17 +94,11 @@ def without_lost(measured: MeasuredModels, run: RunDirectory, progress: Progress
 
     They are said, and measured again.
     """
-    lost = [one for one in (measured.dense, *measured.points) if one is not None and not is_noted(one, run)]
+    lost = [one for one in (measured.dense, *measured.points) if one is not None and not one.is_measured_in(run.path)]
     for one in lost:
         progress.say(f"{run.path / one.bench} is not the benchmark of '{one.name}' any more, which is measured again.")
     points = tuple(point for point in measured.points if point not in lost)
     return measured.model_copy(update={"dense": None if measured.dense in lost else measured.dense, "points": points})
-
-
-def is_noted(point: SweepPoint, run: RunDirectory) -> bool:
-    """Whether the benchmark that a point names is there, with its figures: times and all, no other has them."""
-    found = benched_before(run, point.bench)
-    return found is not None and found.metrics == point.metrics
 
 
 def benched_before(run: RunDirectory, path: str) -> BenchResult | None:

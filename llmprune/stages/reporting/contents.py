@@ -16,7 +16,6 @@ from llmprune.artifacts.records.sweep import SweepResult
 from llmprune.artifacts.run import RunDirectory
 from llmprune.errors import ArtifactError
 from llmprune.report.contents import Checkpoint, Measurement, RunContents
-from llmprune.stages.benchmark import is_noted
 
 _LOST = "run.json is gone, so nothing tells which checkpoints were made in this run."
 
@@ -62,7 +61,7 @@ def read_contents(run: RunDirectory) -> RunContents:
 def _unlike_benchmarks(run: RunDirectory, sweep: SweepResult | None) -> Iterator[str]:
     """A remark on each model of a sweep whose benchmark is not there as it was noted."""
     for point in (sweep.dense, *sweep.points) if sweep is not None else ():
-        if point is not None and not is_noted(point, run):
+        if point is not None and not point.is_measured_in(run.path):
             yield f"{point.bench} is not the benchmark of '{point.name}' any more; the same sweep measures it again."
 
 
