@@ -1,11 +1,12 @@
 """Change one thing at a time in llmprune/algorithms, and see whether its tests notice.
 
-Each mutant is the package with one operator, comparison, constant or condition changed. The tests of its folder run on
-it in a forked process. A mutant that all of them pass has survived: either nothing depends on what was changed, as with
-the sizes of pieces, or a test is missing. What is to be done about each is for somebody to decide.
+Each mutant is the package with one operator, comparison, constant or condition changed. The tests of algorithms that
+enter the changed statement (coverage.py tells which) run on it in a forked process. A mutant that all of them pass has
+survived: either nothing depends on what was changed, as with the sizes of pieces, or a test is missing. What is to be
+done about each is for somebody to decide.
 
-    python benchmarks/mutations.py --log mutations.jsonl                  # every fifth: an hour or two on one core
-    python benchmarks/mutations.py --only weights/refit.py --every 1      # all of a file, without a log
+    python benchmarks/mutations.py --log mutations.jsonl --every 1        # all; goes on where the log ends
+    python benchmarks/mutations.py --only weights/refit.py                # every fifth of a file, without a log
     python benchmarks/mutations.py --show mutations.jsonl                 # the score of each file, and the survivors
 """
 
@@ -20,13 +21,17 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Iterator
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-PACKAGE = ROOT / "llmprune" / "algorithms"
-_SECONDS = 300  # of all tests on one mutant
+PACKAGE, TESTS = ROOT / "llmprune" / "algorithms", ROOT / "tests" / "algorithms"
+_SECONDS = 120  # of the processor, for all tests on one mutant
 _OPERATORS = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult,
     ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
@@ -74,27 +79,31 @@ def _change(node: ast.AST) -> tuple[str, object] | None:
 
 def passes(path: Path, mutant: ast.Module, tests: list[str]) -> str:
     """Run tests on a mutant in a forked process: "survived", "killed", or "killed by time"."""
+    code = _in_child(lambda: _tested(path, mutant, tests))
+    return {0: "survived", -signal.SIGALRM: "killed by time", -signal.SIGPROF: "killed by time"}.get(code, "killed")
+
+
+def _in_child(work: Callable[[], int]) -> int:
+    """What a forked process that prints nothing ends with; a signal is negative."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            signal.alarm(_SECONDS)
+            signal.setitimer(signal.ITIMER_PROF, _SECONDS)
+            signal.alarm(20 * _SECONDS)  # of a clock: for one that waits
             with Path(os.devnull).open("w") as nowhere:
                 os.dup2(nowhere.fileno(), 1)
                 os.dup2(nowhere.fileno(), 2)
-            code = _tested(path, mutant, tests)
+            code = work()
         finally:
             os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return {0: "survived", -signal.SIGALRM: "killed by time"}.get(code, "killed")
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _tested(path: Path, mutant: ast.Module, tests: list[str]) -> int:
     """In a child that imports llmprune anew: the loader of one file compiles the mutant instead."""
     from importlib.machinery import SourceFileLoader
-
-    import pytest
 
     whole = SourceFileLoader.get_code
 
@@ -102,18 +111,77 @@ def _tested(path: Path, mutant: ast.Module, tests: list[str]) -> int:
         return compile(mutant, str(path), "exec") if Path(self.path) == path else whole(self, name)
 
     SourceFileLoader.get_code = get_code
+    return _pytest(tests)
+
+
+def _pytest(tests: list[str], *plugins: object) -> int:
+    """Run tests with llmprune imported anew."""
     for name in [name for name in sys.modules if name.partition(".")[0] in ("llmprune", "tests")]:
         del sys.modules[name]
     os.chdir(ROOT)
     loaded_before = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *loaded_before, *tests]))
+    return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *loaded_before, *tests], plugins=plugins))
 
 
-def tests_of(path: Path) -> list[str]:
-    """The tests of a file's folder, its own first."""
-    folder = ROOT / "tests" / "algorithms" / path.relative_to(PACKAGE).parent
-    own = folder / f"test_{path.name}"
-    return [*([str(own)] if own.exists() else []), *([str(folder)] if path.parent != PACKAGE else [])]
+class Reach:
+    """Which tests enter which lines of the package, and how long each takes: a pytest plugin, used in a child."""
+
+    def __init__(self, measure) -> None:
+        self.measure, self.seconds = measure, {}
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item):
+        self.measure.switch_context(item.nodeid)
+        began = time.process_time()
+        yield
+        self.seconds[item.nodeid] = time.process_time() - began
+        self.measure.switch_context("")
+
+
+def reached() -> tuple[dict[str, dict[int, set[str]]], dict[str, float]]:
+    """The tests by file and line ("" where a line is entered outside of tests), and their seconds."""
+    import coverage
+
+    with tempfile.TemporaryDirectory() as folder:
+        data, times = Path(folder) / "data", Path(folder) / "times"
+
+        def work() -> int:
+            measure = coverage.Coverage(data_file=str(data), source=[str(PACKAGE)], config_file=False)
+            plugin = Reach(measure)
+            measure.start()
+            code = _pytest([str(TESTS)], plugin)
+            measure.stop()
+            measure.save()
+            times.write_text(json.dumps(plugin.seconds), encoding="utf-8")
+            return code
+
+        if _in_child(work) != 0:
+            raise SystemExit("The tests of algorithms fail as they are.")
+        found = coverage.CoverageData(basename=str(data))
+        found.read()
+        lines = {
+            file: {line: set(tests) for line, tests in found.contexts_by_lineno(file).items()}
+            for file in found.measured_files()
+        }
+        return lines, json.loads(times.read_text(encoding="utf-8"))
+
+
+def tests_of(tree: ast.Module, line: int, lines: dict[int, set[str]], seconds: dict[str, float]) -> list[str]:
+    """The tests that enter the statement of a line, the fastest first: all tests where an import enters it."""
+    around = [node for node in ast.walk(tree) if isinstance(node, ast.stmt) and _first(node) <= line <= node.end_lineno]
+    statement = max(around, key=_first)
+    last = line if hasattr(statement, "body") or isinstance(statement, ast.Match) else statement.end_lineno
+    found = set().union(*(lines.get(number, ()) for number in range(_first(statement), last + 1)))
+    return sorted(seconds if "" in found else found, key=seconds.__getitem__)
+
+
+def _first(statement: ast.stmt) -> int:
+    """Its first line, that of a decorator included."""
+    return min([statement.lineno, *(one.lineno for one in getattr(statement, "decorator_list", []))])
+
+
+def _unnoticed(verdict: str) -> bool:
+    return not verdict.startswith("killed")
 
 
 def show(log: Path) -> None:
@@ -122,9 +190,9 @@ def show(log: Path) -> None:
     print("| file | mutants | noticed |\n|---|---:|---:|")
     for file in sorted({one["file"] for one in entries}):
         of_file = [one["verdict"] for one in entries if one["file"] == file]
-        print(f"| {file} | {len(of_file)} | {1 - of_file.count('survived') / len(of_file):.0%} |")
+        print(f"| {file} | {len(of_file)} | {1 - sum(map(_unnoticed, of_file)) / len(of_file):.0%} |")
     for one in entries:
-        if one["verdict"] == "survived":
+        if _unnoticed(one["verdict"]):
             print(f"{one['file']}:{one['name']}")
 
 
@@ -146,23 +214,29 @@ def main() -> None:
     torch.set_num_threads(1)
     known = args.log.read_text(encoding="utf-8").splitlines() if args.log is not None and args.log.exists() else []
     done = {(one["file"], one["name"]) for one in map(json.loads, known)}
+    by_file, seconds = reached()
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(args.log.open("a", encoding="utf-8")) if args.log is not None else None
-        for path in sorted(PACKAGE.rglob("*.py")):
-            file = str(path.relative_to(PACKAGE))
-            if args.only not in file:
+        for file, name, line, mutant in drawn(args.only, args.every, args.seed):
+            if (file, name) in done:
                 continue
-            whole = ast.parse(path.read_text(encoding="utf-8"))
-            if (found := list(mutants(path))) and passes(path, whole, tests_of(path)) != "survived":
-                raise SystemExit(f"The tests of {file} fail as it is.")
-            for name, mutant in random.Random(f"{args.seed} {file}").sample(found, -(-len(found) // args.every)):
-                if (file, name) in done:
-                    continue
-                entry = {"file": file, "name": name, "verdict": passes(path, mutant, tests_of(path))}
-                print(f"{entry['verdict']}: {file}:{name}", flush=True)
-                if log is not None:
-                    log.write(json.dumps(entry) + "\n")
-                    log.flush()
+            path = PACKAGE / file
+            tests = tests_of(ast.parse(path.read_text(encoding="utf-8")), line, by_file.get(str(path), {}), seconds)
+            entry = {"file": file, "name": name, "verdict": passes(path, mutant, tests) if tests else "entered by none"}
+            print(f"{entry['verdict']}: {file}:{name}", flush=True)
+            if log is not None:
+                log.write(json.dumps(entry) + "\n")
+                log.flush()
+
+
+def drawn(only: str, every: int, seed: int) -> Iterator[tuple[str, str, int, ast.Module]]:
+    """The mutants to try: file, name, line, and the changed file."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        file = path.relative_to(PACKAGE).as_posix()
+        if only in file:
+            found = list(mutants(path))
+            for name, mutant in random.Random(f"{seed} {file}").sample(found, -(-len(found) // every)):
+                yield file, name, int(name.partition(":")[0]), mutant
 
 
 if __name__ == "__main__":

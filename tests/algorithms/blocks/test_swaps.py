@@ -112,3 +112,18 @@ def test_the_healed_model_is_that_of_the_blocks_that_are_still_gone():
     for kept, remaining, _ in healer.asked:
         assert set(remaining).isdisjoint(kept)
     assert all(len(set(pair)) == 2 for pair in itertools.pairwise(order))
+
+
+def test_a_search_keeps_in_its_healer_what_it_removes():
+    healer = Notes()
+    decided = [one.removed for one in greedy_rounds(Table(5, deceiving, noise=0.001), count=2, healer=healer)]
+    assert healer.kept == decided
+    assert [kept for kept, _, _ in healer.asked] == [(), (decided[0],)]
+
+
+def test_nothing_is_swapped_on_a_single_window_which_tells_no_error():
+    evaluator = Table(5, deceiving, noise=0.0)
+    evaluator.num_windows = 1
+    swaps = list(swap_rounds(evaluator, [1, 2], most=5, level=1e-3, protected=frozenset({0})))
+    assert [(swap.taken_back, swap.removed, swap.kept) for swap in swaps] == [(1, 3, False), (2, 2, False)]
+    assert (swaps[0].loss_before, swaps[0].loss) == pytest.approx((1.2, 0.7))

@@ -151,3 +151,14 @@ def test_moments_tell_the_true_error_of_any_down_weights(ffn):
     expected = output_error(pruned, chunks)
     assert found.error == pytest.approx(expected.error, rel=1e-9)
     assert found.energy == pytest.approx(expected.energy, rel=1e-12)
+
+
+@EVERY_FFN
+def test_the_error_towards_given_outputs_and_that_of_no_tokens(ffn):
+    inputs, wanted = normal(7, 6, seed=1, dtype=WIDE), normal(7, 6, seed=2, dtype=WIDE)
+    chunk = first_chunk(ffn, inputs, outputs=wanted)
+    assert chunk.outputs is wanted
+    found = output_error(ffn, [chunk])
+    assert found.error == pytest.approx(float((ffn.down(hidden(ffn, chunk.up, chunk.gate)) - wanted).square().sum()))
+    assert found.energy == pytest.approx(float(wanted.square().sum()))
+    assert (output_error(ffn, []).error, output_error(ffn, []).energy) == (0.0, 0.0)

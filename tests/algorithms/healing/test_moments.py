@@ -44,3 +44,28 @@ def test_the_error_that_remains_is_what_is_lacking_less_what_the_correction_give
 def test_no_tokens_are_no_moments():
     with pytest.raises(ValueError, match="No chunk"):
         MomentsAccumulator(bias=False).result()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_token_counts_by_the_square_of_its_weight(bias):
+    inputs, lacking = activations(20, 4, seed=1, dtype=torch.float64), normal(20, 3, seed=2, dtype=torch.float64)
+    weights = normal(20, seed=3, dtype=torch.float64)
+    found = MomentsAccumulator(bias=bias).update(inputs, lacking, weights=weights.float()).result()
+    whole = torch.cat([inputs, torch.ones(20, 1, dtype=torch.float64)], dim=1) if bias else inputs
+    squares = weights.float().double().square()
+    torch.testing.assert_close(found.gram, whole.T @ (squares[:, None] * whole))
+    torch.testing.assert_close(found.cross, lacking.T @ (squares[:, None] * whole))
+    assert found.energy == pytest.approx(float((squares[:, None] * lacking.square()).sum()))
+
+
+def test_what_is_taken_is_the_result_and_the_sums_begin_anew():
+    inputs, lacking = activations(20, 4, seed=1, dtype=torch.float64), normal(20, 3, seed=2, dtype=torch.float64)
+    sums = MomentsAccumulator(bias=True).update(inputs, lacking)
+    whole, taken = sums.result(), sums.take()
+    assert torch.equal(taken.gram, whole.gram) and torch.equal(taken.cross, whole.cross)
+    assert (taken.energy, taken.bias) == (whole.energy, True)
+    assert whole.energy == pytest.approx(float(lacking.square().sum()))
+    half = sums.update(inputs, lacking / 2).take(lambda tensor: 3 * tensor)  # three processes with the same tokens
+    torch.testing.assert_close(half.gram, 3 * whole.gram)
+    torch.testing.assert_close(half.cross, 1.5 * whole.cross)
+    assert half.energy == pytest.approx(0.75 * whole.energy)
