@@ -274,10 +274,12 @@ def read_state(path: Path, kind: type[StateRecord]) -> StateRecord | None:
     """The state of a pass that was stopped; None where there is none, or none that can be gone on with."""
     try:
         content = parse_json(read_small(path))
+        if not isinstance(content, dict):
+            return None
         if not take_digest(content, path):
             remark_unchecked(path)
         return kind.model_validate(content)
-    except (OSError, ValueError, AttributeError, ArtifactError):
+    except (OSError, ValueError, ArtifactError):
         return None
 
 
