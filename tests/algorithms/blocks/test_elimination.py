@@ -113,3 +113,18 @@ def test_the_best_of_many_equal_candidates_is_dropped_no_oftener_than_the_error_
 def test_error_rates_that_mean_nothing_are_refused(rate):
     with pytest.raises(ValueError, match="error_rate"):
         EliminationRule(rate)
+
+
+@pytest.mark.parametrize("candidates", [1, 2, 3, 6])
+@pytest.mark.parametrize(("seen", "windows", "looks"), [(2, 3, 1), (4, 5, 1), (12, 40, 2), (22, 40, 2)])
+def test_a_candidate_goes_where_its_t_exceeds_the_quantile_of_all_comparisons_together(
+    candidates, seen, windows, looks
+):
+    rule = EliminationRule(error_rate=0.01)
+    quantile = -stats.t.ppf(0.01 / (max(1, candidates - 1) * looks), seen - 1)
+    noise = torch.randn(seen, generator=torch.Generator().manual_seed(seen), dtype=torch.float64)
+    noise = (noise - noise.mean()) / noise.std()
+    bound = quantile * ((1 - seen / windows) / seen) ** 0.5  # with the correction for drawing without replacement
+    for factor, gone in [(0.999, False), (1.001, True)]:
+        losses = torch.stack([torch.zeros(seen, dtype=torch.float64), noise + factor * bound])
+        assert rule.hopeless(losses, candidates=candidates, num_windows=windows).tolist() == [False, gone]

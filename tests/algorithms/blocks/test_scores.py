@@ -98,3 +98,19 @@ def test_a_run_that_may_not_go_is_not_taken():
     assert closest_run(distances, count=2, protected=frozenset(), may_go=lambda gone, block: 1 not in gone) != [1, 2]
     with pytest.raises(TargetError, match="No 2 consecutive blocks can be removed"):
         closest_run(distances, count=2, protected=frozenset(), may_go=not_beside)
+
+
+def test_the_last_block_of_a_run_is_asked_for_when_the_others_are_gone():
+    asked = []
+    distances = [[1.0] * 6 for _ in range(6)]
+    closest_run(
+        distances, count=3, protected=frozenset({0}), may_go=lambda gone, block: asked.append((gone, block)) or True
+    )
+    assert asked == [([1, 2], 3), ([2, 3], 4)]
+
+
+def test_rounding_makes_no_cosine_larger_than_one():
+    states = torch.randn(1, 200, 33, generator=torch.Generator().manual_seed(0))
+    found = angular_distances(torch.cat([states, states, -states]))
+    expected = torch.tensor([[0.0, 0, 1], [0, 0, 1], [1, 1, 0]], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, atol=1e-7, rtol=0)
