@@ -275,7 +275,7 @@ def test_a_dropped_candidate_that_only_saw_easy_text_is_not_chosen():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_is_told_with_its_block(bad):
     def losses(skipped):
-        return torch.full((8,), bad if 2 in skipped else 1.0, dtype=torch.float64)
+        return torch.tensor([1.0] * 5 + [bad if 2 in skipped else 1.0] + [1.0] * 2, dtype=torch.float64)
 
     with pytest.raises(NumericalError, match="block 2 skipped"):
         list(greedy_rounds(Ledger(4, 8, losses), count=1))

@@ -87,6 +87,11 @@ def test_bad_targets_are_refused_with_what_to_type(target, told):
 def test_where_protection_leaves_nothing_the_message_says_so():
     with pytest.raises(TargetError, match="at most 0 can go; protect fewer"):
         removal_count("1", num_blocks=6, protect_first=3, protect_last=3)
+    with pytest.raises(TargetError, match="at most 0 can go; protect fewer"):
+        removal_count("1", num_blocks=6, protect_first=3, protect_last=2)
+    with pytest.raises(TargetError, match="at most 1 can go; lower the target"):
+        removal_count("2", num_blocks=6, protect_first=2, protect_last=2)
+    assert removal_count("1", num_blocks=6, protect_first=2, protect_last=2) == 1
 
 
 @given(st.integers(1, 99), st.integers(3, 200))
