@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from scipy import stats
 
 from llmprune.algorithms.blocks.evaluator import WindowLosses
 from llmprune.algorithms.blocks.search import greedy_rounds
@@ -127,3 +128,38 @@ def test_nothing_is_swapped_on_a_single_window_which_tells_no_error():
     swaps = list(swap_rounds(evaluator, [1, 2], most=5, level=1e-3, protected=frozenset({0})))
     assert [(swap.taken_back, swap.removed, swap.kept) for swap in swaps] == [(1, 3, False), (2, 2, False)]
     assert (swaps[0].loss_before, swaps[0].loss) == pytest.approx((1.2, 0.7))
+
+
+def compared(before, after, *, level):
+    """The swap that is tried where block 1 is gone, block 2 looks better, and both have these losses (windows,)."""
+    evaluator = Table(4, None, noise=0.0)
+    evaluator.num_windows = len(before)
+
+    def measure(windows, remaining, candidates, healed, on_windows):
+        if len(candidates) == 2:
+            assert candidates == [1, 2] and len(windows) == len(before)
+            return WindowLosses(4 * torch.stack([before, after]), 4)
+        return WindowLosses(torch.tensor([[8.0], [4.0], [12.0]]).double().expand(3, len(windows)), 4)
+
+    options = {"most": 1, "level": level, "protected": frozenset({0})}
+    return next(iter(swap_rounds(evaluator, [1], measure=measure, **options)))
+
+
+@pytest.mark.parametrize("windows", [2, 3, 16])
+@pytest.mark.parametrize("level", [0.001, 0.2])
+def test_a_swap_is_kept_where_its_mean_gain_exceeds_what_chance_explains(windows, level):
+    noise = torch.randn(windows, generator=torch.Generator().manual_seed(windows), dtype=torch.float64)
+    noise = 3 * (noise - noise.mean()) / noise.std()
+    before = 50 + torch.randn(windows, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    bound = stats.t.ppf(1 - level, windows - 1) * 3 / windows**0.5
+    for factor, kept in [(0.999, False), (1.001, True)]:
+        swap = compared(before, before - noise - factor * bound, level=level)
+        assert (swap.taken_back, swap.removed, swap.kept) == (1, 2, kept)
+        assert swap.loss_before == pytest.approx(float(before.mean()))
+        assert swap.loss == pytest.approx(float(before.mean()) - factor * bound)
+
+
+def test_no_gain_at_all_is_none_however_small_its_error():
+    same = torch.full((5,), 2.0, dtype=torch.float64)
+    assert not compared(same, same, level=0.1).kept
+    assert compared(same, same - 0.25, level=0.1).kept
