@@ -39,3 +39,8 @@ def test_far_out_values_are_finite_and_new_tensors(activation, expected):
     slope.fill_(7)
     activation.value(x).fill_(7)
     assert torch.equal(x, copy)
+
+
+def test_the_slope_of_a_rectifier_at_zero_is_zero():
+    value, slope = RELU.value_and_slope(torch.tensor([-1.0, 0.0, 2.0]))
+    assert (value.tolist(), slope.tolist()) == ([0, 0, 2], [0, 0, 1])
