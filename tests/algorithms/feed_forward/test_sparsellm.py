@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from llmprune.algorithms.feed_forward.activation import GELU, RELU, SILU
 from llmprune.algorithms.feed_forward.network import Linear, hidden, pre_activations
 from llmprune.algorithms.feed_forward.sparsellm import (
+    FfnResult,
+    FfnRound,
     FfnSettings,
     prune_ffn,
     rounds_of_the_papers,
@@ -282,3 +284,16 @@ def test_a_token_at_the_scale_of_the_root_of_three_counts_as_three_tokens(refere
     assert one.errors == pytest.approx(other.errors, rel=1e-9)
     torch.testing.assert_close(one.best.up.weight, other.best.up.weight)
     torch.testing.assert_close(one.best.down.weight, other.best.down.weight)
+
+
+@pytest.mark.parametrize(("energy", "expected"), [(4.0, (0.5, 0.25)), (0.0, (2.0, 1.0))])
+def test_relative_errors_are_shares_of_the_outputs_energy_where_there_is_any(energy, expected):
+    best = FfnRound(index=1, up=None, gate=None, down=None, error=1.0, energy=energy)
+    assert FfnResult(best, (2.0, 1.0)).relative_errors == expected
+
+
+@pytest.mark.parametrize("rounds_of", [rounds_of_the_papers, rounds_towards_dense_model])
+def test_rounds_are_numbered_from_that_of_sparsegpt_on(rounds_of):
+    ffn = gated_ffn(6, 8, seed=0)
+    found = rounds_of(ffn, chunks_of(ffn, count=1, tokens=40, seed=5), FfnSettings(PLAIN, rounds=2))
+    assert [current.index for current in found] == [0, 1, 2]
