@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -16,8 +17,11 @@ from types import ModuleType
 
 from llmprune.errors import LlmpruneError
 
-# Libraries written in Rust (safetensors, tokenizers) put the number of the system's error in their message only.
+# Libraries written in Rust (safetensors, tokenizers) put the number of the system's error in their message only, and
+# torch behind its words. An exception of Python's that safetensors raises may have none at all.
 _ERRNO_IN_TEXT = re.compile(r"\(os error ([0-9]{1,4})\)")
+_WORDS_AND_ERRNO = re.compile(r": ([^:]+) \(([0-9]{1,4})\)$")
+_ERRNO_OF_KIND: Mapping[type[BaseException], int] = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
 _STDERR = 2  # its descriptor
 _LOGGERS = ("huggingface_hub", "datasets", "transformers", "lm_eval")
 
@@ -104,8 +108,13 @@ def system_errno(error: BaseException) -> int | None:
     """The number of the operating system's error that an exception tells of, by itself or in its text alone."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    match = _ERRNO_IN_TEXT.search(str(error))
-    return int(match[1]) if match else None
+    text = str(error)
+    if (match := _ERRNO_IN_TEXT.search(text)) is not None:
+        return int(match[1])
+    match = _WORDS_AND_ERRNO.search(text)
+    if match is not None and os.strerror(int(match[2])) == match[1]:
+        return int(match[2])
+    return _ERRNO_OF_KIND.get(type(error))
 
 
 def _set_levels(levels: Mapping[str, int]) -> None:

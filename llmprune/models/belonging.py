@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
+from llmprune.artifacts.files.ownership import raised
 from llmprune.artifacts.files.reading import parse_json, read_small
 from llmprune.errors import ModelError
 
@@ -60,7 +61,7 @@ def _belongs(path: PurePosixPath) -> bool:
 
 def _files(directory: Path) -> Iterator[PurePosixPath]:
     """Every file of a checkpoint, but for hidden ones, caches, and what lies in checkpoints of their own inside it."""
-    for folder, folders, names in os.walk(directory, followlinks=True):
+    for folder, folders, names in os.walk(directory, followlinks=True, onerror=raised):
         here = Path(folder)
         if here != directory and "config.json" in names:
             folders.clear()

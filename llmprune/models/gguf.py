@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,16 @@ from llmprune.extras import require_extra
 from llmprune.quiet import failures_as, first_sentence, no_bars_in, panics_unseen, quiet
 
 
-def convert_gguf(path: Path, directory: Path) -> None:
+def convert_gguf(path: Path, directory: Path, *, finish: Callable[[Path], None] = lambda _: None) -> None:
     """Write a GGUF file as a safetensors checkpoint in float32.
 
     Float32 holds the dequantized weights exactly. The whole model is in memory while
     it is converted: transformers has no streaming reader of GGUF files.
+
+    Args:
+        path: the file.
+        directory: the new one, all of it or nothing.
+        finish: called with the folder in which all was written, before it becomes ``directory``.
 
     Raises:
         ModelError: transformers cannot read the file.
@@ -41,6 +47,7 @@ def convert_gguf(path: Path, directory: Path) -> None:
         model.hf_quantizer = None
         model.save_pretrained(built)
         tokenizer.save_pretrained(built)
+        finish(built)
 
 
 def _require_blocks(path: Path) -> None:

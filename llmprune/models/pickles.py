@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 
-def convert_pickles(source: Path, directory: Path, *, trust_remote_code: bool = False) -> None:
+def convert_pickles(
+    source: Path,
+    directory: Path,
+    *,
+    trust_remote_code: bool = False,
+    finish: Callable[[Path], None] = lambda _: None,
+) -> None:
     """Write a checkpoint of pickled weights as one of safetensors files, with the same names and dtypes.
 
     Tensors that the pickles hold once under several names are stored once where the model ties them. It is seen that
@@ -33,6 +40,7 @@ def convert_pickles(source: Path, directory: Path, *, trust_remote_code: bool = 
         source: a checkpoint directory.
         directory: the new one, all of it or nothing.
         trust_remote_code: whether the checkpoint's own Python files may run.
+        finish: called with the folder in which all was written, before it becomes ``directory``.
 
     Raises:
         ModelError: no causal LM, or a config that cannot be used.
@@ -52,6 +60,7 @@ def convert_pickles(source: Path, directory: Path, *, trust_remote_code: bool = 
         for path in (*_carried(source), *beside_weights(source)):
             (partial / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / path, partial / path)
+        finish(partial)
 
 
 def _carried(source: Path) -> list[PurePosixPath]:

@@ -54,10 +54,20 @@ def remove_own(folder: Path, owned: Owned, *, last: tuple[str, ...] = ()) -> lis
     files = [path for path in _files(folder) if _is_own(folder, path, owned)]
     for path in sorted(files, key=lambda path: last.index(str(path)) if str(path) in last else -1):
         (folder / path).unlink(missing_ok=True)
-    for inner, _, _ in os.walk(folder, topdown=False):
+    for inner, _, _ in os.walk(folder, topdown=False, onerror=raised):
         with suppress(OSError):  # it is not empty
             Path(inner).rmdir()
     return [str(path) for path in _files(folder)]
+
+
+def raised(error: OSError) -> None:
+    """For ``os.walk``, which leaves out in silence what it cannot list.
+
+    Raises:
+        OSError: what is there cannot be listed.
+    """
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _is_own(folder: Path, path: PurePosixPath, owned: Owned) -> bool:
@@ -66,7 +76,7 @@ def _is_own(folder: Path, path: PurePosixPath, owned: Owned) -> bool:
 
 def _files(folder: Path) -> Iterator[PurePosixPath]:
     """Every file and every link in a folder, links to folders too; what is behind a link is not looked at."""
-    for here, folders, names in os.walk(folder):
+    for here, folders, names in os.walk(folder, onerror=raised):
         inside = PurePosixPath(Path(here).relative_to(folder).as_posix())
         links = [name for name in folders if (Path(here) / name).is_symlink()]
         yield from (inside / name for name in sorted([*names, *links]))

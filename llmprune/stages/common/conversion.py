@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
+from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint, sample_tensors
+from llmprune.artifacts.records.conversion import CONVERSION_NAME, Conversion
+from llmprune.artifacts.records.provenance import FileRecord
+from llmprune.artifacts.records.pruning import WrittenFiles
 from llmprune.artifacts.run import RunDirectory, RunRecord
 from llmprune.errors import ModelError
 from llmprune.models.gguf import convert_gguf
 from llmprune.models.pickles import convert_pickles
-from llmprune.models.source import ModelSource
+from llmprune.models.source import ModelSource, fingerprint_of
 from llmprune.stages.common.progress import Progress
 
 
@@ -27,13 +34,26 @@ def convert(
         CheckpointError: a pickle needs more than tensors, or is not whole.
         LlmpruneError: the disk is full.
     """
+    finish = partial(_record, record.model)
     with run.writing(record):
         if source.is_gguf:
             progress.say(f"Converting {source.path.name} to a float32 checkpoint in {run.dense} (once).")
-            convert_gguf(source.path, run.dense)
+            convert_gguf(source.path, run.dense, finish=finish)
         else:
             progress.say(f"Converting the pickled weights of {source.name} to safetensors in {run.dense} (once).")
-            convert_pickles(source.path, run.dense, trust_remote_code=trust_remote_code)
+            convert_pickles(source.path, run.dense, trust_remote_code=trust_remote_code, finish=finish)
+
+
+def _record(model: str, directory: Path) -> None:
+    """Note what was written, so that later commands notice what becomes of it."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    checkpoint = open_checkpoint(directory)
+    written = WrittenFiles(
+        fingerprint=fingerprint_of(directory, checkpoint),
+        files={path.relative_to(directory).as_posix(): FileRecord.of_file(path) for path in files},
+        tensors=sample_tensors(checkpoint),
+    )
+    Conversion(model=model, written=written).write(directory / CONVERSION_NAME)
 
 
 def refuse_to_convert(run: RunDirectory, record: RunRecord, source: ModelSource, progress: Progress) -> None:

@@ -11,6 +11,7 @@ from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoin
 from llmprune.artifacts.checkpoints.scanning import digest_weights
 from llmprune.artifacts.files.digests import FileDigest
 from llmprune.artifacts.masks.mask import MASK_NAME
+from llmprune.artifacts.records.conversion import CONVERSION_NAME, Conversion
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord, WrittenFiles
 from llmprune.artifacts.records.unchecked import remark_unchecked
 from llmprune.errors import ChangedError
@@ -56,7 +57,8 @@ class Intact:
     ) -> None:
         """See that a checkpoint is what llmprune wrote. Of one that llmprune did not write nothing is asked.
 
-        One of an earlier version has no digests: it is passed with an ``UncheckedWarning``.
+        What it converted is asked about as what it pruned. One of an earlier version has no digests: it is passed
+        with an ``UncheckedWarning``.
 
         Args:
             directory: the checkpoint.
@@ -69,9 +71,20 @@ class Intact:
             ArtifactError: its record cannot be read.
             CheckpointError: nor can its weights.
         """
-        if not (directory / RECORD_NAME).is_file():
-            return
-        written = PruningRecord.read(directory / RECORD_NAME).written
+        if (directory / CONVERSION_NAME).is_file():
+            self._require(directory, Conversion.read(directory / CONVERSION_NAME).written, progress, weights, left_out)
+        elif (directory / RECORD_NAME).is_file():
+            written = PruningRecord.read(directory / RECORD_NAME).written
+            self._require(directory, written, progress, weights, left_out)
+
+    def _require(
+        self,
+        directory: Path,
+        written: WrittenFiles | None,
+        progress: Progress,
+        weights: Mapping[str, FileDigest] | None,
+        left_out: Container[str],
+    ) -> None:
         if written is None:
             remark_unchecked(directory)
             return
@@ -141,7 +154,7 @@ def _explained(directory: Path, checkpoint: Checkpoint, written: WrittenFiles, w
 
 
 def _changed(directory: Path, what: str) -> ChangedError:
-    return ChangedError(
-        f"{directory} {what}",
-        advice=f"put an intact copy back, make it again ({RECORD_NAME} has the command), or type `check=False`.",
-    )
+    again = f"make it again ({RECORD_NAME} has the command)"
+    if (directory / CONVERSION_NAME).is_file():
+        again = "delete it, so that it is converted again"
+    return ChangedError(f"{directory} {what}", advice=f"put an intact copy back, {again}, or type `check=False`.")

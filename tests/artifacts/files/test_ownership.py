@@ -1,5 +1,7 @@
 """What is deleted: files that are llmprune's, one by one, and never through a link."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,21 @@ def test_a_folder_that_is_wholly_ours_goes(folder):
     assert not folder.exists()
     assert remove_own(folder, ours) == []
     require_own(folder, ours, instead="go away.")
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(folder, monkeypatch):
+    scandir = os.scandir
+
+    def failing(path):
+        if Path(path).name == "inner":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        require_own(folder, ours, instead="go away.")
+    with pytest.raises(OSError, match="Input/output error"):
+        remove_own(folder, ours)
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "inner/notes.txt", "new/notes.txt"])

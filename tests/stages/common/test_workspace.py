@@ -7,17 +7,21 @@ from dataclasses import replace
 import pytest
 import torch
 from filelock import FileLock, Timeout
+from safetensors.torch import load_file
 
 from llmprune.artifacts.run import RunDirectory, RunRecord
-from llmprune.errors import ArtifactError, ModelError
+from llmprune.errors import ArtifactError, ChangedError, ModelError
 from llmprune.models.compute import Compute, choose_compute
 from llmprune.models.source import find_model, origin_of
 from llmprune.models.timing import Speedup
 from llmprune.stages.benchmark import choose_subjects
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.calibration import calibrate
+from llmprune.stages.common.intact import Intact
 from llmprune.stages.common.progress import Silent
 from llmprune.stages.common.workspace import open_workspace
+from tests.edits import edit_json
+from tests.pickled import pickle_weights
 from tests.tiny import save_tiny_llama, snapshot
 
 RECORD = RunRecord(model="owner/name", directory="/nowhere", name="owner/name")
@@ -140,6 +144,33 @@ def test_nor_is_one_that_holds_nothing_but_a_checkpoint(workspace, run):
     shutil.rmtree(run / "calibration")
     with pytest.raises(ModelError, match=r"run holds smaller, but its run\.json is gone; type the MODEL"):
         open_workspace(run, None, compute=choose_compute("cpu"))
+
+
+@pytest.mark.parametrize("damage", ["a bit of the weights", "a field of the config", "a tokenizer that is gone"])
+def test_what_was_converted_is_compared_with_what_was_written(damage, tmp_path, run):
+    pickled = save_tiny_llama(tmp_path / "pickled")
+    pickle_weights(pickled, load_file(pickled / "model.safetensors"))
+
+    def opened(**options):
+        return open_workspace(run, str(pickled), compute=choose_compute("cpu"), **options)
+
+    dense = opened().directory
+    assert dense == run / "dense" and opened().directory == dense
+    if damage.startswith("a bit"):
+        weights = bytearray((dense / "model.safetensors").read_bytes())
+        weights[-1] ^= 1
+        (dense / "model.safetensors").write_bytes(weights)
+    elif damage.startswith("a field"):
+        edit_json(dense / "config.json", rms_norm_eps=1e-4)
+    else:
+        (dense / "tokenizer.json").unlink()
+    with pytest.raises(
+        ChangedError, match=r"dense .*; put an intact copy back, delete it, so that it is converted again"
+    ):
+        opened()
+    opened(intact=Intact(check=False))
+    shutil.rmtree(dense)
+    assert opened().directory == dense
 
 
 def test_what_a_killed_command_left_half_done_is_put_right(workspace, open_run, run):
