@@ -13,7 +13,7 @@ def budget_table(result: BudgetResult) -> tuple[list[str], list[list[str]]]:
     texts = [protocol.corpus.name for protocol in result.measuring.perplexity]
     timed = result.measuring.speed is not None
     header = ["", "parameters", "share", *(f"ppl {name}" for name in texts), "ratio", *(["speed"] if timed else [])]
-    names = sorted({*result.beside, result.chosen}, key=lambda name: -_found(result, name).params)
+    names = sorted({*result.beside, _chosen(result)}, key=lambda name: -_found(result, name).params)
     rows = [_row("dense", result.dense, result, texts, timed=timed)]
     rows += [_row(_title(result, name), _found(result, name), result, texts, timed=timed) for name in names]
     return header, rows
@@ -21,9 +21,12 @@ def budget_table(result: BudgetResult) -> tuple[list[str], list[list[str]]]:
 
 def budget_remarks(result: BudgetResult) -> list[str]:
     """What the table does not say."""
-    chosen = _found(result, result.chosen)
+    chosen = _found(result, _chosen(result))
     blocks = ", ".join(map(str, sorted(chosen.removed)))
-    remarks = [f"Without blocks {blocks}; what is left is healed (`heal=all`)."]
+    remarks = [f"Without blocks {blocks}; what is left is healed (`heal=all`)."] if chosen.removed else []
+    if len(result.losses) > 1:
+        losses = ", ".join(f"{name} {loss:.4f}" for name, loss in sorted(result.losses.items(), key=lambda one: one[1]))
+        remarks.append(f"Compared on calibration windows that healing held back, in nats/token: {losses}.")
     speed = chosen.metrics.get("generation_ratio")
     if result.speed_up is not None and speed is not None and speed.value < result.speed_up:
         remarks.append(
@@ -33,6 +36,11 @@ def budget_remarks(result: BudgetResult) -> list[str]:
     if command := next(iter(chosen.commands), None):
         remarks.append(f"To make it again: {command}")
     return remarks
+
+
+def _chosen(result: BudgetResult) -> str:
+    assert result.chosen is not None, "what is shown is finished"
+    return result.chosen
 
 
 def _found(result: BudgetResult, name: str) -> SweepPoint:

@@ -38,8 +38,11 @@ class BudgetResult(Artifact):
         dense: the dense model; null before it was measured.
         begun: of models that are being measured, the files in ``bench/`` that their figures go to.
         points: pruned models that are measured, of this budget and of earlier ones.
-        chosen: name of the model that was chosen.
-        beside: names of the nearest alternatives: one block fewer, and one more, where there are such.
+        losses: of the ways to keep the budget that were compared, the mean loss in nats/token on the calibration
+            windows that healing solves nothing on; empty where there was one way.
+        chosen: name of the model that was chosen; null: not decided yet.
+        beside: names of the nearest alternatives: one block (or as many experts as can go) fewer and more, where there
+            are such, and the other way to keep the budget.
     """
 
     KIND: ClassVar[str] = "llmprune-prune"
@@ -55,7 +58,8 @@ class BudgetResult(Artifact):
     dense: SweepPoint | None = None
     begun: dict[str, str] = Field(default_factory=dict)
     points: tuple[SweepPoint, ...] = ()
-    chosen: str
+    losses: dict[str, float] = Field(default_factory=dict)
+    chosen: str | None = None
     beside: tuple[str, ...] = ()
 
     def point(self, name: str) -> SweepPoint | None:

@@ -59,6 +59,19 @@ def planned_search(workspace: Workspace, settings: BudgetSettings, footprint: Fo
     return Search(redundancy, ranked, candidates, footprint.fewest(settings, candidates))
 
 
+def search_unless_experts(
+    workspace: Workspace, settings: BudgetSettings, footprint: Footprint, experts: int | None
+) -> Search | None:
+    """The same; None, and a remark, where so many ``experts`` can keep the budget and blocks cannot."""
+    try:
+        return planned_search(workspace, settings, footprint)
+    except TargetError as error:
+        if experts is None:
+            raise
+        workspace.progress.say(f"Only experts are removed, and no blocks: {error}")
+        return None
+
+
 def choose_blocks(
     workspace: Workspace,
     settings: BudgetSettings,

@@ -6,15 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmprune.artifacts.records.budget import BudgetResult, StepTimes
+from llmprune.artifacts.records.importance import Importance
 from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.stages.benchmark import check_bench, without_lost
-from llmprune.stages.budget_pruning.choose import Search, choose_blocks, planned_search
+from llmprune.stages.budget_pruning.choose import Search, choose_blocks, search_unless_experts
+from llmprune.stages.budget_pruning.experts import fewest_experts, others_beside
 from llmprune.stages.budget_pruning.footprint import Footprint, measure_parameters, time_step
-from llmprune.stages.budget_pruning.points import BudgetPoints, Listeners, point_name
+from llmprune.stages.budget_pruning.points import BudgetPoints, Cut, Listeners
 from llmprune.stages.budget_pruning.settings import BudgetSettings
 from llmprune.stages.calibration import calibrate, calibrated
 from llmprune.stages.common.workspace import Workspace
+from llmprune.stages.expert_removal import layout_of
 from llmprune.stages.output.own_folder import require_own_folder, tidy
 from llmprune.stages.output.place import check_output
 
@@ -39,6 +42,8 @@ def prune_to_budget(
 ) -> BudgetReport:
     """Remove as few blocks as a budget asks for, chosen and healed towards the dense model, and measure the result.
 
+    Of a mixture, as few experts of each block as keep the same size are tried too, and what loses less is chosen.
+
     Runs ``calibrate``, ``verify-redundancy --heal``, ``remove-blocks --heal all`` and ``bench``, each where the run
     does not hold its result. Beside the chosen model the ones with a block fewer and a block more are made, measured
     and deleted. Typed again after an interruption, everything that was finished is kept.
@@ -62,11 +67,14 @@ def prune_to_budget(
     measuring = check_bench(workspace, settings.bench)
     known = _known(workspace, measuring, force=settings.force)
     footprint = footprint_of(workspace, settings, known.times if known is not None else None)
-    search = planned_search(workspace, settings, footprint)
-    workspace.progress.say(_plan(workspace, settings, footprint, search))
+    experts = fewest_experts(workspace, settings, footprint)
+    search = search_unless_experts(workspace, settings, footprint, experts)
+    workspace.progress.say(_plan(workspace, settings, footprint, search, experts))
     text = calibrate(workspace, settings.calibration) if settings.calibration else calibrated(workspace)
-    count, ranking = choose_blocks(workspace, settings, footprint, search, listeners.on_round)
-    beside = [one for one in (count - 1, count + 1) if 1 <= one <= len(ranking.order)]
+    ways, ranking = [Cut(experts, experts=True)] if experts is not None else [], None
+    if search is not None:
+        count, ranking = choose_blocks(workspace, settings, footprint, search, listeners.on_round)
+        ways.insert(0, Cut(count))
     fingerprint = text.manifest.windows_fingerprint
     same = known is not None and known.windows_fingerprint == fingerprint
     result = BudgetResult(
@@ -79,16 +87,26 @@ def prune_to_budget(
         dense=known.dense if known is not None else None,
         begun=known.begun if known is not None else {},
         points=known.points if known is not None and same else (),
-        chosen=point_name(count),
-        beside=tuple(map(point_name, beside)),
+        losses=known.losses if known is not None and same else {},
     )
-    points = BudgetPoints(workspace, settings, ranking, listeners.on_block)
-    result = points.with_dense(result)
+    points = BudgetPoints(workspace, settings, ranking, text.tokens(), listeners.on_block)
+    chosen, result = points.with_compared(points.with_dense(result), ways)
+    beside = [*_nearest(workspace, chosen, ranking), *(way for way in ways if way != chosen)]
+    decided = {"chosen": chosen.name, "beside": tuple(one.name for one in beside)}
+    result = result.model_copy(update=decided)
     for one in beside:
         result = points.with_alternative(result, one)
-    report, result = points.with_chosen(result, count)
+    made, result = points.with_chosen(result, chosen)
     tidy(workspace.run.budget_folder, keep=(), progress=workspace.progress)
-    return BudgetReport(report.directory, report.record, result)
+    return BudgetReport(made.directory, made.record, result)
+
+
+def _nearest(workspace: Workspace, chosen: Cut, ranking: Importance | None) -> list[Cut]:
+    """The same way to make the model smaller with a little less and a little more."""
+    if chosen.experts:
+        return [Cut(count, experts=True) for count in others_beside(chosen.count, layout_of(workspace))]
+    assert ranking is not None, "blocks go by a ranking"
+    return [Cut(one) for one in (chosen.count - 1, chosen.count + 1) if 1 <= one <= len(ranking.order)]
 
 
 def _known(workspace: Workspace, measuring: Protocols, *, force: bool) -> BudgetResult | None:
@@ -115,16 +133,25 @@ def footprint_of(workspace: Workspace, settings: BudgetSettings, known: StepTime
     return replace(footprint, times=known)
 
 
-def _plan(workspace: Workspace, settings: BudgetSettings, footprint: Footprint, search: Search) -> str:
+def _plan(
+    workspace: Workspace, settings: BudgetSettings, footprint: Footprint, search: Search | None, experts: int | None
+) -> str:
     """What will be done, in words."""
-    depth, fewest = workspace.model.num_blocks, search.fewest
     outside = footprint.stored - sum(footprint.blocks)
-    made = f"about {fewest} of {depth} blocks go, healed ({outside:,} parameters are outside the blocks)"
-    steps = [] if workspace.run.calibration.exists() else ["calibrate"]
-    rounds = min(fewest + 1, search.most)
-    if search.ranked < rounds:
-        healing = "with" if search.settings.heal else "without"
-        missing = rounds - search.ranked
-        steps.append(f"{missing} round{'s' * (missing != 1)} of search, {healing} healing")
-    steps.append("remove, heal and measure this many, one fewer and one more")
-    return f"{footprint.stored:,} parameters, to be {settings.spelled}: {made}. Steps: {'; '.join(steps)}."
+    ways, steps = [], [] if workspace.run.calibration.exists() else ["calibrate"]
+    if search is not None:
+        ways.append(f"about {search.fewest} of {workspace.model.num_blocks} blocks go, healed")
+        rounds = min(search.fewest + 1, search.most)
+        if search.ranked < rounds:
+            healing = "with" if search.settings.heal else "without"
+            missing = rounds - search.ranked
+            steps.append(f"{missing} round{'s' * (missing != 1)} of search, {healing} healing")
+    if experts is not None:
+        ways.append(f"{Cut(experts, experts=True).what} go")
+        steps.append("compare both on windows that healing held back" if len(ways) > 1 else "measure the experts")
+    healed = ", heal" if search is not None else ""
+    steps.append(f"remove{healed} and measure this many, one fewer and one more")
+    return (
+        f"{footprint.stored:,} parameters, to be {settings.spelled}: {' or '.join(ways)} ({outside:,} parameters are "
+        f"outside the blocks). Steps: {'; '.join(steps)}."
+    )

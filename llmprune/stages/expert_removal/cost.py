@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from llmprune.artifacts.records.pruning import ExpertRemoval
-from llmprune.stages.calibration import calibration_remarks, drawing_steps, expected_windows, hidden_bytes
+from llmprune.stages.calibration import Windows, calibration_remarks, drawing_steps, expected_windows, hidden_bytes
 from llmprune.stages.common.model_cost import ModelCost, ModelSizes, model_cost
 from llmprune.stages.common.plans import Estimate, Plan, plan_of
 from llmprune.stages.common.workspace import Workspace
@@ -34,12 +34,34 @@ def plan_expert_removal(workspace: Workspace, settings: ExpertSettings) -> Plan:
     removal = some_experts(layout, count)
     workspace, windows = expected_windows(workspace)
     cost = model_cost(workspace, windows.seq_len, windows.count)
-    steps: list[Estimate] = []
+    drawn: list[Estimate] = []
     if settings.experts is None and not workspace.run.experts.exists():
-        steps += drawing_steps(cost, windows)
+        drawn = drawing_steps(cost, windows)
+    steps, _ = expert_steps(
+        workspace, cost, windows, removal, measured=settings.experts is not None, verify=settings.verify
+    )
+    return plan_of("remove-experts", cost, [*drawn, *steps], calibration_remarks(windows))
+
+
+def expert_steps(
+    workspace: Workspace,
+    cost: ModelCost,
+    windows: Windows,
+    removal: ExpertRemoval,
+    *,
+    measured: bool,
+    verify: bool,
+) -> tuple[list[Estimate], ModelSizes]:
+    """Measuring experts, unless the run has done so or ``measured`` is set, and writing what is left of a model.
+
+    Returns:
+        The steps, and the sizes of the new checkpoint.
+    """
+    steps: list[Estimate] = []
+    if not measured and not workspace.run.experts.exists():
         each = hidden_bytes(cost, windows)
         memory = cost.memory(cost.running + cost.block_bytes)
-        record = _RECORD * layout.count * cost.sizes.depth
+        record = _RECORD * removal.before * cost.sizes.depth
         steps.append(
             Estimate(
                 "measuring experts",
@@ -55,8 +77,8 @@ def plan_expert_removal(workspace: Workspace, settings: ExpertSettings) -> Plan:
     cut, made = _made(workspace, cost, removal)
     cutting = Estimate("cutting experts", disk=cut, read=cut, written=cut, seconds=2 * cut * cost.read)
     steps += [cutting, writing_step(workspace, cost, made.stored, beside=cut)]
-    steps += verification_steps(_precise(cost), _wide(made, cost), workspace.compute, verify=settings.verify)
-    return plan_of("remove-experts", cost, steps, calibration_remarks(windows))
+    steps += verification_steps(_precise(cost), _wide(made, cost), workspace.compute, verify=verify)
+    return steps, made
 
 
 def _made(workspace: Workspace, cost: ModelCost, removal: ExpertRemoval) -> tuple[int, ModelSizes]:
