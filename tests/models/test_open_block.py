@@ -65,6 +65,31 @@ def test_the_layers_that_add_to_the_stream_are_found(family, checkpoint: Callabl
         assert [path.split(".")[-1] in OUT for path in before_others] == [True]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tokens", "giant"), [(torch.bfloat16, 24, 3e3), (torch.float16, 24, 1e3), (torch.bfloat16, 2, 300)]
+)
+def test_a_few_giant_states_hide_no_layer_and_make_none_up(dtype, tokens, giant, checkpoint: Callable[[str], Path]):
+    decoder = open_decoder(checkpoint("llama"), device=torch.device("cpu"), dtype=dtype)
+    drawn = random_tokens(1, tokens)
+    hidden, call = decoder.runner.embed(drawn), decoder.runner.calls(drawn)[0]
+    # As at the first token of many models: what a layer gives disappears within its rounding.
+    hidden = hidden * torch.where(torch.arange(tokens) == 0, giant, 1)[:, None].to(dtype)
+    with torch.inference_mode(), decoder.block(0):
+        block = OpenBlock(decoder, 0)
+        assert block.adding(hidden, call) == (["mlp.down_proj"], ["self_attn.o_proj"])
+        _, ffn = block.groups(hidden, call)
+        assert block.adds_before_ffn("self_attn.o_proj", ffn, hidden, call)
+        assert not block.adds_before_ffn("self_attn.q_proj", ffn, hidden, call)
+
+
+def test_what_is_within_the_rounding_at_every_token_adds_nothing(checkpoint: Callable[[str], Path]):
+    decoder = open_decoder(checkpoint("llama"), device=torch.device("cpu"), dtype=torch.bfloat16)
+    drawn = random_tokens(1, 8)
+    hidden, call = 1e5 * decoder.runner.embed(drawn), decoder.runner.calls(drawn)[0]
+    with torch.inference_mode(), decoder.block(0):
+        assert OpenBlock(decoder, 0).adding(hidden, call) == ([], [])
+
+
 def test_earlier_parameters_are_put_back(checkpoint: Callable[[str], Path]):
     decoder = open_decoder(checkpoint("opt"), device=torch.device("cpu"))
     with decoder.block(0):
