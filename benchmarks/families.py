@@ -27,13 +27,13 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants
-from results import keep_results, read_results
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.results import keep_results, read_results
 from llmprune.artifacts.activations import open_calibration
 from llmprune.cli.app import app
 from llmprune.models.loading import load_whole

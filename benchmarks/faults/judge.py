@@ -19,7 +19,8 @@ def improper_end(ended: Ended, codes: tuple[int, ...] = (1, 2)) -> str | None:
     for word in ("Traceback", "Unexpected", "LLMPRUNE_DEBUG"):
         if word in ended.stderr:
             return f"says {word!r}: {last_line(ended)}"
-    number = sum(line.startswith("Error:") for line in ended.stderr.splitlines())
+    # Of what is wrong in the words alone, Typer draws a box.
+    number = sum(line.startswith(("Error:", "╭─ Error ")) for line in ended.stderr.splitlines())
     return None if number == 1 else f"says {number} errors: {last_line(ended)}"
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llmprune.algorithms.processes import ALONE, shared_rows
+from llmprune.algorithms.processes import ALONE, Rows
 from llmprune.errors import LlmpruneError
 from tests.algorithms.processes import by_threads
 
@@ -30,8 +30,8 @@ def test_every_process_gets_all_rows_in_order(rows, size, columns):
     whole = torch.arange(rows * 3.0).view(rows, 3) if columns else torch.arange(rows)
 
     def work(thread):
-        own = thread.share(range(rows))
-        return shared_rows(whole[own.start : own.stop].clone(), rows, thread)
+        divided = Rows(rows, thread)
+        return divided.join(whole[divided.here].clone())
 
     for found in by_threads(size, work):
         assert found.dtype == whole.dtype
@@ -40,4 +40,4 @@ def test_every_process_gets_all_rows_in_order(rows, size, columns):
 
 def test_the_rows_of_the_only_process_are_handed_back():
     part = torch.ones(4, 2)
-    assert shared_rows(part, 4, ALONE) is part
+    assert Rows(4, ALONE).join(part) is part

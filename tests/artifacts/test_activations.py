@@ -1,5 +1,6 @@
 """Hidden states in files, whole or in parts, and a calibration whose files are what was written."""
 
+import hashlib
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -10,27 +11,23 @@ from llmprune.artifacts.activations import (
     MANIFEST,
     TOKENS,
     BlockStatistics,
-    CachedFile,
     CalibrationManifest,
     HiddenStatesWriter,
-    cached_file,
     calibration_files,
     hidden_name,
-    is_intact,
     open_calibration,
     open_hidden_states,
     save_tokens,
-    sha256_of,
 )
 from llmprune.artifacts.hidden_parts import hidden_parts, open_hidden_parts
-from llmprune.artifacts.records.provenance import CorpusIdentity, ModelIdentity
+from llmprune.artifacts.records.provenance import CorpusIdentity, FileRecord, ModelIdentity
 from llmprune.errors import ArtifactError
 
 SHAPE = (5, 3, 4)
 STATES = torch.arange(60.0).reshape(SHAPE) / 7
 
 
-def written(path: Path, states: torch.Tensor) -> CachedFile:
+def written(path: Path, states: torch.Tensor) -> FileRecord:
     writer = HiddenStatesWriter(path, shape=tuple(states.shape), dtype=states.dtype)
     for part in states.split(2):
         assert not path.exists(), "a file that is not whole has another name"
@@ -43,7 +40,8 @@ def test_states_are_read_as_they_were_written_window_by_window(tmp_path, dtype):
     path, states = tmp_path / "h.safetensors", STATES.to(dtype)
     known = written(path, states)
     assert torch.equal(load_file(path)["hidden_states"], states)
-    assert known == cached_file(path) == CachedFile(bytes=path.stat().st_size, sha256=sha256_of(path))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert known == FileRecord.of_file(path) == FileRecord(bytes=path.stat().st_size, sha256=digest)
     with open_hidden_states(path) as found:
         assert found.shape == SHAPE
         for start, stop in [(0, 5), (1, 3), (4, 9), (2, 2), (3, 1)]:
@@ -84,7 +82,7 @@ def calibration(directory: Path, **fields: object) -> CalibrationManifest:
     directory.mkdir()
     save_tokens(directory / TOKENS, torch.tensor([[1, 2, 3], [4, 5, 70000]]))
     files = {
-        TOKENS: cached_file(directory / TOKENS),
+        TOKENS: FileRecord.of_file(directory / TOKENS),
         hidden_name(0): written(directory / hidden_name(0), STATES),
     }
     manifest = CalibrationManifest(
@@ -123,12 +121,12 @@ def test_a_calibration_gives_back_its_tokens_and_states(tmp_path):
 def test_a_file_that_is_not_what_was_written_is_refused(tmp_path, damage):
     calibration(tmp_path / "calibration")
     found, path = open_calibration(tmp_path / "calibration"), tmp_path / "calibration" / TOKENS
-    content, known = path.read_bytes(), cached_file(path)
-    assert is_intact(path, known)
+    content, known = path.read_bytes(), FileRecord.of_file(path)
+    assert known.is_at(path)
     path.unlink()
     if damage != "deleted":
         path.write_bytes(content[:-1] if damage == "shorter" else content[:-1] + bytes([content[-1] ^ 1]))
-    assert not is_intact(path, known)
+    assert not known.is_at(path)
     for use in (found.tokens, found.require_intact):
         with pytest.raises(ArtifactError, match=r"tokens\.safetensors is missing or is not what calibrate wrote"):
             use()

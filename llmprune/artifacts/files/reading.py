@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 100_000_000  # more than any config, index or artifact; also the limit of safetensors for a header
+_OF_THE_MACHINE = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _MAX_DIGITS = 40  # of a whole number in JSON; reading and printing more takes time that grows with their square
 
 
@@ -27,6 +28,12 @@ def open_regular(path: Path) -> FileIO:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+def raise_if_of_the_machine(error: Exception) -> None:
+    """Raise what tells nothing of a file: a disk that does not answer, or too little of something to read it now."""
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        raise error
 
 
 def read_small(path: Path, *, most: int = MAX_BYTES) -> bytes:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from llmprune.artifacts.checkpoints.block_numbers import MAX_BLOCKS
 from llmprune.artifacts.files.atomic import write_json_atomic
 from llmprune.artifacts.files.digests import FileDigest
-from llmprune.artifacts.files.reading import parse_json, read_small
+from llmprune.artifacts.files.reading import parse_json, raise_if_of_the_machine, read_small
 from llmprune.artifacts.records.content import take_digest, with_digest
 from llmprune.artifacts.records.unchecked import remark_unchecked
 from llmprune.choices import TextKind
@@ -259,7 +259,8 @@ def recorded_as(path: Path, kind: str | None = None) -> dict[str, Any] | None:
     """The fields of a record of some kind, of whatever schema, or of any; None where no such record lies there."""
     try:
         content = parse_json(read_small(path))
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        raise_if_of_the_machine(error)
         return None
     known = content.get("kind") if isinstance(content, dict) else None
     return content if isinstance(known, str) and (known == kind if kind else known.startswith("llmprune-")) else None
@@ -279,7 +280,8 @@ def read_state(path: Path, kind: type[StateRecord]) -> StateRecord | None:
         if not take_digest(content, path):
             remark_unchecked(path)
         return kind.model_validate(content)
-    except (OSError, ValueError, ArtifactError):
+    except (OSError, ValueError, ArtifactError) as error:
+        raise_if_of_the_machine(error)
         return None
 
 

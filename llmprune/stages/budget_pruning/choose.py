@@ -44,14 +44,14 @@ def planned_search(workspace: Workspace, settings: BudgetSettings, footprint: Fo
         ArtifactError: the ranking is another model's, or a one-shot score's.
     """
     path, depth = workspace.run.importance, workspace.model.num_blocks
-    redundancy, ranked = RedundancySettings(heal=True), 0
+    redundancy, ranked = RedundancySettings(), 0
     if path.exists():
         known = Importance.read(path)
         known.check_belongs(workspace.model, path)
         if known.settings.metric is not Metric.SLEB:
             raise ArtifactError(
                 f"{path} ranks blocks by {known.settings.metric}, which measures no loss; type `run=OTHER`, or: "
-                "llmprune verify-redundancy --heal --force"
+                "llmprune verify-redundancy --force"
             )
         redundancy, ranked = as_recorded(known.settings), len(known.order)
     protected = protected_blocks(redundancy, depth)

@@ -40,11 +40,11 @@ class BudgetReport:
 def prune_to_budget(
     workspace: Workspace, settings: BudgetSettings, *, listeners: Listeners | None = None
 ) -> BudgetReport:
-    """Remove as few blocks as a budget asks for, chosen and healed towards the dense model, and measure the result.
+    """Remove as few blocks as a budget asks for, as SLEB ranks them, heal what stays, and measure the result.
 
     Of a mixture, as few experts of each block as keep the same size are tried too, and what loses less is chosen.
 
-    Runs ``calibrate``, ``verify-redundancy --heal``, ``remove-blocks --heal all`` and ``bench``, each where the run
+    Runs ``calibrate``, ``verify-redundancy``, ``remove-blocks --heal all`` and ``bench``, each where the run
     does not hold its result. Beside the chosen model the ones with a block fewer and a block more are made, measured
     and deleted. Typed again after an interruption, everything that was finished is kept.
 

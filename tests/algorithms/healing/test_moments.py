@@ -5,6 +5,7 @@ import torch
 
 from llmprune.algorithms.healing import Correction, MomentsAccumulator, remaining_error
 from tests.algorithms.problems import activations, normal
+from tests.algorithms.processes import by_threads
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -65,7 +66,7 @@ def test_what_is_taken_is_the_result_and_the_sums_begin_anew():
     assert torch.equal(taken.gram, whole.gram) and torch.equal(taken.cross, whole.cross)
     assert (taken.energy, taken.bias) == (whole.energy, True)
     assert whole.energy == pytest.approx(float(lacking.square().sum()))
-    half = sums.update(inputs, lacking / 2).take(lambda tensor: 3 * tensor)  # three processes with the same tokens
+    (half, *_) = by_threads(3, lambda thread: MomentsAccumulator(bias=True).update(inputs, lacking / 2).take(thread))
     torch.testing.assert_close(half.gram, 3 * whole.gram)
     torch.testing.assert_close(half.cross, 1.5 * whole.cross)
     assert half.energy == pytest.approx(0.75 * whole.energy)

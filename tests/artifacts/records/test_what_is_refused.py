@@ -1,6 +1,8 @@
 """Records that contradict themselves, edited files, and states that cannot be gone on with."""
 
+import errno
 import json
+import os
 import warnings
 
 import pytest
@@ -110,3 +112,18 @@ def test_only_an_artifact_of_ours_is_written_over(tmp_path):
     link.symlink_to(path)
     with pytest.raises(OutputExistsError, match="is a link, and llmprune replaces nothing through links"):
         RUN.write(link)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE])
+def test_a_machine_that_cannot_read_now_says_nothing_of_a_record(number, tmp_path, monkeypatch):
+    path = tmp_path / "state.json"
+    write_state(path, State(done={"3": 7}))
+    assert read_state(path, State) == State(done={"3": 7})
+
+    def failing(*_args, **_options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("llmprune.artifacts.records.provenance.read_small", failing)
+    for read in (lambda: read_state(path, State), lambda: recorded_as(path)):
+        with pytest.raises(OSError, match=r"error|many"):
+            read()

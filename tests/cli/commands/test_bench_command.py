@@ -15,7 +15,7 @@ from llmprune.artifacts.records.bench import BenchResult
 from tests.cli.conftest import ROOT
 from tests.cli.world import refused
 from tests.tasks import ITEMS, write_task
-from tests.text.conftest import hub  # noqa: F401 - a fixture: a Hub of data sets
+from tests.text.conftest import fresh, hub  # noqa: F401 - fixtures: a Hub of data sets
 
 TEXT = ["--ppl-seq-len", "32", "--max-windows", "2"]
 SHARED = ROOT.parent / "shared" / "lm_eval_tasks"

@@ -35,7 +35,7 @@ def test_the_model_is_within_its_size_and_one_block_fewer_is_not(workspace, budg
     assert more.params < chosen.params
     assert fewer.removed == chosen.removed[:-1] == more.removed[: len(fewer.removed)]
     assert report.record.healing.settings.scope == "all"
-    assert Importance.read(workspace.run.importance).settings.heal is not None
+    assert Importance.read(workspace.run.importance).settings.heal is None
     assert (workspace.run.path / chosen.checkpoint) == report.directory
     assert fewer.checkpoint is None and not workspace.run.budget_folder.exists()
     assert workspace.run.newest_checkpoint() == report.directory
