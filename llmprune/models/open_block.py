@@ -28,6 +28,7 @@ from llmprune.models.compute import dtype_name
 from llmprune.models.decoder import Decoder
 from llmprune.models.experts import Experts, find_experts
 from llmprune.models.ffn_wiring import FfnWiring, find_ffn
+from llmprune.models.sums import is_sum
 
 FEW_TOKENS = 128  # enough to tell wirings apart
 
@@ -201,21 +202,12 @@ class OpenBlock:
         return seen
 
     def _is_sum(self, output: Tensor, rest: Tensor, path: str, hidden: Tensor, call: BlockCall) -> bool:
-        """Whether ``output`` is ``rest`` and what the layer at ``path`` gives, but for rounding, at every token.
-
-        Where what the layer gives is within the rounding at all tokens, nothing tells, and it is not.
-        """
+        """Whether ``output`` is ``rest`` and what the layer at ``path`` gives; see ``is_sum``."""
         inputs, _ = self.inputs_of([path], hidden, call)
         own = self.layer(path)(inputs[path].float())
         if own.numel() != output.numel():
             return False
-        whole, part, own = (one.float().reshape(-1, output.shape[-1]) for one in (output, rest, own))
-        energies = sum(one.square().sum(-1) for one in (whole, part, own))
-        rounding = torch.finfo(output.dtype).eps ** 2 * energies  # of one addition less than a quarter
-        missed = (whole - part - own).square().sum(-1)
-        seen = own.square().sum(-1)
-        is_sum = (missed <= rounding + 1e-6 * seen).all()
-        return bool(is_sum and ((seen > rounding).any() or not seen.any()))
+        return is_sum(output, rest, own)
 
     def groups(self, hidden: Tensor, call: BlockCall) -> tuple[list[tuple[str, ...]], FfnWiring | None]:
         """Layers that share an input, in order of use, and the FFN where one of a known kind was seen to hold.

@@ -24,8 +24,9 @@ def budget_remarks(result: BudgetResult) -> list[str]:
     chosen = _found(result, _chosen(result))
     blocks = ", ".join(map(str, sorted(chosen.removed)))
     remarks = [f"Without blocks {blocks}; what is left is healed (`heal=all`)."] if chosen.removed else []
-    if len(result.losses) > 1:
-        losses = ", ".join(f"{name} {loss:.4f}" for name, loss in sorted(result.losses.items(), key=lambda one: one[1]))
+    shown = {name: result.losses[name] for name in (_chosen(result), *result.beside) if name in result.losses}
+    if _chosen(result) in shown and len(shown) > 1:  # those of earlier budgets are kept as well
+        losses = ", ".join(f"{name} {loss:.4f}" for name, loss in sorted(shown.items(), key=lambda one: one[1]))
         remarks.append(f"Compared on calibration windows that healing held back, in nats/token: {losses}.")
     speed = chosen.metrics.get("generation_ratio")
     if result.speed_up is not None and speed is not None and speed.value < result.speed_up:

@@ -5,6 +5,7 @@ The page docs/bench-schema.md is made from the docstrings here (``python docs/be
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
@@ -14,6 +15,7 @@ from llmprune.artifacts.records.estimates import Estimate, Repeats
 from llmprune.artifacts.records.protocols import PerplexityProtocol, SpeedProtocol, TaskProtocol
 from llmprune.artifacts.records.provenance import Artifact, Blocks, Count, Record, WeightsIdentity
 from llmprune.artifacts.records.zeros_counted import SparsityReport
+from llmprune.errors import ArtifactError
 
 
 class Machine(Record):
@@ -208,6 +210,14 @@ class BenchResult(Artifact):
     differences: tuple[TaskDifference, ...] = ()
     metrics: dict[str, Estimate]
     gate: tuple[GateCheck, ...] = ()
+
+    @classmethod
+    def found(cls, path: Path) -> Self | None:
+        """What lies there; None where there is no benchmark, or none that can be read."""
+        try:
+            return cls.read(path)
+        except ArtifactError:
+            return None
 
     @model_validator(mode="after")
     def _by_a_protocol(self) -> Self:

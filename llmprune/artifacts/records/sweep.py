@@ -15,7 +15,6 @@ from llmprune.artifacts.records.bench import BenchResult, Machine
 from llmprune.artifacts.records.estimates import Estimate
 from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.provenance import Artifact, BlockNumber, CorpusIdentity, ModelIdentity, Record
-from llmprune.errors import ArtifactError
 
 DENSE = "dense"
 Axis = Literal["params", "effective_params", "latency"]
@@ -84,10 +83,8 @@ class SweepPoint(Record):
 
     def is_measured_in(self, run: Path) -> bool:
         """Whether the benchmark that is named lies in a run, with these figures: times and all, no other has them."""
-        try:
-            return BenchResult.read(run / self.bench).metrics == self.metrics
-        except ArtifactError:
-            return False
+        found = BenchResult.found(run / self.bench)
+        return found is not None and found.metrics == self.metrics
 
     @property
     def params(self) -> float:

@@ -11,6 +11,7 @@ from llmprune.artifacts.run import RunDirectory
 from llmprune.models.compute import Compute
 from llmprune.models.config import load_config
 from llmprune.models.loading import LOADING_ROOM, open_decoder, open_shell
+from llmprune.stages.benchmark.in_run import dense_subjects
 from llmprune.stages.benchmark.perplexity import read_texts
 from llmprune.stages.benchmark.room import streamed_models
 from llmprune.stages.benchmark.settings import BenchSettings
@@ -112,15 +113,7 @@ def expected_of_dense(workspace: Workspace, settings: BenchSettings) -> Measured
     Raises:
         As ``bench`` does, as far as it tells without reading weights.
     """
-    subjects = choose_subjects(
-        workspace.run,
-        workspace.record.model,
-        None,
-        compute=workspace.compute,
-        progress=workspace.progress,
-        trust_remote_code=workspace.trust_remote_code,
-        makes_files=False,
-    )
+    subjects = dense_subjects(workspace, makes_files=False)
     return expected_bench(subjects, settings, workspace.compute, workspace.progress)
 
 

@@ -11,11 +11,10 @@ from llmprune.artifacts.records.budget import BudgetResult
 from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.sweep import SweepResult
 from llmprune.artifacts.run import RunDirectory
-from llmprune.errors import ArtifactError
 from llmprune.stages.benchmark.checked import check
 from llmprune.stages.benchmark.settings import BenchSettings
 from llmprune.stages.benchmark.stage import bench
-from llmprune.stages.benchmark.subjects import choose_subjects
+from llmprune.stages.benchmark.subjects import CheckpointSubject, choose_subjects
 from llmprune.stages.common.progress import Progress
 from llmprune.stages.common.workspace import Workspace
 
@@ -37,6 +36,20 @@ class Benched:
     seconds: float
 
 
+def dense_subjects(workspace: Workspace, *, makes_files: bool = True) -> list[CheckpointSubject]:
+    """The dense model of a run; see ``choose_subjects``."""
+    return choose_subjects(
+        workspace.run,
+        workspace.record.model,
+        None,
+        compute=workspace.compute,
+        progress=workspace.progress,
+        trust_remote_code=workspace.trust_remote_code,
+        makes_files=makes_files,
+        intact=workspace.intact,
+    )
+
+
 def check_bench(workspace: Workspace, settings: BenchSettings) -> Protocols:
     """Refuse now what ``bench`` of a run's model, and of what is pruned from it, would refuse after hours of pruning.
 
@@ -46,15 +59,7 @@ def check_bench(workspace: Workspace, settings: BenchSettings) -> Protocols:
     Raises:
         LlmpruneError: as ``bench`` does.
     """
-    (subject, *_) = choose_subjects(
-        workspace.run,
-        workspace.record.model,
-        None,
-        compute=workspace.compute,
-        progress=workspace.progress,
-        trust_remote_code=workspace.trust_remote_code,
-        intact=workspace.intact,
-    )
+    (subject, *_) = dense_subjects(workspace)
     return check([subject], settings, workspace.compute, workspace.progress).protocols(workspace.compute)
 
 
@@ -103,7 +108,4 @@ def without_lost(measured: MeasuredModels, run: RunDirectory, progress: Progress
 
 def benched_before(run: RunDirectory, path: str) -> BenchResult | None:
     """A benchmark of a run; None if its file is missing or unreadable. Then it is measured again beside the others."""
-    try:
-        return BenchResult.read(run.path / path)
-    except ArtifactError:
-        return None
+    return BenchResult.found(run.path / path)

@@ -19,8 +19,6 @@ from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.expert_removal import plan_cut, require_routable, some_experts
 from llmprune.stages.healing import held_back
 
-_CHUNK = 64  # windows that are evaluated together at most
-
 
 def fewest_experts(workspace: Workspace, settings: BudgetSettings, footprint: Footprint) -> int | None:
     """How many experts of each block must go at least, so that a mixture keeps a size; None: it has none that could.
@@ -83,4 +81,4 @@ def held_back_loss(workspace: Workspace, checkpoint: Path, tokens: Tensor) -> fl
     held = tokens[len(tokens) - held_back(len(tokens)) :]
     decoder = workspace.beside(str(checkpoint)).open_decoder()
     batch = workspace.compute.batch_tokens
-    return fmean(streamed_window_losses(decoder, held, batch_tokens=batch, chunk_windows=_CHUNK))
+    return fmean(streamed_window_losses(decoder, held, batch_tokens=batch, chunk_windows=len(held)))

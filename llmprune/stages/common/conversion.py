@@ -5,15 +5,14 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint, sample_tensors
 from llmprune.artifacts.records.conversion import CONVERSION_NAME, Conversion
 from llmprune.artifacts.records.provenance import FileRecord
-from llmprune.artifacts.records.pruning import WrittenFiles
 from llmprune.artifacts.run import RunDirectory, RunRecord
 from llmprune.errors import ModelError
 from llmprune.models.gguf import convert_gguf
 from llmprune.models.pickles import convert_pickles
-from llmprune.models.source import ModelSource, fingerprint_of
+from llmprune.models.source import ModelSource
+from llmprune.stages.common.intact import written_files
 from llmprune.stages.common.progress import Progress
 
 
@@ -46,14 +45,9 @@ def convert(
 
 def _record(model: str, directory: Path) -> None:
     """Note what was written, so that later commands notice what becomes of it."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    checkpoint = open_checkpoint(directory)
-    written = WrittenFiles(
-        fingerprint=fingerprint_of(directory, checkpoint),
-        files={path.relative_to(directory).as_posix(): FileRecord.of_file(path) for path in files},
-        tensors=sample_tensors(checkpoint),
-    )
-    Conversion(model=model, written=written).write(directory / CONVERSION_NAME)
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    found = {path.relative_to(directory).as_posix(): FileRecord.of_file(path) for path in files}
+    Conversion(model=model, written=written_files(directory, found)).write(directory / CONVERSION_NAME)
 
 
 def refuse_to_convert(run: RunDirectory, record: RunRecord, source: ModelSource, progress: Progress) -> None:

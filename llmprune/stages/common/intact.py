@@ -12,16 +12,33 @@ from llmprune.artifacts.checkpoints.scanning import digest_weights
 from llmprune.artifacts.files.digests import FileDigest
 from llmprune.artifacts.masks.mask import MASK_NAME
 from llmprune.artifacts.records.conversion import CONVERSION_NAME, Conversion
+from llmprune.artifacts.records.provenance import FileRecord
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord, WrittenFiles
 from llmprune.artifacts.records.unchecked import remark_unchecked
 from llmprune.errors import ChangedError
 from llmprune.models.belonging import beside_weights
+from llmprune.models.source import fingerprint_of
 from llmprune.spelling import listed
 from llmprune.stages.common.progress import Progress
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _FOR_PEOPLE = ("LICENSE*", "NOTICE*", "USE_POLICY*")  # what somebody adds to a checkpoint by right
 _RETRAINED = 0.1  # share of the tensors that differ, from which on it is no damage
+
+
+def written_files(directory: Path, files: Mapping[str, FileRecord]) -> WrittenFiles:
+    """What is noted of a checkpoint that was just written. Of the weights, samples are read again.
+
+    Args:
+        directory: the checkpoint.
+        files: every file by its path in it, but for those that are not compared.
+    """
+    checkpoint = open_checkpoint(directory)
+    return WrittenFiles(
+        fingerprint=fingerprint_of(directory, checkpoint),
+        files=dict(sorted(files.items())),
+        tensors=sample_tensors(checkpoint),
+    )
 
 
 @dataclass(frozen=True)

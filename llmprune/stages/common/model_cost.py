@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import TYPE_CHECKING
 
 import psutil
 import torch
-from torch import Tensor
 
 from llmprune.evaluation.latency import peak_memory
 from llmprune.evaluation.losses import token_losses
@@ -20,27 +18,10 @@ from llmprune.models.decoder import Decoder
 from llmprune.models.footprint import most_alive
 from llmprune.models.open_block import block_matrices
 from llmprune.models.source import vocabulary
-from llmprune.models.timing import time_in_turn
+from llmprune.stages.common.block_times import BlockTimes, random_tokens, time_block
 
 if TYPE_CHECKING:
     from llmprune.stages.common.workspace import Workspace
-
-
-@dataclass(frozen=True)
-class BlockTimes:
-    """Seconds for one window, each the median of several.
-
-    Attributes:
-        block: one forward pass of one block.
-        head: final norm, head and loss.
-    """
-
-    block: float
-    head: float
-
-    def through(self, blocks: int) -> float:
-        """Through a whole model of so many blocks."""
-        return blocks * self.block + self.head
 
 
 @dataclass(frozen=True)
@@ -259,24 +240,6 @@ def _step(decoder: Decoder, block: int, texts: int) -> float:
     """Seconds of a block for as many tokens as texts; fewer than two in a window are no text."""
     windows = max(1, texts // 2)
     return windows * time_block(decoder, block, random_tokens(decoder, windows, 2)).block
-
-
-def time_block(decoder: Decoder, block: int, tokens: Tensor) -> BlockTimes:
-    """Median seconds of a window in a block, whose weights are there, and in the head."""
-    runner = decoder.runner
-    with torch.inference_mode():
-        hidden, call = runner.embed(tokens), runner.calls(tokens)[block]
-        times = time_in_turn(
-            [lambda: runner.forward_block(block, hidden, call), lambda: token_losses(runner, hidden, tokens)],
-            decoder.device,
-        )
-    return BlockTimes(*(median(seconds) / len(tokens) for seconds in times))
-
-
-def random_tokens(decoder: Decoder, windows: int, seq_len: int) -> Tensor:
-    """(windows, seq_len) of seeded random tokens, on the device."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(vocabulary(decoder.model.config), (windows, seq_len), generator=generator).to(decoder.device)
 
 
 def model_sizes(decoder: CheckpointDecoder) -> ModelSizes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint, sample_tensors
+from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.artifacts.checkpoints.copying import CopyReport
 from llmprune.artifacts.files.atomic import write_text_atomic
 from llmprune.artifacts.records.environment import Environment
@@ -17,14 +17,13 @@ from llmprune.artifacts.records.pruning import (
     ExpertRemoval,
     MaskApplication,
     PruningRecord,
-    WrittenFiles,
 )
 from llmprune.artifacts.records.weight_sparsity import WeightSparsity
 from llmprune.errors import ArtifactError, ChangedError, CheckpointError, OutputExistsError
-from llmprune.models.source import fingerprint_of
 from llmprune.publishing.card import CardFacts, model_card
 from llmprune.publishing.contents import CARD_NAME
 from llmprune.publishing.licence import licence_of
+from llmprune.stages.common.intact import written_files
 from llmprune.stages.common.workspace import Workspace
 
 _ELSEWHERE = "give another directory with `out`, or replace it with `force=True`."
@@ -109,17 +108,7 @@ def new_record(
         weight_bytes=copied.nbytes,
         command=command,
         environment=environment or Environment.now(),
-        written=_written(copied),
-    )
-
-
-def _written(copied: CopyReport) -> WrittenFiles:
-    """What the files held as they were written. Of the weights, samples are read again."""
-    checkpoint = open_checkpoint(copied.directory)
-    return WrittenFiles(
-        fingerprint=fingerprint_of(copied.directory, checkpoint),
-        files={name: FileRecord.of(digest) for name, digest in sorted(copied.files.items())},
-        tensors=sample_tensors(checkpoint),
+        written=written_files(copied.directory, {name: FileRecord.of(one) for name, one in copied.files.items()}),
     )
 
 

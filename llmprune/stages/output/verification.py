@@ -20,7 +20,7 @@ from llmprune.models.loading import LOADING_ROOM, load_tokenizer, load_whole, op
 from llmprune.models.source import positions
 from llmprune.models.unchosen import unchosen
 from llmprune.quiet import system_errno
-from llmprune.stages.common.model_cost import random_tokens
+from llmprune.stages.common.block_times import random_tokens
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.generation_check import Generated, allowed_difference, compare_generation, same_in_source
 

@@ -10,7 +10,7 @@ from llmprune.algorithms.blocks.search import ChunkDone
 from llmprune.models.loading import open_decoder
 from llmprune.stages.block_search.cost import SearchCost, WindowCost, measure_window_cost
 from llmprune.stages.block_search.evaluator import WindowEvaluator
-from llmprune.stages.common.model_cost import time_block
+from llmprune.stages.common.block_times import time_block
 
 TOKENS = torch.randint(128, (6, 16), generator=torch.Generator().manual_seed(0))
 BLOCK, HEAD = 0.25, 0.125  # seconds of every run

@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from llmprune.errors import TargetError
 from llmprune.models.compute import choose_compute
+from llmprune.report.budget_text import budget_remarks
 from llmprune.stages.benchmark import BenchSettings
 from llmprune.stages.budget_pruning import BudgetSettings, plan_budget, prune_to_budget
 from llmprune.stages.budget_pruning.experts import fewest_experts, others_beside
@@ -58,6 +59,10 @@ def test_what_loses_less_on_held_back_windows_is_chosen_and_stands_beside_the_ot
     held = tokens[len(tokens) - max(1, len(tokens) // 8) :]
     assert result.losses[result.chosen] == pytest.approx(mean_loss(report.directory, held), abs=1e-5)
     assert listener.heard("1 of 4 blocks go, healed or 1 expert of each block go")
+    (compared,) = (remark for remark in budget_remarks(result) if remark.startswith("Compared"))
+    assert f"{blocks} {result.losses[blocks]:.4f}" in compared and f"{experts} {result.losses[experts]:.4f}" in compared
+    alone = result.model_copy(update={"beside": ()})  # as where the losses are of an earlier budget
+    assert not any(remark.startswith("Compared") for remark in budget_remarks(alone))
     again = prune_to_budget(space, budget("80%")).result
     assert (again.points, again.losses, again.chosen) == (result.points, result.losses, result.chosen)
 
