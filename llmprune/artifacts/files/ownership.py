@@ -66,7 +66,7 @@ def raised(error: OSError) -> None:
     Raises:
         OSError: what is there cannot be listed.
     """
-    if not isinstance(error, FileNotFoundError):
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):  # there is no such folder
         raise error
 
 
