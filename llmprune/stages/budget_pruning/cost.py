@@ -42,12 +42,13 @@ def plan_budget(workspace: Workspace, settings: BudgetSettings) -> Plan:
     steps = calibration_steps(cost, windows)
     dense = bench_steps(cost, {DENSE: cost.sizes}, replace(measured, agreement=0), numbers, compute)
     made: list[tuple[str, bool, list[Estimate], ModelSizes]] = []  # what it is called, whether it stays, how, its sizes
+    compared = search is not None and experts is not None  # with each other first; then the better one is made again
     if search is not None:
         rounds = min(search.fewest + 1, search.most)
         steps += search_estimate(workspace, cost, windows, search.settings, rounds)
         for count in dict.fromkeys(one for one in (search.fewest - 1, rounds, search.fewest) if one > 0):
             removed = middle_blocks(cost.sizes.depth, count)
-            kept = count == search.fewest  # the alternatives are measured, and neither verified nor kept
+            kept = count == search.fewest and not compared  # others are measured, and neither verified nor kept
             parts = removal_steps(
                 workspace, cost, removed, windows=windows.count, heal=Heal.ALL, verify=settings.verify and kept
             )
@@ -66,5 +67,9 @@ def plan_budget(workspace: Workspace, settings: BudgetSettings) -> Plan:
         parts += bench_steps(cost, {"": sizes, DENSE: cost.sizes}, measured, numbers, compute, known=DENSE)
         point = together(name, parts)
         steps.append(point if kept else replace(point, kept=0))
+    if search is not None and compared:
+        removed = middle_blocks(cost.sizes.depth, search.fewest)
+        parts = removal_steps(workspace, cost, removed, windows=windows.count, heal=Heal.ALL, verify=settings.verify)
+        steps.append(together("the better of both, made again", parts))
     remarks = ["Which blocks will go is not known yet: some from the middle are assumed"]
     return plan_of("prune", cost, steps, [*remarks, *calibration_remarks(windows)])

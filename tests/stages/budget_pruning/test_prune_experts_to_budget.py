@@ -101,9 +101,12 @@ def test_a_speed_is_kept_by_blocks_alone_and_a_size_that_nothing_keeps_is_refuse
 
 
 def test_a_plan_has_both_ways(space, budget):
-    steps = [step.step for step in plan_budget(space, budget("80%")).steps]
-    assert [name for name in steps if name.startswith("without")] == [
+    *_, blocks, fewer, experts, again = plan_budget(space, budget("80%")).steps
+    assert [step.step for step in (blocks, fewer, experts, again)] == [
         "without 1 block",
         "without 2 experts of each block",
         "without 1 expert of each block",
+        "the better of both, made again",
     ]
+    assert [step.kept for step in (blocks, fewer, experts)] == [0, 0, 0]
+    assert again.kept > 0
