@@ -1,10 +1,14 @@
 """bench, sweep and what rank 0 does alone, by two processes: the numbers of one, and all end together."""
 
 import json
+import os
+import signal
 
 import pytest
 
+from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.artifacts.records.sweep import SweepResult
+from llmprune.stages.sweeping import makers, points
 from tests.ranks.together import run_ranks
 from tests.steady import steady_speed
 from tests.tasks import write_task
@@ -44,13 +48,59 @@ def test_two_processes_measure_the_losses_of_one(world, tmp_path, monkeypatch, h
     assert len(two["model"]["generation"]) == len(one["model"]["generation"])
 
 
-def test_a_sweep_by_two_processes_has_the_points_of_one(world, tmp_path):
-    grid = ["--targets", "1", "--source", world[1], "--samples", 4, "--seq-len", 32]
+GRID = ["--targets", "1,2", "--sparsity", "0.5", "--method", "magnitude", "--samples", 4, "--seq-len", 32]
+
+
+def test_two_processes_make_points_of_a_sweep_at_the_same_time_and_each_as_one_would(world, tmp_path):
     measured = ["--ppl", world[1], "--ppl-seq-len", 32, "--max-windows", 3, "--no-speed"]
-    both(["sweep", *grid, *measured], world, tmp_path)
+    both(["sweep", *GRID, "--source", world[1], *measured], world, tmp_path)
     one, two = (SweepResult.read(tmp_path / f"run-{size}" / "sweep.json") for size in (1, 2))
-    assert [point.removed for point in two.points] == [point.removed for point in one.points]
+    assert len(two.points) == 5
+    assert [(point.name, point.removed) for point in two.points] == [
+        (point.name, point.removed) for point in one.points
+    ]
     for point, other in zip(two.points, one.points, strict=True):
+        ours, theirs = (tmp_path / f"run-{size}" / point.checkpoint for size in (2, 1))
+        assert (ours / "model.safetensors").read_bytes() == (theirs / "model.safetensors").read_bytes()
+        assert point.metrics["ppl"].value == other.metrics["ppl"].value
+        record = PruningRecord.read(ours / "llmprune.json")
+        assert record.environment.processes == 1
+    assert not list((tmp_path / "run-2" / "sweep").glob("*.partial"))
+
+
+def test_a_sweep_whose_rank_dies_at_a_point_goes_on_alone(world, tmp_path):
+    measured = ["--ppl", world[1], "--ppl-seq-len", 32, "--max-windows", 3, "--no-speed", "--discard-checkpoints"]
+    words = ["sweep", world[0], *GRID, "--source", world[1], *measured, "--run", tmp_path / "run"]
+
+    def dies_at_a_point(rank):
+        plain = points.try_point
+
+        def try_point(context, point, *rest):
+            if rank == 1 and point.name == "blocks 2":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return plain(context, point, *rest)
+
+        makers.try_point = try_point
+
+    first, second = run_ranks(2, words, tmp_path / "died", before=dies_at_a_point)
+    assert (first.exit_code, second.exit_code) == (1, -signal.SIGKILL)
+    assert "2 at a time" in first.stderr
+    assert "Rank 1 (process" in first.stderr
+    (again,) = run_ranks(1, words, tmp_path / "again")
+    assert again.exit_code == 0, again.stderr
+    ended = SweepResult.read(tmp_path / "run" / "sweep.json")
+    assert len(ended.points) == 5
+    assert {point.checkpoint for point in ended.points} == {None}
+    assert not (tmp_path / "run" / "sweep").exists()
+
+
+def test_points_whose_speed_is_measured_are_made_one_after_another(world, tmp_path, monkeypatch):
+    steady_speed(monkeypatch)
+    measured = ["--ppl", world[1], "--ppl-seq-len", 32, "--max-windows", 3, "--batch", 1, "--gen", 2, "--prefill", 8]
+    both(["sweep", *GRID[:2], *GRID[6:], "--source", world[1], *measured], world, tmp_path)
+    one, two = (SweepResult.read(tmp_path / f"run-{size}" / "sweep.json") for size in (1, 2))
+    for point, other in zip(two.points, one.points, strict=True):
+        assert point.removed == other.removed
         assert point.metrics["ppl"].value == pytest.approx(other.metrics["ppl"].value, rel=1e-5)
 
 

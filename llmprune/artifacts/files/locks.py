@@ -17,6 +17,7 @@ except ImportError:  # Windows: what takes a moment is not locked there
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
+_granted: set[Path] = set()
 
 
 @contextmanager
@@ -35,6 +36,9 @@ def held(folder: Path, *, busy: str) -> Iterator[None]:
         OSError: it cannot be made or locked.
     """
     folder = folder.resolve()
+    if folder in _granted:
+        yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, is_singleton=True)
     try:
@@ -45,6 +49,17 @@ def held(folder: Path, *, busy: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def granted(folder: Path) -> Iterator[None]:
+    """Take a folder for held by this process: another one of the same job holds it meanwhile."""
+    folder = folder.resolve()
+    _granted.add(folder)
+    try:
+        yield
+    finally:
+        _granted.discard(folder)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from llmprune.stages.calibration import Windows, calibration_steps, expected_win
 from llmprune.stages.common.model_cost import ModelCost, measure
 from llmprune.stages.common.plans import Estimate, spell_seconds, together
 from llmprune.stages.common.workspace import Workspace
+from llmprune.stages.sweeping.makers import points_at_once
 from llmprune.stages.sweeping.plan import PlannedPoint
 from llmprune.stages.sweeping.settings import SweepSettings
 from llmprune.stages.weight_pruning import PruningSettings, pruning_steps
@@ -35,12 +36,14 @@ class SweepCost:
     Attributes:
         preparing: calibration and search.
         dense: the dense model's benchmark.
-        points: of every point, by name, to make and to measure it.
+        points: of every point, by name, to make and to measure it; of several at once, each one's part of the time.
+        at_once: how many are made at the same time.
     """
 
     preparing: tuple[Estimate, ...]
     dense: Estimate
     points: Mapping[str, Estimate]
+    at_once: int = 1
 
     @property
     def steps(self) -> tuple[Estimate, ...]:
@@ -50,7 +53,8 @@ class SweepCost:
     @property
     def disk(self) -> int:
         """Bytes on the disk at most."""
-        return together("", self.steps).disk
+        beside = sorted((point.disk for point in self.points.values()), reverse=True)[1 : self.at_once]
+        return together("", self.steps).disk + sum(beside)
 
     def left(self, names: Sequence[str], *, spent: Mapping[str, float]) -> float:
         """Expected seconds for the points ``names``, corrected by how long the finished points took.
@@ -103,8 +107,16 @@ def foresee(basis: SweepBasis, planned: Sequence[PlannedPoint], *, metric: Metri
         search = RedundancySettings(metric=metric)
         preparing += search_estimate(basis.workspace, cost, basis.windows, search, most)
     dense = bench_steps(cost, {DENSE: cost.sizes}, settings.measured, basis.measured, basis.workspace.compute)
-    points = {point.name: together(point.name, _point_steps(basis, point)) for point in planned}
-    return SweepCost(tuple(preparing), together("dense model, measured", dense), points)
+    at_once = points_at_once(settings, basis.workspace.compute)
+    alone = basis if at_once == 1 else replace(basis, cost=replace(cost, processes=1))
+    points = {point.name: _part(together(point.name, _point_steps(alone, point)), at_once) for point in planned}
+    return SweepCost(tuple(preparing), together("dense model, measured", dense), points, at_once)
+
+
+def _part(point: Estimate, at_once: int) -> Estimate:
+    """What a process takes for a point on the average, where each makes one of ``at_once`` points by itself."""
+    seconds = None if point.seconds is None else point.seconds / at_once
+    return replace(point, read=point.read // at_once, seconds=seconds)
 
 
 def _point_steps(basis: SweepBasis, point: PlannedPoint) -> list[Estimate]:
@@ -159,6 +171,7 @@ def announcement(planned: Sequence[PlannedPoint], cost: SweepCost, *, keep: bool
     preparing = together("", cost.preparing).seconds
     rest = together("", [*([] if dense else [cost.dense]), *(cost.points[point.name] for point in planned)]).seconds
     count = f"{len(planned)} point{'s' * (len(planned) != 1)} to make and measure ({said})"
+    count += f", {cost.at_once} at a time" if cost.at_once > 1 else ""
     fate = "up to" if keep else "at most, each deleted once it is measured,"
     time = "a time that is not known" if preparing is None or rest is None else spell_seconds(preparing + rest)
     first = "" if preparing is None else f", of which calibration and search {spell_seconds(preparing)}"

@@ -10,9 +10,9 @@ from pathlib import Path
 from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord
-from llmprune.artifacts.records.sweep import DENSE, SweepPoint, SweepResult
+from llmprune.artifacts.records.sweep import DENSE, SkippedPoint, SweepPoint, SweepResult
 from llmprune.choices import Heal
-from llmprune.errors import ArtifactError
+from llmprune.errors import ArtifactError, NumericalError, VerificationError
 from llmprune.stages.benchmark import Benched, bench_in_run, result_name
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.common.progress import Silent
@@ -90,8 +90,17 @@ def measure_dense(context: SweepContext, result: SweepResult) -> SweepResult:
     return write_sweep(context, result.model_copy(update={"dense": point, "machine": benched.result.machine}))
 
 
-def make_point(context: SweepContext, point: PlannedPoint, dense: BenchResult | None, file: str) -> SweepPoint:
-    """Make a point's checkpoint, and measure it into ``file``."""
+def try_point(
+    context: SweepContext, point: PlannedPoint, dense: BenchResult | None, file: str
+) -> SweepPoint | SkippedPoint:
+    """Make a point's checkpoint, and measure it into ``file``. One whose numbers fail is left out."""
+    try:
+        return _make_point(context, point, dense, file)
+    except (NumericalError, VerificationError) as error:
+        return SkippedPoint(name=point.name, reason=str(error))
+
+
+def _make_point(context: SweepContext, point: PlannedPoint, dense: BenchResult | None, file: str) -> SweepPoint:
     started = time.monotonic()
     directory = _prune(context, point)
     seconds = time.monotonic() - started

@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from llmprune.artifacts.activations import Calibration
-from llmprune.artifacts.records.bench import BenchResult
 from llmprune.artifacts.records.importance import Importance, RoundRecord
 from llmprune.artifacts.records.protocols import Protocols
 from llmprune.artifacts.records.sweep import SkippedPoint, SweepPoint, SweepPruning, SweepResult
 from llmprune.choices import Metric
-from llmprune.errors import ArtifactError, NumericalError, TargetError, VerificationError
-from llmprune.stages.benchmark import benched_before, check_bench
+from llmprune.errors import ArtifactError, TargetError
+from llmprune.stages.benchmark import check_bench
 from llmprune.stages.block_removal import RemovalSettings, choose_removal
 from llmprune.stages.block_search import RedundancySettings, as_recorded
 from llmprune.stages.calibration import (
@@ -33,12 +32,12 @@ from llmprune.stages.sweeping.files import (
     require_points_intact,
     require_same_pruning,
 )
+from llmprune.stages.sweeping.makers import Task, opened_makers
 from llmprune.stages.sweeping.plan import PlannedPoint, WeightCounts, count_weights, plan_points
 from llmprune.stages.sweeping.points import (
     SweepContext,
     begin_point,
     delete_checkpoints,
-    make_point,
     measure_dense,
     write_sweep,
 )
@@ -243,32 +242,40 @@ def _make_all(
 ) -> SweepResult:
     """Make and measure the missing points, and delete the checkpoints that are not to be kept."""
     assert result.dense is not None
-    dense = benched_before(context.workspace.run, result.dense.bench)
+    dense, known = result.dense.bench, {point.name for point in result.points}
+    coming = [point for point in planned if point.name not in known]
+    names, missing = ([point.name for point in points] for points in (planned, coming))
     spent: dict[str, float] = {}
-    for number, point in enumerate(planned, start=1):
-        if point.name not in {known.name for known in result.points}:
-            result, made = _try_point(context, result, point, dense)
-            if made is not None:
-                spent[made.name] = made.prune_seconds + made.bench_seconds
-                done = {known.name for known in result.points} | {known.name for known in result.skipped}
-                left = [one.name for one in planned if one.name not in done]
-                seconds_left = cost.left(left, spent=spent) if cost is not None else 0.0
-                on_point(PointDone(made, number, len(planned), seconds_left))
-        if not context.settings.keep:
-            result = delete_checkpoints(context, result, planned[number:])
-    return result
+    with opened_makers(context) as makers:
+        while coming:
+            chosen = makers.next_points(coming)
+            for point in chosen:
+                result = begin_point(context, result, point.name)
+            tasks = [Task(point, result.begun[point.name]) for point in chosen]
+            made = makers.make(tasks, dense)
+            coming = [point for point in coming if point not in chosen]
+            result = _with_made(context, result, made, missing)
+            done = [one for one in made if isinstance(one, SweepPoint)]
+            spent |= {one.name: (one.prune_seconds + one.bench_seconds) / len(chosen) for one in done}
+            left = cost.left([point.name for point in coming], spent=spent) if cost is not None else 0.0
+            for one in done:
+                on_point(PointDone(one, names.index(one.name) + 1, len(planned), left))
+            if not context.settings.keep:
+                result = delete_checkpoints(context, result, coming)
+    return result if context.settings.keep else delete_checkpoints(context, result, coming)
 
 
-def _try_point(
-    context: SweepContext, result: SweepResult, point: PlannedPoint, dense: BenchResult | None
-) -> tuple[SweepResult, SweepPoint | None]:
-    """Make a point. One whose numbers fail is left out with a remark, and the others go on."""
-    result = begin_point(context, result, point.name)
-    try:
-        made = make_point(context, point, dense, result.begun[point.name])
-    except (NumericalError, VerificationError) as error:
-        context.workspace.progress.say(f"{point.name} is left out: {error}")
-        skipped = (*result.skipped, SkippedPoint(name=point.name, reason=str(error)))
-        return write_sweep(context, result.model_copy(update={"skipped": skipped})), None
-    points = (*result.points, made)
-    return write_sweep(context, result.model_copy(update={"points": points})), made
+def _with_made(
+    context: SweepContext, result: SweepResult, made: Sequence[SweepPoint | SkippedPoint], missing: Sequence[str]
+) -> SweepResult:
+    """Note what came of points, behind those that were there in the order of ``missing``.
+
+    One whose numbers failed gets a remark.
+    """
+    points = [*result.points, *(one for one in made if isinstance(one, SweepPoint))]
+    skipped = [one for one in made if isinstance(one, SkippedPoint)]
+    for one in skipped:
+        context.workspace.progress.say(f"{one.name} is left out: {one.reason}")
+    points.sort(key=lambda point: missing.index(point.name) if point.name in missing else -1)
+    changed = {"points": tuple(points), "skipped": (*result.skipped, *skipped)}
+    return write_sweep(context, result.model_copy(update=changed))

@@ -78,6 +78,7 @@ def test_a_plan_tells_what_a_command_takes_and_makes_nothing(command, words, mad
         "heal": "healing",
         "global-prune": "pruning",
         "bench": "smaller: quality",
+        "sweep": "blocks 2",
     }.items(),
 )
 def test_a_plan_of_two_processes_is_of_each_of_them(command, divided, words, llmprune, monkeypatch):
