@@ -4,6 +4,7 @@ import json
 from functools import partial
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,7 +67,9 @@ def test_whatever_record_is_read_has_a_card_in_which_its_texts_are_text(name, ch
     if record is not None:
         card = model_card(CardFacts(record, results=(made.measurements()[0].result,)))
         assert "\x1b" not in card
-        assert "<script>" not in card.replace("`<script>`", "").replace("\n<script>\n", "")  # code
+        _, data, body = card.split("---\n", 2)
+        assert yaml.safe_load(data)["model-index"]
+        assert "<script>" not in body.replace("`<script>`", "").replace("\n<script>\n", "")  # code
 
 
 @fuzzed()

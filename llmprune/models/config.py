@@ -155,7 +155,9 @@ def require_language_model(directory: Path) -> None:
     base = {name for names in MODEL_MAPPING_NAMES.values() for name in ([names] if isinstance(names, str) else names)}
     names = read_config(directory).get("architectures")
     for name in names if isinstance(names, list) else ():
-        known: Any = getattr(transformers, str(name), None)
+        if not isinstance(name, str):
+            continue  # whoever reads the config will say it
+        known: Any = getattr(transformers, name, None)
         if name not in base and hasattr(known, "can_generate") and not known.can_generate():
             raise ModelError(
                 f"{directory} is a {name}, which is not a causal language model; "
