@@ -13,6 +13,7 @@ Peaks are the kernel's (``VmHWM`` of ``/proc/PID/status``). Bytes read are what 
 calls, whether the page cache has them or not. ``from_disk`` is what of it came from the disk (``read_bytes``).
 
     python benchmarks/scaling.py --folder /scratch/scaling --out benchmarks/scaling.json
+    python benchmarks/scaling.py --page benchmarks/scaling.json
 """
 
 from __future__ import annotations
@@ -99,6 +100,12 @@ def _row(measured: Measured, model_bytes: int) -> dict[str, float]:
     }
 
 
+def _planned(total: dict[str, float]) -> dict[str, float]:
+    """What --plan says of the same figures."""
+    memory, read = (round(total[name] / 1e9, 3) for name in ("host", "read"))
+    return {"planned_peak_gb": memory, "planned_read_gb": read, "planned_seconds": round(total["seconds"], 1)}
+
+
 def commands(model: Path, run: Path, options: argparse.Namespace) -> dict[str, list[str | Path]]:
     """The commands of part ``7b``, by name, in order."""
     common = ["--run", run, "--memory-budget", options.budget, "--quiet"]
@@ -120,8 +127,11 @@ def measure_7b(options: argparse.Namespace, results: Results) -> None:
     model_bytes = write_random_llama(model, shape, dtype=torch.bfloat16)
     for name, words in commands(model, run, options).items():
         if name not in results.of("7b"):
+            planned = json.loads(run_measured([sys.executable, "-m", "llmprune", *words, "--plan", "--json"]).output)
             measured = run_measured([sys.executable, "-m", "llmprune", *words])
             row = {**_row(measured, model_bytes), "budget": options.budget, "model_gb": round(model_bytes / 1e9, 2)}
+            row["windows"] = f"{options.samples} x {options.seq_len}"
+            row |= _planned(planned["total"])
             if name == "search":
                 row["read_in_models_a_round"] = round(row["read_in_models"] / options.rounds, 2)
             results.keep("7b", name, row)
@@ -224,6 +234,26 @@ class Results:
         print(part, name, value, flush=True)
 
 
+def page(parts: dict[str, dict]) -> str:
+    """The tables of the documentation."""
+    lines = [
+        "| Llama-2-7B's shape, 4 GB | windows | peak, GB (planned) | read, models | read, GB (planned) | seconds |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, row in parts.get("7b", {}).items():
+        peak, read = (f"{row[key]:.2f} ({row[f'planned_{key}']:.2f})" for key in ("peak_gb", "read_gb"))
+        models, seconds = f"{row['read_in_models']:.2f}", f"{row['seconds']:.0f}"
+        lines.append(f"| `{name}` | {row['windows']} | {peak} | {models} | {read} | {seconds} |")
+    lines += ["", "| blocks | seconds a block | peak, GB |", "|---:|---:|---:|"]
+    for blocks, row in parts.get("depth", {}).items():
+        lines.append(f"| {blocks} | {row['seconds_a_block']:.3f} | {row['peak_gb']:.3f} |")
+    if streamed := parts.get("streamed"):
+        lines += ["", "| computing alone | reading alone | streamed | over the larger |", "|---:|---:|---:|---:|"]
+        cells = [f"{streamed[name]:.2f} s" for name in ("computing", "reading", "streamed")]
+        lines.append(f"| {' | '.join(cells)} | {streamed['ratio']:.2f} |")
+    return "\n".join(lines)
+
+
 PARTS = {"7b": measure_7b, "depth": measure_depth, "streamed": measure_streamed}
 CHILDREN = {"dense": time_dense, "round": time_round}
 
@@ -242,8 +272,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--depths", type=lambda text: [int(part) for part in text.split(",")], default=[12, 24, 48])
     parser.add_argument("--shape", help="JSON: other numbers than Llama-2-7B's")
     parser.add_argument("--small-shape", help="JSON: other numbers than the small shape's")
+    parser.add_argument("--page", type=Path, metavar="JSON", help="print the tables of a results file, and stop")
     parser.add_argument("--child", nargs=3, metavar=("WHAT", "MODEL", "SEQ_LEN"), help=argparse.SUPPRESS)
     options = parser.parse_args(words)
+    if options.page is not None:
+        print(page(read_results(options.page)))
+        return
     if options.child:
         print(json.dumps(CHILDREN[options.child[0]](Path(options.child[1]), int(options.child[2]))))
         return

@@ -223,7 +223,7 @@ def test_a_model_beyond_the_budget_is_measured_command_by_command(tmp_path, monk
         if words[1] == "-m":
             result = CliRunner().invoke(app, [*map(str, words[3:])])
             assert result.exit_code == 0, result.output
-            return scaling.Measured(2.0, 10**9, 3 * 10**9, 0, 0, "")
+            return scaling.Measured(2.0, 10**9, 3 * 10**9, 0, 0, result.stdout)
         capsys.readouterr()
         scaling.main([*map(str, words[2:])])
         return scaling.Measured(2.0, 10**9, 3 * 10**9, 0, 0, capsys.readouterr().out)
@@ -243,6 +243,11 @@ def test_a_model_beyond_the_budget_is_measured_command_by_command(tmp_path, monk
     times = len(ran)
     scaling.main([*map(str, words)])
     assert len(ran) == times, "what is in the file is not measured again"
+    capsys.readouterr()
+    scaling.main(["--page", str(tmp_path / "out.json")])
+    table = capsys.readouterr().out.splitlines()
+    assert table[2].startswith("| `calibrate` | 6 x 32 | 1.00 (0.")
+    assert len(table) == 2 + 5 + 1 + 2 + 2 + 1 + 3
 
 
 def test_a_process_is_watched_until_it_ends(tmp_path, monkeypatch):
@@ -296,3 +301,46 @@ def test_a_mutant_differs_in_one_place_and_a_file_as_it_is_survives(tmp_path, mo
     mutant = next(tree for name, tree in mutations.mutants(file) if "last is None -> last is not None" in name)
     assert mutations.passes(file, ast.parse(file.read_text()), tests) == "survived"
     assert mutations.passes(file, mutant, tests) == "killed"
+
+
+def test_what_healing_costs_is_counted_in_dense_passes(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import healing_cost
+
+    text = tmp_path / "sea.txt"
+    text.write_text(TEXT, encoding="utf-8")
+    model = save_tiny_llama(tmp_path / "model", num_blocks=4)
+    monkeypatch.setattr(healing_cost.BlockRunner, "forward_block", healing_cost.BlockRunner.forward_block)
+    words = [str(model), "--source", str(text), "--samples", "4", "--seq-len", "16", "--blocks", "2"]
+    monkeypatch.setattr("sys.argv", ["healing_cost", *words])
+    healing_cost.main()
+    dense, *_, cut, healed = capsys.readouterr().out.splitlines()
+    assert 4 * 4 <= float(dense.split()[3]) < 4 * 4 * 1.5
+    assert 1 < float(cut.split("|")[2]) <= float(healed.split("|")[2]) < 10
+
+
+def test_a_job_whose_ranks_are_killed_is_held_against_an_undisturbed_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import ranks_killed
+
+    text = tmp_path / "sea.txt"
+    text.write_text(TEXT, encoding="utf-8")
+    model = save_tiny_llama(tmp_path / "model", num_blocks=6)
+
+    def in_this_process(size, words, run, kill_after):
+        if kill_after is not None:
+            return [(1, "Error: Rank 1 (process 5) of 2 died.\n"), (-9, "")]
+        typed = [word.replace("RUN/", f"{run}/").replace("0-3", "0-1") for word in words]
+        result = CliRunner().invoke(app, [*typed, "--run", str(run)])
+        assert result.exit_code == 0, result.output
+        return [(0, "")] * size
+
+    monkeypatch.setattr(ranks_killed, "_run", in_this_process)
+    words = [str(model), "--source", str(text), "--ppl", str(text), "--samples", "4", "--seq-len", "16"]
+    out = tmp_path / "out.json"
+    monkeypatch.setattr("sys.argv", ["x", *words, "--folder", str(tmp_path / "work"), "--out", str(out)])
+    ranks_killed.main()
+    rows = json.loads(out.read_text())["rows"]
+    assert len(rows) == 5
+    assert {row["apart"] for row in rows.values()} == {0.0}
+    assert capsys.readouterr().out.splitlines()[-1].endswith("| nothing |")
