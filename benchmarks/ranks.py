@@ -54,6 +54,8 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=8, help="of the evaluation text")
     parser.add_argument("--ppl-seq-len", type=int, default=1024, help="tokens in each")
     parser.add_argument("--sizes", default="1,2,4", help="numbers of processes; 1 must be among them")
+    parser.add_argument("--commands", default=f"{SEARCH},{PRUNE}")
+    parser.add_argument("--again", type=int, help="a number of processes that run twice, which must find the same")
     parser.add_argument("--target", default="2", help="blocks that the search removes")
     parser.add_argument("--layers", default="0-2", help="blocks that are pruned")
     parser.add_argument("--sparsity", default="50%")
@@ -82,15 +84,34 @@ def measure(options: argparse.Namespace) -> None:
         _run(
             1, [*words, "--samples", options.samples, "--seq-len", options.seq_len, "--run", calibrated], options.folder
         )
-    for command in (SEARCH, PRUNE):
+    for command in options.commands.split(","):
         for size in map(int, options.sizes.split(",")):
             name = f"{command} {size}"
             if name not in rows:
                 run = options.folder / name.replace(" ", "-")
-                if not run.exists():
-                    shutil.copytree(calibrated, run)
-                rows[name] = _searched(run, size, options) if command == SEARCH else _pruned(run, size, options)
+                rows[name] = _measured(command, calibrated, run, size, options)
+                if size == options.again:
+                    second = options.folder / f"{run.name}-again"
+                    other = _measured(command, calibrated, second, size, options)
+                    rows[name]["again"] = _same_found(rows[name], other) and _same_weights(run, second)
                 write_text_atomic(options.out, json.dumps(results, indent=1) + "\n")
+
+
+def _measured(command: str, calibrated: Path, run: Path, size: int, options: argparse.Namespace) -> dict[str, Any]:
+    if not run.exists():
+        shutil.copytree(calibrated, run)
+    return _searched(run, size, options) if command == SEARCH else _pruned(run, size, options)
+
+
+def _same_found(row: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether a second run has found the very same."""
+    return {**row, "seconds": 0} == {**other, "seconds": 0}
+
+
+def _same_weights(run: Path, other: Path) -> bool:
+    """Whether both runs have written the same bytes, if they have written weights."""
+    files = [path.relative_to(run) for path in run.glob("pruned/*.safetensors")]
+    return all((run / file).read_bytes() == (other / file).read_bytes() for file in files)
 
 
 def _searched(run: Path, size: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -204,9 +225,15 @@ def page(results: dict[str, Any]) -> str:
         megabytes = row["moved"] / row["steps"] / 1e6
         lines.append(
             f"| `{command}` | {size} | {row['seconds']:.1f} | {efficiency:.2f} | {megabytes:.1f} MB | "
-            f"{'' if size == '1' else same} |"
+            f"{'' if size == '1' else same}{_again(row)} |"
         )
     return "\n".join(lines)
+
+
+def _again(row: dict[str, Any]) -> str:
+    if "again" not in row:
+        return ""
+    return "; a second run: the same bytes" if row["again"] else "; a second run: OTHER BYTES"
 
 
 if __name__ == "__main__":
