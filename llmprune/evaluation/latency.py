@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from torch import Tensor
 from transformers import StoppingCriteria
 
 from llmprune.evaluation.generation import generate, plain_greedy_config
+from llmprune.models.memory import give_back_freed_memory
 from llmprune.models.timing import now
 
 if TYPE_CHECKING:
@@ -67,12 +66,6 @@ def time_generation(model: PreTrainedModel, prompt: Tensor, *, new_tokens: int) 
     return GenerationTime(first_token=clock.times[0] - started, total=clock.times[-1] - started)
 
 
-def _give_back_freed_memory() -> None:
-    """Let the C library return freed memory to the system. Otherwise its reuse would hide the next peak."""
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
-        trim(0)
-
-
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[Callable[[], int]]:
     """Measure the most memory in use while the context lasts, in bytes above what was in use before.
@@ -85,7 +78,7 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], int]]:
         before = torch.accelerator.memory_allocated(device)
         yield lambda: torch.accelerator.max_memory_allocated(device) - before
         return
-    _give_back_freed_memory()
+    give_back_freed_memory()
     process, done = psutil.Process(), threading.Event()
     before = peak = process.memory_info().rss
 

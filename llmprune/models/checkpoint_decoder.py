@@ -15,6 +15,7 @@ from llmprune.artifacts.checkpoints.finiteness import find_non_finite, refuse_no
 from llmprune.artifacts.checkpoints.reading import read_tensors
 from llmprune.models.anatomy import BlockNames
 from llmprune.models.capture import BlockRunner
+from llmprune.models.memory import give_back_freed_memory
 from llmprune.models.residency import Residency, Tensors
 from llmprune.models.weights import (
     LoadPlan,
@@ -27,6 +28,8 @@ from llmprune.models.weights import (
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_LARGE = 2**23  # bytes of a block, from which on the holes that its activations leave are worth looking for
 
 
 @dataclass
@@ -96,6 +99,7 @@ class CheckpointDecoder:
                 self._note_what_is_as_it_is(index)
             self._finite |= fetched.stored.keys()
             self.residency.put(index, parameters_of(module, besides=self._defaults))
+        leaves_holes = fetched.stored is not None and self.block_bytes(index) >= _LARGE
         self._open[index] = self._held(fetched.stored or {})
         del fetched
         try:
@@ -103,6 +107,8 @@ class CheckpointDecoder:
         finally:
             del self._open[index]
             drop_parameters(self.blocks[index], besides=self._defaults)
+            if leaves_holes:
+                give_back_freed_memory()
 
     def _note_what_is_as_it_is(self, index: int) -> None:
         """Of a block whose parameters are the stored tensors as they are: the tensor and the dtype of each.
