@@ -29,7 +29,7 @@ from llmprune.models.weights import (
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_LARGE = 2**23  # bytes of a block, from which on the holes that its activations leave are worth looking for
+_LARGE = 2**20  # bytes of a block, from which on the holes that its activations leave are worth looking for
 
 
 @dataclass

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
 
 from llmprune.artifacts.checkpoints.block_numbers import MAX_BLOCKS
 from llmprune.artifacts.files.atomic import atomic_directory
 from llmprune.errors import ModelError
 from llmprune.extras import require_extra
+from llmprune.models.architecture import empty_model
 from llmprune.quiet import failures_as, first_sentence, no_bars_in, panics_unseen, quiet
+
+_TIED = 2  # times the weights of a file that a model can have at most: some are used twice
 
 
 def convert_gguf(path: Path, directory: Path, *, finish: Callable[[Path], None] = lambda _: None) -> None:
@@ -36,7 +39,7 @@ def convert_gguf(path: Path, directory: Path, *, finish: Callable[[Path], None] 
     options: dict[str, Any] = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
     with quiet(), no_bars_in(modeling_gguf_pytorch_utils), atomic_directory(directory) as built:
         with failures_as(partial(_unreadable, path)), panics_unseen():
-            _require_blocks(path)
+            _require_weights(path)
             tokenizer = AutoTokenizer.from_pretrained(**options)
             loaded: Any = AutoModelForCausalLM.from_pretrained(**options, dtype=torch.float32, output_loading_info=True)
             model, info = loaded  # a pair, when the loading info is asked for
@@ -50,8 +53,8 @@ def convert_gguf(path: Path, directory: Path, *, finish: Callable[[Path], None] 
         finish(built)
 
 
-def _require_blocks(path: Path) -> None:
-    """See, before a model is made of it, that a file has a tensor for every block that it promises.
+def _require_weights(path: Path) -> None:
+    """See, before a model is made of it, that a file has about as many weights and blocks as it promises.
 
     Raises:
         ModelError: it has not.
@@ -65,6 +68,11 @@ def _require_blocks(path: Path) -> None:
             raise ModelError(
                 f"{path} promises {int(field.contents())} blocks and holds {held} tensors; get an intact file."
             )
+    config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    promised = empty_model(config, dtype=torch.float32).num_parameters()
+    weights = sum(int(tensor.n_elements) for tensor in reader.tensors)
+    if promised > _TIED * weights:
+        raise ModelError(f"{path} promises {promised:,} weights and holds {weights:,}; get an intact file.")
 
 
 def _unreadable(path: Path, error: BaseException) -> ModelError:

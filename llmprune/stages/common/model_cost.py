@@ -146,6 +146,10 @@ class ModelCost:
         """Seconds of one multiplication and addition, as the block's matrices take them."""
         return self.times.block / (self.seq_len * sum(rows * columns for rows, columns in self.sizes.matrices))
 
+    def loaded(self, sizes: ModelSizes) -> int:
+        """A whole model as transformers loads it. Beside copies in another dtype the host has its files mapped."""
+        return sizes.whole + (sizes.stored if self.on_host and sizes.copied else 0)
+
     def next_token(self, texts: int = 1) -> float:
         """Seconds of the whole model for one more token of each of so many texts: it goes through all weights."""
         return self.steps[texts] * self.sizes.whole / max(self.sizes.blocks)
