@@ -22,6 +22,9 @@ from llmprune.report.page import Drawn, render_page, report_sections
 from tests.hostile import changed, choosers, damaged, dumped, fuzzed, works_or_says
 from tests.report import made
 
+# What lost its digest is read, and said to be unchecked.
+pytestmark = pytest.mark.filterwarnings("ignore::llmprune.artifacts.records.unchecked.UncheckedWarning")
+
 RUN = RunRecord(model="/models/tiny", directory="dense", name="tiny", checkpoints=("a", "b"))
 RECORDS = {
     "importance": (Importance, made.importance()),
