@@ -237,13 +237,13 @@ class Results:
 def page(parts: dict[str, dict]) -> str:
     """The tables of the documentation."""
     lines = [
-        "| Llama-2-7B's shape, 4 GB | windows | peak, GB (planned) | read, models | read, GB (planned) | seconds |",
+        "| Llama-2-7B's shape, 4 GB | windows | peak, GB | planned | read, models | seconds |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for name, row in parts.get("7b", {}).items():
-        peak, read = (f"{row[key]:.2f} ({row[f'planned_{key}']:.2f})" for key in ("peak_gb", "read_gb"))
-        models, seconds = f"{row['read_in_models']:.2f}", f"{row['seconds']:.0f}"
-        lines.append(f"| `{name}` | {row['windows']} | {peak} | {models} | {read} | {seconds} |")
+        planned, seconds = (f"{row[key]:g}" if key in row else "" for key in ("planned_peak_gb", "seconds"))
+        peak, models = f"{row['peak_gb']:.2f}", f"{row['read_in_models']:.2f}"
+        lines.append(f"| `{name}` | {row['windows']} | {peak} | {planned} | {models} | {seconds} |")
     lines += ["", "| blocks | seconds a block | peak, GB |", "|---:|---:|---:|"]
     for blocks, row in parts.get("depth", {}).items():
         lines.append(f"| {blocks} | {row['seconds_a_block']:.3f} | {row['peak_gb']:.3f} |")
