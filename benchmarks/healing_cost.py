@@ -55,7 +55,7 @@ def main() -> None:
         for scope in ("cut", "all"):
             place = ["--heal", scope, "--no-verify", "--out", f"{folder}/{scope}"]
             found = passes(["remove-blocks", "--blocks", options.blocks, *place, *run], count)
-            print(f"| `--heal {scope}` | {found / dense:.1f} |")
+            print(f"| `remove-blocks --heal {scope}` | {found / dense:.1f} |")
 
 
 if __name__ == "__main__":

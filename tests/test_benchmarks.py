@@ -246,7 +246,7 @@ def test_a_model_beyond_the_budget_is_measured_command_by_command(tmp_path, monk
     capsys.readouterr()
     scaling.main(["--page", str(tmp_path / "out.json")])
     table = capsys.readouterr().out.splitlines()
-    assert table[2].startswith("| `calibrate` | 6 x 32 | 1.00 | 0.")
+    assert table[2].startswith("| `calibrate` | 6 x 32 | 1.00 | ")
     assert len(table) == 2 + 5 + 1 + 2 + 2 + 1 + 3
 
 

@@ -27,7 +27,7 @@ FFNS = {
 
 def assert_same(one, other):
     assert torch.equal(one.mask, other.mask)
-    torch.testing.assert_close(one.weight, other.weight, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(one.weight, other.weight, rtol=1e-5, atol=1e-6)  # float32, in another order
     assert one.error == pytest.approx(other.error, rel=1e-7)
     assert (one.damping, one.widened) == (other.damping, other.widened)
 

@@ -27,7 +27,7 @@ SCRIPT = """
 import json, os, sys
 from pathlib import Path
 import psutil
-from llmprune.evaluation.latency import _give_back_freed_memory
+from llmprune.models.memory import give_back_freed_memory
 from llmprune.models.compute import choose_compute
 from llmprune.stages.block_removal import RemovalSettings, plan_removal, remove_blocks
 from llmprune.stages.block_search import RedundancySettings, plan_search, verify_redundancy
@@ -57,7 +57,7 @@ def files():
 for name, (plan, stage, settings) in stages.items():
     planned = plan(workspace, settings)
     total = planned.total
-    _give_back_freed_memory()
+    give_back_freed_memory()
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
     before, wrote, there = psutil.Process().memory_info().rss, written(), files()
     stage(workspace, settings)
