@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import psutil
 import torch
 
-from llmprune.evaluation.latency import peak_memory
 from llmprune.evaluation.losses import token_losses
 from llmprune.models.checkpoint_decoder import CheckpointDecoder
 from llmprune.models.compute import Compute, dtype_name
@@ -90,8 +89,7 @@ class ModelCost:
         times: of one window in one block and in the head.
         steps: seconds of one block for one more token of each of so many texts.
         read: seconds to read a byte of the weights.
-        block_bytes: memory that a block's run on one batch takes beside its weights and what it is given. It is what
-            the process grew by, which on the host includes what the allocator keeps, and no less than all tensors.
+        block_bytes: tensors alive at most while a block runs on one batch, beside its weights and what it is given.
         head_bytes: tensors alive at most while the head makes losses of one batch.
         base: memory of the machine that Python and its libraries take.
         start: seconds from this process's start until the model was opened.
@@ -214,12 +212,10 @@ def measure(
         decoder.expect(())  # no other block is read while this one is timed
         hidden = runner.embed(tokens)
         head_bytes = most_alive(lambda: token_losses(runner, hidden, tokens))
-        with peak_memory(decoder.device) as peak:
-            with decoder.block(block):
-                times = time_block(decoder, block, tokens)
-                steps = {count: _step(decoder, block, count) for count in {1, *texts}}
-                alive = most_alive(lambda: runner.forward_block(block, hidden, runner.calls(tokens)[block]))
-            work = peak() - sizes.blocks[block] - (sizes.blocks_stored[block] if sizes.copied else 0)
+        with decoder.block(block):
+            times = time_block(decoder, block, tokens)
+            steps = {count: _step(decoder, block, count) for count in {1, *texts}}
+            block_bytes = most_alive(lambda: runner.forward_block(block, hidden, runner.calls(tokens)[block]))
     return ModelCost(
         sizes=sizes,
         seq_len=seq_len,
@@ -230,7 +226,7 @@ def measure(
         times=times,
         steps=steps,
         read=decoder.residency.read_seconds / decoder.residency.bytes_read,
-        block_bytes=max(alive, work),
+        block_bytes=block_bytes,
         head_bytes=head_bytes,
         base=base,
         start=start,

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from contextlib import nullcontext
 
 import pytest
 
@@ -82,9 +81,8 @@ def test_a_plan_tells_what_a_command_takes_and_makes_nothing(command, words, mad
     }.items(),
 )
 def test_a_plan_of_two_processes_is_of_each_of_them(command, divided, words, llmprune, monkeypatch):
-    """A block's time and growth are given, so that all is told beforehand; what reading adds to it is little."""
+    """A block's time is given, so that all of it is told beforehand; what reading adds to it is little."""
     monkeypatch.setattr("llmprune.stages.common.block_times.time_in_turn", lambda runs, _: [[1.0]] * len(runs))
-    monkeypatch.setattr("llmprune.stages.common.model_cost.peak_memory", lambda _: nullcontext(lambda: 0))
     plans = []
     for size in (1, 2):
         monkeypatch.setattr("llmprune.models.compute.joined", lambda size=size: Ranks(0, size))

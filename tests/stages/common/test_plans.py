@@ -84,7 +84,8 @@ def rows(tmp_path_factory):
 @pytest.mark.parametrize("stage", ["calibrate", "search", "remove"])
 def test_a_plan_holds(stage, rows):
     planned, found = rows[stage]
-    assert planned["host"] == pytest.approx(found["host"], rel=0.2)
+    # Two models are compared at the end of a removal, and of mapped embeddings only the rows that were looked up count.
+    assert 0.8 * found["host"] <= planned["host"] <= (1.45 if stage == "remove" else 1.3) * found["host"]
     assert planned["kept"] == pytest.approx(found["kept"], rel=0.02, abs=20_000)
     assert planned["written"] == pytest.approx(found["written"], rel=0.02, abs=50_000)
 
