@@ -64,6 +64,12 @@ def test_three_processes_heal_what_one_heals(calibrated, command):
     assert_same(one, three)
 
 
+def test_blocks_before_a_hole_in_the_middle_run_once_for_both_models(command):
+    """Then the pruned model's states are written where the first block is healed, and all look at the first window."""
+    words = ("remove-blocks", "--blocks", "3", "--heal", "cut")
+    assert_same(*(command(size, *words, name=f"middle-{size}") for size in (1, 2)))
+
+
 def test_after_a_death_another_number_goes_on(command, tmp_path):
     plain = HealingShare.pass_block
 

@@ -179,7 +179,10 @@ class HealingShare:
         for windows in self.windows:
             block = self.student.blocks[place]
             if not windows.pruned.has(block):
-                states |= windows.pruned.write(block, windows.dense.batches(state.dense))
+                written = windows.pruned.write(block, windows.dense.batches(state.dense))
+                states |= written
+                for others in self.ranks.gather(tuple(written)):  # all look at the first window, whoever has it
+                    windows.pruned.add(others)
         return state.model_copy(update={"states": states})
 
     def _student_moved(self, place: int, opened: OpenBlock, state: HealingPassState) -> HealingPassState:

@@ -106,6 +106,10 @@ class Stream:
         self._files.clear()
         self._files.update(files)
 
+    def add(self, files: Iterable[str]) -> None:
+        """Read from these files too, which other processes have written."""
+        self._files.update(files)
+
     def has(self, block: int) -> bool:
         """Whether there are files of the states entering ``block``."""
         return bool(self._parts(block))
