@@ -18,16 +18,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import shutil
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from started_ranks import start_ranks
 
 from llmprune.artifacts.files.atomic import write_text_atomic
 from llmprune.artifacts.records.importance import Importance
@@ -165,26 +163,8 @@ def _perplexity(directory: Path, options: argparse.Namespace) -> float:
 def _run(size: int, words: list[object], folder: Path) -> int:
     """Run a command in so many processes, as torchrun starts them; returns the bytes that rank 0 moved."""
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    usual = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     moved = folder / "moved"
-    children = [
-        subprocess.Popen(
-            [sys.executable, __file__, CHILD, str(moved), *map(str, words)],
-            stdout=subprocess.DEVNULL,
-            env={
-                **usual,
-                "RANK": str(rank),
-                "WORLD_SIZE": str(size),
-                "LOCAL_RANK": str(rank),
-                "MASTER_ADDR": "localhost",
-                "MASTER_PORT": port,
-            },
-        )
-        for rank in range(size)
-    ]
+    children = start_ranks(size, [sys.executable, __file__, CHILD, moved, *words])
     codes = [child.wait() for child in children]
     if any(codes):
         raise SystemExit(f"{' '.join(map(str, words))} failed in {size} processes.")

@@ -20,10 +20,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -32,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from results import keep_results, read_results
+from started_ranks import start_ranks
 
 START = 9.0  # seconds that a process takes to begin, about: no kill comes sooner
 Found = dict[str, Any]
@@ -145,21 +144,8 @@ def _expect(ended: list[tuple[int, str]], codes: list[int]) -> None:
 
 def _run(size: int, words: list[str], run: Path, kill_after: float | None) -> list[tuple[int, str]]:
     """Exit code and stderr of each rank; rank 1 is killed after so many seconds."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    one = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
     typed = [word.replace("RUN/", f"{run}/") for word in words] + ["--run", str(run), "--quiet"]
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-m", "llmprune", *typed],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **one, "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(size)
-    ]
+    children = start_ranks(size, [sys.executable, "-m", "llmprune", *typed], stderr=subprocess.PIPE)
     if kill_after is not None:
         try:
             children[0].wait(kill_after)

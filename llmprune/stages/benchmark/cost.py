@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from llmprune.artifacts.run import RunDirectory
 from llmprune.models.compute import Compute
 from llmprune.models.config import load_config
-from llmprune.models.loading import LOADING_ROOM, open_decoder, open_shell
+from llmprune.models.loading import open_decoder, open_shell
 from llmprune.stages.benchmark.in_run import dense_subjects
 from llmprune.stages.benchmark.perplexity import read_texts
 from llmprune.stages.benchmark.room import streamed_models
@@ -171,8 +171,7 @@ def bench_steps(
 
 
 def _loading(cost: ModelCost, sizes: ModelSizes, step: str, there: int) -> Estimate:
-    room = int((LOADING_ROOM - 1) * sizes.whole) if cost.on_host else 0
-    memory = cost.memory(there + cost.loaded(sizes) + room, loading=False)
+    memory = cost.memory(there + cost.loading(sizes), loading=False)
     host = memory.host if cost.on_host else sizes.stored
     return Estimate(step, host, memory.device, read=sizes.stored, seconds=sizes.stored * cost.read)
 

@@ -15,6 +15,7 @@ from llmprune.models.checkpoint_decoder import CheckpointDecoder
 from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.decoder import Decoder
 from llmprune.models.footprint import most_alive
+from llmprune.models.loading import LOADING_ROOM
 from llmprune.models.open_block import block_matrices
 from llmprune.models.source import vocabulary
 from llmprune.stages.common.block_times import BlockTimes, random_tokens, time_block
@@ -147,6 +148,10 @@ class ModelCost:
     def loaded(self, sizes: ModelSizes) -> int:
         """A whole model as transformers loads it. Beside copies in another dtype the host has its files mapped."""
         return sizes.whole + (sizes.stored if self.on_host and sizes.copied else 0)
+
+    def loading(self, sizes: ModelSizes) -> int:
+        """The same while it is loaded: the host needs room beside it."""
+        return self.loaded(sizes) + (int((LOADING_ROOM - 1) * sizes.whole) if self.on_host else 0)
 
     def next_token(self, texts: int = 1) -> float:
         """Seconds of the whole model for one more token of each of so many texts: it goes through all weights."""

@@ -67,8 +67,7 @@ def loading_step(cost: ModelCost, made: ModelSizes, step: str, *, tokens: int) -
         step: its name.
         tokens: forward passes of a few tokens.
     """
-    room = int((LOADING_ROOM - 1) * made.whole) if cost.on_host else 0
-    memory = cost.memory(cost.loaded(made) + room, loading=False)
+    memory = cost.memory(cost.loading(made), loading=False)
     share = made.whole / cost.sizes.whole
     seconds = made.stored * cost.read + tokens * cost.next_token() * share
     host = memory.host if cost.on_host else made.stored
