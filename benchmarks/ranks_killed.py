@@ -32,7 +32,7 @@ from typing import Any
 from results import keep_results, read_results
 from started_ranks import start_ranks
 
-START = 9.0  # seconds that a process takes to begin, about: no kill comes sooner
+START = 5.0  # seconds that a process takes to begin, about: no kill comes sooner
 Found = dict[str, Any]
 
 

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from llmprune.errors import ArtifactError
 
 # What changes a disk, as Python's audit events call it; of "open" only where it is for writing.
@@ -20,6 +22,7 @@ def changes(action: Callable[[], object], folder: Path) -> int:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
+        torch.set_num_threads(1)  # the parent's pool of threads did not come along
         seen = _watch(folder, die_at=-1)
         action()
         os.write(writer, str(seen[0]).encode())
@@ -34,6 +37,7 @@ def killed(action: Callable[[], object], folder: Path, *, at: int) -> bool:
     """Run an action in a process that is killed before its change number ``at`` in a folder; whether it got there."""
     child = os.fork()
     if child == 0:
+        torch.set_num_threads(1)
         _watch(folder, die_at=at)
         try:
             action()

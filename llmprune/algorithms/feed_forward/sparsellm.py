@@ -27,6 +27,7 @@ SparseLLM's time is such passes (docs/global-prune.md), so none is made that ano
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -40,7 +41,7 @@ from llmprune.algorithms.feed_forward.token_passes import (
     update_auxiliary,
     update_auxiliary_and_measure,
 )
-from llmprune.algorithms.feed_forward.token_sums import CrossMoments, FirstMoments, OutputError
+from llmprune.algorithms.feed_forward.token_sums import CrossMoments, FirstMoments, HiddenMoments, OutputError
 from llmprune.algorithms.processes import ALONE, Processes
 from llmprune.algorithms.weights.layer import LayerSettings
 from llmprune.algorithms.weights.pruned import PrunedWeight
@@ -48,6 +49,7 @@ from llmprune.algorithms.weights.shared_inputs import LayerTask, SharedInputs
 from llmprune.choices import ROUNDS, Reference
 from llmprune.errors import TargetError
 
+T = TypeVar("T")
 # The ridge of least-squares targets towards the dense weights, relative to the mean diagonal. The dense model's
 # activations make the weights undo the errors of all earlier blocks, which overfits the calibration tokens: on held-out
 # tokens 0.3 to 1 measured best, and 0.01 where the inputs are the FFN's own.
@@ -140,17 +142,19 @@ def prune_ffn(ffn: Ffn, chunks: ChunkStore, settings: FfnSettings, *, first: Fir
     """
     protocol = rounds_of_the_papers if settings.reference is Reference.PRUNED else rounds_towards_dense_model
     rounds = protocol(ffn, chunks, settings, first)
-    sparsegpt = next(rounds)
-    errors = [sparsegpt.error]
-    best: FfnRound | None = None
+    del first  # the rounds give up what they have used
+    best = next(rounds)  # of all rounds, SparseGPT's among them
+    errors, lowest = [best.error], 1  # the round of the alternation with the lowest
     for current in rounds:
         errors.append(current.error)
-        if best is None or current.error < best.error:
+        if current.error < best.error:
             best = current
-        elif current.index - best.index >= settings.patience:
+        if current.index == 1 or current.error < errors[lowest]:
+            lowest = current.index
+        elif current.index - lowest >= settings.patience:
             break
-    assert best is not None, "there is at least one round"
-    return FfnResult(best=min(sparsegpt, best, key=lambda one: one.error), errors=tuple(errors))
+        del current  # the next one takes as much memory
+    return FfnResult(best=best, errors=tuple(errors))
 
 
 def rounds_of_the_papers(
@@ -163,26 +167,22 @@ def rounds_of_the_papers(
     """
     first = first or _first_moments(ffn, chunks, settings, Reference.PRUNED)
     assert first.hidden is not None, "moments of the other reference"
-    inputs = _inputs(first.gram, settings)
+    inputs = _inputs(first.gram, settings, again=True)
     up, gate = _prune_up_and_gate(ffn, None, inputs)
-    with settings.products():
-        keep = settings.rounds > 1
-        inner = _with_up_and_gate(ffn, up, gate)
-        moments = hidden_moments(inner, chunks, keep=keep, processes=settings.processes)  # P of the pruned up and gate
-    weights = _Weights(up, gate, _prune_down(ffn, None, _inputs(moments.gram, settings)))
-    yield weights.as_round(0, moments.output_error(weights.down.weight, settings.processes))
-    weights = _Weights(up, gate, _prune_down(ffn, None, _inputs(first.hidden, settings)))
+    weights = _Weights(up, gate, _prune_down(ffn, None, first.hidden, settings))  # of round 1: its moments can go
+    del first
+    moments = _hidden_moments(ffn, up, gate, chunks, settings, keep=settings.rounds > 1)
+    sparsegpt = _Weights(up, gate, _prune_down(ffn, None, moments.gram, settings))
+    yield sparsegpt.as_round(0, moments.output_error(sparsegpt.down.weight, settings.processes))
+    del moments, sparsegpt, up, gate
     for index in range(1, settings.rounds):
-        pruned = weights.in_place_of(ffn)
-        solver = hidden_solver(pruned.down, settings.coefficients, settings.processes)
-        with settings.products():  # (4), (5), (6), and the error of the weights that they are solved for
-            step = update_auxiliary_and_measure(
-                pruned, chunks, solver, settings.coefficients, steps=settings.steps, processes=settings.processes
-            )
+        step = _step(update_auxiliary_and_measure, weights.in_place_of(ffn), chunks, settings)
         yield weights.as_round(index, step.error)
+        del weights
         up, gate = _prune_up_and_gate(ffn, step.cross, inputs)  # (3) towards z X^T, s X^T
-        hidden = _inputs(step.hidden.gram, settings)
-        weights = _Weights(up, gate, _prune_down(ffn, step.hidden.cross, hidden))  # (3) towards Y P^T
+        down = _prune_down(ffn, step.hidden.cross, step.hidden.gram, settings)  # (3) towards Y P^T
+        weights = _Weights(up, gate, down)
+        del step, up, gate, down
     with settings.products():
         error = output_error(weights.in_place_of(ffn), chunks, settings.processes)
     yield weights.as_round(settings.rounds, error)
@@ -199,37 +199,48 @@ def rounds_towards_dense_model(
     """
     first = first or _first_moments(ffn, chunks, settings, Reference.DENSE)
     assert first.cross is not None, "moments of the other reference"
-    inputs = _inputs(first.gram, settings)
+    inputs = _inputs(first.gram, settings, again=True)
     up, gate = _prune_up_and_gate(ffn, first.cross, inputs)  # (3)
+    del first
     with settings.products():  # P = f(s) z of the pruned up and gate, and what the dense FFN gives beside it
         keep = settings.rounds > 1
         moments, dense_cross = hidden_moments_beside_dense(
             _with_up_and_gate(ffn, up, gate), ffn, chunks, keep=keep, processes=settings.processes
         )
-    hidden = _inputs(moments.gram, settings)
-    weights = _Weights(up, gate, _prune_down(ffn, dense_cross, hidden))
-    yield weights.as_round(0, moments.output_error(weights.down.weight, settings.processes))
-    weights = _Weights(up, gate, _prune_down(ffn, moments.cross, hidden))  # (3) towards Y P^T
+    sparsegpt = _Weights(up, gate, _prune_down(ffn, dense_cross, moments.gram, settings))
+    yield sparsegpt.as_round(0, moments.output_error(sparsegpt.down.weight, settings.processes))
+    del sparsegpt, dense_cross
+    weights, error = _with_down(ffn, up, gate, moments, settings)
+    del moments, up, gate
     for index in range(1, settings.rounds):
-        pruned = weights.in_place_of(ffn)
-        solver = hidden_solver(pruned.down, settings.coefficients, settings.processes)
-        with settings.products():  # (4), (5), (6)
-            cross = update_auxiliary(
-                pruned, chunks, solver, settings.coefficients, steps=settings.steps, processes=settings.processes
-            )
-        yield weights.as_round(index, moments.output_error(weights.down.weight, settings.processes))
+        cross = _step(update_auxiliary, weights.in_place_of(ffn), chunks, settings)
+        yield weights.as_round(index, error)
+        del weights
         up, gate = _prune_up_and_gate(ffn, cross, inputs)  # (3) towards z X^T, s X^T
-        with settings.products():
-            keep = index + 1 < settings.rounds
-            moments = hidden_moments(_with_up_and_gate(ffn, up, gate), chunks, keep=keep, processes=settings.processes)
-        hidden = _inputs(moments.gram, settings)
-        weights = _Weights(up, gate, _prune_down(ffn, moments.cross, hidden))  # (3) towards Y P^T
-    yield weights.as_round(settings.rounds, moments.output_error(weights.down.weight, settings.processes))
+        moments = _hidden_moments(ffn, up, gate, chunks, settings, keep=index + 1 < settings.rounds)
+        weights, error = _with_down(ffn, up, gate, moments, settings)
+        del cross, moments, up, gate
+    yield weights.as_round(settings.rounds, error)
 
 
 def _first_moments(ffn: Ffn, chunks: ChunkStore, settings: FfnSettings, reference: Reference) -> FirstMoments:
     with settings.products():
         return first_moments(ffn, chunks, reference, settings.processes)
+
+
+def _hidden_moments(
+    ffn: Ffn, up: PrunedWeight, gate: PrunedWeight | None, chunks: ChunkStore, settings: FfnSettings, *, keep: bool
+) -> HiddenMoments:
+    """P of the pruned up and gate projections."""
+    with settings.products():
+        return hidden_moments(_with_up_and_gate(ffn, up, gate), chunks, keep=keep, processes=settings.processes)
+
+
+def _step(update: Callable[..., T], pruned: Ffn, chunks: ChunkStore, settings: FfnSettings) -> T:
+    """(4), (5), (6) for the weights of a round, by one pass over the tokens."""
+    solver = hidden_solver(pruned.down, settings.coefficients, settings.processes)
+    with settings.products():
+        return update(pruned, chunks, solver, settings.coefficients, steps=settings.steps, processes=settings.processes)
 
 
 @dataclass(frozen=True)
@@ -248,8 +259,9 @@ class _Weights:
         return FfnRound(index, self.up, self.gate, self.down, error=error.error, energy=error.energy)
 
 
-def _inputs(gram: Tensor, settings: FfnSettings) -> SharedInputs:
-    return SharedInputs(gram, settings.layer, ridge=settings.relative_ridge, processes=settings.processes)
+def _inputs(gram: Tensor, settings: FfnSettings, *, again: bool = False) -> SharedInputs:
+    ridge, processes = settings.relative_ridge, settings.processes
+    return SharedInputs(gram, settings.layer, ridge=ridge, processes=processes, again=again)
 
 
 def _prune_up_and_gate(
@@ -263,9 +275,17 @@ def _prune_up_and_gate(
     return up, gate[0] if gate else None
 
 
-def _prune_down(ffn: Ffn, cross: Tensor | None, inputs: SharedInputs) -> PrunedWeight:
-    (down,) = inputs.prune([_task(ffn.down.weight, cross)])
+def _prune_down(ffn: Ffn, cross: Tensor | None, gram: Tensor, settings: FfnSettings) -> PrunedWeight:
+    (down,) = _inputs(gram, settings).prune([_task(ffn.down.weight, cross)])
     return down
+
+
+def _with_down(
+    ffn: Ffn, up: PrunedWeight, gate: PrunedWeight | None, moments: HiddenMoments, settings: FfnSettings
+) -> tuple[_Weights, OutputError]:
+    """(3) towards Y P^T beside pruned up and gate projections, and the true error, which the moments tell."""
+    weights = _Weights(up, gate, _prune_down(ffn, moments.cross, moments.gram, settings))
+    return weights, moments.output_error(weights.down.weight, settings.processes)
 
 
 def _task(weight: Tensor, cross: Tensor | None) -> LayerTask:

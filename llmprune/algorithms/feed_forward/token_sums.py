@@ -18,6 +18,7 @@ from llmprune.algorithms.feed_forward.network import (
 )
 from llmprune.algorithms.processes import ALONE, Processes, Rows
 from llmprune.algorithms.weights.gram import CrossAccumulator, GramAccumulator
+from llmprune.algorithms.weights.slabs import slabs
 from llmprune.choices import Reference
 
 
@@ -54,9 +55,12 @@ class HiddenMoments:
 
         ||W P + b - Y||^2 = tr(W P P^T W^T) - 2 tr(W P (Y - b)^T) + ||Y - b||^2. Processes divide the rows of W.
         """
-        wide = weight[Rows(len(weight), processes).here].to(self.gram.dtype)
-        part = ((wide @ self.gram - 2 * self.cross) * wide).sum(dtype=torch.float64)
-        error = sum(processes.agree(float(part)))
+        own = weight[Rows(len(weight), processes).here]
+        part = 0.0
+        for rows in slabs(own):
+            wide = own[rows].to(self.gram.dtype)
+            part += float((torch.addmm(self.cross[rows], wide, self.gram, beta=-2).mul_(wide)).sum(dtype=torch.float64))
+        error = sum(processes.agree(part))
         return OutputError(max(0.0, error + self.target_energy), self.energy)
 
 

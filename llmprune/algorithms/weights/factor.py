@@ -1,7 +1,8 @@
 """Factorisations of a damped Gram matrix G + damping * mean(diag G) I, shared by every solve that needs them.
 
 SparseGPT wants a triangular factor of the inverse, ridge regression a solve alone. Layers with the same inputs (query,
-key and value; gate and up) share both. Beside G there are at most two more matrices of its size at a time.
+key and value; gate and up) share both. Factors are made and inverted in place: beside G there is one more matrix of its
+size at a time, and two while one is widened to float64.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from llmprune.errors import NumericalError, UnseenInputsError
 
 _RAISES = 3  # how often the damping is raised tenfold before giving up
 _LEAST_RAISED = 1e-4  # what a damping of zero is raised to
+_PANEL = 256  # columns of an inverse at a time
+_STRETCH = 1 << 18  # numbers of a matrix that are turned round at a time
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,9 @@ class CholeskyFactor:
 
     def solve(self, right: Tensor) -> Tensor:
         """`right` (any, in) times (G + shift I)^-1."""
-        return torch.cholesky_solve(right.T, self.lower).T
+        half = torch.linalg.solve_triangular(self.lower.T, right, upper=True, left=False)
+        solved: Tensor = torch.linalg.solve_triangular(self.lower, half, upper=False, left=False)
+        return solved
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def factorise(gram: Tensor, *, damping: float = DAMPING) -> InverseFactor:
     """Factorise the inverse of G + damping * mean(diag G) I.
 
     With rows and columns reversed A = L L^T, so A = R R^T for the upper triangular R that is L reversed, and U is R^-1:
-    one factorisation and one triangular solve, and A^-1 is never formed.
+    one factorisation and one inverse of a triangle, and A^-1 is never formed.
 
     Args:
         gram: (in, in) = X X^T, float32 or float64; it is not changed.
@@ -75,12 +80,34 @@ def factorise(gram: Tensor, *, damping: float = DAMPING) -> InverseFactor:
         NumericalError: as `cholesky`.
     """
     found = reversed_cholesky(gram, damping=damping)
-    lower = found.lower
-    inverse = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
-    inverse = torch.linalg.solve_triangular(lower, inverse, upper=False, out=inverse)
-    damping, shift, widened = found.damping, found.shift, found.widened
-    del found, lower  # before the copy that turning round takes
-    return InverseFactor(inverse.flip(0, 1), gram.diagonal() == 0, damping, shift, widened)
+    upper = turned_round_(_inverted_(found.lower))
+    return InverseFactor(upper, gram.diagonal() == 0, found.damping, found.shift, found.widened)
+
+
+def turned_round_(matrix: Tensor) -> Tensor:
+    """Reverse the order of rows and columns of a contiguous matrix, in its place."""
+    flat = matrix.view(-1)
+    for start in range(0, len(flat) // 2, _STRETCH):
+        stop = min(start + _STRETCH, len(flat) // 2)
+        front, back = flat[start:stop], flat[len(flat) - stop : len(flat) - start]
+        turned = front.flip(0)
+        front.copy_(back.flip(0))
+        back.copy_(turned)
+    return matrix
+
+
+def _inverted_(lower: Tensor) -> Tensor:
+    """Invert a lower triangular matrix in its place, from the last columns to the first.
+
+    ((D, 0), (B, C))^-1 = ((D^-1, 0), (-C^-1 B D^-1, C^-1)), where C^-1 is there already.
+    """
+    for start in reversed(range(0, len(lower), _PANEL)):
+        stop = start + _PANEL
+        corner, below = lower[start:stop, start:stop], lower[stop:, start:stop]
+        unit = torch.eye(len(corner), dtype=lower.dtype, device=lower.device)
+        corner.copy_(torch.linalg.solve_triangular(corner, unit, upper=False))
+        below.copy_(lower[stop:, stop:] @ (below @ corner)).neg_()
+    return lower
 
 
 def cholesky(gram: Tensor, *, damping: float = DAMPING) -> CholeskyFactor:
@@ -121,7 +148,7 @@ def _cholesky(gram: Tensor, damping: float, *, reverse: bool) -> CholeskyFactor:
 
 
 def _check(gram: Tensor) -> None:
-    if not bool(gram.isfinite().all()):
+    if not all(bool(bound.isfinite()) for bound in gram.aminmax()):  # NaN is both
         raise NumericalError("The Gram matrix holds NaN or infinity: the calibration activations are not finite.")
     if not bool((gram.diagonal() > 0).any()):
         raise UnseenInputsError("The Gram matrix is zero: all inputs of this layer were zero.")
@@ -148,9 +175,9 @@ def _lower(matrix: Tensor, *, widened: bool) -> Tensor | None:
     work = work.T  # the same matrix, in the order of memory in which the factorisation needs no copy
     info = torch.empty((), dtype=torch.int32, device=work.device)
     try:
-        torch.linalg.cholesky_ex(work, out=(work, info))
+        torch.linalg.cholesky_ex(work, upper=True, out=(work, info))  # L^T in its order of memory, so L in that of rows
     except RuntimeError:  # a library of the device that gives up
         return None
     if int(info) != 0 or not bool(work.diagonal().isfinite().all()):
         return None
-    return work.to(matrix.device, matrix.dtype)
+    return work.T.to(matrix.device, matrix.dtype)

@@ -1,8 +1,10 @@
 """Ridge regression from moments: the least-squares targets of weights."""
 
+import torch
 from torch import Tensor
 
 from llmprune.algorithms.weights.factor import CholeskyFactor, InverseFactor
+from llmprune.algorithms.weights.slabs import slabs
 
 
 def ridge_towards(prior: Tensor, cross: Tensor, gram: Tensor, factor: CholeskyFactor | InverseFactor) -> Tensor:
@@ -20,5 +22,8 @@ def ridge_towards(prior: Tensor, cross: Tensor, gram: Tensor, factor: CholeskyFa
     Returns:
         T (out, in), in the dtype of `cross`.
     """
-    wide = prior.to(cross.dtype)
-    return wide + factor.solve(cross - wide @ gram)
+    target = torch.empty_like(cross, memory_format=torch.contiguous_format)
+    for rows in slabs(cross):
+        wide = prior[rows].to(cross.dtype)
+        torch.add(wide, factor.solve(cross[rows] - wide @ gram), out=target[rows])
+    return target

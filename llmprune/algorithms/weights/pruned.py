@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from llmprune.algorithms.weights.slabs import slabs
 from llmprune.errors import NumericalError
 
 
@@ -58,11 +59,18 @@ def measured(
     Raises:
         NumericalError: the error is not finite.
     """
-    goal = target.to(working_dtype(target, gram))
-    energy = quadratic(goal, gram)
-    away = goal - weight.to(goal.dtype)
-    missing = None if gram is None else away @ gram.to(goal.dtype)
-    error = _not_negative(away if missing is None else missing, away)
+    dtype = working_dtype(target, gram)
+    gram = None if gram is None else gram.to(dtype)
+    missing = None if gram is None else torch.empty_like(target, dtype=dtype, memory_format=torch.contiguous_format)
+    error = energy = 0.0
+    for rows in slabs(target):
+        goal = target[rows].to(dtype)
+        energy += quadratic(goal, gram)
+        away = goal.sub(weight[rows])
+        if gram is None or missing is None:
+            error += quadratic(away, None)
+        else:
+            error += _not_negative(torch.mm(away, gram, out=missing[rows]), away)
     if not (error < float("inf") and energy < float("inf")):
         raise NumericalError("The pruned weights or their activations hold NaN or infinity.")
     return PrunedWeight(weight, mask, error=error, energy=energy, damping=damping, widened=widened, missing=missing)

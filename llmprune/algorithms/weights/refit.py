@@ -12,6 +12,7 @@ from torch import Tensor
 
 from llmprune.algorithms.processes import ALONE, Processes
 from llmprune.algorithms.weights.pruned import PrunedWeight, error_against, working_dtype
+from llmprune.algorithms.weights.slabs import slabs
 from llmprune.choices import REFIT_STEPS
 from llmprune.errors import NumericalError
 
@@ -44,10 +45,13 @@ def refit(
         NumericalError: the error is not finite.
     """
     dtype = working_dtype(target, gram)
-    start, goal, mask = (matrix.to(dtype) for matrix in (pruned.weight, target, pruned.mask))
-    away = (goal - start) @ gram.to(dtype) if missing is None else missing.to(dtype)
-    weight = _conjugate_gradients(start, gram.to(dtype), away, mask, steps).to(pruned.weight.dtype)
-    part = error_against(goal, weight, gram)
+    gram = gram.to(dtype)
+    weight, part = torch.empty_like(pruned.weight, memory_format=torch.contiguous_format), 0.0
+    for rows in slabs(weight):
+        start, goal, mask = (matrix[rows].to(dtype) for matrix in (pruned.weight, target, pruned.mask))
+        away = (goal - start) @ gram if missing is None else missing[rows].to(dtype)
+        weight[rows] = _conjugate_gradients(start, gram, away, mask, steps)
+        part += error_against(goal, weight[rows], gram)
     odd = NumericalError("The refitted weights or their activations hold NaN or infinity.")
     error = sum(processes.agree(part if part < float("inf") else odd))
     return pruned if error >= pruned.error else replace(pruned, weight=weight, error=error, missing=None)

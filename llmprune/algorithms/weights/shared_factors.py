@@ -3,7 +3,7 @@
 A Cholesky factorisation cannot be divided well, so each has an owner, which hands its factor to the others. The inverse
 of a triangular factor can be: its columns are independent. What is n^2 for every row of a weight (targets, masks, the
 refit) is more, and is divided by rows elsewhere: all processes need all of the factors for that. Beside the Gram matrix
-there are at most three more of its size at a time.
+several processes have three more of its size at a time, at most, where both factors are asked for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 
 from llmprune.algorithms.processes import Processes, owners
-from llmprune.algorithms.weights.factor import CholeskyFactor, InverseFactor, cholesky, factorise, reversed_cholesky
+from llmprune.algorithms.weights.factor import (
+    CholeskyFactor,
+    InverseFactor,
+    cholesky,
+    factorise,
+    reversed_cholesky,
+    turned_round_,
+)
 from llmprune.errors import NumericalError
 
 _PANEL = 256  # columns of an inverse at a time: above each panel are zeros, which are not computed
@@ -59,8 +66,7 @@ def shared_factors(
         first = found.pop(0)
         damping, shift, widened = first.damping, first.shift, first.widened
         inverted = _inverse(first.lower, processes)
-        del first  # before the copy that turning round takes
-        made = InverseFactor(inverted.flip(0, 1), gram.diagonal() == 0, damping, shift, widened)
+        made = InverseFactor(turned_round_(inverted), gram.diagonal() == 0, damping, shift, widened)
     return made, found[0] if found else None
 
 

@@ -42,50 +42,59 @@ class SharedInputs:
         layer: how each layer is pruned.
         ridge: of least-squares targets towards the layers' own weights, relative to the mean diagonal of `gram`.
         processes: that divide the work. All have the same `gram`, and get the same results.
+        again: whether more layers come later, for which the factor behind masks is kept.
     """
 
-    def __init__(self, gram: Tensor, layer: LayerSettings, *, ridge: float, processes: Processes = ALONE) -> None:
+    def __init__(
+        self,
+        gram: Tensor,
+        layer: LayerSettings,
+        *,
+        ridge: float,
+        processes: Processes = ALONE,
+        again: bool = False,
+    ) -> None:
         self._gram, self._layer, self._damping = gram, layer, ridge
-        self._processes = processes
+        self._processes, self._again = processes, again
         self._factor: InverseFactor | None = None
-        self._ridge: CholeskyFactor | InverseFactor | None = None
 
     def prune(self, tasks: Sequence[LayerTask]) -> list[PrunedWeight]:
         """Prune layers, each towards its least-squares target if it has one.
+
+        One process makes all targets before the factor behind masks, and has one factor at a time. Several make both
+        factors at once.
 
         Raises:
             NumericalError: the Gram matrix cannot be factored, or an error is not finite; on all processes.
             TargetError: groups of N:M do not divide the inputs.
         """
-        aimed = [place for place, task in enumerate(tasks) if task.cross is not None]
-        self._prepare(aims=bool(aimed))
-        pruned = []
-        for place, task in enumerate(tasks):
-            target, widened = self._target(task)
-            if not aimed or place >= aimed[-1]:
-                self._ridge = None  # one matrix less from here on
-            pruned.append(self._pruned(task, target, widened))
-        return pruned
-
-    def _prepare(self, *, aims: bool) -> None:
-        """Make the factors that are missing: for masks, and where a layer has a target for targets."""
         masks = self._layer.method is LayerMethod.SPARSEGPT
         one_serves = masks and self._damping == self._layer.damping
         inverse = self._layer.damping if masks and self._factor is None else None
-        solve = self._damping if aims and not one_serves else None
+        solve = self._damping if any(task.cross is not None for task in tasks) and not one_serves else None
+        at_once = self._processes.size > 1 or solve is None
+        ridge = self._make(inverse=inverse if at_once else None, solve=solve)
+        targets = [self._target(task, ridge or self._factor) for task in tasks]
+        del ridge
+        if not at_once:
+            self._make(inverse=inverse, solve=None)
+        return [self._pruned(task, *targets.pop(0), last=task is tasks[-1]) for task in tasks]
+
+    def _make(self, *, inverse: float | None, solve: float | None) -> CholeskyFactor | None:
+        """Make factors of these dampings: the one behind masks is kept, the one for targets is returned."""
         factor, ridge = shared_factors(self._gram, self._processes, inverse=inverse, solve=solve)
         self._factor = self._factor or factor
-        self._ridge = self._factor if one_serves else ridge
+        return ridge
 
-    def _target(self, task: LayerTask) -> tuple[Tensor, bool]:
+    def _target(self, task: LayerTask, factor: CholeskyFactor | InverseFactor | None) -> tuple[Tensor, bool]:
         """What this process's rows are to become, and whether that took a wider factor."""
         here = Rows(len(task.weight), self._processes).here
         if task.cross is None:
             return task.weight[here], False
-        assert self._ridge is not None, "a layer has a target"
-        return ridge_towards(task.weight[here], task.cross(here), self._gram, self._ridge), self._ridge.widened
+        assert factor is not None, "a layer has a target"
+        return ridge_towards(task.weight[here], task.cross(here), self._gram, factor), factor.widened
 
-    def _pruned(self, task: LayerTask, target: Tensor, widened: bool) -> PrunedWeight:
+    def _pruned(self, task: LayerTask, target: Tensor, widened: bool, *, last: bool) -> PrunedWeight:
         """Prune this process's rows towards their target; gives all rows."""
         rows = Rows(len(task.weight), self._processes)
         outcome: PrunedWeight | NumericalError
@@ -96,6 +105,8 @@ class SharedInputs:
         except NumericalError as error:  # which comes behind all that processes tell one another
             outcome = error
         own = self._agreed(outcome)
+        if last and not self._again:
+            self._factor = None  # the refit does not ask for it
         if self._layer.refit_steps > 0 and own.error > 0:
             steps, missing = self._layer.refit_steps, own.missing
             own = refit(own, self._gram, target=target, steps=steps, processes=self._processes, missing=missing)

@@ -69,6 +69,7 @@ def prune_linear(
     keep = _prune_columns(columns, factor, pattern, _whole_groups(block_size, pattern), rows or Rows(len(weight)))
     pruned = columns.T.to(weight.dtype).contiguous()
     mask = keep.T.contiguous()
+    del columns, keep
     return measured(pruned, mask, gram, target=target, damping=factor.damping, widened=factor.widened)
 
 

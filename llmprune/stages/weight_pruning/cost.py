@@ -19,7 +19,8 @@ from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.output.cost import verification_steps, writing_step
 from llmprune.stages.output.place import check_output
 from llmprune.stages.passes import cached_states
-from llmprune.stages.weight_pruning.estimate import BlockShapes, fitted_needs
+from llmprune.stages.weight_pruning.block_shapes import BlockShapes
+from llmprune.stages.weight_pruning.estimate import fitted_needs
 from llmprune.stages.weight_pruning.selection import check_shapes, parse_layers
 from llmprune.stages.weight_pruning.settings import PruningSettings
 
@@ -114,12 +115,14 @@ def _pruning(
 ) -> Estimate:
     shapes = BlockShapes.whole(sizes.matrices, cost.width)
     itemsize = cost.window_bytes // (cost.seq_len * cost.width)
+    # One block is open and no next one is fetched; the head is not run.
+    beside = cost.open_block - max(sizes.blocks_stored) + cost.batch_bytes + cost.block_bytes
     needs_with = partial(
         fitted_needs,
         shapes,
         settings,
         compute,
-        beside=cost.running,
+        beside=beside,
         seq_len=cost.seq_len,
         batch=cost.batch * cost.seq_len,
         blocks=blocks,
@@ -130,7 +133,7 @@ def _pruning(
         processes=cost.processes,
     )
     needs, own = (needs_with(tokens=count * cost.seq_len) for count in (windows, cost.own(windows)))
-    memory = cost.memory(cost.running + own.memory)
+    memory = cost.memory(beside + own.memory)
     return Estimate(
         "pruning",
         memory.host,

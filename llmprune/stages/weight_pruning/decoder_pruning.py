@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from llmprune.algorithms.feed_forward.sparsellm import FfnSettings
+from llmprune.artifacts.files.sizes import format_size
 from llmprune.artifacts.records.environment import Environment, compared
 from llmprune.artifacts.records.weight_sparsity import BlockRecord, SparsitySettings
 from llmprune.choices import Method, Reference
@@ -71,6 +72,10 @@ def prune_decoder(
     """
     tokens = text.load()[: settings.samples]
     needs = needs_of(decoder, settings, recorded.layers, windows=len(tokens), seq_len=tokens.shape[1], compute=compute)
+    if needs.lacking:
+        progress.say(
+            f"Pruning a block takes {format_size(needs.lacking)} more memory than is free or the memory budget allows."
+        )
     chosen = _pass_settings(settings, recorded.layers, decoder, compute.ranks)
     require_divisible(compute.ranks, len(tokens))
     require_shared(compute.ranks, folder.path)

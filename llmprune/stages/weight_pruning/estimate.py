@@ -1,20 +1,21 @@
 """What pruning takes, from shapes alone: memory, disk, bytes read and written, multiplications.
 
-Names: T tokens, hidden states of width H, an FFN of F hidden units, whose inner matrices have I rows together (gate and
-up: 2 F). What is kept of the tokens has the dtype that is computed in, what is solved is float32.
+Names: T tokens, and H, F and I as the block's shapes have them. What is kept of the tokens has the dtype that is
+computed in, what is solved is float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NotRequired, TypedDict, Unpack
 
-from llmprune.choices import Method, Part, Reference
-from llmprune.models.block_linears import LinearSlot
+from llmprune.algorithms.weights.slabs import SLAB
+from llmprune.choices import Method, Reference
 from llmprune.models.compute import Compute
 from llmprune.models.decoder import Decoder
 from llmprune.models.open_block import block_matrices
+from llmprune.stages.weight_pruning.block_shapes import BlockShapes
 from llmprune.stages.weight_pruning.settings import PruningSettings
 
 MEMORY = 1 << 30  # bytes of activations that stay in memory on the CPU; of another device a quarter of what is free
@@ -25,67 +26,8 @@ _GRAM = 0.58  # of the products of X X^T are computed: what lies on or above its
 _ELEMENTWISE = 1300
 _FIRST_USE = 48 << 20  # bytes that libraries take for themselves when they first compute
 _TEMPORARIES = 8  # tensors (batch, F) of a pass over the tokens that live at one time
-
-
-@dataclass(frozen=True)
-class BlockShapes:
-    """What counts of a block.
-
-    Attributes:
-        width: H.
-        matrices: (out, in) of those that are pruned.
-        heads: inputs of the attention's last projection; 0: none is pruned.
-        inner: I; 0: no FFN is pruned.
-        hidden: F.
-        other: weights that are run and not pruned.
-    """
-
-    width: int
-    matrices: tuple[tuple[int, int], ...]
-    heads: int
-    inner: int
-    hidden: int
-    other: int
-
-    @classmethod
-    def of(cls, slots: Iterable[LinearSlot], pruned: Iterable[LinearSlot], width: int) -> BlockShapes:
-        """Of a block's matrices, and those of them that are pruned. Experts count as one FFN of the same shapes."""
-        chosen = list({(slot.path, slot.out_features, slot.in_features): slot for slot in pruned}.values())
-        attention = [slot for slot in chosen if slot.part is Part.ATTENTION and slot.out_features == width]
-        ffn = [slot for slot in chosen if slot.part is Part.FFN]
-        down = max(ffn, key=lambda slot: slot.in_features, default=None)
-        weights = sum(slot.numel for slot in slots)
-        return cls(
-            width=width,
-            matrices=tuple((slot.out_features, slot.in_features) for slot in chosen),
-            heads=attention[-1].in_features if attention else 0,
-            inner=0 if down is None else sum(slot.out_features for slot in ffn if slot is not down),
-            hidden=0 if down is None else down.in_features,
-            other=weights - sum(slot.numel for slot in chosen),
-        )
-
-    @classmethod
-    def whole(cls, matrices: Sequence[tuple[int, int]], width: int) -> BlockShapes:
-        """Of a block all of whose matrices (out, in) are pruned, told by the shapes alone."""
-        outputs = [columns for rows, columns in matrices if rows == width]
-        hidden = max((columns for columns in outputs if columns > width), default=0)
-        inner = sum(rows for rows, columns in matrices if columns == width and hidden and rows % hidden == 0)
-        heads = next((columns for columns in reversed(outputs) if columns != hidden), 0)
-        return cls(width, tuple(matrices), heads, inner, hidden, other=0)
-
-    def forward(self, seq_len: int) -> int:
-        """Multiplications of a token's way through the block."""
-        return self.weights + self.other + 2 * seq_len * self.heads
-
-    @property
-    def weights(self) -> int:
-        """That are pruned."""
-        return sum(rows * columns for rows, columns in self.matrices)
-
-    @property
-    def widest(self) -> int:
-        """The most inputs of a matrix."""
-        return max(columns for _, columns in self.matrices)
+_SOLVED = 4  # matrices like a weight that live while it is solved: moments, target, columns or what is missing
+_IN_SLABS = 6  # the same of what is worked out slab by slab, as the refit
 
 
 @dataclass(frozen=True)
@@ -95,6 +37,7 @@ class PruningNeeds:
     Attributes:
         memory: bytes at one time, at most, on the device that computes.
         kept: bytes of a block's activations among these, at most; the rest goes to files.
+        lacking: bytes that are more than is free, or than a memory budget leaves.
         disk: bytes at one time, at most, beside the new checkpoint.
         read: bytes of hidden states and spilled tensors that are read.
         written: bytes of these and of finished weights that are written.
@@ -103,6 +46,7 @@ class PruningNeeds:
 
     memory: int
     kept: int
+    lacking: int
     disk: int
     read: int
     written: int
@@ -136,7 +80,7 @@ def needs_of(
         largest,
         settings,
         compute,
-        beside=2 * max(decoder.block_bytes(block) for block in blocks),  # one that is open, and the next one
+        beside=max(decoder.block_bytes(block) for block in blocks),
         tokens=windows * seq_len,
         seq_len=seq_len,
         batch=compute.batch_windows(seq_len) * seq_len,
@@ -167,7 +111,8 @@ def fitted_needs(
     free = compute.free_bytes()
     bound = MEMORY if compute.device.type == "cpu" else free // 4
     least = pruning_needs(shapes, settings, memory=0, **shape).memory
-    return pruning_needs(shapes, settings, memory=max(0, min(bound, free - least - beside)), **shape)
+    needs = pruning_needs(shapes, settings, memory=max(0, min(bound, free - least - beside)), **shape)
+    return replace(needs, lacking=max(0, least + beside - free))
 
 
 class Amounts(TypedDict):
@@ -229,9 +174,13 @@ def pruning_needs(
     return PruningNeeds(
         memory=_FIRST_USE
         + min(kept, memory)
-        + _matrix_bytes(shapes, joint=joint)
-        + _TEMPORARIES * _WIDE * batch * shapes.hidden,
+        + max(
+            _solve_bytes(shapes, joint=joint, dense=dense, processes=processes),
+            _pass_bytes(shapes, joint=joint, dense=dense) + _TEMPORARIES * _WIDE * batch * shapes.hidden,
+        )
+        + (max(itemsize, stored) + 1) * shapes.weights * (2 if joint else 1),  # the best round's and the current one's
         kept=memory,
+        lacking=0,
         disk=max(_pruning_files(blocks, dense) * one + spilled + wide, _most_files(blocks, before, dense) * one)
         + finished,
         read=sides * one * (4 * blocks + before) + (passes * spilled + wide) * blocks,
@@ -261,13 +210,21 @@ def _kept_numbers(shapes: BlockShapes, *, joint: bool, dense: bool, rounds: int)
     return first + attention + (shapes.width + shapes.hidden if dense and shapes.inner else 0)
 
 
-def _matrix_bytes(shapes: BlockShapes, *, joint: bool) -> int:
-    """Gram matrices, factors and moments of the widest layers, and the weights on their way."""
+def _solve_bytes(shapes: BlockShapes, *, joint: bool, dense: bool, processes: int) -> int:
+    """A matrix is solved: Gram matrix, factors and moments of its inputs, and the weights on their way."""
     largest = max(rows * columns for rows, columns in shapes.matrices)
-    square = shapes.widest**2
-    moments = 2 * shapes.inner * shapes.width + 2 * shapes.width * shapes.hidden if joint else square
-    rounds = 2 if joint else 1  # the best one and the current one
-    return _WIDE * (3 * square + moments + 6 * largest) + (_WIDE + 1) * shapes.weights * rounds
+    others = shapes.width if joint else shapes.widest  # inputs of matrices that are pruned by themselves
+    factors = 1 if processes == 1 else 3
+    squares = max((1 + factors) * shapes.widest**2, (1 + factors + dense) * max(others, shapes.heads) ** 2)
+    return _WIDE * (squares + _SOLVED * largest + _IN_SLABS * min(SLAB, largest))
+
+
+def _pass_bytes(shapes: BlockShapes, *, joint: bool, dense: bool) -> int:
+    """The tokens pass: what is summed up of them, and the gain of the problem of p."""
+    if not joint:
+        return _WIDE * (1 + dense) * shapes.widest**2
+    down, inner = shapes.width * shapes.hidden, shapes.inner * shapes.width
+    return _WIDE * max(shapes.hidden**2 + 2 * down, (0 if dense else shapes.hidden**2) + inner + 2 * down)
 
 
 def _multiplications_of_token(

@@ -107,6 +107,7 @@ class PassShare:
         self._ranks = settings.ranks
         self._folder = folder
         self._memory = memory
+        decoder.expect(range(min(settings.blocks) + 1))  # no other block waits in memory while one is pruned
         sides = [
             Stream(name, decoder, tokens, folder.path, batch, cache, settings.ranks) for name in ("pruned", "dense")
         ]

@@ -78,12 +78,12 @@ def test_what_the_device_cannot_factor_is_factored_in_float64_on_the_cpu(factore
     exact = factored(gram.double(), damping=0.05)
     work = torch.linalg.cholesky_ex
 
-    def failing(matrix, *, out):
+    def failing(matrix, *, upper, out):
         if matrix.dtype == torch.float32:
             if raises:
                 raise torch.linalg.LinAlgError("cusolver error")
             return out[1].fill_(1)
-        return work(matrix, out=out)
+        return work(matrix, upper=upper, out=out)
 
     monkeypatch.setattr(torch.linalg, "cholesky_ex", failing)
     factor = factored(gram, damping=0.05)

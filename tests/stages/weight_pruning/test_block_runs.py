@@ -38,10 +38,10 @@ def test_attention_runs_once_a_block_and_once_for_the_dense_model(method, refere
 def test_a_factorisation_that_the_device_fails_at_is_recorded(workspace, monkeypatch):
     work = torch.linalg.cholesky_ex
 
-    def failing(matrix, *, out):
+    def failing(matrix, *, upper, out):
         if matrix.dtype == torch.float32:
             raise torch.linalg.LinAlgError("no convergence")
-        return work(matrix, out=out)
+        return work(matrix, upper=upper, out=out)
 
     monkeypatch.setattr(torch.linalg, "cholesky_ex", failing)
     settings = PruningSettings(HALF, Method.SPARSEGPT, Selection("1", frozenset({"attention"})), verify=False)

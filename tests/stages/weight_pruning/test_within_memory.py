@@ -12,7 +12,8 @@ from llmprune.models.memory import parse_memory_budget
 from llmprune.stages.calibration import CalibrationSettings, calibrate
 from llmprune.stages.common.workspace import open_workspace
 from llmprune.stages.weight_pruning import PruningSettings, global_prune
-from llmprune.stages.weight_pruning.estimate import MEMORY, BlockShapes, fitted_needs, pruning_needs
+from llmprune.stages.weight_pruning.block_shapes import BlockShapes
+from llmprune.stages.weight_pruning.estimate import MEMORY, fitted_needs, pruning_needs
 from tests.zoo import save_zoo_model
 
 HALF = Unstructured(0.5)
