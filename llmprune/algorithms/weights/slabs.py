@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-SLAB = 1 << 24  # numbers: all of a matrix of a small model, 1,524 rows of the widest of Llama-2-7B's
+SLAB = 1 << 22  # numbers: all of a matrix of a small model, 381 rows of the widest of Llama-2-7B's
 
 
 def slabs(matrix: Tensor) -> Iterator[slice]:

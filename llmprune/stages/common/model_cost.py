@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import psutil
@@ -16,6 +16,7 @@ from llmprune.models.compute import Compute, dtype_name
 from llmprune.models.decoder import Decoder
 from llmprune.models.footprint import most_alive
 from llmprune.models.loading import LOADING_ROOM
+from llmprune.models.memory import MemoryBudget, give_back_freed_memory
 from llmprune.models.open_block import block_matrices
 from llmprune.models.source import vocabulary
 from llmprune.stages.common.block_times import BlockTimes, random_tokens, time_block
@@ -92,11 +93,12 @@ class ModelCost:
         read: seconds to read a byte of the weights.
         block_bytes: tensors alive at most while a block runs on one batch, beside its weights and what it is given.
         head_bytes: tensors alive at most while the head makes losses of one batch.
-        base: memory of the machine that Python and its libraries take.
+        base: memory of the machine that Python and its libraries take, once they have computed.
         start: seconds from this process's start until the model was opened.
         device: where is computed.
         dtype: what is computed in.
         processes: that divide the work.
+        budget: most memory that may be used.
     """
 
     sizes: ModelSizes
@@ -115,6 +117,7 @@ class ModelCost:
     device: str
     dtype: str
     processes: int = 1
+    budget: MemoryBudget = field(default_factory=MemoryBudget)
 
     def own(self, items: int) -> int:
         """How many of some items, which processes divide, are one's: of the one that has most."""
@@ -221,6 +224,7 @@ def measure(
             times = time_block(decoder, block, tokens)
             steps = {count: _step(decoder, block, count) for count in {1, *texts}}
             block_bytes = most_alive(lambda: runner.forward_block(block, hidden, runner.calls(tokens)[block]))
+    base = max(base, _besides(process, sizes, decoder))
     return ModelCost(
         sizes=sizes,
         seq_len=seq_len,
@@ -238,7 +242,15 @@ def measure(
         device=str(decoder.device),
         dtype=dtype_name(decoder.dtype),
         processes=compute.ranks.size,
+        budget=compute.budget,
     )
+
+
+def _besides(process: psutil.Process, sizes: ModelSizes, decoder: Decoder) -> int:
+    """Memory of a process that is not the weights outside the blocks: libraries have taken theirs when all has run."""
+    give_back_freed_memory()
+    weights = sizes.outside if decoder.device.type == "cpu" else 0
+    return int(process.memory_info().rss) - weights
 
 
 def _step(decoder: Decoder, block: int, texts: int) -> float:

@@ -6,9 +6,11 @@ remarks that are printed before long work come from there, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from llmprune.artifacts.files.sizes import format_size
 
 if TYPE_CHECKING:
     from llmprune.stages.common.model_cost import ModelCost
@@ -79,7 +81,17 @@ class Plan:
 
 def plan_of(command: str, cost: ModelCost, steps: Iterable[Estimate], remarks: Iterable[str] = ()) -> Plan:
     """The plan of a command on a model whose cost is known."""
-    return Plan(command, cost.device, cost.dtype, cost.base, cost.start, tuple(steps), tuple(remarks), cost.processes)
+    plan = Plan(command, cost.device, cost.dtype, cost.base, cost.start, tuple(steps), tuple(remarks), cost.processes)
+    return replace(plan, remarks=(*plan.remarks, *_beyond_budget(plan.total, cost)))
+
+
+def _beyond_budget(total: Estimate, cost: ModelCost) -> Iterator[str]:
+    """What is said where a command takes more memory than the budget."""
+    device, host = cost.budget.device, cost.budget.host
+    budgets = {"": (total.host, device if cost.on_host else host), " of the device": (total.device, device)}
+    for where, (needed, budget) in budgets.items():
+        if budget is not None and needed > budget:
+            yield f"{format_size(needed)} of memory{where} are expected, and the budget is {format_size(budget)}"
 
 
 def together(step: str, estimates: Iterable[Estimate]) -> Estimate:

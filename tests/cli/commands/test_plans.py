@@ -111,3 +111,24 @@ def test_a_plan_refuses_what_the_command_refuses(words, llmprune):
     result = llmprune(*words("global-prune"), "--seq-len", "7", "--plan")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "windows of 32 tokens, not of 7" in " ".join(result.stderr.split())
+
+
+def test_what_takes_more_than_a_memory_budget_is_said_beforehand_and_when_it_is_done(words, llmprune, run):
+    planned = json.loads(llmprune(*words("global-prune"), "--plan", "--json", "--memory-budget", "1MB").stdout)
+    assert any("and the budget is 1.0 MB" in remark for remark in planned["remarks"])
+    command = [
+        "global-prune",
+        "--method",
+        "sparsegpt",
+        "--sparsity",
+        "0.5",
+        "--layers",
+        "0",
+        "--no-verify",
+        "--run",
+        run,
+    ]
+    done = llmprune(*command, "--memory-budget", "1MB")
+    assert done.exit_code == 0
+    assert "more memory than is free or the memory budget allows" in " ".join(done.stderr.split())
+    assert "memory budget" not in llmprune(*words("global-prune"), "--plan").stdout
