@@ -11,6 +11,7 @@ from hypothesis import given
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint, read_weight_map
 from llmprune.artifacts.checkpoints.header import build_header, read_header
 from llmprune.artifacts.masks.mask import read_mask, write_mask
+from llmprune.errors import ModelError
 from llmprune.models.gguf import convert_gguf
 from llmprune.models.loading import load_tokenizer
 from llmprune.models.source import check_model
@@ -129,6 +130,16 @@ def gguf(tmp_path_factory):
     file.write_tensors_to_file()
     file.close()
     return path
+
+
+def test_a_list_in_a_gguf_file_ends_with_the_file(gguf, tmp_path):
+    """gguf's reader goes on behind the end: a list of so many entries took all memory."""
+    path, whole = tmp_path / "damaged.gguf", gguf.read_bytes()
+    name = b"tokenizer.ggml.tokens\x09\0\0\0\x08\0\0\0"
+    assert name in whole
+    path.write_bytes(whole.replace(name + (3).to_bytes(8, "little"), name + (2**40).to_bytes(8, "little")))
+    with pytest.raises(ModelError, match="promises more than its"):
+        convert_gguf(path, tmp_path / "out")
 
 
 @fuzzed(0.5)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
 
@@ -16,6 +17,9 @@ from llmprune.errors import ModelError
 from llmprune.extras import require_extra
 from llmprune.models.architecture import empty_model
 from llmprune.quiet import failures_as, first_sentence, no_bars_in, panics_unseen, quiet
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
 
 _TIED = 2  # times the weights of a file that a model can have at most: some are used twice
 
@@ -54,14 +58,12 @@ def convert_gguf(path: Path, directory: Path, *, finish: Callable[[Path], None] 
 
 
 def _require_weights(path: Path) -> None:
-    """See, before a model is made of it, that a file has about as many weights and blocks as it promises.
+    """See, before a model is made of it, that a file has about as many weights, blocks and tokens as it promises.
 
     Raises:
         ModelError: it has not.
     """
-    from gguf import GGUFReader  # noqa: PLC0415 - of an extra
-
-    reader = GGUFReader(path)
+    reader = _opened(path)
     held = len(reader.tensors)
     for name, field in reader.fields.items():
         if name.endswith(".block_count") and not 1 <= int(field.contents()) <= min(held, MAX_BLOCKS):
@@ -73,6 +75,19 @@ def _require_weights(path: Path) -> None:
     weights = sum(int(tensor.n_elements) for tensor in reader.tensors)
     if promised > _TIED * weights:
         raise ModelError(f"{path} promises {promised:,} weights and holds {weights:,}; get an intact file.")
+
+
+def _opened(path: Path) -> GGUFReader:
+    """A reader that ends with the file: gguf's own goes on behind it for as long as a list is said to be."""
+    from gguf import GGUFReader  # noqa: PLC0415 - of an extra
+
+    class Bounded(GGUFReader):
+        def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
+            if int(offset) + np.dtype(dtype).itemsize * int(count) > len(self.data):
+                raise ModelError(f"{path} promises more than its {len(self.data):,} bytes; get an intact file.")
+            return super()._get(offset, dtype, count, override_order)
+
+    return Bounded(path)
 
 
 def _unreadable(path: Path, error: BaseException) -> ModelError:

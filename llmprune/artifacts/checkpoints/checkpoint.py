@@ -41,6 +41,7 @@ PICKLED_NAME = "pytorch_model.bin"
 PICKLED_INDEX_NAME = "pytorch_model.bin.index.json"
 _PAGE = 4096  # bytes
 _PAGES = 16
+_LONGEST_NAME = 255  # bytes
 
 
 @dataclass(frozen=True)
@@ -240,6 +241,8 @@ def _check_shard_name(index: Path, shard: object) -> None:
     kind = Path(index.name.removesuffix(".index.json")).suffix
     if not isinstance(shard, str) or "\0" in shard or not shard.endswith(kind):
         raise CheckpointError(f"{index} names {shard!r:.100}, which is no {kind} file.")
+    if len(shard.encode("utf-8", "surrogatepass")) > _LONGEST_NAME:
+        raise CheckpointError(f"{index} names {shard!r:.100}, which is longer than a file's name can be.")
     for path in (PurePosixPath(shard), PureWindowsPath(shard)):
         if path.anchor or ".." in path.parts:
             raise CheckpointError(f"{index} names {shard!r:.100}, a file outside its folder.")

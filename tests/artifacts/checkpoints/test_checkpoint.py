@@ -142,6 +142,7 @@ def test_a_shard_of_pickles_without_an_index(tmp_path: Path):
             r"names '/etc/x\.safetensors', a file outside its folder",
         ),
         (b'{"weight_map": {"a": "../x.safetensors"}}', "a file outside its folder"),
+        (b'{"weight_map": {"a": "' + 300 * b"x" + b'.safetensors"}}', "longer than a file's name can be"),
         (b'{"weight_map": {"a": "b/../../x.safetensors"}}', "a file outside its folder"),
         (b'{"weight_map": {"a": "..\\\\x.safetensors"}}', "a file outside its folder"),
         (b'{"weight_map": {"a": "C:\\\\x.safetensors"}}', "a file outside its folder"),
