@@ -11,7 +11,6 @@ from hypothesis import given
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint, read_weight_map
 from llmprune.artifacts.checkpoints.header import build_header, read_header
 from llmprune.artifacts.masks.mask import read_mask, write_mask
-from llmprune.errors import ModelError
 from llmprune.models.gguf import convert_gguf
 from llmprune.models.loading import load_tokenizer
 from llmprune.models.source import check_model
@@ -20,6 +19,7 @@ from llmprune.text.tokenizer_identity import tokenizer_fingerprint
 from llmprune.text.windows import sample_windows
 from tests.hostile import changed, choosers, damaged, dumped, fuzzed, works_or_says
 from tests.tiny import save_tiny_llama
+from tests.tiny_gguf import save_tiny_gguf
 
 
 @pytest.fixture(scope="module")
@@ -111,35 +111,7 @@ NORMALIZERS = [
 
 @pytest.fixture(scope="module")
 def gguf(tmp_path_factory):
-    """The smallest file that is one: some keys, and a tensor."""
-    writer = pytest.importorskip("gguf", reason="gguf is not installed (extra 'gguf')").GGUFWriter
-    import numpy as np
-
-    path = tmp_path_factory.mktemp("gguf") / "one.gguf"
-    file = writer(path, "llama")
-    file.add_block_count(1)
-    file.add_context_length(64)
-    file.add_embedding_length(32)
-    file.add_head_count(2)
-    file.add_tokenizer_model("gpt2")
-    file.add_token_list(["a", "b", "ab"])
-    file.add_token_merges(["a b"])
-    file.add_tensor("token_embd.weight", np.ones((3, 32), np.float32))
-    file.write_header_to_file()
-    file.write_kv_data_to_file()
-    file.write_tensors_to_file()
-    file.close()
-    return path
-
-
-def test_a_list_in_a_gguf_file_ends_with_the_file(gguf, tmp_path):
-    """gguf's reader goes on behind the end: a list of so many entries took all memory."""
-    path, whole = tmp_path / "damaged.gguf", gguf.read_bytes()
-    name = b"tokenizer.ggml.tokens\x09\0\0\0\x08\0\0\0"
-    assert name in whole
-    path.write_bytes(whole.replace(name + (3).to_bytes(8, "little"), name + (2**40).to_bytes(8, "little")))
-    with pytest.raises(ModelError, match="promises more than its"):
-        convert_gguf(path, tmp_path / "out")
+    return save_tiny_gguf(tmp_path_factory.mktemp("gguf") / "one.gguf")
 
 
 @fuzzed(0.5)

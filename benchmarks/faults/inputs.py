@@ -12,7 +12,7 @@ from benchmarks.faults.log import Finding, Trial, Verdict
 from benchmarks.faults.process import Ended, fork
 from benchmarks.faults.world import World
 
-EXAMPLES, _SEEDS = 500, 10  # of each test and seed; the seeds of each test
+EXAMPLES, _SEEDS = 500, 11  # of each test and seed; the seeds of each test
 _TESTS = tuple(f"tests/test_hostile_{what}.py" for what in ("input", "records", "words"))
 _LOADED_BEFORE = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # by the process that is forked
 _PYTEST = ["-q", "-x", "-p", "no:cacheprovider", *_LOADED_BEFORE]

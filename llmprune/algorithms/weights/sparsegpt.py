@@ -67,9 +67,10 @@ def prune_linear(
         factor = factorise(gram.to(dtype), damping=damping)
     columns = target.to(dtype).T.clone(memory_format=torch.contiguous_format)
     keep = _prune_columns(columns, factor, pattern, _whole_groups(block_size, pattern), rows or Rows(len(weight)))
-    pruned = columns.T.to(weight.dtype).contiguous()
+    pruned = torch.empty_like(weight, memory_format=torch.contiguous_format).copy_(columns.T)
+    del columns  # before what the error takes
     mask = keep.T.contiguous()
-    del columns, keep
+    del keep
     return measured(pruned, mask, gram, target=target, damping=factor.damping, widened=factor.widened)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from llmprune.algorithms.feed_forward.network import Ffn, FfnChunk, Linear, first_chunk
 from llmprune.algorithms.feed_forward.sparsellm import FfnResult, FfnSettings, prune_ffn
-from llmprune.algorithms.feed_forward.token_sums import FirstSums
+from llmprune.algorithms.feed_forward.token_sums import FirstMoments, FirstSums
 from llmprune.algorithms.weights.pruned import PrunedWeight
 from llmprune.artifacts.files.spill import SpillingStore
 from llmprune.artifacts.records.provenance import FileRecord
@@ -180,6 +180,17 @@ class BlockPruning:
         """Solve the FFN as one problem. It is none where all inputs of a matrix of it were zero."""
         biases = {path: self._block.layer(path).bias for path in paths_of(wiring)}
         ffn = wiring.assembled({path: Linear(self._weights[path], bias) for path, bias in biases.items()})
+        try:
+            found = prune_ffn(ffn, self._chunks, self._settings, first=self._first_moments(wiring, ffn))
+        except UnseenInputsError:
+            self._unseen += biases
+            return None, prune_unseen({path: self._weights[path] for path in biases}, self._settings)
+        finally:
+            self._chunks.clear()
+        return found, wiring.taken_apart(found.best)
+
+    def _first_moments(self, wiring: FfnWiring, ffn: Ffn) -> FirstMoments:
+        """Make the chunks of the FFN's problem, and sum up what is asked of them first."""
         first = FirstSums(ffn, self._settings.reference)
         for batch in self._streams.entering(self._block.index):
             with self._replay.running(batch):
@@ -187,14 +198,7 @@ class BlockPruning:
             dense_inputs = self._taken(wiring.inner[0], batch.place)["inputs"] if self._dense else None
             with self._settings.products():
                 first.add(chunk, dense_inputs=dense_inputs)
-        try:
-            found = prune_ffn(ffn, self._chunks, self._settings, first=first.take(self._settings.processes))
-        except UnseenInputsError:
-            self._unseen += biases
-            return None, prune_unseen({path: self._weights[path] for path in biases}, self._settings)
-        finally:
-            self._chunks.clear()
-        return found, wiring.taken_apart(found.best)
+        return first.take(self._settings.processes)
 
     def _chunk(self, wiring: FfnWiring, ffn: Ffn, batch: Batch) -> FfnChunk:
         """Make a chunk of the FFN's problem, and store it.
