@@ -60,7 +60,9 @@ class CheckpointDecoder:
     device: torch.device
     dtype: torch.dtype
     residency: Residency
-    _open: dict[int, Tensors] = field(default_factory=dict)  # stored tensors of the open blocks that were read
+    _open: dict[int, dict[str, Tensor]] = field(
+        default_factory=dict
+    )  # stored tensors of the open blocks that were read
     _finite: set[str] = field(default_factory=set)  # tensors that were read and looked at
     _as_is: dict[int, dict[str, tuple[str, torch.dtype]]] = field(default_factory=dict)  # see _note_what_is_as_it_is
     _defaults: frozenset[int] = frozenset()  # ids of the blocks' parameters that no tensor fills
@@ -121,7 +123,7 @@ class CheckpointDecoder:
         if {name for name, _ in found.values()} == self.used & set(self.names.by_block[index]):
             self._as_is[index] = found
 
-    def _held(self, stored: Tensors) -> Tensors:
+    def _held(self, stored: Tensors) -> dict[str, Tensor]:
         """The stored tensors that cost nothing while their block is open: its own weights, or the host's copy."""
         own = self.device.type != "cpu"
         return {name: tensor for name, tensor in stored.items() if own or tensor.dtype == self.dtype}
@@ -176,6 +178,12 @@ class CheckpointDecoder:
         names = list(names)
         there = {name: tensor for block in self._open.values() for name, tensor in block.items() if name in names}
         return there | self.checkpoint.load(name for name in names if name not in there)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """See ``Decoder``."""
+        for name in set(names):
+            for block in self._open.values():
+                block.pop(name, None)
 
     def tensor_of(self, parameter: str) -> str | None:
         """The tensor that becomes this parameter and nothing else; None where it is merged, split or transposed."""

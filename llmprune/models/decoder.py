@@ -60,6 +60,9 @@ class Decoder(Protocol):
     def stored(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Tensors as the model is stored, unrounded by the dtype of computing."""
 
+    def forget(self, names: Iterable[str]) -> None:
+        """Nobody asks for these tensors of an open block again: what is kept for that can go."""
+
     def tensor_of(self, parameter: str) -> str | None:
         """The tensor that holds a parameter of the model as it is; None where none does."""
 

@@ -75,6 +75,9 @@ class ModelDecoder:
         """Parameters by name."""
         return {name: self.model.get_parameter(name).detach() for name in names}
 
+    def forget(self, names: Iterable[str]) -> None:
+        """They are the model's."""
+
     def tensor_of(self, parameter: str) -> str | None:
         """Itself."""
         return parameter

@@ -19,9 +19,8 @@ error ||FFN_pruned(X) - Y||^2 is measured, and the best round is kept.
 A departure in both: the least-squares targets are regularised towards the dense weights, where the paper takes
 a pseudo-inverse.
 
-Tokens stream through in chunks. What remains of a pass over them are Gram matrices and cross moments, so that
-memory does not grow with the number of tokens, but for the chunks' own store, which may lie on a disk. Half of
-SparseLLM's time is such passes (docs/global-prune.md), so none is made that another one could carry along.
+Tokens stream through in chunks, and sums remain of them, so that memory does not grow with their number, but for the
+chunks' store, which may lie on a disk. Half of the time is such passes: none is made that another could carry along.
 """
 
 from collections.abc import Callable, Iterator
@@ -180,9 +179,10 @@ def rounds_of_the_papers(
         yield weights.as_round(index, step.error)
         del weights
         up, gate = _prune_up_and_gate(ffn, step.cross, inputs)  # (3) towards z X^T, s X^T
-        down = _prune_down(ffn, step.hidden.cross, step.hidden.gram, settings)  # (3) towards Y P^T
-        weights = _Weights(up, gate, down)
-        del step, up, gate, down
+        moments = step.hidden
+        del step
+        weights = _Weights(up, gate, _prune_down(ffn, moments.cross, moments.gram, settings))  # (3) towards Y P^T
+        del moments, up, gate
     with settings.products():
         error = output_error(weights.in_place_of(ffn), chunks, settings.processes)
     yield weights.as_round(settings.rounds, error)
@@ -194,8 +194,7 @@ def rounds_towards_dense_model(
     """The dense model as reference: round 0 and `settings.rounds` more; each but the last moves z and s on.
 
     Passes over the tokens, beside that for `first`: two for every round but 0, which has none of its own, and the
-    last, which has one. The moments of what the pruned up and gate projections give tell the true error of any down
-    projection: no pass for that. What they give is kept for the update that comes next, where the store has room.
+    last, which has one. The moments of P tell the true error of any down projection: no pass for that.
     """
     first = first or _first_moments(ffn, chunks, settings, Reference.DENSE)
     assert first.cross is not None, "moments of the other reference"
@@ -217,9 +216,10 @@ def rounds_towards_dense_model(
         yield weights.as_round(index, error)
         del weights
         up, gate = _prune_up_and_gate(ffn, cross, inputs)  # (3) towards z X^T, s X^T
+        del cross
         moments = _hidden_moments(ffn, up, gate, chunks, settings, keep=index + 1 < settings.rounds)
         weights, error = _with_down(ffn, up, gate, moments, settings)
-        del cross, moments, up, gate
+        del moments, up, gate
     yield weights.as_round(settings.rounds, error)
 
 

@@ -1,7 +1,8 @@
 """Passes over the tokens of an FFN's pruning problem, of which sums remain (`token_sums`).
 
-Each function reads every chunk of the store once, in order. Names as in `subproblems`. What is solved for each token on
-its own is the same at any scale.
+Each function reads every chunk of the store once, in order, and lets go of what it made of one before it reads the
+next, which a loop's names would keep. Names as in `subproblems`. What is solved for each token on its own is the same
+at any scale.
 """
 
 from collections.abc import Iterator
@@ -61,6 +62,7 @@ def hidden_moments(ffn: Ffn, chunks: ChunkStore, *, keep: bool = False, processe
     moments = HiddenSums(ffn)
     for chunk, p in _hidden_of_pruned(ffn, chunks, keep):
         moments.add(chunk, p)
+        del chunk, p
     return moments.take(processes)
 
 
@@ -79,6 +81,7 @@ def hidden_moments_beside_dense(
         moments.add(chunk, p)
         outputs = down(hidden(dense, chunk.up, chunk.gate), product=chunk.inputs.dtype)
         cross.update(chunk.scaled(outputs), chunk.scaled(p))
+        del chunk, p, outputs
     return moments.take(processes), cross.take_rows(processes)
 
 
@@ -88,6 +91,7 @@ def output_error(ffn: Ffn, chunks: ChunkStore, processes: Processes = ALONE) -> 
     for place in range(len(chunks)):
         chunk = widen(chunks[place])
         error.add(chunk, *pre_activations(ffn, chunk.inputs))
+        del chunk
     return error.result(processes)
 
 
@@ -117,9 +121,10 @@ def update_auxiliary(
     for place in range(len(chunks)):
         chunk = widen(stored := chunks[place])
         up, gate = own_pre_activations(ffn, chunk, stored.up.dtype)
-        chunk, _ = solve_auxiliary(ffn, chunk, up, gate, solver, coefficients, steps=steps)
+        chunk, p = solve_auxiliary(ffn, chunk, up, gate, solver, coefficients, steps=steps)
         cross.add(chunk)
         chunks[place] = _with_auxiliary_of(chunk, stored)
+        del chunk, stored, up, gate, p
     return cross.take(processes)
 
 
@@ -142,6 +147,7 @@ def update_auxiliary_and_measure(
         cross.add(chunk)
         moments.add(chunk, p)
         chunks[place] = _with_auxiliary_of(chunk, stored)
+        del chunk, stored, up, gate, p
     return AuxiliaryUpdate(cross.take(processes), moments.take(processes), error.result(processes))
 
 
@@ -150,10 +156,13 @@ def _hidden_of_pruned(ffn: Ffn, chunks: ChunkStore, keep: bool) -> Iterator[tupl
     for place in range(len(chunks)):
         chunk = widen(stored := chunks[place])
         up, gate = pre_activations(ffn, chunk.inputs)
-        yield chunk, hidden(ffn, up, gate)
+        p = hidden(ffn, up, gate)
         if keep:
             dtype = stored.up.dtype
             chunks[place] = replace(stored, own_up=up.to(dtype), own_gate=None if gate is None else gate.to(dtype))
+        del stored, up, gate
+        yield chunk, p
+        del chunk, p
 
 
 def _with_auxiliary_of(solved: FfnChunk, stored: FfnChunk) -> FfnChunk:

@@ -65,6 +65,10 @@ class InverseFactor:
         """`right` (any, in) times (G + shift I)^-1."""
         return (right @ self.upper.T) @ self.upper
 
+    def give_up(self) -> None:
+        """Give the memory of `upper` back, whoever still knows the factor; it cannot be used any more."""
+        self.upper.set_(self.upper.new_empty(0).untyped_storage())
+
 
 def factorise(gram: Tensor, *, damping: float = DAMPING) -> InverseFactor:
     """Factorise the inverse of G + damping * mean(diag G) I.
@@ -81,7 +85,7 @@ def factorise(gram: Tensor, *, damping: float = DAMPING) -> InverseFactor:
     """
     found = reversed_cholesky(gram, damping=damping)
     upper = turned_round_(_inverted_(found.lower))
-    return InverseFactor(upper, gram.diagonal() == 0, found.damping, found.shift, found.widened)
+    return InverseFactor(upper.detach(), gram.diagonal() == 0, found.damping, found.shift, found.widened)
 
 
 def turned_round_(matrix: Tensor) -> Tensor:

@@ -87,10 +87,12 @@ def choose_weights(
     target: Tensor | None = None,
     factor: InverseFactor | None = None,
     rows: Rows | None = None,
+    spent: bool = False,
 ) -> PrunedWeight:
     """As `prune_layer`, without the refit: the mask of a method, and its repair.
 
-    With `rows`, those of the whole matrix, all is of a process's own rows: weight, target, result and errors.
+    With `rows`, those of the whole matrix, all is of a process's own rows: weight, target, result and errors. A factor
+    that is `spent` afterwards is given up as soon as it can be.
     """
     match settings.method:
         case LayerMethod.MAGNITUDE:
@@ -107,4 +109,5 @@ def choose_weights(
                 block_size=settings.block_size,
                 factor=factor,
                 rows=rows,
+                spent=spent,
             )

@@ -96,17 +96,18 @@ class SharedInputs:
 
     def _pruned(self, task: LayerTask, target: Tensor, widened: bool, *, last: bool) -> PrunedWeight:
         """Prune this process's rows towards their target; gives all rows."""
-        rows = Rows(len(task.weight), self._processes)
+        rows, spent = Rows(len(task.weight), self._processes), last and not self._again
+        own_weight, factor = task.weight[rows.here], self._factor
         outcome: PrunedWeight | NumericalError
         try:
             outcome = choose_weights(
-                task.weight[rows.here], self._gram, self._layer, target=target, factor=self._factor, rows=rows
+                own_weight, self._gram, self._layer, target=target, factor=factor, rows=rows, spent=spent
             )
         except NumericalError as error:  # which comes behind all that processes tell one another
             outcome = error
         own = self._agreed(outcome)
-        if last and not self._again:
-            self._factor = None  # the refit does not ask for it
+        if spent:
+            self._factor = None
         if self._layer.refit_steps > 0 and own.error > 0:
             steps, missing = self._layer.refit_steps, own.missing
             own = refit(own, self._gram, target=target, steps=steps, processes=self._processes, missing=missing)

@@ -34,6 +34,7 @@ def prune_linear(
     block_size: int = BLOCK_SIZE,
     factor: InverseFactor | None = None,
     rows: Rows | None = None,
+    spent: bool = False,
 ) -> PrunedWeight:
     """Prune one linear layer so that it still reproduces its outputs on the inputs behind `gram`.
 
@@ -52,6 +53,7 @@ def prune_linear(
         block_size: columns whose mask is chosen at once, and whose errors are carried on together.
         factor: `factorise(gram, damping=damping)`, where the caller has it already.
         rows: of the whole matrix, where weight, target and result are a process's own (own rows, in); errors, too.
+        spent: whether `factor` is not used again: it is given up before the error is measured.
 
     Raises:
         TargetError: groups of N:M do not divide the inputs.
@@ -67,11 +69,14 @@ def prune_linear(
         factor = factorise(gram.to(dtype), damping=damping)
     columns = target.to(dtype).T.clone(memory_format=torch.contiguous_format)
     keep = _prune_columns(columns, factor, pattern, _whole_groups(block_size, pattern), rows or Rows(len(weight)))
+    damping, widened = factor.damping, factor.widened
+    if spent:
+        factor.give_up()
     pruned = torch.empty_like(weight, memory_format=torch.contiguous_format).copy_(columns.T)
     del columns  # before what the error takes
     mask = keep.T.contiguous()
     del keep
-    return measured(pruned, mask, gram, target=target, damping=factor.damping, widened=factor.widened)
+    return measured(pruned, mask, gram, target=target, damping=damping, widened=widened)
 
 
 def _whole_groups(block_size: int, pattern: Pattern) -> int:

@@ -10,7 +10,7 @@ gives on these.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -125,9 +125,16 @@ class BlockPruning:
                 with self._named(step):
                     pruned = self._prune_group(step, repairs=step == self._steps.repairing)
             self._block.install({path: layer.weight for path, layer in pruned.items()})
+            self._forget_dense(pruned)
             self._replay.finish(paths_of(step))
             layers |= pruned
         return PrunedBlock(layers, found, tuple(experts), frozenset(self._unseen))
+
+    def _forget_dense(self, paths: Iterable[str]) -> None:
+        """The dense weights of layers that are pruned now."""
+        for path in paths:
+            del self._weights[path]
+        self._block.decoder.forget(self._steps.slots[path].tensor for path in paths)
 
     def leaving(self) -> Iterator[tuple[Batch, Tensor]]:
         """Every batch and what the block makes of it, behind ``prune``."""

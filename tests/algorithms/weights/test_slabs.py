@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from llmprune.algorithms.feed_forward.activation import SILU
+from llmprune.algorithms.feed_forward.network import FfnChunk, GatedFfn, Linear, first_chunk
 from llmprune.algorithms.feed_forward.sparsellm import FfnSettings, prune_ffn
 from llmprune.algorithms.feed_forward.token_sums import HiddenMoments
+from llmprune.algorithms.weights import factor as factor_module
 from llmprune.algorithms.weights import slabs as slabs_module
 from llmprune.algorithms.weights.factor import cholesky, factorise
 from llmprune.algorithms.weights.layer import LayerMethod, LayerSettings
@@ -14,7 +17,7 @@ from llmprune.algorithms.weights.shared_inputs import LayerTask, SharedInputs
 from llmprune.algorithms.weights.slabs import slabs
 from llmprune.choices import Reference
 from llmprune.models.footprint import most_alive
-from tests.algorithms.problems import chunks_of, gated_ffn, layer, normal
+from tests.algorithms.problems import activations, chunks_of, gated_ffn, layer, normal
 
 HALF = Unstructured(0.5)
 WIDE = 1024
@@ -84,3 +87,18 @@ def test_an_ffn_takes_two_matrices_of_its_hidden_width(reference):
     chunks = chunks_of(ffn, tokens=32, seed=1)
     settings = FfnSettings(LayerSettings(HALF), reference=reference, rounds=3)
     assert most_alive(lambda: prune_ffn(ffn, chunks, settings)) < 3 * SQUARE
+
+
+@pytest.mark.parametrize(("reference", "squares"), [(Reference.DENSE, 6.5), (Reference.PRUNED, 7.7)])
+def test_nothing_is_held_that_is_used_up(reference, squares, monkeypatch):
+    """An FFN of the proportions of Llama-2-7B's, in bfloat16: the best round, the current one, and what is solved."""
+    monkeypatch.setattr(slabs_module, "SLAB", 1 << 14)
+    monkeypatch.setattr(factor_module, "_STRETCH", 1 << 10)
+    monkeypatch.setattr(factor_module, "_PANEL", 16)
+    width, inner = 256, 688
+    narrow = [Linear(normal(*shape, seed=place).bfloat16()) for place, shape in enumerate([(inner, width)] * 2)]
+    ffn = GatedFfn(narrow[0], narrow[1], Linear(normal(width, inner, seed=2).bfloat16()), SILU)
+    made = [first_chunk(ffn, activations(128, width, seed=seed).bfloat16()) for seed in range(2)]
+    chunks = [FfnChunk(*(part.bfloat16() for part in (one.inputs, one.outputs, one.up, one.gate))) for one in made]
+    settings = FfnSettings(LayerSettings(HALF), reference=reference, rounds=4)
+    assert most_alive(lambda: prune_ffn(ffn, chunks, settings)) < squares * 4 * inner**2
