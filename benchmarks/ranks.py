@@ -49,8 +49,8 @@ def main() -> None:
     parser.add_argument("--ppl", help="evaluation text")
     parser.add_argument("--samples", default="32")
     parser.add_argument("--seq-len", default="512")
-    parser.add_argument("--windows", type=int, default=8, help="of the evaluation text")
-    parser.add_argument("--ppl-seq-len", type=int, default=1024, help="tokens in each")
+    parser.add_argument("--windows", type=int, default=40, help="of the evaluation text")
+    parser.add_argument("--ppl-seq-len", type=int, default=2048, help="tokens in each")
     parser.add_argument("--sizes", default="1,2,4", help="numbers of processes; 1 must be among them")
     parser.add_argument("--commands", default=f"{SEARCH},{PRUNE}")
     parser.add_argument("--again", type=int, help="a number of processes that run twice, which must find the same")
@@ -73,7 +73,8 @@ def measure(options: argparse.Namespace) -> None:
     results: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
     results["machine"] = describe_machine(torch.device("cpu")).model_dump()
     results["settings"] = {
-        name: getattr(options, name) for name in ("samples", "seq_len", "target", "layers", "sparsity", "windows")
+        name: getattr(options, name)
+        for name in ("samples", "seq_len", "target", "layers", "sparsity", "windows", "ppl_seq_len")
     }
     rows = results.setdefault("rows", {})
     calibrated = options.folder / "calibrated"
