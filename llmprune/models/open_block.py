@@ -264,11 +264,13 @@ class OpenBlock:
             setattr(self.module.get_submodule(path), name, parameter)
 
     def _replace(self, path: str, name: str, value: Tensor) -> None:
-        """Give the layer at ``path`` a new parameter, in the dtype of the old one."""
+        """Give the layer at ``path`` a new parameter, in the dtype of the old one: the value itself where it can be."""
         module = self.module.get_submodule(path)
         old: nn.Parameter = getattr(module, name)
+        alike = (value.dtype, value.device, value.stride()) == (old.dtype, old.device, old.stride())
         with torch.no_grad():
-            setattr(module, name, nn.Parameter(torch.empty_like(old).copy_(value), requires_grad=old.requires_grad))
+            new = value if alike and not value.is_inference() else torch.empty_like(old).copy_(value)
+            setattr(module, name, nn.Parameter(new, requires_grad=old.requires_grad))
 
 
 def block_linears(decoder: Decoder, index: int) -> dict[str, LinearSlot]:

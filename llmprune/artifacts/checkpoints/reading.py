@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from itertools import accumulate
 
 import torch
@@ -29,6 +29,7 @@ _DTYPES: dict[str, torch.dtype] = {
     "C64": torch.complex64,
 }
 _ALIGNED = 64  # bytes, as torch's own memory is
+_LARGE = 32 << 20  # bytes that the C library always takes from the system, and gives back to it
 
 
 def read_tensors(
@@ -49,14 +50,10 @@ def read_tensors(
         CheckpointError: a name that the checkpoint lacks, or a file that can no longer be read.
     """
     entries = sorted((checkpoint.entry(name) for name in names), key=lambda entry: (entry.shard, entry.start))
-    starts = [0, *accumulate(-(-entry.nbytes // _ALIGNED) * _ALIGNED for entry in entries)]
-    # One piece of memory: what is large is given back to the system at once, where many small ones would stay.
-    memory = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=pinned)
     tensors: dict[str, Tensor] = {}
     bad: list[str] = []
     with open_shards(dict.fromkeys(entry.shard for entry in entries)) as files:
-        for entry, start in zip(entries, starts, strict=False):
-            content = memory[start : start + entry.nbytes]
+        for entry, content in zip(entries, _memory([entry.nbytes for entry in entries], pinned=pinned), strict=True):
             if entry.name in known:
                 read_into(files[entry.shard], entry.start, content.numpy().data)
             elif not read_finite(files[entry.shard], entry, content.numpy()):
@@ -64,3 +61,21 @@ def read_tensors(
             tensors[entry.name] = content.view(_DTYPES[entry.dtype]).view(entry.shape)
     refuse_non_finite(bad)
     return tensors
+
+
+def _memory(sizes: Sequence[int], *, pinned: bool) -> list[Tensor]:
+    """Room for tensors of so many bytes, uint8.
+
+    Small ones share one piece: what is large is given back to the system at once, where many small pieces would stay.
+    Those that are large by themselves can be given back one by one.
+    """
+    shared = [pinned or nbytes < _LARGE for nbytes in sizes]
+    room = [
+        -(-nbytes // _ALIGNED) * _ALIGNED if together else 0 for nbytes, together in zip(sizes, shared, strict=True)
+    ]
+    starts = [0, *accumulate(room)]
+    piece = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=pinned)
+    return [
+        piece[start : start + nbytes] if together else torch.empty(nbytes, dtype=torch.uint8)
+        for start, nbytes, together in zip(starts, sizes, shared, strict=False)
+    ]
