@@ -87,6 +87,7 @@ class InPlace:
     def pytest_runtestloop(self, session):
         self._items = {item.nodeid: item for item in session.items}
         self._session = session
+        gc.unfreeze()  # pytest freezes what was collected, and nobody would find it
         found = [one for one in gc.get_objects() if type(one) is FunctionType]  # isinstance would ask proxies
         self._functions = [one for one in found if PACKAGE in Path(one.__code__.co_filename).parents]
         self._work(self)
@@ -98,10 +99,12 @@ class InPlace:
         def work() -> int:
             try:
                 codes = dict(_codes(compile(mutant, str(path), "exec")))
-                for one in self._functions:
-                    if Path(one.__code__.co_filename) == path:
-                        one.__code__ = codes[_key(one.__code__)]
+                here = [one for one in self._functions if Path(one.__code__.co_filename) == path]
+                for one in here:
+                    one.__code__ = codes[_key(one.__code__)]
             except Exception:
+                return _BROKEN
+            if not here:  # the mutant is nowhere: its tests would tell nothing
                 return _BROKEN
             return self._run(tests, lambda _: None)
 
