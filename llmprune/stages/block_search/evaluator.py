@@ -17,7 +17,6 @@ from llmprune.artifacts.files.rows import FileRows
 from llmprune.evaluation.losses import token_losses
 from llmprune.models.capture import BlockCall, tensor_bytes
 from llmprune.models.decoder import Decoder
-from llmprune.models.memory import give_back_freed_memory
 from llmprune.stages.block_search.healer import CutHealer
 
 _CALLS_BYTES = 64 * 2**20  # of arguments (masks, rotary tables) that are kept from block to block
@@ -92,8 +91,7 @@ class WindowEvaluator:
         return self._decoder.runner.halving.remarks
 
     def expect(self, blocks: Sequence[int]) -> None:
-        """See ``Decoder.expect``. What the walks before have freed goes back to the system."""
-        give_back_freed_memory()
+        """See ``Decoder.expect``."""
         self._decoder.expect(blocks)
 
     @property
