@@ -60,9 +60,7 @@ class CheckpointDecoder:
     device: torch.device
     dtype: torch.dtype
     residency: Residency
-    _open: dict[int, dict[str, Tensor]] = field(
-        default_factory=dict
-    )  # stored tensors of the open blocks that were read
+    _open: dict[int, dict[str, Tensor]] = field(default_factory=dict)  # stored tensors of open blocks that were read
     _finite: set[str] = field(default_factory=set)  # tensors that were read and looked at
     _as_is: dict[int, dict[str, tuple[str, torch.dtype]]] = field(default_factory=dict)  # see _note_what_is_as_it_is
     _defaults: frozenset[int] = frozenset()  # ids of the blocks' parameters that no tensor fills

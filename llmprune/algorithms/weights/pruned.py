@@ -66,7 +66,7 @@ def measured(
     for rows in slabs(target):
         goal = target[rows].to(dtype)
         energy += quadratic(goal, gram)
-        away = goal.sub(weight[rows])
+        away = goal - weight[rows].to(dtype)
         if gram is None or missing is None:
             error += quadratic(away, None)
         else:

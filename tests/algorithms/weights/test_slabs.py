@@ -69,6 +69,20 @@ def test_targets_and_errors_are_the_same_in_slabs(few_rows, monkeypatch):
     assert error == pytest.approx(found()[1])
 
 
+@pytest.mark.parametrize("method", LayerMethod)
+def test_weights_that_are_stored_wider_than_what_is_solved(method):
+    """A checkpoint in float64 that is run in float32: targets and Gram matrix are float32, the weights stay float64."""
+    weight, gram = layer(10, 12, seed=0)
+    cross, settings = weight @ gram, LayerSettings(HALF, method=method, refit_steps=4)
+    wide, narrow = (
+        SharedInputs(gram, settings, ridge=0.1).prune([LayerTask(stored, lambda rows: cross[rows])])[0]
+        for stored in (weight.double(), weight)
+    )
+    assert (wide.weight.dtype, narrow.weight.dtype) == (torch.float64, torch.float32)
+    assert torch.equal(wide.mask, narrow.mask)
+    torch.testing.assert_close(wide.weight.float(), narrow.weight)
+
+
 @pytest.mark.parametrize("made", [factorise, cholesky])
 def test_a_factor_takes_the_place_of_one_matrix(made):
     _, gram = layer(1, WIDE, seed=0)
