@@ -66,6 +66,8 @@ class Counter(TorchDispatchMode):
 def multiplications(operation: Any, args: Any, found: Any) -> int | None:
     """Of a product or a solve; None: it is neither."""
     match operation:
+        case aten.linear:  # whole, where no gradient is asked for
+            return args[0].numel() * args[1].shape[0]
         case aten.mm | aten.bmm:
             return args[0].numel() * args[1].shape[-1]
         case aten.addmm | aten.addmm_ | aten.baddbmm:
@@ -76,7 +78,7 @@ def multiplications(operation: Any, args: Any, found: Any) -> int | None:
             return args[1].numel() * args[0].shape[-1] // 2
         case aten.cholesky_solve:
             return args[0].numel() * args[1].shape[-1]
-        case aten._scaled_dot_product_flash_attention_for_cpu | aten._scaled_dot_product_fused_attention_overrideable:
+        case aten.scaled_dot_product_attention | aten._scaled_dot_product_flash_attention_for_cpu:
             return 2 * args[0].numel() * args[1].shape[-2]
     return None
 

@@ -173,7 +173,7 @@ def bench_steps(
 def _loading(cost: ModelCost, sizes: ModelSizes, step: str, there: int) -> Estimate:
     memory = cost.memory(there + cost.loading(sizes), loading=False)
     host = memory.host if cost.on_host else sizes.stored
-    return Estimate(step, host, memory.device, read=sizes.stored, seconds=sizes.stored * cost.read)
+    return Estimate(step, host, memory.device, read=sizes.stored, seconds=sizes.stored * cost.opening)
 
 
 def _quality(
@@ -196,7 +196,7 @@ def _quality(
         fitting = max(1, compute.free_bytes() // 2 // cost.window_bytes)
         states = min(fitting, windows) * cost.window_bytes
         memory, read = cost.memory(cost.running + states), sizes.stored * -(-windows // fitting)
-    seconds = tokens / cost.seq_len * cost.times.through(sizes.depth) + read * cost.read
+    seconds = tokens / cost.seq_len * cost.times.through(sizes.depth) + read * cost.opening
     return Estimate(step, memory.host, memory.device, read=read, seconds=seconds)
 
 

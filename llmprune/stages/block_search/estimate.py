@@ -81,7 +81,7 @@ def _searching(
     )
     kept = min(sum(sizes.blocks), division.device)
     walk = sum(sizes.blocks_stored) * max(0, sum(sizes.blocks) - kept - division.host) // sum(sizes.blocks)
-    times = WindowCost(block=cost.times.block, head=cost.times.head, reading=walk * cost.read)
+    times = WindowCost(block=cost.times.block, head=cost.times.head, reading=walk * cost.opening)
     states = max(together * left for together, left in search.chunks(0)) * cost.window_bytes
     one = min(batch, measured) * cost.window_bytes  # a state that is in memory though all lie in a file
     held = states + states // len(search.remaining) if states <= division.states else 2 * one
@@ -98,5 +98,5 @@ def _searching(
         kept=record,
         read=sizes.stored + walk * walks + filed * sizes.depth * walks // 2,
         written=record * (search.rounds + 1) // 2 + filed * sizes.depth * walks // 2,
-        seconds=search.seconds(times, typical=True) + sizes.stored * cost.read,
+        seconds=search.seconds(times, typical=True) + sizes.stored * cost.opening,
     )

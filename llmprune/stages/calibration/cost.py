@@ -149,5 +149,5 @@ def _passing(cost: ModelCost, windows: Windows) -> Estimate:
         kept=kept + tokens + manifest,
         read=sizes.stored + own * cost.window_bytes * (sizes.depth + 1),
         written=(each + last) * (sizes.depth + 1) + tokens + manifest,
-        seconds=own * cost.times.through(sizes.depth) + sizes.stored * cost.read,
+        seconds=own * cost.times.through(sizes.depth) + sizes.stored * cost.opening,
     )

@@ -19,7 +19,9 @@ from llmprune.models.loading import LOADING_ROOM
 from llmprune.models.memory import MemoryBudget, give_back_freed_memory
 from llmprune.models.open_block import block_matrices
 from llmprune.models.source import vocabulary
+from llmprune.models.timing import now
 from llmprune.stages.common.block_times import BlockTimes, random_tokens, time_block
+from llmprune.stages.common.work import WorkTimes, time_work
 
 if TYPE_CHECKING:
     from llmprune.stages.common.workspace import Workspace
@@ -89,8 +91,10 @@ class ModelCost:
         width: numbers in the hidden state of a token.
         window_bytes: hidden states of one window.
         times: of one window in one block and in the head.
+        work: seconds of what solves are made of.
         steps: seconds of one block for one more token of each of so many texts.
         read: seconds to read a byte of the weights.
+        opening: the same for a byte of a block that is read and put in its place.
         block_bytes: tensors alive at most while a block runs on one batch, beside its weights and what it is given.
         head_bytes: tensors alive at most while the head makes losses of one batch.
         base: memory of the machine that Python and its libraries take, once they have computed.
@@ -108,8 +112,10 @@ class ModelCost:
     width: int
     window_bytes: int
     times: BlockTimes
+    work: WorkTimes
     steps: Mapping[int, float]
     read: float
+    opening: float
     block_bytes: int
     head_bytes: int
     base: int
@@ -145,8 +151,9 @@ class ModelCost:
 
     @property
     def multiplying(self) -> float:
-        """Seconds of one multiplication and addition, as the block's matrices take them."""
-        return self.times.block / (self.seq_len * sum(rows * columns for rows, columns in self.sizes.matrices))
+        """Seconds of one multiplication and addition of products with the tokens, as the block's matrices take them."""
+        weights = sum(rows * columns for rows, columns in self.sizes.matrices)
+        return self.times.block / (self.seq_len * (weights + 2 * self.seq_len * self.width))
 
     def loaded(self, sizes: ModelSizes) -> int:
         """A whole model as transformers loads it. Beside copies in another dtype the host has its files mapped."""
@@ -220,7 +227,9 @@ def measure(
         decoder.expect(())  # no other block is read while this one is timed
         hidden = runner.embed(tokens)
         head_bytes = most_alive(lambda: token_losses(runner, hidden, tokens))
+        began = now(decoder.device)
         with decoder.block(block):
+            opened_in = now(decoder.device) - began
             times = time_block(decoder, block, tokens)
             steps = {count: _step(decoder, block, count) for count in {1, *texts}}
             block_bytes = most_alive(lambda: runner.forward_block(block, hidden, runner.calls(tokens)[block]))
@@ -233,8 +242,10 @@ def measure(
         width=hidden.shape[-1],
         window_bytes=hidden.nbytes // batch,
         times=times,
+        work=time_work(decoder.device),
         steps=steps,
         read=decoder.residency.read_seconds / decoder.residency.bytes_read,
+        opening=opened_in / sizes.blocks_stored[block],
         block_bytes=block_bytes,
         head_bytes=head_bytes,
         base=base,

@@ -15,13 +15,16 @@ from llmprune.stages.calibration import (
 )
 from llmprune.stages.common.model_cost import ModelCost, model_cost, model_sizes
 from llmprune.stages.common.plans import Estimate, Plan, plan_of
+from llmprune.stages.common.work import Work
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.healing.settings import RIDGES, HealSettings, held_back
 from llmprune.stages.output.cost import verification_steps, writing_step
 from llmprune.stages.output.place import check_output
 
 _LAYERS = 2  # of a block that add to the residual stream: the attention's output and the FFN's
-_RIDGE = 2.0  # products of a matrix's Gram matrix with another of its size that a ridge takes, about
+_GRAM = 0.58  # of the products of a Gram matrix are computed
+_FACTOR, _SOLVED = 1.0, 2.0  # a ridge takes so many times n^3, and so many times rows n^2
+_LACKING = 6  # numbers that are made of one that a layer is given or gives
 
 
 def plan_heal(
@@ -70,8 +73,7 @@ def healing_step(cost: ModelCost, windows: int, kept: Sequence[int], scope: Scop
         forwards += _LAYERS * (solved + held * (len(RIDGES) + 1 + behind))
     heads = held * _LAYERS * len(healed)
     widest = max(inputs for _, inputs in cost.sizes.matrices)
-    tokens, inputs = solved * cost.seq_len, widest**2 + cost.width**2
-    solving = len(healed) * inputs * (tokens + cost.own(len(RIDGES)) * _RIDGE * widest)
+    solving = [_solving(cost, inputs, solved * cost.seq_len).times(len(healed)) for inputs in (cost.width, widest)]
     gram = 4 * (4 * widest**2 + 3 * widest * cost.width)
     outside = cost.sizes.outside if apart else 0
     states = held * each + 4 * cost.batch * cost.seq_len * (widest + 3 * cost.width)
@@ -85,8 +87,18 @@ def healing_step(cost: ModelCost, windows: int, kept: Sequence[int], scope: Scop
         disk=4 * windows * each + weights,
         read=walks + 6 * (solved + held) * each * len(kept),
         written=windows * each * (depth + len(kept) - first + 2) + weights,
-        seconds=forwards * cost.times.block + heads * cost.times.head + solving * cost.multiplying,
+        seconds=forwards * cost.times.block
+        + heads * cost.times.head
+        + sum(map(cost.work.of, solving))
+        + walks * cost.opening,
     )
+
+
+def _solving(cost: ModelCost, inputs: int, tokens: int) -> Work:
+    """Sum up a layer's moments over the tokens, and solve it with every ridge."""
+    moments = Work(_GRAM * inputs**2 + inputs * cost.width, _LACKING * (inputs + cost.width)).times(tokens)
+    ridge = Work(_FACTOR * inputs**3 + _SOLVED * cost.width * inputs**2)
+    return moments + ridge.times(cost.own(len(RIDGES)))
 
 
 def healed_bytes(cost: ModelCost, kept: Sequence[int], scope: Scope) -> int:

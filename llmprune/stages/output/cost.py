@@ -12,7 +12,7 @@ from llmprune.stages.common.workspace import Workspace
 _RECORDS = 10_000  # bytes of config, record and card, about
 _WRITING = 2e-9  # seconds to write a byte, about
 _COMPARED, _LOGITS = 128, 5  # tokens that are compared, and how often their logits are in memory
-_GENERATED = 32  # forward passes of a few tokens to generate with and without the cache
+_GENERATED = 48  # forward passes of a few tokens to generate with and without the cache
 
 
 def writing_step(workspace: Workspace, cost: ModelCost, nbytes: int, *, beside: int = 0) -> Estimate:
@@ -51,7 +51,7 @@ def verification_steps(cost: ModelCost, made: ModelSizes, compute: Compute, *, v
     logits = _LOGITS * 4 * _COMPARED * cost.vocabulary
     memory = cost.memory(both + logits + int(share * cost.block_bytes))
     windows = _COMPARED / cost.seq_len
-    seconds = 2 * windows * cost.times.through(made.depth) + 2 * made.stored * cost.read
+    seconds = 2 * windows * cost.times.through(made.depth) + 2 * made.stored * cost.opening
     steps = [Estimate("comparison", memory.host, memory.device, read=2 * made.stored, seconds=seconds)]
     if LOADING_ROOM * made.whole <= compute.free_bytes():
         steps.append(loading_step(cost, made, "loading it whole", tokens=_GENERATED))
@@ -69,6 +69,6 @@ def loading_step(cost: ModelCost, made: ModelSizes, step: str, *, tokens: int) -
     """
     memory = cost.memory(cost.loading(made), loading=False)
     share = made.whole / cost.sizes.whole
-    seconds = made.stored * cost.read + tokens * cost.next_token() * share
+    seconds = made.stored * cost.opening + tokens * cost.next_token() * share
     host = memory.host if cost.on_host else made.stored
     return Estimate(step, host, memory.device, read=made.stored, seconds=seconds)

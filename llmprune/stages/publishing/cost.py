@@ -32,7 +32,7 @@ def plan_push(directory: Path, settings: PushSettings, *, compute: Compute, trus
     files, stored = collect(directory, checkpoint.shards), cost.sizes.stored
     size, share = sum(file.size for file in files), 1 / cost.batch
     memory = cost.memory(cost.open_block + int(share * max(cost.block_bytes, cost.head_bytes)))
-    seconds = stored * cost.read + cost.times.through(cost.sizes.depth)
+    seconds = stored * cost.opening + cost.times.through(cost.sizes.depth)
     steps = [Estimate("loading block by block", memory.host, memory.device, read=stored, seconds=seconds)]
     if patterns(record):
         steps.append(Estimate("counting zeros", read=stored, seconds=stored * (cost.read + _HASHING)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from llmprune.artifacts.activations import open_calibration
@@ -52,7 +53,7 @@ def plan_pruning(
         last=max(blocks),
         cached=_cached(workspace, settings, min(blocks)),
     )
-    remarks = ["The time of pruning is told from the multiplications of matrices", *calibration_remarks(windows)]
+    remarks = ["The time of pruning is told from what it computes", *calibration_remarks(windows)]
     return plan_of("global-prune", cost, steps, remarks)
 
 
@@ -134,12 +135,15 @@ def _pruning(
     )
     needs, own = (needs_with(tokens=count * cost.seq_len) for count in (windows, cost.own(windows)))
     memory = cost.memory(beside + own.memory)
+    opened = sum(sizes.blocks_stored) * (last + 1 - cached) // sizes.depth
     return Estimate(
         "pruning",
         memory.host,
         memory.device,
         disk=needs.disk,
-        read=sum(sizes.blocks_stored) * (last + 1 - cached) // sizes.depth + own.read,
+        read=opened + own.read,
         written=needs.written,
-        seconds=own.multiplications * cost.times.block / (cost.seq_len * shapes.forward(cost.seq_len)),
+        seconds=replace(cost.work, product=cost.multiplying).of(own.tokens)
+        + cost.work.of(own.solves)
+        + opened * cost.opening,
     )

@@ -1,4 +1,4 @@
-"""What pruning takes, from shapes alone: memory, disk, bytes read and written, multiplications.
+"""What pruning takes, from shapes alone: memory, disk, bytes read and written, and what is computed.
 
 Names: T tokens, and H, F and I as the block's shapes have them. What is kept of the tokens has the dtype that is
 computed in, what is solved is float32.
@@ -15,15 +15,13 @@ from llmprune.choices import Method, Reference
 from llmprune.models.compute import Compute
 from llmprune.models.decoder import Decoder
 from llmprune.models.open_block import block_matrices
+from llmprune.stages.common.work import Work
 from llmprune.stages.weight_pruning.block_shapes import BlockShapes
 from llmprune.stages.weight_pruning.settings import PruningSettings
+from llmprune.stages.weight_pruning.work import solve_work, token_work
 
 MEMORY = 1 << 30  # bytes of activations that stay in memory on the CPU; of another device a quarter of what is free
 _WIDE = 4  # bytes of a float32
-_GRAM = 0.58  # of the products of X X^T are computed: what lies on or above its diagonal, in panels
-# The elementwise problem of a hidden unit takes as long as so many multiplications of a matrix product (20 ns on one
-# core of an Intel Xeon that multiplies 65e9 times a second).
-_ELEMENTWISE = 1300
 _FIRST_USE = 48 << 20  # bytes that libraries take for themselves when they first compute
 _TEMPORARIES = 8  # tensors (batch, F) of a pass over the tokens that live at one time
 _SOLVED = 4  # matrices like a weight that live while it is solved: moments, target, columns or what is missing
@@ -41,7 +39,8 @@ class PruningNeeds:
         disk: bytes at one time, at most, beside the new checkpoint.
         read: bytes of hidden states and spilled tensors that are read.
         written: bytes of these and of finished weights that are written.
-        multiplications: of matrices, over all blocks.
+        tokens: work on the tokens, over all blocks.
+        solves: work that does not depend on how many they are, over all blocks.
     """
 
     memory: int
@@ -50,7 +49,8 @@ class PruningNeeds:
     disk: int
     read: int
     written: int
-    multiplications: int
+    tokens: Work
+    solves: Work
 
 
 def needs_of(
@@ -169,8 +169,8 @@ def pruning_needs(
     spilled = max(0, kept - memory)
     finished = stored * shapes.weights * blocks
     passes = 2 * settings.rounds + 2 if joint else 1
-    each = _multiplications_of_token(shapes, settings, seq_len, joint=joint, dense=dense)
-    solves = _multiplications_of_solves(shapes, settings, joint=joint)
+    each = token_work(shapes, settings, seq_len, joint=joint, dense=dense)
+    solves = solve_work(shapes, settings, joint=joint, dense=dense)
     return PruningNeeds(
         memory=_FIRST_USE
         + min(kept, memory)
@@ -185,7 +185,8 @@ def pruning_needs(
         + finished,
         read=sides * one * (4 * blocks + before) + (passes * spilled + wide) * blocks,
         written=sides * one * (blocks + before) + (passes // 2 * spilled + spilled + wide) * blocks + finished,
-        multiplications=blocks * (tokens * each + solves // processes) + before * tokens * shapes.forward(seq_len),
+        tokens=each.times(blocks * tokens) + Work(before * tokens * shapes.forward(seq_len)),
+        solves=solves.times(blocks / processes),
     )
 
 
@@ -225,29 +226,3 @@ def _pass_bytes(shapes: BlockShapes, *, joint: bool, dense: bool) -> int:
         return _WIDE * (1 + dense) * shapes.widest**2
     down, inner = shapes.width * shapes.hidden, shapes.inner * shapes.width
     return _WIDE * max(shapes.hidden**2 + 2 * down, (0 if dense else shapes.hidden**2) + inner + 2 * down)
-
-
-def _multiplications_of_token(
-    shapes: BlockShapes, settings: PruningSettings, seq_len: int, *, joint: bool, dense: bool
-) -> int:
-    """Of matrices, for one token in one block."""
-    inputs = (1 if dense else 0) + _GRAM
-    attention = inputs * (shapes.width**2 + shapes.heads**2)
-    total = shapes.forward(seq_len) * (2 if dense else 1) + attention
-    if not joint:
-        return int(total + (inputs * (shapes.width**2 + shapes.hidden**2) if shapes.inner else 0))
-    inner, down, gram = shapes.inner * shapes.width, shapes.hidden * shapes.width, _GRAM * shapes.hidden**2
-    first = _GRAM * shapes.width**2 + (shapes.width**2 if dense else gram)
-    zero = inner + gram + down * (3 if dense else 1)
-    each = 2 * inner + gram + 3 * down + _ELEMENTWISE * shapes.hidden + (0 if dense else down)
-    last = 0 if dense else inner + down
-    return int(total + first + zero + (settings.rounds - 1) * each + last)
-
-
-def _multiplications_of_solves(shapes: BlockShapes, settings: PruningSettings, *, joint: bool) -> int:
-    """Of one block: factors, SparseGPT's columns, the refit's steps."""
-    total = 0
-    for rows, columns in shapes.matrices:
-        times = settings.rounds + 1 if joint and (columns == shapes.hidden or rows == shapes.hidden) else 1
-        total += times * (rows * columns**2 * (settings.refit_steps + 4) + columns**3)
-    return total
