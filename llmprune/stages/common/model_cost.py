@@ -91,7 +91,7 @@ class ModelCost:
         width: numbers in the hidden state of a token.
         window_bytes: hidden states of one window.
         times: of one window in one block and in the head.
-        work: seconds of what solves are made of.
+        work: seconds of what pruning and healing are made of.
         steps: seconds of one block for one more token of each of so many texts.
         read: seconds to read a byte of the weights.
         opening: the same for a byte of a block that is read and put in its place.
@@ -148,12 +148,6 @@ class ModelCost:
     def running(self) -> int:
         """An open block, and all that a batch takes on its way through it or through the head."""
         return self.open_block + self.batch_bytes + max(self.block_bytes, self.head_bytes)
-
-    @property
-    def multiplying(self) -> float:
-        """Seconds of one multiplication and addition of products with the tokens, as the block's matrices take them."""
-        weights = sum(rows * columns for rows, columns in self.sizes.matrices)
-        return self.times.block / (self.seq_len * (weights + 2 * self.seq_len * self.width))
 
     def loaded(self, sizes: ModelSizes) -> int:
         """A whole model as transformers loads it. Beside copies in another dtype the host has its files mapped."""
@@ -242,7 +236,7 @@ def measure(
         width=hidden.shape[-1],
         window_bytes=hidden.nbytes // batch,
         times=times,
-        work=time_work(decoder.device),
+        work=time_work(decoder.device, decoder.dtype),
         steps=steps,
         read=decoder.residency.read_seconds / decoder.residency.bytes_read,
         opening=opened_in / sizes.blocks_stored[block],

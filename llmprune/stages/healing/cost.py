@@ -96,7 +96,7 @@ def healing_step(cost: ModelCost, windows: int, kept: Sequence[int], scope: Scop
 
 def _solving(cost: ModelCost, inputs: int, tokens: int) -> Work:
     """Sum up a layer's moments over the tokens, and solve it with every ridge."""
-    moments = Work(_GRAM * inputs**2 + inputs * cost.width, _LACKING * (inputs + cost.width)).times(tokens)
+    moments = Work(_GRAM * inputs**2 + inputs * cost.width, numbers=_LACKING * (inputs + cost.width)).times(tokens)
     ridge = Work(_FACTOR * inputs**3 + _SOLVED * cost.width * inputs**2)
     return moments + ridge.times(cost.own(len(RIDGES)))
 

@@ -135,6 +135,7 @@ def _pruning(
     )
     needs, own = (needs_with(tokens=count * cost.seq_len) for count in (windows, cost.own(windows)))
     memory = cost.memory(beside + own.memory)
+    passing = cost.times.block / (cost.seq_len * shapes.forward(cost.seq_len))  # attention and norms are in it
     opened = sum(sizes.blocks_stored) * (last + 1 - cached) // sizes.depth
     return Estimate(
         "pruning",
@@ -143,7 +144,5 @@ def _pruning(
         disk=needs.disk,
         read=opened + own.read,
         written=needs.written,
-        seconds=replace(cost.work, product=cost.multiplying).of(own.tokens)
-        + cost.work.of(own.solves)
-        + opened * cost.opening,
+        seconds=replace(cost.work, narrow=passing).of(own.work) + opened * cost.opening,
     )

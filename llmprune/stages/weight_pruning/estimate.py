@@ -39,8 +39,7 @@ class PruningNeeds:
         disk: bytes at one time, at most, beside the new checkpoint.
         read: bytes of hidden states and spilled tensors that are read.
         written: bytes of these and of finished weights that are written.
-        tokens: work on the tokens, over all blocks.
-        solves: work that does not depend on how many they are, over all blocks.
+        work: what is computed, over all blocks.
     """
 
     memory: int
@@ -49,8 +48,7 @@ class PruningNeeds:
     disk: int
     read: int
     written: int
-    tokens: Work
-    solves: Work
+    work: Work
 
 
 def needs_of(
@@ -185,8 +183,9 @@ def pruning_needs(
         + finished,
         read=sides * one * (4 * blocks + before) + (passes * spilled + wide) * blocks,
         written=sides * one * (blocks + before) + (passes // 2 * spilled + spilled + wide) * blocks + finished,
-        tokens=each.times(blocks * tokens) + Work(before * tokens * shapes.forward(seq_len)),
-        solves=solves.times(blocks / processes),
+        work=each.times(blocks * tokens)
+        + solves.times(blocks / processes)
+        + Work(narrow=before * tokens * shapes.forward(seq_len)),
     )
 
 

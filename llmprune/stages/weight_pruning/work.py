@@ -31,20 +31,22 @@ def token_work(shapes: BlockShapes, settings: PruningSettings, seq_len: int, *, 
         joint: whether its FFN is pruned as one problem.
         dense: whether the dense model's activations are to be reproduced.
     """
-    inputs = (1 if dense else 0) + _GRAM
-    models = 2 if dense else 1
-    attention = inputs * (shapes.width**2 + shapes.heads**2)
-    total = shapes.forward(seq_len) * models + attention
+    sums = (1 if dense else 0) + _GRAM
+    forwards = shapes.forward(seq_len) * (2 if dense else 1)
+    attention = sums * (shapes.width**2 + shapes.heads**2)
     if not joint:
-        return Work(total + (inputs * (shapes.width**2 + shapes.hidden**2) if shapes.inner else 0))
+        ffn = sums * (shapes.width**2 + shapes.hidden**2) if shapes.inner else 0
+        return Work(narrow=forwards, rounded=attention + ffn)
     inner, down, gram = shapes.inner * shapes.width, shapes.hidden * shapes.width, _GRAM * shapes.hidden**2
-    first = _GRAM * shapes.width**2 + (shapes.width**2 if dense else gram)
-    zero = inner + gram + down * (3 if dense else 1)
     again = settings.rounds - 1
-    each = 2 * inner + gram + 3 * down + (0 if dense else down)
-    last = 0 if dense else inner + down
-    numbers = shapes.hidden * (_HIDDEN * (1 + 2 * settings.rounds) + _ELEMENTWISE * again)
-    return Work(total + first + zero + again * each + last, numbers)
+    first = _GRAM * shapes.width**2 + (shapes.width**2 if dense else gram)
+    of_round = inner + gram + down
+    passes = inner + (down if dense else 0) + again * 2 * down + (0 if dense else inner + (again + 1) * down)
+    return Work(
+        narrow=forwards + passes,
+        rounded=attention + first + gram + (2 if dense else 1) * down + again * of_round,
+        numbers=shapes.hidden * (_HIDDEN * (1 + 2 * settings.rounds) + _ELEMENTWISE * again),
+    )
 
 
 def solve_work(shapes: BlockShapes, settings: PruningSettings, *, joint: bool, dense: bool) -> Work:
@@ -70,7 +72,7 @@ def _matrix_work(rows: int, columns: int, settings: PruningSettings, *, targeted
     steps, size = settings.refit_steps, rows * columns
     total = Work((_MEASURED + (_SOLVED if targeted else 0.0)) * size * columns)
     if settings.layer.method is LayerMethod.SPARSEGPT:
-        total += Work(0.0, settings.block_size * size, _COLUMN * columns)
+        total += Work(numbers=settings.block_size * size, calls=_COLUMN * columns)
     if steps:
-        total += Work((steps + 1) * size * columns, _STEP * steps * size, _STEP * steps)
+        total += Work((steps + 1) * size * columns, numbers=_STEP * steps * size, calls=_STEP * steps)
     return total

@@ -53,4 +53,4 @@ def test_products_are_counted_within_a_fifth(method, options, llama, tmp_path):
             on_block=lambda _: None,
         )  # fmt: skip
     (counted, _), *_ = counter.parts
-    assert needs.tokens.products + needs.solves.products == pytest.approx(counted, rel=0.2)
+    assert needs.work.products + needs.work.rounded + needs.work.narrow == pytest.approx(counted, rel=0.2)
