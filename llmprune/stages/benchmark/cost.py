@@ -162,7 +162,7 @@ def bench_steps(
         if agreed:
             writes = sizes is list(subjects.values())[-1]
             steps.append(_agreement(cost, sizes, measured, f"{name}: agreement", there, writes=writes))
-        there += cost.loaded(sizes) if together else 0
+        there += sizes.whole if together else 0
     if settings.draft and agreed:
         steps.append(_drafting(cost, list(subjects.values()), settings, measured, there))
     if settings.speed:
@@ -191,7 +191,7 @@ def _quality(
     tokens = windows * measured.seq_len + cost.own(len(settings.tasks) * (settings.limit or _ITEMS)) * _ITEM_TOKENS
     running, read = cost.running - cost.open_block, 0
     if whole:
-        memory = cost.memory(there + cost.loaded(sizes) + running, loading=False)
+        memory = cost.memory(there + sizes.whole + running, loading=False)
     else:
         fitting = max(1, compute.free_bytes() // 2 // cost.window_bytes)
         states = min(fitting, windows) * cost.window_bytes
@@ -210,7 +210,7 @@ def _agreement(
         seconds += new * cost.next_token(prompts)
     states = prompts * (prompt + new) * sizes.depth * measured.token_bytes
     running = cost.running - cost.open_block
-    memory = cost.memory(there + cost.loaded(sizes) + states + running, loading=False)
+    memory = cost.memory(there + sizes.whole + states + running, loading=False)
     return Estimate(step, memory.host, memory.device, seconds=seconds)
 
 

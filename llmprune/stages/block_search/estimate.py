@@ -86,7 +86,8 @@ def _searching(
     one = min(batch, measured) * cost.window_bytes  # a state that is in memory though all lie in a file
     held = states + states // len(search.remaining) if states <= division.states else 2 * one
     filed = (states if states > division.states else 0) + (wide if wide > division.beside else 0)
-    memory = cost.memory(cost.running + kept + held + min(wide, division.beside))
+    holes = kept if cost.on_host and sizes.copied else 0  # left in memory by what blocks were converted from
+    memory = cost.memory(cost.running + kept + held + min(wide, division.beside), host=holes)
     walks = sum(search.walks(gone) for gone in range(search.rounds))
     candidates = len(search.remaining) - len(search.protected)
     record = _RECORD_BYTES + search.rounds * candidates * _CANDIDATE_BYTES

@@ -149,13 +149,13 @@ class ModelCost:
         """An open block, and all that a batch takes on its way through it or through the head."""
         return self.open_block + self.batch_bytes + max(self.block_bytes, self.head_bytes)
 
-    def loaded(self, sizes: ModelSizes) -> int:
-        """A whole model as transformers loads it. Beside copies in another dtype the host has its files mapped."""
-        return sizes.whole + (sizes.stored if self.on_host and sizes.copied else 0)
-
     def loading(self, sizes: ModelSizes) -> int:
-        """The same while it is loaded: the host needs room beside it."""
-        return self.loaded(sizes) + (int((LOADING_ROOM - 1) * sizes.whole) if self.on_host else 0)
+        """A whole model while transformers loads it.
+
+        The host needs room beside it, and where files have another dtype, they are mapped meanwhile.
+        """
+        mapped = sizes.stored if self.on_host and sizes.copied else 0
+        return sizes.whole + mapped + (int((LOADING_ROOM - 1) * sizes.whole) if self.on_host else 0)
 
     def next_token(self, texts: int = 1) -> float:
         """Seconds of the whole model for one more token of each of so many texts: it goes through all weights."""
