@@ -39,6 +39,7 @@ def test_three_times_at_most():
 
 def test_zero_damping_can_be_raised():
     assert factorise(indefinite(-1e-5), damping=0).damping == pytest.approx(1e-4)
+    assert factorise(indefinite(-5e-4), damping=0).damping == pytest.approx(1e-3)
     assert factorise(indefinite(0.1), damping=0).damping == 0
 
 
@@ -47,6 +48,7 @@ def test_dead_inputs_need_no_damping():
     factor = factorise(gram, damping=0)
     assert factor.dead.tolist() == [False, True, False]
     assert factor.upper.isfinite().all()
+    assert factor.damping == 0
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
