@@ -60,9 +60,10 @@ def test_a_block_holds_whole_groups():
 def test_a_factor_can_be_shared():
     weight, gram = layer(9, 24, seed=1)
     factor = factorise(gram, damping=0.02)
-    shared = sparsegpt.prune_linear(weight, gram, Unstructured(0.5), factor=factor)
+    shared, again = (sparsegpt.prune_linear(weight, gram, Unstructured(0.5), factor=factor) for _ in range(2))
     alone = sparsegpt.prune_linear(weight, gram, Unstructured(0.5), damping=0.02)
     assert torch.equal(shared.weight, alone.weight)
+    assert torch.equal(again.weight, alone.weight)
     assert shared.damping == 0.02
 
 
