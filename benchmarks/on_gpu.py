@@ -243,7 +243,7 @@ def sizes(work: Work) -> None:
     work.row("sizes: a round, exhaustive on few windows", lambda: searched(few, "--search", "exhaustive"))
     work.row("sizes: the naive loop on few windows", lambda: naive_loop(model, work.device, **plain))
     work.row("sizes: global-prune sparsegpt", lambda: pruning("--method", "sparsegpt", "--no-refit"))
-    work.row("sizes: global-prune sparsellm", lambda: pruning("--method", "sparsellm", "--no-refit"))
+    work.row("sizes: global-prune sparsellm", lambda: pruning("--method", "sparsellm", "--no-refit", "--rounds", "4"))
     small = ["--method", "sparsegpt", "--no-refit", "--memory-budget", "8GB"]
     work.row("sizes: global-prune sparsegpt, 8 GB", lambda: pruning(*small))
 

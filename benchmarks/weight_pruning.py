@@ -42,7 +42,7 @@ ROWS = {
     "wanda+refit": "--method wanda",
     "sparsegpt": f"--method sparsegpt {PAPERS}",
     "sparsegpt+refit": "--method sparsegpt",
-    "sparsellm": f"--method sparsellm {PAPERS}",
+    "sparsellm": f"--method sparsellm {PAPERS} --rounds 4",
     "sparsellm+refit": "--method sparsellm",  # the default setting
 }
 
