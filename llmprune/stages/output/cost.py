@@ -47,7 +47,7 @@ def verification_steps(cost: ModelCost, made: ModelSizes, compute: Compute, *, v
     if not verify:
         return []
     share = _COMPARED / (cost.seq_len * cost.batch)
-    both = cost.open_block + made.outside + max(made.blocks) + max(made.blocks_stored)
+    both = cost.open_block + made.outside + max(made.blocks)  # the written one's next block is not fetched meanwhile
     logits = _LOGITS * 4 * _COMPARED * cost.vocabulary
     memory = cost.memory(both + logits + int(share * cost.block_bytes))
     windows = _COMPARED / cost.seq_len
