@@ -33,11 +33,9 @@ def llama():
     ("method", "options"),
     [
         (Method.SPARSELLM, {"rounds": 3}),
-        (Method.SPARSELLM, {"rounds": 1}),
         (Method.SPARSELLM, {"reference": Reference.PRUNED, "rounds": 2}),
         (Method.SPARSEGPT, {}),
         (Method.SPARSEGPT, {"reference": Reference.PRUNED, "refit_steps": 0}),
-        (Method.MAGNITUDE, {"refit_steps": 3}),
     ],
 )
 def test_products_are_counted_within_a_fifth(method, options, llama, tmp_path):
