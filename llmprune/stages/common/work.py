@@ -12,6 +12,7 @@ from torch import Tensor
 from llmprune.models.devices import exact_products, half_products
 from llmprune.models.timing import time_in_turn
 
+GRAM = 0.58  # of the products of X X^T are computed: what lies on or above its diagonal, in panels
 _SQUARE = 1024  # rows and columns of a matrix product
 _LONG = 1 << 21  # numbers of an elementwise operation
 _FEW = 256  # of one that takes as long as its call
@@ -46,17 +47,16 @@ class Work:
 
 @dataclass(frozen=True)
 class WorkTimes:
-    """Seconds of one of each kind of ``Work``."""
+    """Seconds of one of each kind of ``Work``, but for narrow products: a block's own time tells theirs."""
 
     products: float
     rounded: float
-    narrow: float
     numbers: float
     calls: float
 
     def of(self, work: Work) -> float:
-        """Seconds of some work."""
-        return float(sum(count * getattr(self, kind) for kind, count in vars(work).items()))
+        """Seconds of some work, without its narrow products."""
+        return float(sum(seconds * getattr(work, kind) for kind, seconds in vars(self).items()))
 
 
 def time_work(device: torch.device, dtype: torch.dtype) -> WorkTimes:
@@ -67,19 +67,18 @@ def time_work(device: torch.device, dtype: torch.dtype) -> WorkTimes:
         dtype: that a model computes in.
     """
     square, numbers = torch.ones(_SQUARE, _SQUARE, device=device), torch.ones(_LONG, device=device)
-    narrow, few = square.to(dtype), numbers[:_FEW]
+    few = numbers[:_FEW]
 
     def rounded() -> Tensor:
         with half_products(dtype):
             return square @ square
 
-    actions: list[Callable[[], object]] = [lambda: square @ square, rounded, lambda: narrow @ narrow]
+    actions: list[Callable[[], object]] = [lambda: square @ square, rounded]
     actions += [lambda: numbers * numbers, lambda: _call_often(few)]
     with exact_products():
         taken = time_in_turn(actions, device)
-    *products, number, call = (median(seconds) for seconds in taken)
-    exact, half, own = (seconds / _SQUARE**3 for seconds in products)
-    return WorkTimes(exact, half, own, number / _LONG, call / _CALLS)
+    exact, half, number, call = (median(seconds) for seconds in taken)
+    return WorkTimes(exact / _SQUARE**3, half / _SQUARE**3, number / _LONG, call / _CALLS)
 
 
 def _call_often(row: Tensor) -> None:

@@ -15,14 +15,13 @@ from llmprune.stages.calibration import (
 )
 from llmprune.stages.common.model_cost import ModelCost, model_cost, model_sizes
 from llmprune.stages.common.plans import Estimate, Plan, plan_of
-from llmprune.stages.common.work import Work
+from llmprune.stages.common.work import GRAM, Work
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.healing.settings import RIDGES, HealSettings, held_back
 from llmprune.stages.output.cost import verification_steps, writing_step
 from llmprune.stages.output.place import check_output
 
 _LAYERS = 2  # of a block that add to the residual stream: the attention's output and the FFN's
-_GRAM = 0.58  # of the products of a Gram matrix are computed
 _FACTOR, _SOLVED = 1.0, 2.0  # a ridge takes so many times n^3, and so many times rows n^2
 _LACKING = 6  # numbers that are made of one that a layer is given or gives
 
@@ -96,7 +95,7 @@ def healing_step(cost: ModelCost, windows: int, kept: Sequence[int], scope: Scop
 
 def _solving(cost: ModelCost, inputs: int, tokens: int) -> Work:
     """Sum up a layer's moments over the tokens, and solve it with every ridge."""
-    moments = Work(_GRAM * inputs**2 + inputs * cost.width, numbers=_LACKING * (inputs + cost.width)).times(tokens)
+    moments = Work(GRAM * inputs**2 + inputs * cost.width, numbers=_LACKING * (inputs + cost.width)).times(tokens)
     ridge = Work(_FACTOR * inputs**3 + _SOLVED * cost.width * inputs**2)
     return moments + ridge.times(cost.own(len(RIDGES)))
 

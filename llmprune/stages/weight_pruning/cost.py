@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 from llmprune.artifacts.activations import open_calibration
@@ -144,5 +143,5 @@ def _pruning(
         disk=needs.disk,
         read=opened + own.read,
         written=needs.written,
-        seconds=replace(cost.work, narrow=passing).of(own.work) + opened * cost.opening,
+        seconds=cost.work.of(own.work) + own.work.narrow * passing + opened * cost.opening,
     )

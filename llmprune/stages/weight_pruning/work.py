@@ -6,11 +6,10 @@ Names: H, F and I as the block's shapes have them.
 from __future__ import annotations
 
 from llmprune.algorithms.weights.layer import LayerMethod
-from llmprune.stages.common.work import Work
+from llmprune.stages.common.work import GRAM, Work
 from llmprune.stages.weight_pruning.block_shapes import BlockShapes
 from llmprune.stages.weight_pruning.settings import PruningSettings
 
-_GRAM = 0.58  # of the products of X X^T are computed: what lies on or above its diagonal, in panels
 _INVERSE = 1.0  # of n^3: a factor of an inverse takes as long as so many products
 _CHOLESKY = 0.35  # the same of a factor to solve with
 _SOLVED = 2.2  # of rows n^2: solving by such a factor, and what a target lacks
@@ -31,15 +30,15 @@ def token_work(shapes: BlockShapes, settings: PruningSettings, seq_len: int, *, 
         joint: whether its FFN is pruned as one problem.
         dense: whether the dense model's activations are to be reproduced.
     """
-    sums = (1 if dense else 0) + _GRAM
+    sums = (1 if dense else 0) + GRAM
     forwards = shapes.forward(seq_len) * (2 if dense else 1)
     attention = sums * (shapes.width**2 + shapes.heads**2)
     if not joint:
         ffn = sums * (shapes.width**2 + shapes.hidden**2) if shapes.inner else 0
         return Work(narrow=forwards, rounded=attention + ffn)
-    inner, down, gram = shapes.inner * shapes.width, shapes.hidden * shapes.width, _GRAM * shapes.hidden**2
+    inner, down, gram = shapes.inner * shapes.width, shapes.hidden * shapes.width, GRAM * shapes.hidden**2
     again = settings.rounds - 1
-    first = _GRAM * shapes.width**2 + (shapes.width**2 if dense else gram)
+    first = GRAM * shapes.width**2 + (shapes.width**2 if dense else gram)
     of_round = inner + gram + down
     passes = inner + (down if dense else 0) + again * 2 * down + (0 if dense else inner + (again + 1) * down)
     return Work(

@@ -9,8 +9,8 @@ from llmprune.stages.common.work import Work, WorkTimes, time_work
 def test_work_adds_up_and_takes_the_time_of_its_kinds():
     work = Work(products=10, numbers=4) + Work(calls=3).times(2)
     assert work == Work(products=10, numbers=4, calls=6)
-    times = WorkTimes(products=1.0, rounded=0.5, narrow=0.25, numbers=10.0, calls=100.0)
-    assert times.of(work + Work(rounded=2, narrow=8)) == 10 + 40 + 600 + 1 + 2
+    times = WorkTimes(products=1.0, rounded=0.5, numbers=10.0, calls=100.0)
+    assert times.of(work + Work(rounded=2, narrow=8)) == 10 + 40 + 600 + 1
 
 
 def test_each_kind_is_timed(device):
