@@ -19,6 +19,7 @@ from llmprune.algorithms.healing import MomentsAccumulator, correct, remaining_e
 from llmprune.errors import NumericalError
 from llmprune.models.decoder import Decoder
 from llmprune.models.devices import exact_products
+from llmprune.models.known_calls import KnownCalls
 from llmprune.models.open_block import OpenBlock
 from llmprune.ranks.group import ALONE, Ranks
 from llmprune.stages.block_search.batch_states import BatchStates
@@ -72,6 +73,7 @@ class CutHealer:
         )
         solved_on, held = (part.to(decoder.device).split(batch) for part in (solved_on, held))
         self._batches, self._first_held = [*solved_on, *held], len(solved_on)
+        self._calls = KnownCalls(decoder.runner)
         self._state_bytes, self._scratch = state_bytes, scratch
         self._kept: dict[int, StoredLayer] = {}
         self._cuts: dict[int, _Cut] = {}
@@ -142,9 +144,9 @@ class CutHealer:
 
     def _run(self, block: int, states: BatchStates) -> None:
         """Replace every batch of states by the outputs of a block, whose weights are there."""
-        runner = self._decoder.runner
         for place, tokens in enumerate(self._batches):
-            states[place] = runner.forward_block(block, states[place], runner.calls(tokens)[block])
+            call = self._calls.at(place, tokens)[block]
+            states[place] = self._decoder.runner.forward_block(block, states[place], call)
 
     def _solved(self, opened: OpenBlock, states: BatchStates, dense: BatchStates) -> StoredLayer | None:
         """Run the open block as ``_run`` does, and find its layer as it comes closest to ``dense``; None: as it is."""
@@ -155,7 +157,7 @@ class CutHealer:
         old = self._kept.get(opened.index) or stored_layer(opened, path)
         solved_on, held = old.sums(), old.sums()
         for place, tokens in enumerate(self._batches):
-            call = self._decoder.runner.calls(tokens)[opened.index]
+            call = self._calls.at(place, tokens)[opened.index]
             inputs, states[place] = opened.inputs_of([path], states[place], call)
             add_lacking(solved_on if place < self._first_held else held, inputs[path], states[place], dense[place])
         return self._closest(old, solved_on, held, named=f"Block {opened.index}, {path}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from llmprune.artifacts.hidden_parts import open_hidden_parts
 from llmprune.artifacts.records.provenance import FileRecord
 from llmprune.evaluation.losses import token_losses
 from llmprune.models.decoder import Decoder
+from llmprune.models.known_calls import KnownCalls
 from llmprune.models.open_block import OpenBlock
 from llmprune.ranks.group import Ranks
 
@@ -54,6 +56,10 @@ class PassShare:
     batch: int
     ranks: Ranks
 
+    @cached_property
+    def _calls(self) -> KnownCalls:
+        return KnownCalls(self.decoder.runner)
+
     @property
     def windows(self) -> range:
         """Those of this rank."""
@@ -80,9 +86,9 @@ class PassShare:
 
         def outputs() -> Iterator[tuple[Tensor, Tensor]]:
             with open_hidden_parts(self.folder, entering) as states:
-                for rows, batch in self.batches():
+                for place, (rows, batch) in enumerate(self.batches()):
                     before = states.windows(rows.start, rows.stop).to(self.decoder.device)
-                    call = runner.calls(batch)[block]
+                    call = self._calls.at(place, batch)[block]
                     after = runner.forward_block(block, before, call)
                     # Looked at here, while the block is still loaded: only then can the matrix be named.
                     if not bool(torch.isfinite(after).all()):

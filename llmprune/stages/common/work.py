@@ -12,7 +12,6 @@ from torch import Tensor
 from llmprune.models.devices import exact_products, half_products
 from llmprune.models.timing import time_in_turn
 
-GRAM = 0.58  # of the products of X X^T are computed: what lies on or above its diagonal, in panels
 _SQUARE = 1024  # rows and columns of a matrix product
 _LONG = 1 << 21  # numbers of an elementwise operation
 _FEW = 256  # of one that takes as long as its call

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from llmprune.algorithms.weights.gram import gram_products
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord, blocks_left
 from llmprune.choices import Scope
 from llmprune.stages.calibration import (
@@ -15,7 +16,7 @@ from llmprune.stages.calibration import (
 )
 from llmprune.stages.common.model_cost import ModelCost, model_cost, model_sizes
 from llmprune.stages.common.plans import Estimate, Plan, plan_of
-from llmprune.stages.common.work import GRAM, Work
+from llmprune.stages.common.work import Work
 from llmprune.stages.common.workspace import Workspace
 from llmprune.stages.healing.settings import RIDGES, HealSettings, held_back
 from llmprune.stages.output.cost import verification_steps, writing_step
@@ -95,7 +96,7 @@ def healing_step(cost: ModelCost, windows: int, kept: Sequence[int], scope: Scop
 
 def _solving(cost: ModelCost, inputs: int, tokens: int) -> Work:
     """Sum up a layer's moments over the tokens, and solve it with every ridge."""
-    moments = Work(GRAM * inputs**2 + inputs * cost.width, numbers=_LACKING * (inputs + cost.width)).times(tokens)
+    moments = Work(gram_products(inputs) + inputs * cost.width, numbers=_LACKING * (inputs + cost.width)).times(tokens)
     ridge = Work(_FACTOR * inputs**3 + _SOLVED * cost.width * inputs**2)
     return moments + ridge.times(cost.own(len(RIDGES)))
 

@@ -150,7 +150,7 @@ class HealingShare:
         for block in self.student.blocks[place + 1 :]:
             with self.student.decoder.block(block):
                 for at, tokens in enumerate(stream.tokens_of()):
-                    states[at] = runner.forward_block(block, states[at], runner.calls(tokens)[block])
+                    states[at] = runner.forward_block(block, states[at], stream.call(block, at, tokens))
         with torch.inference_mode():
             losses = [token_losses(runner, states[at], tokens) for at, tokens in enumerate(stream.tokens_of())]
         own = torch.cat(losses).double() if losses else torch.zeros(0, dtype=torch.float64)

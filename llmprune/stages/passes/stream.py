@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
@@ -20,6 +21,7 @@ from llmprune.errors import NumericalError
 from llmprune.models.capture import BlockCall
 from llmprune.models.compute import dtype_name
 from llmprune.models.decoder import Decoder
+from llmprune.models.known_calls import KnownCalls
 from llmprune.ranks.group import ALONE, Ranks
 
 
@@ -97,6 +99,14 @@ class Stream:
         """Path, in the folder, of the states entering ``block`` that this process writes."""
         return f"{self.name}/{hidden_name(block, self.windows if self.ranks.size > 1 else None)}"
 
+    @cached_property
+    def _calls(self) -> KnownCalls:
+        return KnownCalls(self.decoder.runner)
+
+    def call(self, block: int, place: int, tokens: Tensor) -> BlockCall:
+        """How the model calls ``block`` on a batch, whose tokens (batch, seq_len) are known from ``tokens_of``."""
+        return self._calls.at(place, tokens)[block]
+
     def find(self, files: Iterable[str]) -> None:
         """Read from these files of the folder from now on, and from those that are written.
 
@@ -121,13 +131,9 @@ class Stream:
             yield own[start : start + self.batch].to(self.decoder.device)
 
     def entering(self, block: int) -> Iterator[Entering]:
-        """The batches at ``block``.
-
-        The arguments of a block (positions, masks) are computed anew each time. They are the same every time, but kept
-        for all batches they could take more memory than the hidden states: a mask has seq_len x seq_len entries.
-        """
+        """The batches at ``block``."""
         for place, tokens in enumerate(self.tokens_of()):
-            yield Entering(place, self.decoder.runner.calls(tokens)[block], self.states(block, place))
+            yield Entering(place, self.call(block, place, tokens), self.states(block, place))
 
     def first_window(self, block: int, *, length: int | None = None) -> Entering:
         """The first window at ``block``, or its first ``length`` tokens: enough to see how the block is wired.

@@ -5,8 +5,9 @@ Names: H, F and I as the block's shapes have them.
 
 from __future__ import annotations
 
+from llmprune.algorithms.weights.gram import gram_products
 from llmprune.algorithms.weights.layer import LayerMethod
-from llmprune.stages.common.work import GRAM, Work
+from llmprune.stages.common.work import Work
 from llmprune.stages.weight_pruning.block_shapes import BlockShapes
 from llmprune.stages.weight_pruning.settings import PruningSettings
 
@@ -30,15 +31,14 @@ def token_work(shapes: BlockShapes, settings: PruningSettings, seq_len: int, *, 
         joint: whether its FFN is pruned as one problem.
         dense: whether the dense model's activations are to be reproduced.
     """
-    sums = (1 if dense else 0) + GRAM
     forwards = shapes.forward(seq_len) * (2 if dense else 1)
-    attention = sums * (shapes.width**2 + shapes.heads**2)
+    attention = _sums(shapes.width, dense) + _sums(shapes.heads, dense)
     if not joint:
-        ffn = sums * (shapes.width**2 + shapes.hidden**2) if shapes.inner else 0
+        ffn = _sums(shapes.width, dense) + _sums(shapes.hidden, dense) if shapes.inner else 0
         return Work(narrow=forwards, rounded=attention + ffn)
-    inner, down, gram = shapes.inner * shapes.width, shapes.hidden * shapes.width, GRAM * shapes.hidden**2
+    inner, down, gram = shapes.inner * shapes.width, shapes.hidden * shapes.width, gram_products(shapes.hidden)
     again = settings.rounds - 1
-    first = GRAM * shapes.width**2 + (shapes.width**2 if dense else gram)
+    first = gram_products(shapes.width) + (shapes.width**2 if dense else gram)
     of_round = inner + gram + down
     passes = inner + (down if dense else 0) + again * 2 * down + (0 if dense else inner + (again + 1) * down)
     return Work(
@@ -46,6 +46,11 @@ def token_work(shapes: BlockShapes, settings: PruningSettings, seq_len: int, *, 
         rounded=attention + first + gram + (2 if dense else 1) * down + again * of_round,
         numbers=shapes.hidden * (_HIDDEN * (1 + 2 * settings.rounds) + _ELEMENTWISE * again),
     )
+
+
+def _sums(inputs: int, dense: bool) -> int:
+    """Products over a token's inputs: with themselves, and with the dense model's."""
+    return gram_products(inputs) + (inputs**2 if dense else 0)
 
 
 def solve_work(shapes: BlockShapes, settings: PruningSettings, *, joint: bool, dense: bool) -> Work:
