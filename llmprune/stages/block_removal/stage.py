@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from llmprune.artifacts.checkpoints.block_numbers import kept_blocks
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint
+from llmprune.artifacts.records.differences import differences
 from llmprune.artifacts.records.healing import BlockHealing
 from llmprune.artifacts.records.importance import RoundRecord
 from llmprune.artifacts.records.pruning import BlockRemoval, PruningRecord
@@ -94,7 +96,7 @@ def remove_blocks(
         record = made_before(
             workspace,
             out,
-            same=lambda known: _is_same(known, removal, healing),
+            differs=partial(_other, removal, healing),
             verify=settings.verify,
             force=settings.force,
         )
@@ -125,12 +127,16 @@ def _stored_bytes(workspace: Workspace, source: Checkpoint) -> int:
     return workspace.model.num_parameters * stored_dtype(source).itemsize
 
 
-def _is_same(record: PruningRecord, removal: BlockRemoval, healing: RemovalHealing | None) -> bool:
-    """Whether a record is of the removal of just these blocks, healed likewise."""
-    if record.removal is None or sorted(record.removal.removed) != sorted(removal.removed):
-        return False
-    made = record.healing.settings if record.healing is not None else None
-    return made == (healing.plan.settings if healing is not None else None)
+def _other(removal: BlockRemoval, healing: RemovalHealing | None, record: PruningRecord) -> str | None:
+    """How a record is of the removal of other blocks than these, or of another healing."""
+    if record.removal is None:
+        return "no blocks removed"
+    found, asked = (", ".join(map(str, sorted(one.removed))) for one in (record.removal, removal))
+    if found != asked:
+        return f"blocks removed {found}, not {asked}"
+    if record.healing is None:
+        return None if healing is None else "not healed"
+    return "healed" if healing is None else differences(record.healing.settings, healing.plan.settings)
 
 
 def _default_out(workspace: Workspace, removal: BlockRemoval, heal: Heal, kept: int) -> Path:

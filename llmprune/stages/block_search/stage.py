@@ -9,6 +9,7 @@ from statistics import fmean
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.artifacts.activations import Calibration, CalibrationManifest
+from llmprune.artifacts.records.differences import differences
 from llmprune.artifacts.records.environment import Environment, compared
 from llmprune.artifacts.records.importance import (
     Importance,
@@ -122,13 +123,16 @@ def _known(
     known = Importance.read(path)
     known.check_belongs(workspace.model, path)
     Importance.require_place(path)
+    how = differences(known.settings, _recorded(settings, known.settings.dtype, calibration.num_windows))
     same_text = known.windows_fingerprint == calibration.windows_fingerprint
-    if not same_text or known.settings != _recorded(settings, known.settings.dtype, calibration.num_windows):
+    different = [*([] if how is None else [how]), *([] if same_text else ["another calibration"])]
+    if different:
         raise ArtifactError(
             f"{path} holds a search made with other settings or another calibration "
             f"({known.settings.metric}, {known.settings.search or 'one-shot'}, "
             f"{'without' if known.settings.heal is None else 'with'} healing, {known.num_windows} x {known.seq_len} "
-            f"tokens of {known.corpus.name}); type `force=True` to start anew, or `run=OTHER` to keep both."
+            f"tokens of {known.corpus.name}; it differs in: {'; '.join(different)}); type `force=True` to start anew, "
+            "or `run=OTHER` to keep both."
         )
     return known
 

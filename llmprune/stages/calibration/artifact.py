@@ -23,6 +23,7 @@ from llmprune.artifacts.activations import (
 from llmprune.artifacts.files.atomic import write_json_atomic
 from llmprune.artifacts.files.ownership import remove_own, require_own
 from llmprune.artifacts.files.temporary import is_temporary
+from llmprune.artifacts.records.differences import differences
 from llmprune.artifacts.records.environment import compared
 from llmprune.artifacts.records.provenance import FileRecord, read_state, recorded_as
 from llmprune.choices import Cache, ChatTemplate
@@ -66,8 +67,9 @@ def write_windows(drawn: CalibrationManifest, tokens: Tensor, partial: Path) -> 
     Raises:
         ArtifactError: a pass was stopped there.
     """
-    if _stopped(partial) is not None:
-        raise _interrupted(partial)
+    if (stopped := _stopped(partial)) is not None:
+        windows = _settings(stopped) | {"windows": drawn.windows_fingerprint}
+        raise _interrupted(partial, differences(_settings(stopped), windows))
     remove_own(partial, is_own, last=(MANIFEST, STATE))
     partial.mkdir(exist_ok=True)
     begin = DensePassState(model=drawn.model.fingerprint, windows=drawn.windows_fingerprint, dtype="", cache=Cache.NONE)
@@ -103,9 +105,10 @@ def write_calibration(
         cache=cache,
     )
     stopped = _stopped(partial)
-    if stopped is not None and not _is_same(stopped, begin) and not give_up:
-        raise _interrupted(partial)
-    if not isinstance(stopped, CalibrationManifest) or not _is_same(stopped, begin):
+    how = None if stopped is None else differences(_settings(stopped), _settings(begin))
+    if how is not None and not give_up:
+        raise _interrupted(partial, how)
+    if not isinstance(stopped, CalibrationManifest) or how is not None:
         with _place_shares(workspace, decoder, tokens) as shares, _nothing_half_begun(partial):
             work = DensePass(shares, workspace.progress)
             state = _resumed(partial, stopped, begin, workspace.progress)
@@ -135,10 +138,11 @@ def _open_share(workspace: Workspace, tokens: Tensor, decoder: Decoder | None = 
     return PassShare(decoder, tokens, workspace.run.partial_calibration, batch, compute.ranks)
 
 
-def _interrupted(partial: Path) -> ArtifactError:
+def _interrupted(partial: Path, how: str | None) -> ArtifactError:
+    named = "" if how is None else f" ({how})"
     return ArtifactError(
-        f"{partial} holds a calibration that was interrupted, with other settings than this one; type its command "
-        "again to go on with it, or give it up: llmprune calibrate --force"
+        f"{partial} holds a calibration that was interrupted, with other settings than this one{named}; type its "
+        "command again to go on with it, or give it up: llmprune calibrate --force"
     )
 
 
@@ -162,13 +166,13 @@ def _stopped(partial: Path) -> DensePassState | CalibrationManifest | None:
     return state if state is not None and state.blocks else None
 
 
-def _is_same(stopped: DensePassState | CalibrationManifest, begin: DensePassState) -> bool:
-    """Whether a pass ran on the same model and windows."""
-    if isinstance(stopped, CalibrationManifest):
-        model, windows = stopped.model.fingerprint, stopped.windows_fingerprint
+def _settings(begun: DensePassState | CalibrationManifest) -> dict[str, str | None]:
+    """All that decides what comes out of a pass."""
+    if isinstance(begun, CalibrationManifest):
+        model, windows = begun.model.fingerprint, begun.windows_fingerprint
     else:
-        model, windows = stopped.model, stopped.windows
-    return (model, windows, stopped.dtype, stopped.cache) == (begin.model, begin.windows, begin.dtype, begin.cache)
+        model, windows = begun.model, begun.windows
+    return {"model": model, "windows": windows, "dtype": begun.dtype, "cache": begun.cache}
 
 
 @contextmanager
@@ -186,7 +190,7 @@ def _resumed(
     partial: Path, stopped: DensePassState | CalibrationManifest | None, begin: DensePassState, progress: Progress
 ) -> DensePassState | None:
     """Where an earlier pass on the same stopped; None where there is none, or its files are not whole."""
-    if not isinstance(stopped, DensePassState) or not _is_same(stopped, begin):
+    if not isinstance(stopped, DensePassState) or _settings(stopped) != _settings(begin):
         return None
     if not all(file.is_at(partial / name) for name, file in stopped.files.items()):
         progress.say(f"The files in {partial} are not what an earlier pass wrote: it begins anew.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from llmprune.artifacts.records.expert_importance import BlockExperts
@@ -75,7 +76,7 @@ def remove_experts(
     with workspace.run.recorded(workspace.record):
         check_output(workspace, out, force=settings.force)
         record = made_before(
-            workspace, out, same=lambda known: _is_same(known, removal), verify=settings.verify, force=settings.force
+            workspace, out, differs=partial(_other, removal), verify=settings.verify, force=settings.force
         )
         if record is None:
             record = write_checkpoint(workspace, settings, removal, out)
@@ -99,9 +100,11 @@ def some_experts(layout: ExpertLayout, count: int) -> ExpertRemoval:
     return ExpertRemoval(removed=removed, before=layout.count, left=layout.count - count)
 
 
-def _is_same(record: PruningRecord, removal: ExpertRemoval) -> bool:
-    """Whether a record is of the removal of just these experts."""
-    return record.experts is not None and record.experts.removed == removal.removed
+def _other(removal: ExpertRemoval, record: PruningRecord) -> str | None:
+    """How a record is of the removal of other experts than these."""
+    if record.experts is None:
+        return "no experts removed"
+    return None if record.experts.removed == removal.removed else "other experts removed"
 
 
 def _default_out(workspace: Workspace, removal: ExpertRemoval) -> Path:

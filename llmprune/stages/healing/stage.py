@@ -10,6 +10,7 @@ from pathlib import Path
 from llmprune.artifacts.checkpoints.checkpoint import open_checkpoint
 from llmprune.artifacts.checkpoints.copying import DEFAULT_SHARD_BYTES
 from llmprune.artifacts.records.command_line import unless_usual
+from llmprune.artifacts.records.differences import differences
 from llmprune.artifacts.records.healing import BlockHealing
 from llmprune.artifacts.records.provenance import ModelIdentity
 from llmprune.artifacts.records.pruning import RECORD_NAME, PruningRecord, blocks_left
@@ -101,9 +102,7 @@ def heal(
     with workspace.run.recorded(workspace.record), folder.held():
         for space in (workspace, pruned):
             check_output(space, out, force=settings.force)
-        record = made_before(
-            pruned, out, same=lambda known: _is_same(known, plan), verify=settings.verify, force=settings.force
-        )
+        record = made_before(pruned, out, differs=partial(_other, plan), verify=settings.verify, force=settings.force)
         if record is None:
             workspace.remark_slow_dtype()
             healed = _healed(workspace, pruned, plan, frozenset(history.zeroed_tensors), folder, on_block)
@@ -120,9 +119,9 @@ def default_name(model: ModelIdentity, scope: str) -> str:
     return f"{model.own_name}-healed-{scope}"
 
 
-def _is_same(record: PruningRecord, plan: HealingPlan) -> bool:
-    """Whether a record is of a healing with just these settings."""
-    return record.healing is not None and record.healing.settings == plan.settings
+def _other(plan: HealingPlan, record: PruningRecord) -> str | None:
+    """How a record is of a healing with other settings than these."""
+    return "not healed" if record.healing is None else differences(record.healing.settings, plan.settings)
 
 
 def _healed(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from llmprune.artifacts.checkpoints.checkpoint import Checkpoint, open_checkpoint
@@ -86,7 +87,7 @@ def apply_mask(workspace: Workspace, settings: MaskSettings) -> MaskingReport:
         out = settings.out or workspace.run.path / _default_name(workspace, mask)
         check_output(workspace, out, force=settings.force)
         record = made_before(
-            workspace, out, same=lambda known: _is_same(known, mask), verify=settings.verify, force=settings.force
+            workspace, out, differs=partial(_other, mask), verify=settings.verify, force=settings.force
         )
         if record is None:
             record = _write(workspace, source, mask, out, settings)
@@ -167,9 +168,11 @@ def _application(source: Checkpoint, written: Checkpoint, mask: Mask, given: Pat
     )
 
 
-def _is_same(record: PruningRecord, mask: Mask) -> bool:
-    """Whether a record is of the application of the same mask."""
-    return record.masked is not None and record.masked.sha256 == FileDigest.of_file(mask.path).sha256
+def _other(mask: Mask, record: PruningRecord) -> str | None:
+    """How a record is not of the application of this mask."""
+    if record.masked is None:
+        return "no mask applied"
+    return None if record.masked.sha256 == FileDigest.of_file(mask.path).sha256 else "another mask"
 
 
 def _default_name(workspace: Workspace, mask: Mask) -> str:

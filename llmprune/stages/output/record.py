@@ -30,14 +30,14 @@ _ELSEWHERE = "give another directory with `out`, or replace it with `force=True`
 
 
 def made_before(
-    workspace: Workspace, out: Path, *, same: Callable[[PruningRecord], bool], verify: bool, force: bool
+    workspace: Workspace, out: Path, *, differs: Callable[[PruningRecord], str | None], verify: bool, force: bool
 ) -> PruningRecord | None:
     """The record of the checkpoint in ``out``, if it is the one to be made; None if there is none, or ``force`` is set.
 
     Args:
         workspace: the source model.
         out: the new checkpoint's directory, see ``check_output``.
-        same: whether a record is of the same pruning.
+        differs: how a record is of another pruning, in words; None: it is of the same.
         verify: whether the checkpoint must have been verified.
         force: replace whatever lies there.
 
@@ -54,8 +54,8 @@ def made_before(
         raise OutputExistsError(f"{out} holds a checkpoint that is damaged ({error}); {_ELSEWHERE}") from error
     if record.source.fingerprint != workspace.model.fingerprint:
         raise OutputExistsError(f"{out} holds a checkpoint made from another model; {_ELSEWHERE}")
-    if not same(record):
-        raise OutputExistsError(f"{out} holds a checkpoint that was pruned with other settings; {_ELSEWHERE}")
+    if (how := differs(record)) is not None:
+        raise OutputExistsError(f"{out} holds a checkpoint that was pruned with other settings ({how}); {_ELSEWHERE}")
     if verify and record.verification is None:
         raise OutputExistsError(f"{out} holds the same checkpoint, not verified; type `verify=False`, or {_ELSEWHERE}")
     try:

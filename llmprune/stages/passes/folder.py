@@ -24,6 +24,7 @@ from llmprune.artifacts.files.locks import LOCK, held
 from llmprune.artifacts.files.ownership import Owned, remove_own, require_own
 from llmprune.artifacts.files.temporary import is_temporary, short_name
 from llmprune.artifacts.files.tensors import save_tensors
+from llmprune.artifacts.records.differences import differences
 from llmprune.artifacts.records.environment import Environment, compared
 from llmprune.artifacts.records.provenance import FileRecord, Record, read_state, recorded_as, write_state
 from llmprune.errors import ArtifactError, UserError
@@ -164,9 +165,10 @@ class PassFolder(Generic[State]):
         if (state.model, state.settings) != (begin.model, begin.settings):
             if self.replace:
                 return None
+            how = differences(state.settings, begin.settings) or "another model"
             raise ArtifactError(
-                f"{self.path} holds a pass with other settings that was interrupted; type its command again to go on "
-                "with it, give another `out`, or type `force=True` to give it up."
+                f"{self.path} holds a pass with other settings that was interrupted ({how}); type its command again "
+                "to go on with it, give another `out`, or type `force=True` to give it up."
             )
         files = {**state.weights, **state.states}
         if not all(file.is_at(self.path / name) for name, file in files.items()):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from llmprune.artifacts.records.differences import differences
 from llmprune.artifacts.records.pruning import PruningRecord
 from llmprune.artifacts.records.weight_sparsity import BlockRecord, SparsitySettings
 from llmprune.models.compute import dtype_name
@@ -93,7 +95,7 @@ def global_prune(
     with workspace.run.recorded(workspace.record), work.held():
         check_output(workspace, out, force=settings.force)
         record = made_before(
-            workspace, out, same=lambda known: _is_same(known, recorded), verify=settings.verify, force=settings.force
+            workspace, out, differs=partial(_other, recorded), verify=settings.verify, force=settings.force
         )
         if record is None:
             remark_few_tokens(recorded, widest, workspace.progress)
@@ -103,9 +105,9 @@ def global_prune(
     return PruningReport(out, record)
 
 
-def _is_same(record: PruningRecord, recorded: SparsitySettings) -> bool:
-    """Whether a record is of a pruning with just these settings."""
-    return record.sparsity is not None and record.sparsity.settings == recorded
+def _other(settings: SparsitySettings, record: PruningRecord) -> str | None:
+    """How a record is of a pruning with other settings than these."""
+    return "no weights pruned" if record.sparsity is None else differences(record.sparsity.settings, settings)
 
 
 def _make(

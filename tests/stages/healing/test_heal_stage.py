@@ -175,10 +175,15 @@ def test_what_was_healed_before_is_kept_and_other_settings_are_refused(written, 
     again = heal(written, str(plain), HealSettings(out=out), on_block=lambda _: pytest.fail("healed again"))
     assert again.record == first.record
     assert listener.heard(f"{out} is complete already: nothing to do.")
-    with pytest.raises(OutputExistsError, match="other settings"):
+    with pytest.raises(OutputExistsError, match=r"other settings \(scope all, not cut\)"):
         heal(written, str(plain), HealSettings(scope=Scope.CUT, out=out))
-    with pytest.raises(OutputExistsError, match="other settings"):
+    with pytest.raises(OutputExistsError, match=r"other settings \(not healed\)"):
         cut(written, Heal.ALL, out=plain)
+    healed = cut(written, Heal.CUT, out=written.run.path / "cut").directory
+    with pytest.raises(OutputExistsError, match=r"other settings \(healed\)"):
+        cut(written, out=healed)
+    with pytest.raises(OutputExistsError, match=r"other settings \(scope cut, not all\)"):
+        cut(written, Heal.ALL, out=healed)
 
 
 def test_a_healed_checkpoint_can_be_pruned_and_healed_again(written, tmp_path):

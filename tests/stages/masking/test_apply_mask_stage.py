@@ -123,7 +123,7 @@ def test_what_was_made_before_is_kept_and_another_mask_needs_force(pruned, mask,
     assert listener.heard("is complete already: nothing to do.")
     other = mask.with_name("other")
     write_mask(open_checkpoint(pruned.directory), pruned.record.pruned_tensors[:3], other)
-    with pytest.raises(OutputExistsError, match="`force=True`"):
+    with pytest.raises(OutputExistsError, match=r"other settings \(another mask\); .* `force=True`"):
         apply_mask(open_sibling(sibling), MaskSettings(other, out))
     assert snapshot(out) == before
     assert len(apply_mask(open_sibling(sibling), MaskSettings(other, out, force=True)).record.masked.tensors) == 3

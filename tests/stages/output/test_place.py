@@ -4,11 +4,15 @@ import json
 
 import pytest
 
+from llmprune.algorithms.weights.patterns import SemiStructured
 from llmprune.artifacts.records.pruning import RECORD_NAME
+from llmprune.choices import Method
 from llmprune.errors import OutputExistsError
 from llmprune.models.compute import choose_compute
 from llmprune.stages.block_removal import RemovalSettings, remove_blocks
 from llmprune.stages.common.workspace import open_workspace
+from llmprune.stages.masking import MaskSettings, apply_mask
+from llmprune.stages.weight_pruning import PruningSettings, global_prune
 from tests.edits import edit_json
 from tests.tiny import NUM_BLOCKS, save_tiny_llama, snapshot
 
@@ -37,7 +41,11 @@ def of_another_model(out):
         (damaged, {}, r"holds a checkpoint that is damaged \(.* is not valid JSON"),
         (truncated, {}, r"holds a checkpoint that is damaged \(.* is cut off"),
         (of_another_model, {}, "holds a checkpoint made from another model"),
-        (lambda out: None, {"blocks": (3,)}, "holds a checkpoint that was pruned with other settings"),
+        (
+            lambda out: None,
+            {"blocks": (3,)},
+            r"a checkpoint that was pruned with other settings \(blocks removed 2, not 3\)",
+        ),
         (lambda out: None, {"verify": True}, "holds the same checkpoint, not verified; type `verify=False`, or"),
     ],
 )
@@ -50,6 +58,18 @@ def test_another_checkpoint_in_the_same_place_is_refused_by_what_it_is(change, a
     with pytest.raises(OutputExistsError, match=f"{message}.*replace it with `force=True`"):
         remove_blocks(workspace, settings)
     assert snapshot(out) == before
+
+
+def test_what_was_pruned_in_another_way_is_refused_by_what_it_lacks(workspace, tmp_path):
+    cut, sparse = tmp_path / "cut", tmp_path / "sparse"
+    remove_blocks(workspace, by_hand(2, out=cut))
+    global_prune(workspace, PruningSettings(SemiStructured(2, 4), Method.MAGNITUDE, out=sparse))
+    with pytest.raises(OutputExistsError, match=r"other settings \(no weights pruned\)"):
+        global_prune(workspace, PruningSettings(SemiStructured(2, 4), Method.MAGNITUDE, out=cut))
+    with pytest.raises(OutputExistsError, match=r"other settings \(no blocks removed\)"):
+        remove_blocks(workspace, by_hand(2, out=sparse))
+    with pytest.raises(OutputExistsError, match=r"other settings \(no mask applied\)"):
+        apply_mask(workspace, MaskSettings(sparse, cut))
 
 
 def test_another_checkpoint_is_replaced_with_force_only(workspace, tmp_path):

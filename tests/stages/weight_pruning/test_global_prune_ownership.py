@@ -152,7 +152,9 @@ def test_an_interrupted_pass_gives_way_to_nothing_but_force(workspace, pruning, 
     stop(workspace, pruning, after=2)
     before = snapshot(run)
     other = replace(pruning, damping=0.5)
-    with pytest.raises(ArtifactError, match=r"a pass with other settings that was interrupted; type its command again"):
+    with pytest.raises(
+        ArtifactError, match=r"other settings that was interrupted \(damping 0\.01, not 0\.5\); type its command again"
+    ):
         global_prune(workspace, other, on_block=never)
     assert snapshot(run) == before
     assert global_prune(workspace, replace(other, force=True)).record.sparsity.settings.damping == 0.5

@@ -36,7 +36,9 @@ def refused(error, match, workspace, settings):
 def test_a_checkpoint_of_other_settings_in_the_same_place_is_refused_at_once(workspace):
     first = global_prune(workspace, PruningSettings(HALF, Method.MAGNITUDE))
     settings = PruningSettings(HALF, Method.MAGNITUDE, damping=0.1)
-    refused(OutputExistsError, "pruned with other settings; give another", workspace, settings)
+    refused(
+        OutputExistsError, r"pruned with other settings \(damping 0\.01, not 0\.1\); give another", workspace, settings
+    )
     forced = global_prune(workspace, PruningSettings(HALF, Method.MAGNITUDE, damping=0.1, force=True))
     assert forced.directory == first.directory
     assert forced.record.sparsity.settings.damping == 0.1
