@@ -20,6 +20,7 @@ from llmprune.algorithms.feed_forward.network import Ffn, GatedFfn, Linear, Plai
 from llmprune.algorithms.feed_forward.sparsellm import FfnRound
 from llmprune.algorithms.weights.pruned import PrunedWeight
 
+_FEW_TOKENS = 32  # enough to tell wirings apart, each of which is computed
 _ACTIVATIONS = (SILU, GELU_TANH, GELU, RELU, QUICK_GELU)
 
 
@@ -103,12 +104,13 @@ def _holding(
     inner: tuple[str, ...], down: str, layers: Mapping[str, Linear], inputs: Mapping[str, Tensor]
 ) -> Iterator[FfnWiring]:
     """The wiring that reproduces best what ``down`` was given, if that is as exact as its dtype allows."""
-    seen = inputs[down]
-    allowed = max(1e-8, 4 * torch.finfo(seen.dtype).eps ** 2)
+    if len(inputs[inner[0]]) != len(inputs[down]):
+        return  # not the same tokens
+    given, seen = (inputs[path][:_FEW_TOKENS].float() for path in (inner[0], down))
+    allowed = max(1e-8, 4 * torch.finfo(inputs[down].dtype).eps ** 2)
     energy = float(seen.double().square().sum())
     errors = {
-        wiring: float((_hidden(wiring, layers, inputs[inner[0]]) - seen.float()).double().square().sum())
-        for wiring in _possible(inner, down, layers)
+        wiring: float((made - seen).double().square().sum()) for wiring, made in _possible(inner, down, layers, given)
     }
     if errors and energy > 0:
         best = min(errors, key=lambda wiring: errors[wiring])
@@ -116,8 +118,10 @@ def _holding(
             yield best
 
 
-def _possible(inner: tuple[str, ...], down: str, layers: Mapping[str, Linear]) -> list[FfnWiring]:
-    """The wirings whose shapes fit."""
+def _possible(
+    inner: tuple[str, ...], down: str, layers: Mapping[str, Linear], given: Tensor
+) -> Iterator[tuple[FfnWiring, Tensor]]:
+    """The wirings whose shapes fit, and what ``down`` would be given by each."""
     width = layers[down].weight.shape[1]
     rows = [len(layers[path].weight) for path in inner]
     if rows == [width]:
@@ -126,12 +130,10 @@ def _possible(inner: tuple[str, ...], down: str, layers: Mapping[str, Linear]) -
         kinds = [Inner.GATE_UP, Inner.UP_GATE]
     else:
         kinds = []
-    return [FfnWiring(inner, down, kind, activation) for kind in kinds for activation in _ACTIVATIONS]
-
-
-def _hidden(wiring: FfnWiring, layers: Mapping[str, Linear], inputs: Tensor) -> Tensor:
-    ffn = wiring.assembled(layers)
-    return hidden(ffn, *pre_activations(ffn, inputs.float()))
+    for kind in kinds:
+        wirings = [FfnWiring(inner, down, kind, activation) for activation in _ACTIVATIONS]
+        before = pre_activations(wirings[0].assembled(layers), given)  # the same before every activation
+        yield from ((wiring, hidden(wiring.assembled(layers), *before)) for wiring in wirings)
 
 
 def _halves(fused: Linear) -> list[Linear]:

@@ -65,13 +65,15 @@ def choose_steps(
 
     Args:
         block: open, its weights dense.
-        window: one window entering it: which layers are used, and with which inputs.
-        few: its first tokens: what is computed of what.
+        window: one window entering it, run where not every layer is used by its first tokens: which are at all.
+        few: its first tokens: which layers are used, with which inputs, and what is computed of what.
         selection: which layers.
         joint: solve the FFN as one problem where it is of a known kind.
         dense: the dense model is the reference.
     """
-    groups, ffn = block.groups(window.pruned, window.call)
+    groups, ffn = block.groups(few.pruned, few.call)
+    if not {path for group in groups for path in group} >= block.linears().keys() | block.experts().keys():
+        groups, ffn = block.groups(window.pruned, window.call)
     experts, odd = choose_experts(block, window, selection, joint=joint)
     slots = {path: slot for path, slot in block.linears().items() if selection.takes(slot)}
     unused = [path for path in slots if not any(path in group for group in groups)]
