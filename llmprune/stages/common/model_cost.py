@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import psutil
@@ -91,7 +92,6 @@ class ModelCost:
         width: numbers in the hidden state of a token.
         window_bytes: hidden states of one window.
         times: of one window in one block and in the head.
-        work: seconds of what pruning and healing are made of.
         steps: seconds of one block for one more token of each of so many texts.
         read: seconds to read a byte of the weights.
         opening: the same for a byte of a block that is read and put in its place.
@@ -112,7 +112,6 @@ class ModelCost:
     width: int
     window_bytes: int
     times: BlockTimes
-    work: WorkTimes
     steps: Mapping[int, float]
     read: float
     opening: float
@@ -124,6 +123,11 @@ class ModelCost:
     dtype: str
     processes: int = 1
     budget: MemoryBudget = field(default_factory=MemoryBudget)
+
+    @cached_property
+    def work(self) -> WorkTimes:
+        """Seconds of what pruning and healing are made of, timed when somebody asks."""
+        return time_work(torch.device(self.device), getattr(torch, self.dtype))
 
     def own(self, items: int) -> int:
         """How many of some items, which processes divide, are one's: of the one that has most."""
@@ -236,7 +240,6 @@ def measure(
         width=hidden.shape[-1],
         window_bytes=hidden.nbytes // batch,
         times=times,
-        work=time_work(decoder.device, decoder.dtype),
         steps=steps,
         read=decoder.residency.read_seconds / decoder.residency.bytes_read,
         opening=opened_in / sizes.blocks_stored[block],
