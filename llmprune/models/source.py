@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _HUB_ID = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?$")
 _CPU = torch.device("cpu")
+_FITTING: set[str] = set()  # configs and headers that this process has seen to belong together
 _TYPE_ONE = "type a checkpoint directory, a .gguf file or a Hub id (owner/name)"
 
 
@@ -129,8 +130,18 @@ def check_model(
     require_language_model(directory)
     config = load_config(directory, trust_remote_code=trust_remote_code)
     checkpoint = open_checkpoint(directory, left_out=left_out)
-    check_weights(directory, config, checkpoint, trust_remote_code=trust_remote_code)
+    checked = None if trust_remote_code else _content(config, checkpoint)  # what such code makes of it may change
+    if checked is None or checked not in _FITTING:
+        check_weights(directory, config, checkpoint, trust_remote_code=trust_remote_code)
+        _FITTING.update([] if checked is None else [checked])
     return config, checkpoint
+
+
+def _content(config: PreTrainedConfig, checkpoint: Checkpoint) -> str:
+    """A SHA-256 of all that ``check_weights`` looks at."""
+    tensors = [(name, entry.dtype, entry.shape) for name, entry in checkpoint.tensors.items()]
+    looked_at = repr((type(config), config.to_json_string(use_diff=False), tensors, sorted(checkpoint.elsewhere)))
+    return hashlib.sha256(looked_at.encode()).hexdigest()
 
 
 def check_weights(

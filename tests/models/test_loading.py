@@ -13,8 +13,9 @@ from transformers.models.gemma3 import Gemma3ForCausalLM, Gemma3TextConfig
 from transformers.models.vit import ViTConfig, ViTForImageClassification
 
 from llmprune.errors import CheckpointError, LlmpruneError, ModelError
+from llmprune.models import source
 from llmprune.models.config import load_config
-from llmprune.models.loading import load_tokenizer, load_whole, open_decoder, open_shell, stored_dtype
+from llmprune.models.loading import load_tokenizer, load_whole, open_decoder, open_shell, shell_of, stored_dtype
 from llmprune.models.source import check_model
 from tests.tiny_models import DEPTH, random_tokens, save_tiny, tiny_model
 
@@ -122,6 +123,20 @@ def test_an_expert_that_is_missing_or_misshapen_is_told_in_one_sentence(changed,
 def test_a_config_of_more_blocks_than_the_weights_hold_is_refused(changed):
     message = complaint(CheckpointError, lambda: opened(changed(fields={"num_hidden_layers": DEPTH + 1})))
     assert f"promises {DEPTH + 1} blocks" in message
+
+
+def test_what_was_seen_to_fit_is_looked_at_again_once_config_or_weights_change(changed, monkeypatch):
+    shells = []
+    monkeypatch.setattr(
+        source, "shell_of", lambda *given, **options: shells.append(given) or shell_of(*given, **options)
+    )
+    fields = {"rope_theta": 12345.0}  # no other test's model
+    assert check_model(changed(fields=fields))[0] == check_model(changed(fields=fields))[0]
+    assert len(shells) == 1
+    wider = changed(fields={**fields, "intermediate_size": 7})
+    assert "has shape" in complaint(CheckpointError, lambda: check_model(wider))
+    shorter = changed(fields=fields, tensors={"model.norm.weight": None})
+    assert "model.norm.weight" in complaint(CheckpointError, lambda: check_model(shorter))
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
