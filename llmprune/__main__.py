@@ -1,6 +1,6 @@
 """``python -m llmprune``."""
 
-from llmprune.cli.entry import main
+from llmprune.cli.entry import run
 
 if __name__ == "__main__":
-    main()
+    run()

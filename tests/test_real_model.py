@@ -71,13 +71,13 @@ def test_the_converted_checkpoint_is_the_gguf_model(whole, read):
 
 def test_perplexity_is_that_of_plain_transformers(smollm2, whole):
     corpus = load_corpus("python-docs", purpose="evaluation")
-    tokens = consecutive_windows(corpus, load_tokenizer(smollm2), seq_len=256, max_windows=4).tokens
+    tokens = consecutive_windows(corpus, load_tokenizer(smollm2), seq_len=256, max_windows=3).tokens
     ours = window_losses(whole, tokens, batch_tokens=512)
     torch.testing.assert_close(torch.tensor(ours), plain_loss(whole, tokens).float(), atol=1e-5, rtol=0)
 
 
 def test_forked_losses_are_those_of_skipping_each_block_in_a_full_forward_pass(smollm2, whole):
-    tokens = sample_windows(load_corpus("python-docs"), load_tokenizer(smollm2), num_windows=2, seq_len=64).tokens
+    tokens = sample_windows(load_corpus("python-docs"), load_tokenizer(smollm2), num_windows=2, seq_len=32).tokens
     decoder = open_decoder(smollm2, device=CPU)
     evaluator = WindowEvaluator(decoder, tokens, batch_size=3)
     candidates = range(1, 29)

@@ -1,10 +1,34 @@
-"""Where the process begins: Ctrl-C and SIGTERM are noted before anything that takes long is imported."""
+"""Where the process begins and ends: Ctrl-C and SIGTERM are noted before anything that takes long is imported."""
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 
 from llmprune.cli.interruption import interruption_noted
+
+
+def run() -> None:
+    """Run the command line, and end the process.
+
+    Python would take every module apart first, for a second and a half where torch and transformers are among them.
+    What is to happen at the end happens all the same.
+    """
+    try:
+        main()
+        code = 0
+    except SystemExit as ended:
+        if not isinstance(ended.code, int | None):
+            raise  # a sentence, which Python prints
+        code = ended.code or 0
+    try:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:  # nobody reads any more: Python knows what to do
+        sys.exit(code)
+    os._exit(code)
 
 
 def main() -> None:

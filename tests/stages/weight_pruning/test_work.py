@@ -39,12 +39,12 @@ def llama():
     ],
 )
 def test_products_are_counted_within_a_fifth(method, options, llama, tmp_path):
-    tokens = TokenWindows(torch.randint(32, (64, 128)), corpus_fingerprint="0", bos=False, **KNOWN)
+    tokens = TokenWindows(torch.randint(32, (24, 128)), corpus_fingerprint="0", bos=False, **KNOWN)
     settings, text = PruningSettings(HALF, method, **options), text_of_windows(tokens)
     compute, folder = choose_compute("cpu"), PassFolder(tmp_path / "pass", PruningPassState)
     recorded, decoder = recorded_settings(settings, (0, 1), text, dtype="float32"), model_decoder(llama)
     progress = Silent()
-    needs = needs_of(decoder, settings, (0, 1), windows=64, seq_len=128, compute=compute)
+    needs = needs_of(decoder, settings, (0, 1), windows=24, seq_len=128, compute=compute)
     with Counter() as counter:
         prune_decoder(
             decoder, text, settings, recorded, model="", folder=folder, compute=compute, progress=progress,
