@@ -24,8 +24,8 @@ def run() -> None:
         code = ended.code or 0
     try:
         atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed by whoever started the process
+            stream.flush()
     except OSError:  # nobody reads any more: Python knows what to do
         sys.exit(code)
     os._exit(code)

@@ -1,5 +1,6 @@
 """The process ends at once, and nothing is lost: what was printed, what is to happen at the end, the exit code."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +51,10 @@ def test_nobody_who_reads_ends_it_as_python_would():
     with Path("/dev/full").open("w") as full:
         done = ended("--version", end="app.main = lambda: print('lost')", stdout=full, stderr=subprocess.PIPE)
     assert done.returncode != 0
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_stream_that_was_closed_beforehand_changes_nothing(closed):
+    done = ended("--version", capture_output=True, preexec_fn=lambda: os.close(closed))
+    assert done.returncode == 0
+    assert ("at the end" in done.stdout) == (closed == 2)
