@@ -106,11 +106,16 @@ def refused(swept, settings, said):
 
 def kept_weights(swept, settings):
     """The files of weights that a sweep takes over from the one that it replaces."""
-    made = {path: path.stat().st_ino for path in swept.workspace.run.sweep_folder.glob("*/model.safetensors")}
+    made = {path: identity(path) for path in swept.workspace.run.sweep_folder.glob("*/model.safetensors")}
     second = sweep(swept.workspace, replace(settings, force=True))
     assert len(second.points) == 3
     assert second.dense != swept.result.dense
-    return [path for path, inode in made.items() if path.stat().st_ino == inode]
+    return [path for path, before in made.items() if identity(path) == before]
+
+
+def identity(path):
+    """Which file it is, and when it was written: the number of a file that is gone is given to another one."""
+    return path.stat().st_ino, path.stat().st_mtime_ns
 
 
 def test_points_made_otherwise_are_another_sweep(swept, small):
