@@ -187,11 +187,11 @@ def arguments_of(module: nn.Module, run: Callable[[], object]) -> tuple[Any, ...
 
 
 def trace(modules: Mapping[str, nn.Module], run: Callable[[], object]) -> list[tuple[str, Tensor]]:
-    """Path and input of every module, in the order in which ``run`` used them; one that it did not use is left out."""
+    """Path and input of every module that ``run`` sent tokens, in the order in which it used them."""
     noted: list[tuple[str, Tensor]] = []
     with inputs_noted(modules, lambda path, value: noted.append((path, value))):
         run()
-    return noted
+    return [(path, value) for path, value in noted if value.numel()]
 
 
 def by_input(traced: Sequence[tuple[str, Tensor]]) -> list[tuple[str, ...]]:

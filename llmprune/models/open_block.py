@@ -212,12 +212,11 @@ class OpenBlock:
     def groups(self, hidden: Tensor, call: BlockCall) -> tuple[list[tuple[str, ...]], FfnWiring | None]:
         """Layers that share an input, in order of use, and the FFN where one of a known kind was seen to hold.
 
-        A layer that no token is sent to is in no group. Experts stand alone, by the path of their module, before
-        everything else that has their input.
+        Experts stand alone, by the path of their module, before everything else that has their input.
         """
         experts = self.experts()
         modules = {path: self.module.get_submodule(path) for path in (*self.linears(), *experts)}
-        noted = [(path, value) for path, value in trace(modules, lambda: self.forward(hidden, call)) if value.numel()]
+        noted = trace(modules, lambda: self.forward(hidden, call))
         traced = [(path, value) for path, value in noted if path not in experts]
         groups = [part for group in by_input(noted) for part in _experts_first(group, experts)]
         inputs = {path: _flat(value) for path, value in traced}

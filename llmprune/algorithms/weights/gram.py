@@ -100,7 +100,7 @@ class CrossAccumulator:
 
 def gram_products(features: int) -> int:
     """Multiplications of one token, each with an addition: of ``features`` inputs with one another."""
-    return sum((min(rows.stop, features) - rows.start) * (features - rows.start) for rows in _panels(features))
+    return sum((rows.stop - rows.start) * (features - rows.start) for rows in _panels(features))
 
 
 def _mirrored(upper: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def _panels(features: int) -> Iterator[slice]:
     """Rows of a square matrix, panel by panel."""
     height = max(_NARROWEST, -(-features // _PANELS))
     for start in range(0, features, height):
-        yield slice(start, start + height)
+        yield slice(start, min(start + height, features))
 
 
 def _zeros(like: Tensor, *shape: int) -> Tensor:

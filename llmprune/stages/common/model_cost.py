@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import psutil
@@ -92,6 +92,7 @@ class ModelCost:
         width: numbers in the hidden state of a token.
         window_bytes: hidden states of one window.
         times: of one window in one block and in the head.
+        timed: gives ``work``, which it measures once.
         steps: seconds of one block for one more token of each of so many texts.
         read: seconds to read a byte of the weights.
         opening: the same for a byte of a block that is read and put in its place.
@@ -112,6 +113,7 @@ class ModelCost:
     width: int
     window_bytes: int
     times: BlockTimes
+    timed: Callable[[], WorkTimes]
     steps: Mapping[int, float]
     read: float
     opening: float
@@ -124,10 +126,10 @@ class ModelCost:
     processes: int = 1
     budget: MemoryBudget = field(default_factory=MemoryBudget)
 
-    @cached_property
+    @property
     def work(self) -> WorkTimes:
-        """Seconds of what pruning and healing are made of, timed when somebody asks."""
-        return time_work(torch.device(self.device), getattr(torch, self.dtype))
+        """Seconds of what pruning and healing are made of, timed when somebody asks first."""
+        return self.timed()
 
     def own(self, items: int) -> int:
         """How many of some items, which processes divide, are one's: of the one that has most."""
@@ -240,6 +242,7 @@ def measure(
         width=hidden.shape[-1],
         window_bytes=hidden.nbytes // batch,
         times=times,
+        timed=cache(partial(time_work, decoder.device, decoder.dtype)),
         steps=steps,
         read=decoder.residency.read_seconds / decoder.residency.bytes_read,
         opening=opened_in / sizes.blocks_stored[block],
