@@ -62,8 +62,8 @@ class Residency:
             device: bytes of its memory that blocks may take.
             host: the same of the host's; 0 where the device is the host.
         """
-        first = _fitting(self.sizes, 0, device)
-        second = _fitting(self.sizes, first, host)
+        first = blocks_that_fit(self.sizes, device)
+        second = blocks_that_fit(self.sizes, host, first=first)
         self._on_device, self._on_host = frozenset(range(first)), frozenset(range(first, second))
 
     @property
@@ -140,7 +140,7 @@ class Residency:
         return copied
 
 
-def _fitting(sizes: Sequence[int], first: int, room: int) -> int:
+def blocks_that_fit(sizes: Sequence[int], room: int, *, first: int = 0) -> int:
     """Behind which block, counted from ``first`` on, ``room`` bytes are full."""
     for index in range(first, len(sizes)):
         room -= sizes[index]

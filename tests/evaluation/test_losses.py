@@ -90,23 +90,26 @@ def test_window_sums_are_sums_of_token_losses(checkpoint):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "options", "windows"),
+    ("batch_size", "options", "left", "windows"),
     [
-        (3, {}, 9),
-        (2, {"chunk_windows": 5}, 4),
-        (4, {"chunk_windows": 2}, 2),
-        (2, {"state_bytes": 5}, 4),
-        (2, {"state_bytes": 4}, 4),
-        (2, {"state_bytes": 0}, 2),
-        (3, {"state_bytes": 1}, 3),
+        (3, {}, 9, 9),
+        (2, {"chunk_windows": 5}, 9, 4),
+        (2, {"chunk_windows": 5}, 5, 5),
+        (4, {"chunk_windows": 2}, 9, 2),
+        (2, {"state_bytes": 5}, 9, 4),
+        (2, {"state_bytes": 5}, 5, 5),
+        (2, {"state_bytes": 4}, 9, 4),
+        (2, {"state_bytes": 0}, 9, 2),
+        (2, {"state_bytes": 0}, 1, 1),
+        (3, {"state_bytes": 1}, 9, 3),
     ],
 )
-def test_a_chunk_is_whole_batches_and_one_at_least(checkpoint, batch_size, options, windows):
+def test_a_chunk_is_all_that_is_left_or_whole_batches_and_one_at_least(checkpoint, batch_size, options, left, windows):
     decoder = open_decoder(checkpoint("llama"), device=torch.device("cpu"))
     if "state_bytes" in options:  # in windows of three states
         options = {"state_bytes": options["state_bytes"] * 3 * 4 * HIDDEN * 4}
     evaluator = WindowEvaluator(decoder, random_tokens(9, 4), batch_size=batch_size, **options)
-    assert evaluator.fitting(3) == windows
+    assert evaluator.fitting(3, left) == windows
 
 
 def test_no_number_depends_on_the_size_of_chunks(checkpoint):

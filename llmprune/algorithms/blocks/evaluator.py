@@ -39,8 +39,11 @@ class BlockEvaluator(Protocol):
     def num_windows(self) -> int:
         """Calibration windows."""
 
-    def fitting(self, states: int) -> int:
-        """How many windows may go through the model together when each has so many states; no number depends on it."""
+    def fitting(self, states: int, windows: int) -> int:
+        """How many of the next ``windows`` may go through the model together in so many states each.
+
+        One at least, and all at most; no number depends on it.
+        """
 
     def expect(self, blocks: Sequence[int]) -> None:
         """From now on just these blocks are run, in this order, again and again."""

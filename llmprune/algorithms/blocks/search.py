@@ -150,9 +150,23 @@ def left_of(evaluator: BlockEvaluator, gone: Container[int]) -> list[int]:
 
 def chunks(evaluator: BlockEvaluator, start: int, stop: int, *, states: int) -> Iterator[range]:
     """The windows from ``start`` to ``stop`` in chunks that fit into memory in so many states each."""
-    while start < stop:
-        yield range(start, min(stop, start + evaluator.fitting(states)))
-        start += evaluator.fitting(states)
+    for together in chunk_sizes(stop - start, states, evaluator.fitting):
+        yield range(start, start + together)
+        start += together
+
+
+def chunk_sizes(windows: int, states: int, fitting: Callable[[int, int], int]) -> Iterator[int]:
+    """How many windows are in each chunk.
+
+    Args:
+        windows: in all chunks.
+        states: of each window.
+        fitting: see ``BlockEvaluator.fitting``.
+    """
+    while windows:
+        together = fitting(states, windows)
+        yield together
+        windows -= together
 
 
 def losses_without(

@@ -12,6 +12,7 @@ from llmprune.models.compute import Compute
 from llmprune.models.config import load_config
 from llmprune.models.loading import open_decoder, open_shell
 from llmprune.stages.benchmark.in_run import dense_subjects
+from llmprune.stages.benchmark.opened import state_bytes
 from llmprune.stages.benchmark.perplexity import read_texts
 from llmprune.stages.benchmark.room import streamed_models
 from llmprune.stages.benchmark.settings import BenchSettings
@@ -194,7 +195,8 @@ def _quality(
     if whole:
         memory = cost.memory(there + sizes.whole + running, loading=False)
     else:
-        fitting = max(1, compute.free_bytes() // 2 // cost.window_bytes)
+        room = state_bytes(compute.free_bytes() - sizes.outside, sizes.blocks)
+        fitting = max(1, room // cost.window_bytes)
         states = min(fitting, windows) * cost.window_bytes
         memory, read = cost.memory(cost.running + states), sizes.stored * -(-windows // fitting)
     seconds = tokens / cost.seq_len * cost.times.through(sizes.depth) + read * cost.opening

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,6 +76,15 @@ class Streamed:
         return StreamedLogits(self.decoder, state_bytes=self._state_bytes())
 
     def _state_bytes(self) -> int:
-        """Memory for hidden states: half of what two blocks leave, one that computes and one that is read meanwhile."""
-        blocks = 2 * max(map(self.decoder.block_bytes, range(len(self.decoder.blocks))))
-        return max(0, self.compute.free_bytes() - blocks) // 2
+        sizes = list(map(self.decoder.block_bytes, range(len(self.decoder.blocks))))
+        return state_bytes(self.compute.free_bytes(), sizes)
+
+
+def state_bytes(free: int, blocks: Sequence[int]) -> int:
+    """Memory for hidden states: half of what two blocks leave, one that computes and one that is read meanwhile.
+
+    Args:
+        free: bytes that are free once the model is open.
+        blocks: bytes of each.
+    """
+    return max(0, free - 2 * max(blocks)) // 2

@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 from statistics import median
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
-from llmprune.algorithms.blocks.search import ChunkDone, forked_forwards
+from llmprune.algorithms.blocks.search import ChunkDone, chunk_sizes, forked_forwards
 from llmprune.models.compute import Compute
 from llmprune.models.timing import time_in_turn
 from llmprune.stages.block_search.evaluator import WindowEvaluator
@@ -47,7 +47,7 @@ class SearchCost:
         rounds: how many to search.
         windows: calibration windows.
         eliminates: whether hopeless candidates are dropped early.
-        fitting: how many windows go through the model together, in so many states each; None: all do.
+        fitting: see ``BlockEvaluator.fitting``; None: all windows go through the model together.
         solved_on: windows that healing solves on; 0: blocks are not healed.
     """
 
@@ -56,7 +56,7 @@ class SearchCost:
     rounds: int
     windows: int
     eliminates: bool
-    fitting: Callable[[int], int] | None = None
+    fitting: Callable[[int, int], int] | None = None
     solved_on: int = 0
 
     @property
@@ -78,18 +78,13 @@ class SearchCost:
             total += self.solved_on * _HEALING * len(blocks) * window.block
             for windows, left in self._parts(self._candidates(gone), typical=typical):
                 each = forked_forwards(blocks, left) * window.block + len(left) * window.head
-                together = windows if self.fitting is None else self.fitting(len(left) + 1)
-                whole, rest = divmod(windows, together)
-                total += whole * max(together * each, window.reading) + (
-                    max(rest * each, window.reading) if rest else 0
-                )
+                total += sum(max(together * each, window.reading) for together in self._together(windows, left))
         return total
 
     def chunks(self, gone: int) -> Iterator[tuple[int, int]]:
         """The chunks of a round in which so many blocks are gone: windows, and states of each."""
         for windows, left in self._parts(self._candidates(gone)):
-            together = windows if self.fitting is None else min(windows, self.fitting(len(left) + 1))
-            for _ in range(-(-windows // together)):
+            for together in self._together(windows, left):
                 yield together, len(left) + 1
 
     def walks(self, gone: int) -> int:
@@ -107,14 +102,19 @@ class SearchCost:
         likely = spell_seconds(self.seconds(window, typical=True))
         return f"{self.rounds} rounds, expected to take {likely}, at most {most} ({measured})."
 
+    def _together(self, windows: int, left: list[int]) -> Iterator[int]:
+        """How many windows are in each chunk of those in which these candidates are measured."""
+        if self.fitting is None:
+            return iter((windows,))
+        return chunk_sizes(windows, len(left) + 1, self.fitting)
+
     def _candidates(self, gone: int) -> list[int]:
         return [block for block in self.remaining[gone:] if block not in self.protected]
 
     def _parts(self, candidates: list[int], *, typical: bool = True) -> Iterator[tuple[int, list[int]]]:
         """The windows between comparisons: how many, and which candidates are left meanwhile."""
-        looks = EliminationRule.looks(self.windows) if self.eliminates else ()
-        for number, (start, stop) in enumerate(pairwise((0, *looks, self.windows))):
-            yield stop - start, _some(candidates, number) if typical else candidates
+        for number, windows in enumerate(_between_looks(self.windows, eliminates=self.eliminates)):
+            yield windows, _some(candidates, number) if typical else candidates
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,7 @@ def divide_memory(
     *,
     solved_on: int,
     compute: Compute,
+    taken: int = 0,
 ) -> Division:
     """Keep blocks in memory if all fit beside the states, or if there is memory that states have no use for.
 
@@ -152,16 +153,17 @@ def divide_memory(
         settings: of the search.
         solved_on: windows that healing solves on, whose states in the model and in the dense one it holds.
         compute: tells what is free, and what on the host beside it.
+        taken: bytes of it that the model takes beside its blocks, where it is not open yet.
     """
-    free = compute.free_bytes()
-    beside = min(2 * solved_on * window_bytes, max(0, free // 2))
+    free = compute.free_bytes() - taken
+    beside = max(0, min(2 * solved_on * window_bytes, free // 2))
     free -= beside
     open_blocks = 2 * max(sizes)  # one that computes, and one that is read meanwhile
     if sum(sizes) <= free // 2:
         return Division((free - sum(sizes)) // 2, device=sum(sizes), host=0, beside=beside)
-    looks = EliminationRule.looks(windows) if settings.eliminates else ()
-    candidates = len(sizes) - len(protected_blocks(settings, len(sizes)))
-    most = window_bytes * (looks[0] if looks else windows) * (candidates + 1)
+    candidates = list(range(len(sizes) - len(protected_blocks(settings, len(sizes)))))
+    parts = enumerate(_between_looks(windows, eliminates=settings.eliminates))
+    most = window_bytes * max(together * (len(_some(candidates, number)) + 1) for number, together in parts)
     states = max(min(most, (free - open_blocks) // 2), 0)
     device = max(free - open_blocks - 2 * states, 0)
     return Division(states, device=device, host=compute.free_host_bytes(), beside=beside)
@@ -179,6 +181,12 @@ def measure_window_cost(evaluator: WindowEvaluator) -> WindowCost:
         )
     block, head = (median(seconds) / len(windows) for seconds in times)
     return WindowCost(block=block, head=head, reading=evaluator.pass_seconds)
+
+
+def _between_looks(windows: int, *, eliminates: bool) -> list[int]:
+    """How many windows candidates are measured on before they are compared, each time."""
+    looks = EliminationRule.looks(windows) if eliminates else ()
+    return [stop - start for start, stop in pairwise((0, *looks, windows))]
 
 
 def _some(candidates: list[int], comparisons: int) -> list[int]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from llmprune.artifacts.records.importance import Importance
 from llmprune.choices import Metric
 from llmprune.models.compute import Compute
+from llmprune.models.residency import blocks_that_fit
 from llmprune.stages.block_search.cost import SearchCost, WindowCost, divide_memory
+from llmprune.stages.block_search.evaluator import whole_batches
 from llmprune.stages.block_search.settings import RedundancySettings, protected_blocks, solving_windows
 from llmprune.stages.calibration import Windows, calibration_remarks, calibration_steps, expected_windows
 from llmprune.stages.common.model_cost import ModelCost, model_cost
@@ -63,12 +65,20 @@ def _searching(
     sizes, solving = cost.sizes, solving_windows(windows.count, settings)
     measured, solved_on = cost.own(windows.count - solving), cost.own(solving)
     wide = 2 * solved_on * cost.window_bytes
-    division = divide_memory(sizes.blocks, cost.window_bytes, measured, settings, solved_on=solved_on, compute=compute)
-    batch = settings.batch_size or cost.batch
+    division = divide_memory(
+        sizes.blocks,
+        cost.window_bytes,
+        measured,
+        settings,
+        solved_on=solved_on,
+        compute=compute,
+        taken=sizes.outside,
+    )
+    batch = min(settings.batch_size or cost.batch, settings.chunk_windows or cost.batch)
 
-    def fitting(states: int) -> int:
+    def fitting(states: int, windows: int) -> int:
         most = settings.chunk_windows or division.states // (states * cost.window_bytes)
-        return max(1, most // batch) * batch
+        return whole_batches(windows, most, batch=batch)
 
     search = SearchCost(
         remaining=tuple(block for block in range(sizes.depth) if block not in ranked),
@@ -79,8 +89,9 @@ def _searching(
         fitting=fitting,
         solved_on=solved_on,
     )
-    kept = min(sum(sizes.blocks), division.device)
-    walk = sum(sizes.blocks_stored) * max(0, sum(sizes.blocks) - kept - division.host) // sum(sizes.blocks)
+    first = blocks_that_fit(sizes.blocks, division.device)
+    kept = sum(sizes.blocks[:first])
+    walk = sum(sizes.blocks_stored[blocks_that_fit(sizes.blocks, division.host, first=first) :])
     times = WindowCost(block=cost.times.block, head=cost.times.head, reading=walk * cost.opening)
     states = max(together * left for together, left in search.chunks(0)) * cost.window_bytes
     one = min(batch, measured) * cost.window_bytes  # a state that is in memory though all lie in a file

@@ -22,11 +22,17 @@ from llmprune.stages.block_search.healer import CutHealer
 _CALLS_BYTES = 64 * 2**20  # of arguments (masks, rotary tables) that are kept from block to block
 
 
+def whole_batches(windows: int, most: int, *, batch: int) -> int:
+    """How many of ``windows`` are in a chunk of about ``most``: all of them, or whole batches, one at least."""
+    return windows if windows <= most else min(windows, max(1, most // batch) * batch)
+
+
 class WindowEvaluator:
     """A ``BlockEvaluator`` over token windows.
 
-    The windows run in batches that are cut from the first window of a chunk on, and a chunk holds whole batches: so
-    every forward pass is over the same windows whatever the size of the chunks, and so are its numbers.
+    The windows run in batches that are cut from the first window of a chunk on, and a chunk holds whole batches, but
+    for the last one before candidates are compared: so every forward pass is over the same windows whatever the size
+    of the chunks, and so are its numbers.
 
     Args:
         decoder: the model.
@@ -78,12 +84,12 @@ class WindowEvaluator:
         """Calibration windows."""
         return len(self._tokens)
 
-    def fitting(self, states: int) -> int:
-        """How many windows may go through the model together when each has so many states: whole batches."""
+    def fitting(self, states: int, windows: int) -> int:
+        """See ``BlockEvaluator.fitting``: all that are left, or whole batches."""
         most = self._chunk_windows
         if most is None:
-            most = self.num_windows if self._state_bytes is None else self._state_bytes // (states * self._window_bytes)
-        return max(1, most // self._batch_size) * self._batch_size
+            most = windows if self._state_bytes is None else self._state_bytes // (states * self._window_bytes)
+        return whole_batches(windows, most, batch=self._batch_size)
 
     @property
     def remarks(self) -> tuple[str, ...]:

@@ -37,8 +37,8 @@ class Ledger:
         self._losses_without = losses_without
         self.ran, self.walks, self.expected = 0, [], []
 
-    def fitting(self, states):
-        return max(1, self._room // states)
+    def fitting(self, states, windows):
+        return min(windows, max(1, self._room // states))
 
     def expect(self, blocks):
         self.expected = list(blocks)

@@ -7,9 +7,11 @@ import torch
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.algorithms.blocks.search import ChunkDone
+from llmprune.models.compute import Compute
 from llmprune.models.loading import open_decoder
-from llmprune.stages.block_search.cost import SearchCost, WindowCost, measure_window_cost
-from llmprune.stages.block_search.evaluator import WindowEvaluator
+from llmprune.stages.block_search.cost import SearchCost, WindowCost, divide_memory, measure_window_cost
+from llmprune.stages.block_search.evaluator import WindowEvaluator, whole_batches
+from llmprune.stages.block_search.settings import RedundancySettings
 from llmprune.stages.common.block_times import time_block
 
 TOKENS = torch.randint(128, (6, 16), generator=torch.Generator().manual_seed(0))
@@ -81,7 +83,14 @@ def test_a_stall_and_a_cold_start_change_no_time_of_a_block(decoder, machine, st
     [(0.0, 7 * 2.75), (2.0, 7 * 2.75), (5.0, 2 * 3 * 2.75 + 5.0), (10.0, 3 * 10.0)],
 )
 def test_reading_counts_where_it_takes_longer_than_computing(reading, seconds):
-    cost = SearchCost((0, 1, 2, 3), frozenset(), rounds=1, windows=7, eliminates=False, fitting=lambda states: 3)
+    cost = SearchCost(
+        (0, 1, 2, 3),
+        frozenset(),
+        rounds=1,
+        windows=7,
+        eliminates=False,
+        fitting=lambda states, windows: min(3, windows),
+    )
     assert cost.seconds(WindowCost(BLOCK, HEAD, reading), typical=False) == pytest.approx(seconds)
     assert ("reading the blocks" in cost.announcement(WindowCost(BLOCK, HEAD, reading))) == (reading > 0)
 
@@ -92,3 +101,24 @@ def test_the_steps_of_all_chunks_are_those_of_a_round(windows, eliminates):
     ends = [*(EliminationRule.looks(windows) if eliminates else ()), windows]
     chunks = [ChunkDone(stop - start, stop, windows, 1) for start, stop in pairwise((0, *ends))]
     assert sum(map(cost.step, chunks)) == cost.steps
+
+
+@pytest.mark.parametrize("batch", [1, 4, 5, 16])
+@pytest.mark.parametrize("windows", [8, 12, 32, 128])
+def test_a_round_reads_the_model_three_times_where_the_states_fit(monkeypatch, windows, batch):
+    depth, size = 32, 10**6  # of blocks that do not fit beside the states
+    monkeypatch.setattr(Compute, "free_bytes", lambda self: 25 * size)
+    window, settings = 10_000, RedundancySettings("1")
+    division = divide_memory(
+        [size] * depth, window, windows, settings, solved_on=0, compute=Compute(torch.device("cpu"))
+    )
+    cost = SearchCost(
+        tuple(range(depth)),
+        frozenset({0, depth - 1}),
+        rounds=1,
+        windows=windows,
+        eliminates=True,
+        fitting=lambda states, left: whole_batches(left, division.states // (states * window), batch=batch),
+    )
+    assert cost.walks(0) == 3
+    assert division.states < 25 * size // 4, "more than the states need is left to the blocks"
