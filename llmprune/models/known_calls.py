@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from torch import Tensor
 
 from llmprune.models.capture import BlockCall, BlockRunner, tensor_bytes
@@ -21,9 +23,9 @@ class KnownCalls:
     def __init__(self, runner: BlockRunner, *, limit: int = 32 * 2**20) -> None:
         self._runner = runner
         self._left = limit
-        self._known: dict[int, list[BlockCall]] = {}
+        self._known: dict[Hashable, list[BlockCall]] = {}
 
-    def at(self, place: int, tokens: Tensor) -> list[BlockCall]:
+    def at(self, place: Hashable, tokens: Tensor) -> list[BlockCall]:
         """The calls of all blocks.
 
         Args:

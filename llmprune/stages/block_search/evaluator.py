@@ -15,11 +15,10 @@ from llmprune.algorithms.blocks.forks import Tail
 from llmprune.algorithms.blocks.search import in_memory
 from llmprune.artifacts.files.rows import FileRows
 from llmprune.evaluation.losses import token_losses
-from llmprune.models.capture import BlockCall, tensor_bytes
+from llmprune.models.capture import BlockCall
 from llmprune.models.decoder import Decoder
+from llmprune.models.known_calls import KnownCalls
 from llmprune.stages.block_search.healer import CutHealer
-
-_CALLS_BYTES = 64 * 2**20  # of arguments (masks, rotary tables) that are kept from block to block
 
 
 def whole_batches(windows: int, most: int, *, batch: int) -> int:
@@ -67,7 +66,7 @@ class WindowEvaluator:
         self._window_bytes = decoder.runner.embed(self._tokens[:1]).nbytes
         self.healer = healer
         self._on_forwards = on_forwards
-        self._calls: dict[tuple[range, int], list[BlockCall]] = {}
+        self._calls = KnownCalls(decoder.runner)
 
     def first_batch(self) -> WindowEvaluator:
         """An evaluator of the windows alone that go through a block together first: enough to time it."""
@@ -117,6 +116,7 @@ class WindowEvaluator:
 
     def entering(self, windows: range) -> Tensor:
         """(windows, seq_len, hidden_size): hidden states entering the first block."""
+        self._calls = KnownCalls(self._decoder.runner)  # the last chunk's are of no use any more
         return torch.cat([self._decoder.runner.embed(self._tokens_of(batch)) for batch in self._batches(windows)])
 
     def apply_block(self, block: int, states: Tensor, windows: range, *, healed: Sequence[Tail] = ()) -> None:
@@ -175,10 +175,4 @@ class WindowEvaluator:
 
     def _calls_of(self, windows: range, states: int) -> list[BlockCall]:
         """The arguments of every block for so many states of some windows, all windows of a state one after another."""
-        key = (windows, states)
-        if key not in self._calls:
-            calls = self._decoder.runner.calls(self._tokens_of(windows).repeat(states, 1))
-            if (len(self._calls) + 1) * tensor_bytes(calls) > _CALLS_BYTES:
-                self._calls.clear()
-            self._calls[key] = calls
-        return self._calls[key]
+        return self._calls.at((windows, states), self._tokens_of(windows).repeat(states, 1))
