@@ -17,7 +17,7 @@ from llmprune.stages.reporting.generations import NEW_TOKENS
 
 _SEQ_LEN = 16  # of a prompt, about
 _PAGE = 1_000_000  # bytes of the page, about
-_DRAWING = 2.0  # seconds to draw its charts, about
+_DRAWING = 1.3  # seconds to draw its charts, about
 
 
 def plan_report(
