@@ -20,6 +20,7 @@ TYPICAL_SURVIVORS = 4
 # Forward passes of a block that healing costs for each block and window it solves on: the model's, the dense one's, and
 # the Gram matrix of the layer's inputs.
 _HEALING = 3
+_HEALING_WALKS = 2  # over the model, and over the dense one
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class SearchCost:
         total = 0.0
         for gone in range(self.rounds):
             blocks = list(self.remaining[gone:])  # which blocks are gone makes little difference
-            total += self.solved_on * _HEALING * len(blocks) * window.block
+            if self.solved_on:
+                total += self.solved_on * _HEALING * len(blocks) * window.block + _HEALING_WALKS * window.reading
             for windows, left in self._parts(self._candidates(gone), typical=typical):
                 each = forked_forwards(blocks, left) * window.block + len(left) * window.head
                 total += sum(max(together * each, window.reading) for together in self._together(windows, left))
@@ -89,7 +91,7 @@ class SearchCost:
 
     def walks(self, gone: int) -> int:
         """How often a round walks over the model."""
-        return sum(1 for _ in self.chunks(gone))
+        return sum(1 for _ in self.chunks(gone)) + (_HEALING_WALKS if self.solved_on else 0)
 
     def announcement(self, window: WindowCost) -> str:
         """The expected cost in words."""

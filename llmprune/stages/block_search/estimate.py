@@ -108,7 +108,7 @@ def _searching(
         memory.device,
         disk=2 * record + filed,
         kept=record,
-        read=sizes.stored + walk * walks + filed * sizes.depth * walks // 2,
+        read=sizes.stored + walk * (walks - 1) + filed * sizes.depth * walks // 2,
         written=record * (search.rounds + 1) // 2 + filed * sizes.depth * walks // 2,
-        seconds=search.seconds(times, typical=True) + sizes.stored * cost.opening,
+        seconds=search.seconds(times, typical=True) + (sizes.stored - walk) * cost.opening,
     )

@@ -7,8 +7,11 @@ import torch
 
 from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.algorithms.blocks.search import ChunkDone
+from llmprune.models import residency
 from llmprune.models.compute import Compute
 from llmprune.models.loading import open_decoder
+from llmprune.models.residency import Residency
+from llmprune.stages.block_search import estimate, plan_search, verify_redundancy
 from llmprune.stages.block_search.cost import SearchCost, WindowCost, divide_memory, measure_window_cost
 from llmprune.stages.block_search.evaluator import WindowEvaluator, whole_batches
 from llmprune.stages.block_search.settings import RedundancySettings
@@ -122,3 +125,21 @@ def test_a_round_reads_the_model_three_times_where_the_states_fit(monkeypatch, w
     )
     assert cost.walks(0) == 3
     assert division.states < 25 * size // 4, "more than the states need is left to the blocks"
+
+
+@pytest.mark.parametrize("heal", [False, True])
+def test_a_streamed_search_reads_what_was_planned(workspace, monkeypatch, heal):
+    settings, read, fetch = RedundancySettings("2", heal=heal), [], Residency._fetch
+
+    def fetched(self, index, reads):
+        before = self.bytes_read
+        blocks = fetch(self, index, reads)
+        read.append(self.bytes_read - before)
+        return blocks
+
+    for module in (residency, estimate):
+        monkeypatch.setattr(module, "blocks_that_fit", lambda sizes, room, *, first=0: first)  # none
+    planned = plan_search(workspace, settings, force=True).total.read
+    monkeypatch.setattr(Residency, "_fetch", fetched)
+    verify_redundancy(workspace, settings, force=True)
+    assert planned == pytest.approx(sum(read), rel=0.15)
