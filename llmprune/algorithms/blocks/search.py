@@ -21,6 +21,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from llmprune.algorithms.blocks.chunks import chunks
 from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.algorithms.blocks.evaluator import BlockEvaluator, Measure, WindowLosses
 from llmprune.algorithms.blocks.forks import Healer, Tail, restore, walk
@@ -146,27 +147,6 @@ def greedy_rounds(
 def left_of(evaluator: BlockEvaluator, gone: Container[int]) -> list[int]:
     """The blocks that are left of the model when some are gone, in order."""
     return [block for block in range(evaluator.num_blocks) if block not in gone]
-
-
-def chunks(evaluator: BlockEvaluator, start: int, stop: int, *, states: int) -> Iterator[range]:
-    """The windows from ``start`` to ``stop`` in chunks that fit into memory in so many states each."""
-    for together in chunk_sizes(stop - start, states, evaluator.fitting):
-        yield range(start, start + together)
-        start += together
-
-
-def chunk_sizes(windows: int, states: int, fitting: Callable[[int, int], int]) -> Iterator[int]:
-    """How many windows are in each chunk.
-
-    Args:
-        windows: in all chunks.
-        states: of each window.
-        fitting: see ``BlockEvaluator.fitting``.
-    """
-    while windows:
-        together = fitting(states, windows)
-        yield together
-        windows -= together
 
 
 def losses_without(

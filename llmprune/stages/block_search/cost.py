@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from statistics import median
 
+from llmprune.algorithms.blocks.chunks import chunk_sizes
 from llmprune.algorithms.blocks.elimination import EliminationRule
-from llmprune.algorithms.blocks.search import ChunkDone, chunk_sizes, forked_forwards
+from llmprune.algorithms.blocks.search import ChunkDone, forked_forwards
 from llmprune.models.compute import Compute
 from llmprune.models.timing import time_in_turn
 from llmprune.stages.block_search.evaluator import WindowEvaluator

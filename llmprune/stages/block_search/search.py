@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from llmprune.algorithms.blocks.chunks import chunks
 from llmprune.algorithms.blocks.elimination import EliminationRule
 from llmprune.algorithms.blocks.evaluator import Measure
 from llmprune.algorithms.blocks.forks import Healer
-from llmprune.algorithms.blocks.search import Round, chunks, greedy_rounds, losses_without
+from llmprune.algorithms.blocks.search import Round, greedy_rounds, losses_without
 from llmprune.artifacts.records.importance import CandidateRecord, RoundRecord
 from llmprune.models.compute import Compute
 from llmprune.models.decoder import Decoder
